@@ -1,0 +1,116 @@
+/*
+ * cli.h - what the verbs share: options, errors, tables, progress.
+ *
+ * A verb is one function in a file of its own.  Data goes to stdout, words to stderr.  Exit status: 0 done, 1
+ * the answer is no, 2 wrong usage, 3 bad input, 4 the machine (no memory, disk, permission, interrupted).
+ */
+#ifndef MOEBIUS_CLI_H
+#define MOEBIUS_CLI_H
+
+#include <moebius/status.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+/* The verbs, each called with argv[0] = its own name. Returns the exit status. */
+int cli_inspect(int argc, char **argv);
+int cli_compress(int argc, char **argv);
+int cli_verify(int argc, char **argv);
+int cli_decompress(int argc, char **argv);
+int cli_run(int argc, char **argv);
+int cli_eval(int argc, char **argv);
+int cli_tokenize(int argc, char **argv);
+int cli_bench(int argc, char **argv);
+
+/* ---------------------------------------------------------------- options (options.c) */
+
+enum cli_type {
+    CLI_FLAG,    /* bool */
+    CLI_INT,     /* int, within [min, max] */
+    CLI_UINT64,  /* uint64_t, within [min, max] */
+    CLI_DOUBLE,  /* double, within [min, max] */
+    CLI_STRING,  /* const char * */
+    CLI_STRINGS, /* struct cli_strings: may be given several times */
+    CLI_FORMAT,  /* enum cli_format, one of 'formats' */
+};
+
+enum cli_format { CLI_MD = 1, CLI_JSON = 2, CLI_CSV = 4, CLI_JSONL = 8 };
+
+enum { CLI_STRINGS_MAX = 256, CLI_ARGS_MAX = 4 };
+
+struct cli_strings {
+    const char *items[CLI_STRINGS_MAX];
+    size_t n;
+};
+
+struct cli_option {
+    char letter;      /* 0: none */
+    const char *name; /* without "--" */
+    const char *arg;  /* what the help calls its value; NULL for flags */
+    const char *help; /* one line; "\n" goes on in the next */
+    enum cli_type type;
+    void *value;
+    double min, max;  /* of numbers */
+    unsigned formats; /* of CLI_FORMAT */
+};
+
+/* Values keep what they hold when their option is not given. */
+struct cli_command {
+    const char *name;    /* "compress" */
+    const char *args;    /* "MODEL OUT [options]" */
+    const char *summary; /* one sentence for the list of verbs */
+    const char *details; /* paragraphs under the usage line, examples among them; may be NULL */
+    const struct cli_option *options;
+    size_t n_options;
+    size_t n_args_min, n_args_max; /* positional arguments; "-m MODEL" gives the first one too */
+};
+
+/*
+ * Parses argv with getopt_long. true: go on with args[0 .. *n_args). false: the verb returns *exit_status
+ * (0 after --help, 2 after a usage error, which was printed).
+ */
+bool cli_parse(const struct cli_command *command, int argc, char **argv, const char *args[CLI_ARGS_MAX],
+               size_t *n_args, int *exit_status);
+
+/* Prints "moebius NAME: what is wrong" and where help is; returns 2. */
+int cli_usage_error(const struct cli_command *command, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* ---------------------------------------------------------------- output (output.c) */
+
+/* Prints "moebius: MESSAGE" to stderr; returns the exit status. */
+int cli_fail(const struct mb_error *err);
+
+/* A table as aligned markdown. Cells are added row by row; align has 'l' or 'r' for each column. */
+struct cli_table;
+struct cli_table *cli_table_new(const char *align, const char *const *heads);
+void cli_table_cell(struct cli_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void cli_table_print(struct cli_table *table); /* to stdout; frees it */
+
+/* "34.1 MB" (powers of 1000), and "1.2 s", "3 min 20 s". */
+const char *cli_bytes(char text[32], uint64_t nbytes);
+const char *cli_seconds(char text[32], double seconds);
+
+/* ---------------------------------------------------------------- progress and interrupts (progress.c) */
+
+/* One line on stderr while it is a terminal: what, bar, share, rate, time left. */
+struct cli_progress {
+    const char *unit; /* "B" for bytes, else a plural: "questions" */
+    struct timespec begun, shown;
+    bool is_terminal, is_shown;
+};
+
+void cli_progress_begin(struct cli_progress *progress, const char *unit);
+
+/* An mb_progress_fn; ctx is a struct cli_progress. true when Ctrl-C was pressed. */
+bool cli_progress_show(void *ctx, const char *what, uint64_t done, uint64_t total);
+void cli_progress_end(struct cli_progress *progress);
+
+/* From now on SIGINT and SIGTERM only set a flag; a second one ends the program at once. */
+void cli_catch_interrupts(void);
+bool cli_interrupted(void);
+
+double cli_seconds_since(const struct timespec *begun);
+
+#endif

@@ -1,0 +1,70 @@
+/*
+ * main.c - the table of verbs.
+ */
+#include "cli.h"
+#include <moebius/codec.h>
+#include <stdio.h>
+#include <string.h>
+
+#define VERSION "0.1.0"
+
+struct verb {
+    const char *name, *args, *help;
+    int (*run)(int argc, char **argv);
+};
+
+static const struct verb verbs[] = {
+    {0}, /* the end */
+};
+
+static void print_usage(FILE *out)
+{
+    fputs("Moebius " VERSION
+          ": error-bounded compressed Mixture-of-Experts models\n\nusage: moebius VERB ...\n\n",
+          out);
+    for (const struct verb *verb = verbs; verb->name != NULL; verb++)
+        fprintf(out, "  %-10s %-24s %s\n", verb->name, verb->args, verb->help);
+    fputs("\nmoebius VERB --help tells more. MODEL is a Hugging Face folder, plain or coded.\n"
+          "Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 bad input, 4 the machine.\n"
+          "MOEBIUS_CPU=-amx,-avx512,-avx2 takes instruction sets away.\n",
+          out);
+}
+
+/* What was printed may still fail to arrive: a full disk must not look like success. */
+static int flush_output(int exit_status)
+{
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        perror("moebius: standard output");
+        return exit_status == 0 ? 4 : exit_status;
+    }
+    return exit_status;
+}
+
+static int run_verb(int argc, char **argv)
+{
+    struct mb_error err;
+    if (mb_cpu_check(&err) != MB_OK)
+        return cli_fail(&err);
+    for (const struct verb *verb = verbs; verb->name != NULL; verb++)
+        if (strcmp(argv[0], verb->name) == 0)
+            return verb->run(argc, argv);
+    fprintf(stderr, "moebius: unknown verb '%s' (see moebius --help)\n", argv[0]);
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage(stderr);
+        return 2;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+        print_usage(stdout);
+        return flush_output(0);
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        puts("moebius " VERSION);
+        return flush_output(0);
+    }
+    return flush_output(run_verb(argc - 1, argv + 1));
+}

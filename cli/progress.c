@@ -1,0 +1,90 @@
+/*
+ * progress.c - the progress line, and interrupts that stop long work between two steps.
+ */
+#include "cli.h"
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BAR_WIDTH = 24 };
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+    interrupted = 1;
+    signal(number, SIG_DFL);
+}
+
+void cli_catch_interrupts(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool cli_interrupted(void)
+{
+    return interrupted != 0;
+}
+
+static double seconds_between(const struct timespec *from, const struct timespec *to)
+{
+    return (double)(to->tv_sec - from->tv_sec) + (double)(to->tv_nsec - from->tv_nsec) * 1e-9;
+}
+
+double cli_seconds_since(const struct timespec *begun)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return seconds_between(begun, &now);
+}
+
+void cli_progress_begin(struct cli_progress *progress, const char *unit)
+{
+    *progress = (struct cli_progress){.unit = unit, .is_terminal = isatty(STDERR_FILENO) == 1};
+    clock_gettime(CLOCK_MONOTONIC, &progress->begun);
+    progress->shown = progress->begun;
+}
+
+static void print_rate(const struct cli_progress *progress, double rate)
+{
+    char text[32];
+    if (strcmp(progress->unit, "B") == 0)
+        fprintf(stderr, "%s/s", cli_bytes(text, (uint64_t)rate));
+    else
+        fprintf(stderr, "%.1f %s/s", rate, progress->unit);
+}
+
+bool cli_progress_show(void *ctx, const char *what, uint64_t done, uint64_t total)
+{
+    struct cli_progress *progress = ctx;
+    if (!progress->is_terminal || (progress->is_shown && cli_seconds_since(&progress->shown) < 0.1))
+        return interrupted != 0;
+    double seconds = cli_seconds_since(&progress->begun);
+    double share = total == 0 ? 1.0 : (double)done / (double)total;
+    int filled = (int)(share * BAR_WIDTH + 0.5);
+    fprintf(stderr, "\r\033[K%-32.32s ", what);
+    for (int i = 0; i < BAR_WIDTH; i++)
+        fputs(i < filled ? "█" : "░", stderr);
+    fprintf(stderr, " %3d%% ", (int)(share * 100));
+    if (seconds > 0.2 && done > 0) {
+        char left[32];
+        double rate = (double)done / seconds;
+        print_rate(progress, rate);
+        fprintf(stderr, ", %s left", cli_seconds(left, (double)(total - done) / rate));
+    }
+    fflush(stderr);
+    progress->is_shown = true;
+    clock_gettime(CLOCK_MONOTONIC, &progress->shown);
+    return interrupted != 0;
+}
+
+void cli_progress_end(struct cli_progress *progress)
+{
+    if (progress->is_shown)
+        fputs("\r\033[K", stderr);
+    progress->is_shown = false;
+}

@@ -1,0 +1,117 @@
+/*
+ * engine.h - run a model: a shared, read-only mb_model and one mb_session for each conversation.
+ *
+ * Plain (bf16, f16, f32) and coded folders run through the same code.  Results do not depend on
+ * n_threads, on what else is in a batch, on the instruction set, or on what the caches hold.
+ *
+ * Threads: mb_decode may be called by one thread at a time for a model; it uses the model's own threads.
+ */
+#ifndef MOEBIUS_ENGINE_H
+#define MOEBIUS_ENGINE_H
+
+#include <moebius/checkpoint.h>
+#include <moebius/status.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct mb_model;
+struct mb_session;
+
+/* Zeroed means defaults. */
+struct mb_model_options {
+    size_t size;   /* sizeof(struct mb_model_options) */
+    int n_threads; /* 0: all online CPUs */
+};
+
+struct mb_model_info {
+    const char *architecture; /* "DeepseekV3ForCausalLM" */
+    bool is_coded;
+    size_t n_vocab, n_layers, d_model;
+    size_t n_ctx_train;
+    size_t n_experts, n_experts_used; /* routed, of a MoE layer */
+    uint64_t n_params;
+    int32_t bos_id;         /* -1: none */
+    const int32_t *eos_ids; /* generation stops at any of them */
+    size_t n_eos_ids;
+    struct mb_weights_memory memory;
+    uint64_t copies_nbytes; /* anonymous: decoded copies, e.g. the key half of kv_b_proj */
+    int n_threads;
+    const char *notes; /* what was left alone and why, one line each; "" when nothing */
+};
+
+/* Loads and checks all weights. MB_UNSUPPORTED names the setting of config.json that is not supported. */
+enum mb_status mb_model_open(const char *path, const struct mb_model_options *options, struct mb_model **model,
+                             struct mb_error *err);
+void mb_model_close(struct mb_model *model);
+const struct mb_model_info *mb_model_info(const struct mb_model *model);
+
+enum mb_cache_type { MB_CACHE_F16 = 0, MB_CACHE_F32 = 1 };
+
+/*
+ * Called once per token and MoE layer when set, by the thread that called mb_decode, in order of tokens
+ * within a layer.  'experts' in the order of the router's choice. 'margin': how far the choice scores
+ * (bias included) of the last chosen and the first not chosen expert are apart.
+ */
+typedef void (*mb_route_fn)(void *ctx, size_t layer, size_t pos, const int32_t *experts, const float *weights,
+                            size_t n_experts, float margin);
+
+struct mb_session_options {
+    size_t size;  /* sizeof(struct mb_session_options) */
+    size_t n_ctx; /* tokens the cache holds; 0: the model's context */
+    enum mb_cache_type cache_type;
+    mb_route_fn route;
+    void *route_ctx;
+};
+
+enum mb_status mb_session_open(struct mb_model *model, const struct mb_session_options *options,
+                               struct mb_session **session, struct mb_error *err);
+void mb_session_close(struct mb_session *session);
+void mb_session_reset(struct mb_session *session);     /* forget all tokens */
+size_t mb_session_n_past(const struct mb_session *session);
+uint64_t mb_session_nbytes(const struct mb_session *session); /* of its cache */
+
+/*
+ * One session's part of a batch.  Prompt tokens take the expanded form of latent attention, generated
+ * ones (one a call and session) the absorbed form; the arithmetic of each is fixed, so a batch of many
+ * items gives each item the bits it would get alone.
+ */
+struct mb_batch_item {
+    struct mb_session *session;
+    const int32_t *tokens;
+    size_t n_tokens;
+    bool is_generated; /* n_tokens is 1 and the token follows the model's own output */
+    float *logits;     /* [n_vocab] for the last token, or [n_tokens][n_vocab] when all_logits; NULL: none */
+    bool all_logits;
+};
+
+/*
+ * Feed tokens. MB_USAGE when a token id is out of range or a session's context would overflow; then no
+ * session has changed.
+ */
+enum mb_status mb_decode(struct mb_model *model, const struct mb_batch_item *items, size_t n_items,
+                         struct mb_error *err);
+
+/* ---------------------------------------------------------------- sampling */
+
+struct mb_sampler_options {
+    size_t size;
+    float temperature; /* 0: greedy, the lowest id among equals */
+    int top_k;         /* 0: all */
+    float top_p;       /* 1: all */
+    float min_p;       /* 0: all */
+    uint64_t seed;
+};
+
+struct mb_sampler {
+    struct mb_sampler_options options;
+    uint64_t state[4];
+};
+
+void mb_sampler_init(struct mb_sampler *sampler, const struct mb_sampler_options *options);
+
+/* MB_BAD_DATA when a logit is NaN. 'scratch' holds n_vocab entries of 8 bytes. */
+enum mb_status mb_sampler_pick(struct mb_sampler *sampler, const float *logits, size_t n_vocab, void *scratch,
+                               int32_t *token, struct mb_error *err);
+
+#endif

@@ -1,0 +1,83 @@
+/*
+ * lab.h - score a model's answers on tasks, with statistics.
+ *
+ * Definitions (formats, ICA, PIA, perplexity) are in docs/scoring.md.
+ */
+#ifndef MOEBIUS_LAB_H
+#define MOEBIUS_LAB_H
+
+#include <moebius/engine.h>
+#include <moebius/status.h>
+#include <moebius/tokenizer.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum mb_answer_format { MB_ANSWER_HASH = 0, MB_ANSWER_BOXED = 1, MB_ANSWER_JSON = 2, MB_ANSWER_PLAIN = 3 };
+
+struct mb_task_item {
+    const char *question; /* with the request for a format already appended */
+    const char *number;   /* what follows #### in the answer, normalised */
+    enum mb_answer_format format;
+};
+
+struct mb_task {
+    struct mb_task_item *items;
+    size_t n_items;
+    void *owned;
+};
+
+/* Reads a jsonl file in GSM8K form. Errors name file and line. */
+enum mb_status mb_task_open(const char *path, size_t limit, struct mb_task *task, struct mb_error *err);
+void mb_task_close(struct mb_task *task);
+
+struct mb_score {
+    bool ica; /* right, in the asked format */
+    bool pia; /* right, whatever the format */
+};
+
+struct mb_score mb_score_reply(const struct mb_task_item *item, const char *reply);
+
+/* Wilson score interval of k successes in n at 95 %. */
+void mb_wilson95(uint64_t k, uint64_t n, double *low, double *high);
+
+/* Called for every finished question, in the order of the file. */
+typedef void (*mb_reply_fn)(void *ctx, size_t index, const struct mb_task_item *item, const char *reply,
+                            struct mb_score score, size_t n_tokens);
+
+struct mb_eval_options {
+    size_t size;
+    size_t n_parallel;     /* questions answered at once; 0: 16 */
+    size_t n_predict;      /* most tokens in a reply; 0: 256 */
+    enum mb_cache_type cache_type;
+    mb_reply_fn reply;
+    void *reply_ctx;
+    bool (*progress)(void *ctx, size_t done, size_t total); /* true: stop */
+    void *progress_ctx;
+};
+
+struct mb_eval_report {
+    uint64_t n, n_ica, n_pia;
+    uint64_t n_prompt_tokens, n_reply_tokens;
+    uint64_t n_truncated; /* replies cut at n_predict or at the model's context */
+    double seconds;
+};
+
+enum mb_status mb_eval_task(struct mb_model *model, const struct mb_tokenizer *tokenizer,
+                            const struct mb_task *task, const struct mb_eval_options *options,
+                            struct mb_eval_report *report, struct mb_error *err);
+
+struct mb_perplexity_report {
+    double ppl, ppl_stderr; /* the standard error as llama-perplexity gives it */
+    double nll_mean;
+    uint64_t n_tokens_scored, n_windows;
+    double seconds;
+};
+
+/* n_ctx 0: the smaller of 512 and the model's context. 'progress' may be NULL. */
+enum mb_status mb_eval_perplexity(struct mb_model *model, const struct mb_tokenizer *tokenizer,
+                                  const char *text, size_t text_nbytes, size_t n_ctx, size_t limit_windows,
+                                  bool (*progress)(void *ctx, size_t done, size_t total), void *progress_ctx,
+                                  struct mb_perplexity_report *report, struct mb_error *err);
+
+#endif

@@ -1,0 +1,31 @@
+/*
+ * status.h - how every function of the library reports failure.
+ *
+ * A function that can fail returns an mb_status and, when the caller gave an mb_error, fills it where
+ * the failure was found.  The library never prints and never exits.
+ */
+#ifndef MOEBIUS_STATUS_H
+#define MOEBIUS_STATUS_H
+
+/* Values never change. */
+enum mb_status {
+    MB_OK = 0,
+    MB_BAD_DATA = 1,    /* a file's fault: truncated, contradictory, checksum, NaN weight, missing file */
+    MB_NO_SPACE = 2,    /* disk full, or an output buffer of the caller too small */
+    MB_NO_MEMORY = 3,
+    MB_IO = 4,          /* read, write, permission */
+    MB_UNSUPPORTED = 5, /* a valid file that asks for what this program does not do; the message names it */
+    MB_USAGE = 6,       /* the caller's argument: a bound that cannot be parsed, an unknown CPU feature */
+    MB_CANCELLED = 7,   /* a progress callback asked to stop */
+};
+
+/* One line for a person: "FILE: tensor NAME: byte POS: what is wrong", parts that do not apply left out. */
+struct mb_error {
+    enum mb_status status;
+    char msg[1024];
+};
+
+/* The exit status of the command line for a status: 0, 2 (usage), 3 (bad input) or 4 (the machine). */
+int mb_status_exit_code(enum mb_status status);
+
+#endif

@@ -1,0 +1,60 @@
+/*
+ * tokenizer.h - text to token ids and back (tokenizer.json), and chat templates.
+ *
+ * Equal to the `tokenizers` package on what it supports; what it does not support is a named error when
+ * the tokenizer is opened, never a different answer.
+ *
+ * Threads: an open tokenizer is read-only; any number of threads may use it.
+ */
+#ifndef MOEBIUS_TOKENIZER_H
+#define MOEBIUS_TOKENIZER_H
+
+#include <moebius/status.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct mb_tokenizer;
+
+/* Reads FOLDER/tokenizer.json and, if they are there, tokenizer_config.json and chat_template.jinja. */
+enum mb_status mb_tokenizer_open(const char *folder, struct mb_tokenizer **tokenizer, struct mb_error *err);
+void mb_tokenizer_close(struct mb_tokenizer *tokenizer);
+
+size_t mb_tokenizer_n_vocab(const struct mb_tokenizer *tokenizer); /* largest id + 1 */
+
+/*
+ * Encode 'text' (UTF-8; bytes that are not are replaced by U+FFFD as Python's errors="replace" does).
+ * Added tokens in the text are recognised.  'add_special': what the post-processor or
+ * add_bos_token / add_eos_token puts around it.  *ids is malloc'ed; the caller frees it.
+ */
+enum mb_status mb_tokenizer_encode(const struct mb_tokenizer *tokenizer, const char *text, size_t text_nbytes,
+                                   bool add_special, int32_t **ids, size_t *n_ids, struct mb_error *err);
+
+/*
+ * Text of ids; unknown ids are MB_BAD_DATA. 'skip_special' leaves special tokens out. The bytes may end
+ * inside a character (a stream of tokens); the caller joins them.  *text is malloc'ed and terminated.
+ */
+enum mb_status mb_tokenizer_decode(const struct mb_tokenizer *tokenizer, const int32_t *ids, size_t n_ids,
+                                   bool skip_special, char **text, size_t *text_nbytes, struct mb_error *err);
+
+/* The id of a token by its exact content, or -1. */
+int32_t mb_tokenizer_id(const struct mb_tokenizer *tokenizer, const char *content);
+
+struct mb_chat_message {
+    const char *role; /* "system", "user", "assistant" */
+    const char *content;
+};
+
+/* Whether the folder has a chat template. */
+bool mb_tokenizer_has_chat(const struct mb_tokenizer *tokenizer);
+
+/*
+ * The text of a conversation by the model's own template (a part of Jinja, docs/limits.md), to be encoded
+ * with add_special = false. MB_UNSUPPORTED names what the template asks for that is not there.
+ * *text is malloc'ed.
+ */
+enum mb_status mb_tokenizer_chat(const struct mb_tokenizer *tokenizer, const struct mb_chat_message *messages,
+                                 size_t n_messages, bool add_generation_prompt, char **text,
+                                 struct mb_error *err);
+
+#endif

@@ -1,0 +1,83 @@
+/*
+ * error.c - fills mb_error, and maps statuses to the exit statuses of the command line.
+ */
+#include "base/error.h"
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum mb_status mb_fail(struct mb_error *err, enum mb_status status, const char *format, ...)
+{
+    if (err == NULL)
+        return status;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(err->msg, sizeof err->msg, format, args);
+    va_end(args);
+    err->status = status;
+    return status;
+}
+
+enum mb_status mb_fail_in(struct mb_error *err, enum mb_status status, const char *format, ...)
+{
+    if (err == NULL)
+        return status;
+    char inner[sizeof err->msg];
+    memcpy(inner, err->msg, sizeof inner);
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(err->msg, sizeof err->msg, format, args);
+    va_end(args);
+    if (n >= 0 && (size_t)n < sizeof err->msg)
+        snprintf(err->msg + n, sizeof err->msg - (size_t)n, ": %s", inner);
+    err->status = status;
+    return status;
+}
+
+static enum mb_status status_of_errno(int number)
+{
+    switch (number) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+        return MB_NO_SPACE;
+    case ENOMEM:
+        return MB_NO_MEMORY;
+    case ENOENT:
+    case ENOTDIR:
+    case EISDIR:
+    case ENAMETOOLONG:
+    case ELOOP:
+        return MB_BAD_DATA;
+    default:
+        return MB_IO;
+    }
+}
+
+enum mb_status mb_fail_errno(struct mb_error *err, const char *path, const char *doing)
+{
+    int number = errno;
+    return mb_fail(err, status_of_errno(number), "%s: %s: %s", path, doing, strerror(number));
+}
+
+enum mb_status mb_fail_memory(struct mb_error *err, uint64_t nbytes)
+{
+    return mb_fail(err, MB_NO_MEMORY, "out of memory (%" PRIu64 " bytes)", nbytes);
+}
+
+int mb_status_exit_code(enum mb_status status)
+{
+    switch (status) {
+    case MB_OK:
+        return 0;
+    case MB_USAGE:
+        return 2;
+    case MB_BAD_DATA:
+    case MB_UNSUPPORTED:
+        return 3;
+    default:
+        return 4;
+    }
+}

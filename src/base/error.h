@@ -1,0 +1,28 @@
+/*
+ * error.h - fill an mb_error where a failure is found.
+ */
+#ifndef MB_BASE_ERROR_H
+#define MB_BASE_ERROR_H
+
+#include <moebius/status.h>
+#include <stdint.h>
+
+/* Formats the message and returns 'status', so that "return mb_fail(err, MB_IO, ...)" reads well. err may be
+ * NULL. */
+enum mb_status mb_fail(struct mb_error *err, enum mb_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Puts "format: " in front of what a callee reported: "model-00001.safetensors: tensor x: ". Returns err's
+ * status. */
+enum mb_status mb_fail_in(struct mb_error *err, enum mb_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/*
+ * A failed system call on 'path': "PATH: DOING: strerror(errno)".  ENOSPC and EDQUOT are MB_NO_SPACE, ENOMEM
+ * MB_NO_MEMORY, ENOENT, ENOTDIR and EISDIR MB_BAD_DATA, else MB_IO.
+ */
+enum mb_status mb_fail_errno(struct mb_error *err, const char *path, const char *doing);
+
+enum mb_status mb_fail_memory(struct mb_error *err, uint64_t nbytes);
+
+#endif

@@ -1,0 +1,32 @@
+/*
+ * file.h - whole reads, whole writes, and files that appear finished or not at all.
+ */
+#ifndef MB_BASE_FILE_H
+#define MB_BASE_FILE_H
+
+#include <moebius/status.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Reads exactly nbytes at pos; a short file is MB_BAD_DATA ("truncated"). 'path' is for messages. */
+enum mb_status mb_read_at(int fd, const char *path, uint64_t pos, void *out, uint64_t nbytes,
+                          struct mb_error *err);
+enum mb_status mb_write_at(int fd, const char *path, uint64_t pos, const void *bytes, uint64_t nbytes,
+                           struct mb_error *err);
+
+/* A regular file of at most max_nbytes, malloc'ed, with a 0 byte behind it. */
+enum mb_status mb_read_file(const char *path, uint64_t max_nbytes, char **bytes, size_t *nbytes,
+                            struct mb_error *err);
+
+/* Writes PATH.tmp, fsyncs it, renames it to PATH and fsyncs the folder. */
+enum mb_status mb_write_file(const char *path, const void *bytes, size_t nbytes, struct mb_error *err);
+
+/* fsync of a folder, so that renames in it last. */
+enum mb_status mb_sync_folder(const char *path, struct mb_error *err);
+
+/* Longest path that we build; mb_join_path fails (MB_BAD_DATA) where it would not fit. */
+enum { MB_PATH_MAX = 4096 };
+enum mb_status mb_join_path(char out[MB_PATH_MAX], const char *folder, const char *name,
+                            struct mb_error *err);
+
+#endif

@@ -1,0 +1,240 @@
+/*
+ * pool.c - a pool of threads that sleep on a futex when a short spin finds nothing.
+ *
+ * Work is one (fn, ctx, n_tasks) at a time.  Threads claim task numbers from one 64-bit word that holds the
+ * work's generation in its upper half and the next task in its lower half, so that a thread that wakes late
+ * can never claim a task of later work with the earlier work's function.
+ */
+#include "base/pool.h"
+#include "base/error.h"
+#include <immintrin.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum {
+    N_THREADS_MAX = 256,
+    /* About 20 us of pauses: longer than the gaps between a layer's steps, shorter than a scheduler's slice.
+     */
+    N_SPINS = 400,
+};
+
+struct worker {
+    struct mb_pool *pool;
+    pthread_t thread;
+    int index;
+};
+
+struct mb_pool {
+    /* Work; written by the giver before 'claim' shows its generation. */
+    _Atomic(mb_task_fn) fn;
+    _Atomic(void *) ctx;
+    _Atomic uint32_t n_tasks;
+
+    _Alignas(64) _Atomic uint64_t claim; /* generation << 32 | next task */
+    _Alignas(64) _Atomic uint32_t n_done;
+    _Alignas(64) _Atomic uint32_t generation; /* futex of sleeping workers */
+    _Atomic uint32_t n_asleep;
+    _Alignas(64) _Atomic uint32_t giver_asleep; /* futex of the giver */
+    _Atomic bool stop;
+
+    int n_threads;
+    struct worker *workers; /* n_threads - 1 */
+};
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word, int n)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
+
+/*
+ * Runs tasks of one generation until none is left. fn, ctx and n_tasks are read before the claim: when the
+ * claim succeeds, the generation was still the current one, so they belonged to it (the giver changes them
+ * only when all tasks of a generation are done, and a successful claim means that one is not).
+ */
+static void work(struct mb_pool *pool, uint32_t generation, int thread)
+{
+    for (;;) {
+        uint64_t claim = atomic_load(&pool->claim);
+        if ((uint32_t)(claim >> 32) != generation)
+            return;
+        mb_task_fn fn = atomic_load(&pool->fn);
+        void *ctx = atomic_load(&pool->ctx);
+        uint32_t n_tasks = atomic_load(&pool->n_tasks), task = (uint32_t)claim;
+        if (task >= n_tasks)
+            return;
+        if (!atomic_compare_exchange_weak(&pool->claim, &claim, claim + 1))
+            continue;
+        fn(ctx, task, thread);
+        if (atomic_fetch_add(&pool->n_done, 1) + 1 == n_tasks && atomic_exchange(&pool->giver_asleep, 0) == 1)
+            futex_wake(&pool->giver_asleep, 1);
+    }
+}
+
+static uint32_t wait_for_generation(struct mb_pool *pool, uint32_t seen)
+{
+    for (int spin = 0; spin < N_SPINS; spin++) {
+        uint32_t generation = atomic_load_explicit(&pool->generation, memory_order_acquire);
+        if (generation != seen)
+            return generation;
+        _mm_pause();
+    }
+    atomic_fetch_add(&pool->n_asleep, 1);
+    uint32_t generation;
+    while ((generation = atomic_load(&pool->generation)) == seen)
+        futex_wait(&pool->generation, seen);
+    atomic_fetch_sub(&pool->n_asleep, 1);
+    return generation;
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *worker = arg;
+    struct mb_pool *pool = worker->pool;
+    uint32_t seen = 0;
+    for (;;) {
+        seen = wait_for_generation(pool, seen);
+        if (atomic_load(&pool->stop))
+            return NULL;
+        work(pool, seen, worker->index);
+    }
+}
+
+static void show_generation(struct mb_pool *pool, uint32_t generation)
+{
+    atomic_store(&pool->generation, generation);
+    if (atomic_load(&pool->n_asleep) > 0)
+        futex_wake(&pool->generation, pool->n_threads);
+}
+
+static void wait_for_done(struct mb_pool *pool, uint32_t n_tasks)
+{
+    for (int spin = 0; spin < N_SPINS; spin++) {
+        if (atomic_load_explicit(&pool->n_done, memory_order_acquire) == n_tasks)
+            return;
+        _mm_pause();
+    }
+    for (;;) {
+        atomic_store(&pool->giver_asleep, 1);
+        if (atomic_load(&pool->n_done) == n_tasks)
+            break;
+        futex_wait(&pool->giver_asleep, 1);
+        if (atomic_load(&pool->n_done) == n_tasks)
+            break;
+    }
+    atomic_store(&pool->giver_asleep, 0);
+}
+
+static void run_piece(struct mb_pool *pool, uint32_t n_tasks, mb_task_fn fn, void *ctx)
+{
+    uint32_t generation = atomic_load(&pool->generation) + 1;
+    atomic_store(&pool->n_done, 0);
+    atomic_store(&pool->fn, fn);
+    atomic_store(&pool->ctx, ctx);
+    atomic_store(&pool->n_tasks, n_tasks);
+    atomic_store(&pool->claim, (uint64_t)generation << 32);
+    show_generation(pool, generation);
+    work(pool, generation, 0);
+    wait_for_done(pool, n_tasks);
+}
+
+/* Task numbers of the caller for a second and later pieces of more than 2^31 tasks. */
+struct shifted {
+    mb_task_fn fn;
+    void *ctx;
+    size_t first;
+};
+
+static void run_shifted(void *ctx, size_t task, int thread)
+{
+    const struct shifted *shifted = ctx;
+    shifted->fn(shifted->ctx, shifted->first + task, thread);
+}
+
+void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx)
+{
+    const size_t piece = (size_t)1 << 31;
+    if (pool->n_threads == 1 || n_tasks <= 1) {
+        for (size_t task = 0; task < n_tasks; task++)
+            fn(ctx, task, 0);
+        return;
+    }
+    for (size_t first = 0; first < n_tasks; first += piece) {
+        struct shifted shifted = {fn, ctx, first};
+        size_t n = n_tasks - first < piece ? n_tasks - first : piece;
+        if (first == 0)
+            run_piece(pool, (uint32_t)n, fn, ctx);
+        else
+            run_piece(pool, (uint32_t)n, run_shifted, &shifted);
+    }
+}
+
+static int n_online_cpus(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        return CPU_COUNT(&set);
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : (int)n;
+}
+
+enum mb_status mb_pool_create(int n_threads, struct mb_pool **pool, struct mb_error *err)
+{
+    if (n_threads < 0)
+        return mb_fail(err, MB_USAGE, "%d threads: not a number of threads", n_threads);
+    if (n_threads == 0)
+        n_threads = n_online_cpus();
+    if (n_threads > N_THREADS_MAX)
+        n_threads = N_THREADS_MAX;
+    struct mb_pool *p = aligned_alloc(64, sizeof *p);
+    if (p == NULL)
+        return mb_fail_memory(err, sizeof *p);
+    memset(p, 0, sizeof *p);
+    p->n_threads = 1;
+    p->workers = calloc((size_t)n_threads, sizeof *p->workers);
+    if (p->workers == NULL) {
+        free(p);
+        return mb_fail_memory(err, (uint64_t)n_threads * sizeof *p->workers);
+    }
+    for (int i = 1; i < n_threads; i++) {
+        struct worker *worker = &p->workers[i - 1];
+        *worker = (struct worker){.pool = p, .index = i};
+        if (pthread_create(&worker->thread, NULL, worker_main, worker) != 0) {
+            mb_pool_destroy(p);
+            return mb_fail(err, MB_NO_MEMORY, "thread %d of %d cannot be started", i + 1, n_threads);
+        }
+        p->n_threads++;
+    }
+    *pool = p;
+    return MB_OK;
+}
+
+void mb_pool_destroy(struct mb_pool *pool)
+{
+    if (pool == NULL)
+        return;
+    atomic_store(&pool->stop, true);
+    atomic_fetch_add(&pool->generation, 1);
+    futex_wake(&pool->generation, pool->n_threads);
+    for (int i = 1; i < pool->n_threads; i++)
+        pthread_join(pool->workers[i - 1].thread, NULL);
+    free(pool->workers);
+    free(pool);
+}
+
+int mb_pool_n_threads(const struct mb_pool *pool)
+{
+    return pool->n_threads;
+}

@@ -1,0 +1,25 @@
+/*
+ * pool.h - a pool of threads that sleep while there is nothing to do.
+ *
+ * One thread at a time gives work; it works too.  Tasks are numbers; each is run once, by any thread.
+ */
+#ifndef MB_BASE_POOL_H
+#define MB_BASE_POOL_H
+
+#include <moebius/status.h>
+#include <stddef.h>
+
+struct mb_pool;
+
+/* n_threads 0: all online CPUs. Capped at 256. */
+enum mb_status mb_pool_create(int n_threads, struct mb_pool **pool, struct mb_error *err);
+void mb_pool_destroy(struct mb_pool *pool);
+int mb_pool_n_threads(const struct mb_pool *pool);
+
+/* 'thread' is 0 .. n_threads - 1, so that a task can use its thread's scratch memory. */
+typedef void (*mb_task_fn)(void *ctx, size_t task, int thread);
+
+/* Runs tasks 0 .. n_tasks - 1, lowest first, and returns when all are done. Allocates nothing. */
+void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx);
+
+#endif
