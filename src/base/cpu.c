@@ -13,6 +13,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* CPUID 7.0, EDX. The two compilers' <cpuid.h> name these differently. */
+static const uint32_t BIT_AMX_TILE = 1u << 24, BIT_AMX_INT8 = 1u << 25;
+
 enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
 
 static const struct {
@@ -59,7 +62,7 @@ static unsigned detect(void)
         !has_all(c7, bit_AVX512VBMI | bit_AVX512VBMI2 | bit_AVX512VNNI | bit_AVX512BITALG))
         return features;
     features |= MB_CPU_AVX512;
-    if (has_all(d7, bit_AMX_TILE | bit_AMX_INT8) && amx_permitted(states))
+    if (has_all(d7, BIT_AMX_TILE | BIT_AMX_INT8) && amx_permitted(states))
         features |= MB_CPU_AMX_INT8;
     return features;
 }
