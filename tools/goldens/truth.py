@@ -1,0 +1,54 @@
+"""Logits and routing of a model folder as `transformers` computes them: float32, eager, CPU."""
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, logging
+from transformers.models.deepseek_v3 import modeling_deepseek_v3
+
+logging.set_verbosity_error()
+
+
+def load(folder, dtype=torch.float32):
+    """Refuses a folder whose tensors do not all find their place."""
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="eager", experts_implementation="eager",
+        output_loading_info=True)
+    if info["missing_keys"] or info["mismatched_keys"] or info.get("error_msgs"):
+        raise SystemExit(f"{folder}: {info}")
+    extra = f"model.layers.{model.config.num_hidden_layers}."
+    strange = [key for key in info["unexpected_keys"] if not key.startswith(extra)]
+    if strange:
+        raise SystemExit(f"{folder}: unexpected tensors {strange}")
+    return model.eval()
+
+
+def choice_margins(gate, router_logits):
+    """How far the last expert taken is from the first one not taken, and the same for groups (inf for one group)."""
+    choice = router_logits.sigmoid() + gate.e_score_correction_bias
+    n_groups, n_experts = gate.num_group, gate.num_experts
+    groups = choice.view(-1, n_groups, n_experts // n_groups).topk(2, dim=-1)[0].sum(-1)
+    best = groups.sort(-1, descending=True)
+    group_margin = torch.full((len(choice),), torch.inf)
+    if gate.topk_group < n_groups:
+        group_margin = best.values[:, gate.topk_group - 1] - best.values[:, gate.topk_group]
+    mask = torch.zeros_like(groups).scatter_(1, best.indices[:, :gate.topk_group], 1).bool()
+    choice = choice.masked_fill(~mask.repeat_interleave(n_experts // n_groups, 1), -torch.inf)
+    best = choice.sort(-1, descending=True).values
+    return best[:, gate.top_k - 1] - best[:, gate.top_k], group_margin
+
+
+@torch.no_grad()
+def run(model, ids):
+    """logits [n, vocab], experts [moe layers, n, k] (each set sorted), margins and group margins [moe layers, n]."""
+    seen = []
+
+    def note(gate, _, out):
+        seen.append((out[2].sort(-1).values, *choice_margins(gate, out[0])))
+
+    gates = [m for m in model.modules() if isinstance(m, modeling_deepseek_v3.DeepseekV3TopkRouter)]
+    hooks = [gate.register_forward_hook(note) for gate in gates]
+    logits = model(torch.tensor([list(ids)]), use_cache=False).logits[0]
+    for hook in hooks:
+        hook.remove()
+    experts, margins, group_margins = (torch.stack([s[i] for s in seen]).numpy() for i in range(3))
+    return logits.numpy(), experts.astype(np.int32), margins.astype(np.float32), group_margins.astype(np.float32)
