@@ -1,0 +1,30 @@
+#!/bin/sh
+# test.sh - build a preset and run its tests: test.sh [PRESET]. The last line counts test cases, not programs.
+set -eu
+cd "$(dirname "$0")/.."
+preset=${1:-release}
+log=build/$preset/tests.log
+
+cmake --preset "$preset" >/dev/null
+cmake --build --preset "$preset"
+status=0
+ctest --test-dir "build/$preset" -j "$(nproc)" --verbose >"$log" 2>&1 || status=$?
+
+# Every program that ctest ran, and what failed in full.
+grep -E '^ *[0-9]+/[0-9]+ Test +#' "$log" || true
+if [ "$status" -ne 0 ]; then
+    ctest --test-dir "build/$preset" --rerun-failed --output-on-failure || true
+fi
+awk -v status="$status" '
+    /^ *[0-9]+: \[  PASSED  \] [0-9]+ test/ { passed += $5 }
+    /^ *[0-9]+: \[  SKIPPED \] [0-9]+ test/ { skipped += $5 }
+    /^ *[0-9]+: \[  FAILED  \] [0-9]+ test/ { failed += $5 }
+    /^ *[0-9]+\/[0-9]+ Test .*\*\*\*Skipped/ { programs_skipped++ }
+    /^ *[0-9]+\/[0-9]+ Test .*(\*\*\*Failed|\*\*\*Exception|\*\*\*Timeout|\*\*\*Not Run)/ { programs_failed++ }
+    END {
+        skipped += programs_skipped
+        if (failed < programs_failed) failed = programs_failed # programs that ended without a count
+        if (status != 0 && failed == 0) failed = 1
+        printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
+    }' "$log"
+exit "$status"
