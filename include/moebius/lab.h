@@ -24,7 +24,6 @@ struct mb_task_item {
 struct mb_task {
     struct mb_task_item *items;
     size_t n_items;
-    void *owned;
 };
 
 /* Reads a jsonl file in GSM8K form. Errors name file and line. */
@@ -41,14 +40,15 @@ struct mb_score mb_score_reply(const struct mb_task_item *item, const char *repl
 /* Wilson score interval of k successes in n at 95 %. */
 void mb_wilson95(uint64_t k, uint64_t n, double *low, double *high);
 
-/* Called for every finished question, in the order of the file. */
+/* Called for every finished question, in the order of the file. 'reply' is valid UTF-8. */
 typedef void (*mb_reply_fn)(void *ctx, size_t index, const struct mb_task_item *item, const char *reply,
                             struct mb_score score, size_t n_tokens);
 
+/* Zeroed means defaults. */
 struct mb_eval_options {
-    size_t size;
-    size_t n_parallel;     /* questions answered at once; 0: 16 */
-    size_t n_predict;      /* most tokens in a reply; 0: 256 */
+    size_t size;       /* sizeof(struct mb_eval_options) */
+    size_t n_parallel; /* questions answered at once; 0: 16 */
+    size_t n_predict;  /* most tokens in a reply; 0: 256 */
     enum mb_cache_type cache_type;
     mb_reply_fn reply;
     void *reply_ctx;
@@ -63,6 +63,7 @@ struct mb_eval_report {
     double seconds;
 };
 
+/* 'options' may be NULL. After an error the report holds what was finished. */
 enum mb_status mb_eval_task(struct mb_model *model, const struct mb_tokenizer *tokenizer,
                             const struct mb_task *task, const struct mb_eval_options *options,
                             struct mb_eval_report *report, struct mb_error *err);
@@ -74,10 +75,20 @@ struct mb_perplexity_report {
     double seconds;
 };
 
-/* n_ctx 0: the smaller of 512 and the model's context. 'progress' may be NULL. */
+/* Zeroed means defaults. */
+struct mb_perplexity_options {
+    size_t size;          /* sizeof(struct mb_perplexity_options) */
+    size_t n_ctx;         /* tokens in a window; 0: the smaller of 512 and the model's context */
+    size_t limit_windows; /* 0: all */
+    enum mb_cache_type cache_type;
+    bool (*progress)(void *ctx, size_t done, size_t total); /* of windows; true: stop */
+    void *progress_ctx;
+};
+
+/* 'options' may be NULL. MB_BAD_DATA when the text is shorter than one window. */
 enum mb_status mb_eval_perplexity(struct mb_model *model, const struct mb_tokenizer *tokenizer,
-                                  const char *text, size_t text_nbytes, size_t n_ctx, size_t limit_windows,
-                                  bool (*progress)(void *ctx, size_t done, size_t total), void *progress_ctx,
+                                  const char *text, size_t text_nbytes,
+                                  const struct mb_perplexity_options *options,
                                   struct mb_perplexity_report *report, struct mb_error *err);
 
 #endif

@@ -1,0 +1,117 @@
+/*
+ * score.c - is a reply right, and is it right in the asked format (docs/scoring.md).
+ */
+#include "number.h"
+#include <jansson.h>
+#include <math.h>
+#include <moebius/lab.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct span {
+    const char *begin, *end;
+};
+
+static bool equals(const struct mb_lab_number *number, const char *expected)
+{
+    return strcmp(number->text, expected) == 0;
+}
+
+/* The last line that is not only white space; empty when there is none. */
+static struct span last_line(const char *text)
+{
+    const char *end = text + strlen(text);
+    while (end > text && mb_lab_is_space(end[-1]))
+        end--;
+    const char *begin = end;
+    while (begin > text && begin[-1] != '\n')
+        begin--;
+    return (struct span){begin, end};
+}
+
+/* Where the last occurrence of 'word' ends, or NULL. */
+static const char *behind_last(struct span line, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *p = line.end; (size_t)(p - line.begin) >= n; p--)
+        if (memcmp(p - n, word, n) == 0)
+            return p;
+    return NULL;
+}
+
+static bool is_boxed(struct span line, const char *expected)
+{
+    struct mb_lab_number number;
+    const char *inside = behind_last(line, "\\boxed{");
+    if (inside == NULL)
+        return false;
+    const char *close = memchr(inside, '}', (size_t)(line.end - inside));
+    return close != NULL && mb_lab_number_only(inside, close, &number) && equals(&number, expected);
+}
+
+/* "#### 18" and "Answer: 18": the number follows the word, white space between; what comes behind is ignored.
+ */
+static bool follows(struct span line, const char *word, const char *expected)
+{
+    struct mb_lab_number number;
+    const char *p = behind_last(line, word);
+    if (p == NULL)
+        return false;
+    while (p < line.end && mb_lab_is_space(*p))
+        p++;
+    return mb_lab_number_read(p, line.end, &number) != NULL && equals(&number, expected);
+}
+
+static bool json_equals(const json_t *value, const char *expected)
+{
+    struct mb_lab_number number;
+    if (json_is_string(value)) {
+        const char *text = json_string_value(value);
+        return mb_lab_number_only(text, text + strlen(text), &number) && equals(&number, expected);
+    }
+    if (json_is_integer(value)) {
+        char text[32];
+        snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+        return strcmp(text, expected) == 0;
+    }
+    return json_is_real(value) && json_real_value(value) == strtod(expected, NULL);
+}
+
+static bool is_json(struct span line, const char *expected)
+{
+    for (const char *p = line.begin; p < line.end; p++) {
+        if (*p != '{')
+            continue;
+        json_t *object = json_loadb(p, (size_t)(line.end - p), JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, NULL);
+        bool is_right = object != NULL && json_equals(json_object_get(object, "answer"), expected);
+        json_decref(object);
+        if (is_right)
+            return true;
+    }
+    return false;
+}
+
+static bool in_format(enum mb_answer_format format, struct span line, const char *expected)
+{
+    switch (format) {
+    case MB_ANSWER_BOXED:
+        return is_boxed(line, expected);
+    case MB_ANSWER_JSON:
+        return is_json(line, expected);
+    case MB_ANSWER_PLAIN:
+        return follows(line, "Answer:", expected);
+    default:
+        return follows(line, "####", expected);
+    }
+}
+
+struct mb_score mb_score_reply(const struct mb_task_item *item, const char *reply)
+{
+    struct mb_lab_number last;
+    struct mb_score score;
+    score.ica = in_format(item->format, last_line(reply), item->number);
+    score.pia =
+        score.ica || (mb_lab_number_last(reply, reply + strlen(reply), &last) && equals(&last, item->number));
+    return score;
+}

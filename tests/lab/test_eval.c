@@ -1,0 +1,224 @@
+/*
+ * test_eval.c - answering and perplexity on the reference model: order, independence of the batch, truth from
+ * torch.
+ */
+#include "cmocka_all.h"
+#include <jansson.h>
+#include <math.h>
+#include <moebius/lab.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REFERENCE MB_REPO "/models/reference"
+#define DATA MB_REPO "/tests/lab/data"
+
+enum { N_QUESTIONS = 24 };
+
+static struct mb_model *model;
+static struct mb_tokenizer *tokenizer;
+static struct mb_task task;
+
+static int open_all(void **state)
+{
+    struct mb_error err;
+    (void)state;
+    if (mb_model_open(REFERENCE, NULL, &model, &err) != MB_OK ||
+        mb_tokenizer_open(REFERENCE, &tokenizer, &err) != MB_OK ||
+        mb_task_open(REFERENCE "/eval.jsonl", N_QUESTIONS, &task, &err) != MB_OK) {
+        fprintf(stderr, "%s\n", err.msg);
+        return -1;
+    }
+    return 0;
+}
+
+static int close_all(void **state)
+{
+    (void)state;
+    mb_task_close(&task);
+    mb_tokenizer_close(tokenizer);
+    mb_model_close(model);
+    return 0;
+}
+
+/* What the callback was told. */
+struct told {
+    size_t n;
+    char *replies[N_QUESTIONS];
+    size_t n_tokens[N_QUESTIONS];
+    uint64_t n_ica, n_pia;
+};
+
+static void note_reply(void *ctx, size_t index, const struct mb_task_item *item, const char *reply,
+                       struct mb_score score, size_t n_tokens)
+{
+    struct told *told = ctx;
+    assert_int_equal(index, told->n);
+    assert_ptr_equal(item, &task.items[index]);
+    told->replies[told->n] = strdup(reply);
+    told->n_tokens[told->n++] = n_tokens;
+    told->n_ica += score.ica;
+    told->n_pia += score.pia;
+}
+
+static struct mb_eval_report answer(size_t n_parallel, size_t n_predict, struct told *told)
+{
+    struct mb_eval_options options = {.size = sizeof options,
+                                      .n_parallel = n_parallel,
+                                      .n_predict = n_predict,
+                                      .reply = note_reply,
+                                      .reply_ctx = told};
+    struct mb_eval_report report;
+    struct mb_error err;
+    *told = (struct told){0};
+    if (mb_eval_task(model, tokenizer, &task, &options, &report, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(told->n, N_QUESTIONS);
+    assert_int_equal(report.n, N_QUESTIONS);
+    assert_int_equal(report.n_ica, told->n_ica);
+    assert_int_equal(report.n_pia, told->n_pia);
+    return report;
+}
+
+static void forget(struct told *told)
+{
+    for (size_t i = 0; i < told->n; i++)
+        free(told->replies[i]);
+}
+
+/* The reference model answers nearly all of its questions (its card: 0.995). */
+static void reference_answers_its_questions(void **state)
+{
+    struct told told;
+    (void)state;
+    struct mb_eval_report report = answer(0, 0, &told);
+    assert_true(report.n_ica >= N_QUESTIONS - 1);
+    assert_true(report.n_pia >= report.n_ica);
+    assert_int_equal(report.n_truncated, 0);
+    assert_non_null(strstr(told.replies[0], "Answer: 20"));
+    forget(&told);
+}
+
+static void replies_do_not_depend_on_the_batch(void **state)
+{
+    static const size_t n_parallels[] = {1, 3, 16, 100};
+    struct told first, told;
+    (void)state;
+    struct mb_eval_report report = answer(5, 0, &first);
+    for (size_t i = 0; i < sizeof n_parallels / sizeof *n_parallels; i++) {
+        struct mb_eval_report again = answer(n_parallels[i], 0, &told);
+        assert_int_equal(again.n_reply_tokens, report.n_reply_tokens);
+        assert_int_equal(again.n_prompt_tokens, report.n_prompt_tokens);
+        for (size_t k = 0; k < N_QUESTIONS; k++)
+            assert_string_equal(told.replies[k], first.replies[k]);
+        forget(&told);
+    }
+    forget(&first);
+}
+
+static void long_replies_are_cut(void **state)
+{
+    struct told whole, cut;
+    (void)state;
+    answer(0, 0, &whole);
+    struct mb_eval_report report = answer(0, 4, &cut);
+    assert_int_equal(report.n_truncated, N_QUESTIONS);
+    for (size_t i = 0; i < N_QUESTIONS; i++) {
+        assert_int_equal(cut.n_tokens[i], 4);
+        assert_memory_equal(cut.replies[i], whole.replies[i], strlen(cut.replies[i]));
+    }
+    forget(&cut);
+    forget(&whole);
+}
+
+static bool stop_at_once(void *ctx, size_t done, size_t total)
+{
+    (void)ctx, (void)done, (void)total;
+    return true;
+}
+
+static void progress_may_stop(void **state)
+{
+    struct mb_eval_options options = {.size = sizeof options, .progress = stop_at_once};
+    struct mb_eval_report report;
+    struct mb_perplexity_options ppl_options = {
+        .size = sizeof ppl_options, .n_ctx = 8, .progress = stop_at_once};
+    struct mb_perplexity_report ppl_report;
+    struct mb_error err;
+    const char *text =
+        "To be, or not to be, that is the question: whether it is nobler in the mind to suffer";
+    (void)state;
+    assert_int_equal(mb_eval_task(model, tokenizer, &task, &options, &report, &err), MB_CANCELLED);
+    assert_int_equal(
+        mb_eval_perplexity(model, tokenizer, text, strlen(text), &ppl_options, &ppl_report, &err),
+        MB_CANCELLED);
+}
+
+static char *read_text(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    char *text = calloc(1, 1 << 16);
+    assert_true(file != NULL && text != NULL);
+    assert_true(fread(text, 1, (1 << 16) - 1, file) > 0);
+    fclose(file);
+    return text;
+}
+
+/* Goldens: tools/goldens. The cache holds floats, as torch's does; 1e-4 of a nll is far below its error. */
+static void perplexity_is_that_of_torch(void **state)
+{
+    json_t *goldens = json_load_file(DATA "/perplexity.json", 0, NULL);
+    char *text = read_text(DATA "/perplexity.txt");
+    (void)state;
+    assert_true(json_array_size(goldens) > 0);
+    for (size_t i = 0; i < json_array_size(goldens); i++) {
+        int n_ctx, n_windows, n_scored;
+        double nll, ppl, ppl_stderr;
+        assert_int_equal(json_unpack(json_array_get(goldens, i), "{s:i, s:i, s:i, s:f, s:f, s:f}", "n_ctx",
+                                     &n_ctx, "n_windows", &n_windows, "n_scored", &n_scored, "nll_mean", &nll,
+                                     "ppl", &ppl, "ppl_stderr", &ppl_stderr),
+                         0);
+        struct mb_perplexity_options options = {
+            .size = sizeof options, .n_ctx = (size_t)n_ctx, .cache_type = MB_CACHE_F32};
+        struct mb_perplexity_report report;
+        struct mb_error err;
+        if (mb_eval_perplexity(model, tokenizer, text, strlen(text), &options, &report, &err) != MB_OK)
+            fail_msg("%s", err.msg);
+        printf("windows of %d: nll %.6f, torch %.6f; ppl %.4f +/- %.4f\n", n_ctx, report.nll_mean, nll,
+               report.ppl, report.ppl_stderr);
+        assert_int_equal(report.n_windows, n_windows);
+        assert_int_equal(report.n_tokens_scored, n_scored);
+        assert_true(fabs(report.nll_mean - nll) < 1e-4);
+        assert_true(fabs(report.ppl / ppl - 1) < 1e-4);
+        assert_true(fabs(report.ppl_stderr / ppl_stderr - 1) < 1e-3);
+    }
+    json_decref(goldens);
+    free(text);
+}
+
+static void perplexity_refuses_what_it_cannot_do(void **state)
+{
+    struct mb_perplexity_options options = {.size = sizeof options, .n_ctx = 64};
+    struct mb_perplexity_report report;
+    struct mb_error err;
+    (void)state;
+    assert_int_equal(mb_eval_perplexity(model, tokenizer, "short", 5, &options, &report, &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "a window needs 64"));
+    options.n_ctx = 3;
+    assert_int_equal(mb_eval_perplexity(model, tokenizer, "short", 5, &options, &report, &err), MB_USAGE);
+    options.n_ctx = 257; /* the model was trained on 256 */
+    assert_int_equal(mb_eval_perplexity(model, tokenizer, "short", 5, &options, &report, &err), MB_USAGE);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reference_answers_its_questions),
+        cmocka_unit_test(replies_do_not_depend_on_the_batch),
+        cmocka_unit_test(long_replies_are_cut),
+        cmocka_unit_test(progress_may_stop),
+        cmocka_unit_test(perplexity_is_that_of_torch),
+        cmocka_unit_test(perplexity_refuses_what_it_cannot_do),
+    };
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}

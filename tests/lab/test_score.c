@@ -1,0 +1,241 @@
+/*
+ * test_score.c - the rules of docs/scoring.md, reply by reply, and Wilson's interval.
+ */
+#include "cmocka_all.h"
+#include "lab/number.h"
+#include "lab/utf8.h"
+#include <math.h>
+#include <moebius/lab.h>
+#include <string.h>
+
+enum verdict { WRONG, RIGHT_NUMBER, RIGHT }; /* neither, PIA alone, ICA and PIA */
+
+struct sample {
+    enum mb_answer_format format;
+    const char *number, *reply;
+    enum verdict verdict;
+};
+
+static const struct sample samples[] = {
+    /* hash */
+    {MB_ANSWER_HASH, "18", "She has 9 * 2 = 18.\n#### 18", RIGHT},
+    {MB_ANSWER_HASH, "18", "#### 18\n\n  \t\r\n", RIGHT},
+    {MB_ANSWER_HASH, "18", "####18", RIGHT},
+    {MB_ANSWER_HASH, "18", "#### $18.00.", RIGHT},
+    {MB_ANSWER_HASH, "18", "#### 018", RIGHT},
+    {MB_ANSWER_HASH, "18", "#### 18 apples, not 20", RIGHT},
+    {MB_ANSWER_HASH, "18", "#### 18%", RIGHT},
+    {MB_ANSWER_HASH, "18", "##### 18", RIGHT},
+    {MB_ANSWER_HASH, "18", "#### about 18", RIGHT_NUMBER},
+    {MB_ANSWER_HASH, "18", "### 18", RIGHT_NUMBER},
+    {MB_ANSWER_HASH, "18", "#### 18\nThat is all.", RIGHT_NUMBER},
+    {MB_ANSWER_HASH, "18", "#### 18\nThat is 1 answer.", WRONG},
+    {MB_ANSWER_HASH, "18", "#### 18 #### 20", WRONG},
+    {MB_ANSWER_HASH, "18", "#### 20 #### 18", RIGHT},
+    {MB_ANSWER_HASH, "18", "#### 18.5", WRONG},
+    {MB_ANSWER_HASH, "18", "#### 180", WRONG},
+    {MB_ANSWER_HASH, "18", "#### -18", WRONG},
+    {MB_ANSWER_HASH, "18", "####", WRONG},
+    {MB_ANSWER_HASH, "18", "", WRONG},
+    {MB_ANSWER_HASH, "18", " \n \n", WRONG},
+    {MB_ANSWER_HASH, "18", "18", RIGHT_NUMBER},
+    {MB_ANSWER_HASH, "-5", "#### -5", RIGHT},
+    {MB_ANSWER_HASH, "-5", "#### -$5", RIGHT},
+    {MB_ANSWER_HASH, "-5", "#### $-5", RIGHT},
+    {MB_ANSWER_HASH, "5", "#### --5", WRONG},
+    {MB_ANSWER_HASH, "1234", "#### 1,234", RIGHT},
+    {MB_ANSWER_HASH, "1234", "#### 1,234,", RIGHT},
+    {MB_ANSWER_HASH, "1234", "#### 1, 234", WRONG},
+    {MB_ANSWER_HASH, "0.5", "#### .5", RIGHT},
+    {MB_ANSWER_HASH, "0.5", "#### 0.50", RIGHT},
+    {MB_ANSWER_HASH, "0", "#### -0.00", RIGHT},
+    {MB_ANSWER_HASH, "100000", "#### 1e5", WRONG},
+    /* boxed */
+    {MB_ANSWER_BOXED, "7", "The answer is \\boxed{7}.", RIGHT},
+    {MB_ANSWER_BOXED, "7", "The answer is $\\boxed{ \\$7.00. }$ in 3 days", RIGHT},
+    {MB_ANSWER_BOXED, "7", "\\boxed{7} or \\boxed{8}", WRONG},
+    {MB_ANSWER_BOXED, "7", "\\boxed{8} no, \\boxed{7}", RIGHT},
+    {MB_ANSWER_BOXED, "7", "\\boxed{7 apples}", RIGHT_NUMBER},
+    {MB_ANSWER_BOXED, "7", "\\boxed{\\text{7}}", RIGHT_NUMBER},
+    {MB_ANSWER_BOXED, "7", "\\boxed{7", RIGHT_NUMBER},
+    {MB_ANSWER_BOXED, "7", "\\boxed{}7", RIGHT_NUMBER},
+    {MB_ANSWER_BOXED, "7", "\\boxed 7", RIGHT_NUMBER},
+    {MB_ANSWER_BOXED, "7", "\\boxed{7}\nDone", RIGHT_NUMBER},
+    {MB_ANSWER_BOXED, "7", "\\boxed{7..}", RIGHT_NUMBER},
+    {MB_ANSWER_BOXED, "7", "boxed{7}", RIGHT_NUMBER},
+    {MB_ANSWER_BOXED, "7", "7}", RIGHT_NUMBER},
+    {MB_ANSWER_BOXED, "7", "{", WRONG},
+    /* json */
+    {MB_ANSWER_JSON, "42", "{\"answer\": 42}", RIGHT},
+    {MB_ANSWER_JSON, "42", "So: {\"steps\": [1, 2], \"answer\": 42.0} and 7", RIGHT},
+    {MB_ANSWER_JSON, "42", "{\"answer\": \"42\"}", RIGHT},
+    {MB_ANSWER_JSON, "42", "{\"answer\": \"$42.\"}", RIGHT},
+    {MB_ANSWER_JSON, "42", "{\"answer\": \"42 cats\"}", RIGHT_NUMBER},
+    {MB_ANSWER_JSON, "42", "{\"result\": {\"answer\": 42}}", RIGHT},
+    {MB_ANSWER_JSON, "42", "{ {\"answer\": 42}", RIGHT},
+    {MB_ANSWER_JSON, "42", "{\"answer\": 42", RIGHT_NUMBER},
+    {MB_ANSWER_JSON, "42", "{'answer': 42}", RIGHT_NUMBER},
+    {MB_ANSWER_JSON, "42", "{\"Answer\": 42}", RIGHT_NUMBER},
+    {MB_ANSWER_JSON, "42", "{\"answer\": [42]}", RIGHT_NUMBER},
+    {MB_ANSWER_JSON, "42", "{\"answer\": true, \"n\": 42}", RIGHT_NUMBER},
+    {MB_ANSWER_JSON, "42", "[{\"answer\": 42}]", RIGHT},
+    {MB_ANSWER_JSON, "42", "\"answer\": 42", RIGHT_NUMBER},
+    {MB_ANSWER_JSON, "42", "{\n\"answer\": 42\n}", RIGHT_NUMBER},
+    {MB_ANSWER_JSON, "42", "{\"answer\": 43}", WRONG},
+    {MB_ANSWER_JSON, "42", "{{{{{{{{{{{{{{{{{{{{", WRONG},
+    {MB_ANSWER_JSON, "0.5", "{\"answer\": 5e-1}", RIGHT},
+    /* plain */
+    {MB_ANSWER_PLAIN, "3", "1 + 2 = 3.\nAnswer: 3", RIGHT},
+    {MB_ANSWER_PLAIN, "3", "Answer:3.", RIGHT},
+    {MB_ANSWER_PLAIN, "3", "The Answer:  3 of 10", RIGHT},
+    {MB_ANSWER_PLAIN, "3", "answer: 3", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "3", "Answer 3", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "3", "**Answer:** 3", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "3", "Answer: three (3)", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "3", "Answer: 4\nAnswer: 3", RIGHT},
+    {MB_ANSWER_PLAIN, "3", "Answer: 3\nAnswer: 4", WRONG},
+    {MB_ANSWER_PLAIN, "3", "Answer:", WRONG},
+    {MB_ANSWER_PLAIN, "3", "Answer: ", WRONG},
+    /* the last number of a reply */
+    {MB_ANSWER_PLAIN, "5", "It is 10-5", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "-2", "7 - -2", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "5", "so...5", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "2", "version 3.5.2", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "1234567", "$1,234,567.", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "2", "1/2", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "5", "1e5", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "12", "3 x 4 is 12cm\xc2\xb2.", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "12", "12 and 99999999999999999999999999999999999999999999", WRONG},
+    {MB_ANSWER_PLAIN, "12", "12 and 1.99999999999999999999999999999999999999999999", WRONG},
+    {MB_ANSWER_PLAIN, "12", "99999999999999999999999999999999999999999999,9.9 and 12", RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "12", "- $ . , -$ 12 -$.", RIGHT_NUMBER},
+};
+
+static void replies_are_scored(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof samples / sizeof *samples; i++) {
+        const struct sample *sample = &samples[i];
+        struct mb_task_item item = {.question = "", .number = sample->number, .format = sample->format};
+        struct mb_score score = mb_score_reply(&item, sample->reply);
+        if (score.ica != (sample->verdict == RIGHT) || score.pia != (sample->verdict != WRONG))
+            fail_msg("reply %zu, '%s': ICA %d, PIA %d", i, sample->reply, score.ica, score.pia);
+    }
+}
+
+static void numbers_have_one_form(void **state)
+{
+    static const struct {
+        const char *text, *canonical; /* NULL: not a number alone */
+    } numbers[] = {
+        {"18", "18"},
+        {" 18. ", "18"},
+        {"-0", "0"},
+        {"-0.0", "0"},
+        {"0,000", "0"},
+        {"007", "7"},
+        {"1,2,3", "123"},
+        {"-$1,000.50", "-1000.5"},
+        {".5", "0.5"},
+        {"-.50", "-0.5"},
+        {"\\$3", "3"},
+        {"$\\$3", NULL},
+        {"", NULL},
+        {" ", NULL},
+        {"-", NULL},
+        {"$", NULL},
+        {".", NULL},
+        {",5", NULL},
+        {"1..", NULL},
+        {"1 2", NULL},
+        {"0x10", NULL},
+        {"--1", NULL},
+        {"+1", NULL},
+        {"1.", "1"},
+        {"12345678901234567890123456789012345678", "12345678901234567890123456789012345678"},
+        {"123456789012345678901234567890123456789", NULL},
+        {"00000000000000000000000000000000000000000000001", "1"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        struct mb_lab_number number;
+        const char *text = numbers[i].text;
+        bool is_number = mb_lab_number_only(text, text + strlen(text), &number);
+        if (is_number != (numbers[i].canonical != NULL))
+            fail_msg("'%s' is%s a number", text, is_number ? "" : " not");
+        if (is_number)
+            assert_string_equal(number.text, numbers[i].canonical);
+    }
+}
+
+/* Reading stops at 'end', whatever follows. */
+static void numbers_end_at_the_end(void **state)
+{
+    struct mb_lab_number number;
+    const char *text = "12,3.45";
+    (void)state;
+    for (size_t n = 1; n <= 7; n++) {
+        static const char *const expected[] = {"1", "12", "12", "123", "123", "123.4", "123.45"};
+        assert_non_null(mb_lab_number_read(text, text + n, &number));
+        assert_string_equal(number.text, expected[n - 1]);
+    }
+    assert_null(mb_lab_number_read(text, text, &number));
+}
+
+/* Against SciPy 1.17.1: binomtest(k, n).proportion_ci(method="wilson"). */
+static void wilson_intervals_are_known(void **state)
+{
+    static const struct {
+        uint64_t k, n;
+        double low, high;
+    } known[] = {
+        {0, 10, 0, 0.27753280},
+        {10, 10, 0.72246720, 1},
+        {5, 10, 0.23659309, 0.76340691},
+        {1, 1, 0.20654931, 1},
+        {398, 400, 0.98195508, 0.99862775},
+        {1990, 2000, 0.99082030, 0.99728182},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        double low, high;
+        mb_wilson95(known[i].k, known[i].n, &low, &high);
+        assert_true(fabs(low - known[i].low) < 1e-8 && fabs(high - known[i].high) < 1e-8);
+    }
+    double low, high;
+    mb_wilson95(0, 0, &low, &high);
+    assert_true(low == 0 && high == 1);
+}
+
+static void replies_become_utf8(void **state)
+{
+    static const struct {
+        const char *in, *out;
+        size_t n;
+    } texts[] = {
+        {"abc \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", "abc \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", 15},
+        {"a\0b", "a?b", 3},
+        {"\xe2\x82", "??", 2},                /* cut */
+        {"\xc0\xaf\xe0\x80\x80", "?????", 5}, /* overlong */
+        {"\xed\xa0\x80", "???", 3},           /* a surrogate */
+        {"\xf4\x90\x80\x80\xff", "?????", 5}, /* beyond Unicode */
+        {"\xc3(", "?(", 2},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        char text[32] = {0};
+        memcpy(text, texts[i].in, texts[i].n);
+        mb_lab_clean_utf8(text, texts[i].n);
+        assert_string_equal(text, texts[i].out);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(replies_are_scored),     cmocka_unit_test(numbers_have_one_form),
+        cmocka_unit_test(numbers_end_at_the_end), cmocka_unit_test(wilson_intervals_are_known),
+        cmocka_unit_test(replies_become_utf8),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
