@@ -1,0 +1,201 @@
+/*
+ * test_eval_verb.c - `moebius eval` as a user calls it: files written whole or not at all, exit statuses,
+ * JSON.
+ */
+#include "cmocka_all.h"
+#include "npy.h"
+#include <ftw.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SMALL MB_REPO "/tests/model/data/checkpoints/groups"
+#define GOLDEN MB_REPO "/tests/model/data/goldens/groups"
+#define REFERENCE MB_REPO "/models/reference"
+
+static char folder[256];
+
+static int make_folder(void **state)
+{
+    const char *tmp = getenv("TMPDIR");
+    (void)state;
+    snprintf(folder, sizeof folder, "%s/moebius-eval-XXXXXX", tmp != NULL ? tmp : P_tmpdir);
+    return mkdtemp(folder) == NULL ? -1 : 0;
+}
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where)
+{
+    (void)info, (void)type, (void)where;
+    return remove(path);
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    return nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* Runs the program inside the folder; returns its exit status and what it printed, errors included. */
+static int run(const char *arguments, char *output, size_t cap)
+{
+    char line[2048];
+    snprintf(line, sizeof line, "cd '%s' && '%s' eval %s 2>&1", folder, MB_PROGRAM, arguments);
+    FILE *pipe = popen(line, "r"); /* NOLINT(cert-env33-c): our own words */
+    assert_non_null(pipe);
+    size_t n = fread(output, 1, cap - 1, pipe);
+    output[n] = '\0';
+    int status = pclose(pipe);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void write_text(const char *name, const char *text)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static bool exists(const char *name)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return access(path, F_OK) == 0;
+}
+
+static void logits_are_those_of_the_golden(void **state)
+{
+    char output[4096], text[4096] = "", path[512];
+    struct npy tokens = npy_read(GOLDEN "/tokens.npy", "<i4"), truth = npy_read(GOLDEN "/logits.npy", "<f4");
+    (void)state;
+    for (size_t i = 0; i < tokens.n; i++)
+        snprintf(text + strlen(text), sizeof text - strlen(text), "%d%s", ((int32_t *)tokens.data)[i],
+                 i % 5 == 0 ? "\n" : " ");
+    write_text("tokens.txt", text);
+    if (run("--tokens tokens.txt " SMALL " --logits logits.npy --cache-type f32", output, sizeof output) != 0)
+        fail_msg("%s", output);
+    snprintf(path, sizeof path, "%s/logits.npy", folder);
+    struct npy ours = npy_read(path, "<f4");
+    assert_int_equal(ours.shape[0], truth.shape[0]);
+    assert_int_equal(ours.shape[1], truth.shape[1]);
+    float max = 0, diff = 0;
+    for (size_t i = 0; i < truth.n; i++) {
+        max = fmaxf(max, fabsf(((float *)truth.data)[i]));
+        diff = fmaxf(diff, fabsf(((float *)truth.data)[i] - ((float *)ours.data)[i]));
+    }
+    assert_true(diff / max < 1e-3F);
+    assert_false(exists("logits.npy.tmp"));
+    free(tokens.data);
+    free(truth.data);
+    free(ours.data);
+}
+
+static void bad_tokens_leave_no_file(void **state)
+{
+    static const struct {
+        const char *text, *message;
+        int exit_status;
+    } bad[] = {
+        {"1 2 x 3", "token 3, 'x', is not a token id", 3},
+        {"1 -2", "token 2, '-2'", 3},
+        {"99999999999", "token 1", 3},
+        {"", "no token ids", 3},
+        {"1 2 80", "token 3, 80, is not in the vocabulary of 80", 3},
+    };
+    char output[4096];
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        write_text("bad.txt", bad[i].text);
+        assert_int_equal(run(SMALL " --tokens bad.txt --logits bad.npy", output, sizeof output),
+                         bad[i].exit_status);
+        if (strstr(output, bad[i].message) == NULL)
+            fail_msg("'%s' does not say '%s'", output, bad[i].message);
+        assert_false(exists("bad.npy") || exists("bad.npy.tmp"));
+    }
+}
+
+static void wrong_usage_is_told(void **state)
+{
+    static const char *const wrong[] = {
+        "",
+        SMALL,
+        SMALL " --tokens tokens.txt",
+        SMALL " --logits x.npy",
+        SMALL " --task a --perplexity b",
+        SMALL " --task a --cache-type f64",
+        SMALL " --perplexity a --replies b",
+        SMALL " --task a -c 64",
+        SMALL " --task a --limit 0",
+        SMALL " --task a --no-such-option",
+    };
+    char output[4096];
+    (void)state;
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        if (run(wrong[i], output, sizeof output) != 2)
+            fail_msg("eval %s: '%s'", wrong[i], output);
+}
+
+static void bad_input_is_told(void **state)
+{
+    char output[4096];
+    (void)state;
+    write_text("task.jsonl", "{\"question\": \"Q\", \"answer\": \"#### 1\"}\nnonsense\n");
+    write_text("short.txt", "too short");
+    assert_int_equal(run(REFERENCE " --task task.jsonl --replies replies.jsonl", output, sizeof output), 3);
+    assert_non_null(strstr(output, "task.jsonl: line 2"));
+    assert_false(exists("replies.jsonl") || exists("replies.jsonl.tmp"));
+    assert_int_equal(run(REFERENCE " --task missing.jsonl", output, sizeof output), 3);
+    assert_int_equal(run(REFERENCE " --perplexity short.txt", output, sizeof output), 3);
+    assert_int_equal(run("missing-model --perplexity short.txt", output, sizeof output), 3);
+    assert_int_equal(run(REFERENCE " --task " REFERENCE "/eval.jsonl --limit 1 --replies no/folder/x", output,
+                         sizeof output),
+                     3);
+}
+
+static void task_report_and_replies_agree(void **state)
+{
+    char output[8192], path[512];
+    json_error_t why;
+    (void)state;
+    if (run(REFERENCE " --task " REFERENCE "/eval.jsonl --limit 6 --replies replies.jsonl -o json", output,
+            sizeof output) != 0)
+        fail_msg("%s", output);
+    json_t *report = json_loads(output, 0, &why);
+    assert_non_null(report);
+    assert_int_equal(json_integer_value(json_object_get(report, "n")), 6);
+    assert_false(json_is_true(json_object_get(report, "coded")));
+    snprintf(path, sizeof path, "%s/replies.jsonl", folder);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    json_int_t n_lines = 0, n_ica = 0;
+    for (json_t *line; (line = json_loadf(file, JSON_DISABLE_EOF_CHECK, NULL)) != NULL; n_lines++) {
+        assert_int_equal(json_integer_value(json_object_get(line, "index")), n_lines);
+        assert_true(json_string_length(json_object_get(line, "reply")) > 0);
+        n_ica += json_is_true(json_object_get(line, "ica"));
+        json_decref(line);
+    }
+    fclose(file);
+    assert_int_equal(n_lines, 6);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(report, "ica"), "n")), n_ica);
+    json_decref(report);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_are_those_of_the_golden),
+        cmocka_unit_test(bad_tokens_leave_no_file),
+        cmocka_unit_test(wrong_usage_is_told),
+        cmocka_unit_test(bad_input_is_told),
+        cmocka_unit_test(task_report_and_replies_agree),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
