@@ -1,0 +1,296 @@
+/*
+ * blob.c - the header of a blob, written and read.  What the payload must hold is checked in blob_check.c.
+ */
+#include "base/checked.h"
+#include "base/error.h"
+#include "codec/blob_check.h"
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#define XXH_STATIC_LINKING_ONLY /* for the size of a state on the stack */
+#include <xxhash.h>
+
+enum {
+    VERSION = 1,
+    HEADER_NBYTES = 40,
+    ENTRY_NBYTES = 48,
+    FORM_PATCHED = 1,
+    N_MATRICES_MAX = 65535,
+    NAME_NBYTES_MAX = 65535,
+    HEADER_NBYTES_MAX = 1 << 24,
+};
+static const uint64_t N_WEIGHTS_MAX = (uint64_t)1 << 44; /* of a matrix: sizes below cannot overflow */
+
+size_t mb_blob_header_nbytes(const struct mb_blob_matrix *matrices, size_t n_matrices)
+{
+    if (n_matrices == 0 || n_matrices > N_MATRICES_MAX)
+        return 0;
+    size_t nbytes = HEADER_NBYTES + ENTRY_NBYTES * n_matrices;
+    for (size_t i = 0; i < n_matrices; i++) {
+        if (matrices[i].name_nbytes == 0 || matrices[i].name_nbytes > NAME_NBYTES_MAX)
+            return 0;
+        nbytes += matrices[i].name_nbytes;
+    }
+    nbytes = mb_round_up(nbytes, 8);
+    return nbytes <= HEADER_NBYTES_MAX ? nbytes : 0;
+}
+
+static void write_entry(const struct mb_blob_matrix *matrix, uint8_t *out)
+{
+    mb_store_u64(out, matrix->n_rows);
+    mb_store_u32(out + 8, (uint32_t)matrix->n_cols);
+    out[12] = (uint8_t)matrix->dtype;
+    out[13] = FORM_PATCHED;
+    mb_store_u16(out + 14, (uint16_t)matrix->name_nbytes);
+    memcpy(out + 16, &matrix->eps, 8);
+    memcpy(out + 24, &matrix->step, 4);
+    mb_store_u64(out + 32, matrix->data_nbytes);
+    mb_store_u64(out + 40, matrix->directory_nbytes);
+}
+
+void mb_blob_write_header(const struct mb_blob_matrix *matrices, size_t n_matrices, uint64_t payload_xxh3,
+                          uint8_t *out)
+{
+    size_t header_nbytes = mb_blob_header_nbytes(matrices, n_matrices);
+    uint64_t nbytes = header_nbytes;
+    memset(out, 0, header_nbytes);
+    uint8_t *name = out + HEADER_NBYTES + ENTRY_NBYTES * n_matrices;
+    for (size_t i = 0; i < n_matrices; i++) {
+        write_entry(&matrices[i], out + HEADER_NBYTES + ENTRY_NBYTES * i);
+        memcpy(name, matrices[i].name, matrices[i].name_nbytes);
+        name += matrices[i].name_nbytes;
+        nbytes += matrices[i].data_nbytes + matrices[i].directory_nbytes;
+    }
+    memcpy(out, "MOEB", 4);
+    mb_store_u16(out + 4, VERSION);
+    mb_store_u16(out + 6, (uint16_t)n_matrices);
+    mb_store_u32(out + 8, (uint32_t)header_nbytes);
+    mb_store_u64(out + 16, nbytes);
+    mb_store_u64(out + 24, payload_xxh3);
+    mb_store_u64(out + 32, XXH3_64bits(out, header_nbytes));
+}
+
+/* ---------------------------------------------------------------- reading */
+
+static bool all_zero(const uint8_t *bytes, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++)
+        if (bytes[i] != 0)
+            return false;
+    return true;
+}
+
+static uint64_t header_xxh3(const uint8_t *bytes, size_t header_nbytes)
+{
+    static const uint8_t zeros[8];
+    XXH3_state_t state;
+    XXH3_64bits_reset(&state);
+    XXH3_64bits_update(&state, bytes, 32);
+    XXH3_64bits_update(&state, zeros, 8);
+    XXH3_64bits_update(&state, bytes + 40, header_nbytes - 40);
+    return XXH3_64bits_digest(&state);
+}
+
+/* Magic, version, sizes and both checksums. */
+static enum mb_status check_frame(const uint8_t *bytes, uint64_t nbytes, struct mb_error *err)
+{
+    if (nbytes < HEADER_NBYTES || memcmp(bytes, "MOEB", 4) != 0)
+        return mb_fail(err, MB_BAD_DATA, "byte 0: not a Moebius blob");
+    unsigned version = mb_load_u16(bytes + 4);
+    if (version != VERSION)
+        return mb_fail(err, version > VERSION ? MB_UNSUPPORTED : MB_BAD_DATA,
+                       "byte 4: blob of format version %u, this program reads version %d", version, VERSION);
+    size_t n_matrices = mb_load_u16(bytes + 6), header_nbytes = mb_load_u32(bytes + 8);
+    uint64_t blob_nbytes = mb_load_u64(bytes + 16);
+    if (n_matrices == 0)
+        return mb_fail(err, MB_BAD_DATA, "byte 6: a blob without matrices");
+    if (header_nbytes % 8 != 0 || header_nbytes > HEADER_NBYTES_MAX ||
+        header_nbytes < HEADER_NBYTES + ENTRY_NBYTES * n_matrices || header_nbytes > nbytes)
+        return mb_fail(err, MB_BAD_DATA, "byte 8: impossible header size %zu", header_nbytes);
+    if (mb_load_u32(bytes + 12) != 0)
+        return mb_fail(err, MB_BAD_DATA, "byte 12: not zero");
+    if (blob_nbytes < header_nbytes || blob_nbytes > nbytes)
+        return mb_fail(err, MB_BAD_DATA, "byte 16: blob of %" PRIu64 " bytes in a tensor of %" PRIu64,
+                       blob_nbytes, nbytes);
+    if (header_xxh3(bytes, header_nbytes) != mb_load_u64(bytes + 32))
+        return mb_fail(err, MB_BAD_DATA, "byte 32: the header's checksum does not match");
+    if (XXH3_64bits(bytes + header_nbytes, blob_nbytes - header_nbytes) != mb_load_u64(bytes + 24))
+        return mb_fail(err, MB_BAD_DATA, "byte 24: the payload's checksum does not match");
+    if (!all_zero(bytes + blob_nbytes, nbytes - blob_nbytes))
+        return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": padding behind the blob is not zero",
+                       blob_nbytes);
+    return MB_OK;
+}
+
+static bool entry_is_sound(const struct mb_blob_matrix *info, const uint8_t *entry)
+{
+    uint64_t n_weights;
+    return info->n_rows >= 1 && info->n_cols >= 1 && info->n_cols <= MB_COLS_MAX &&
+           mb_mul_u64(info->n_rows, info->n_cols, &n_weights) && n_weights <= N_WEIGHTS_MAX &&
+           entry[12] <= MB_BF16 && entry[13] == FORM_PATCHED && mb_load_u32(entry + 28) == 0 &&
+           isfinite(info->eps) && !signbit(info->eps) && !signbit(info->step) &&
+           info->step == mb_step_of_eps(info->eps);
+}
+
+/* Printable UTF-8 without control characters is enough of a name; its bytes are only compared. */
+static bool name_is_sound(const uint8_t *name, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (name[i] < 0x20 || name[i] == 0x7f)
+            return false;
+    return n > 0;
+}
+
+static bool name_is_new(const struct mb_blob_matrix *info, size_t i)
+{
+    for (size_t k = 0; k < i; k++)
+        if (info[k].name_nbytes == info[i].name_nbytes &&
+            memcmp(info[k].name, info[i].name, info[i].name_nbytes) == 0)
+            return false;
+    return true;
+}
+
+/* Entries and names, and that sizes add up to the blob's end. */
+static enum mb_status read_entries(const uint8_t *bytes, struct mb_blob *blob, struct mb_error *err)
+{
+    size_t header_nbytes = mb_load_u32(bytes + 8), name_pos = HEADER_NBYTES + ENTRY_NBYTES * blob->n_matrices;
+    uint64_t pos = header_nbytes;
+    for (size_t i = 0; i < blob->n_matrices; i++) {
+        size_t entry_pos = HEADER_NBYTES + ENTRY_NBYTES * i;
+        const uint8_t *entry = bytes + entry_pos;
+        struct mb_blob_matrix *info = &blob->info[i];
+        *info = (struct mb_blob_matrix){
+            .name = (const char *)bytes + name_pos,
+            .name_nbytes = mb_load_u16(entry + 14),
+            .dtype = (enum mb_dtype)entry[12],
+            .n_rows = mb_load_u64(entry),
+            .n_cols = mb_load_u32(entry + 8),
+            .data_nbytes = mb_load_u64(entry + 32),
+            .directory_nbytes = mb_load_u64(entry + 40),
+        };
+        memcpy(&info->eps, entry + 16, 8);
+        memcpy(&info->step, entry + 24, 4);
+        if (!entry_is_sound(info, entry))
+            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu has an impossible shape, type or bound",
+                           entry_pos, i);
+        if (info->name_nbytes > header_nbytes - name_pos ||
+            !name_is_sound(bytes + name_pos, info->name_nbytes) || !name_is_new(blob->info, i))
+            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu has no usable name of its own", name_pos,
+                           i);
+        name_pos += info->name_nbytes;
+        if (!mb_add_u64(pos, info->data_nbytes, &pos) || !mb_add_u64(pos, info->directory_nbytes, &pos) ||
+            pos > blob->nbytes)
+            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu reaches behind the blob's end",
+                           entry_pos + 32, i);
+    }
+    if (header_nbytes - name_pos >= 8 || !all_zero(bytes + name_pos, header_nbytes - name_pos))
+        return mb_fail(err, MB_BAD_DATA, "byte %zu: names do not fill the header", name_pos);
+    if (pos != blob->nbytes)
+        return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": bytes behind the last matrix", pos);
+    return MB_OK;
+}
+
+static uint64_t n_groups_of(const struct mb_blob_matrix *info)
+{
+    uint64_t group_rows = mb_group_rows(info->n_cols);
+    return (info->n_rows + group_rows - 1) / group_rows;
+}
+
+static size_t tile_groups_of(const struct mb_blob_matrix *info)
+{
+    size_t group_weights = mb_group_rows(info->n_cols) * info->n_cols;
+    return group_weights >= MB_TILE_WEIGHTS ? 1 : MB_TILE_WEIGHTS / group_weights;
+}
+
+/* Views of all matrices (tables not filled yet). Directories are checked to be long enough to be read. */
+static enum mb_status make_views(const uint8_t *bytes, struct mb_blob *blob, uint64_t *n_tiles,
+                                 struct mb_error *err)
+{
+    uint64_t pos = mb_load_u32(bytes + 8);
+    *n_tiles = 0;
+    for (size_t i = 0; i < blob->n_matrices; i++) {
+        const struct mb_blob_matrix *info = &blob->info[i];
+        uint64_t n_groups = n_groups_of(info), directory_pos = pos + info->data_nbytes;
+        if (info->directory_nbytes / 3 < n_groups)
+            return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": the directory of matrix %zu is too short",
+                           directory_pos, i);
+        const uint8_t *directory = bytes + directory_pos;
+        blob->matrix[i] = (struct mb_coded_matrix){
+            .dtype = info->dtype,
+            .n_rows = info->n_rows,
+            .n_cols = info->n_cols,
+            .eps = info->eps,
+            .step = info->step,
+            .group_rows = mb_group_rows(info->n_cols),
+            .n_groups = n_groups,
+            .tile_groups = tile_groups_of(info),
+            .n_tiles = (n_groups + tile_groups_of(info) - 1) / tile_groups_of(info),
+            .kinds = directory,
+            .escape_counts = directory + n_groups,
+            .outlier_counts = directory + 3 * n_groups,
+            .data = bytes + pos,
+            .data_nbytes = info->data_nbytes,
+        };
+        *n_tiles += blob->matrix[i].n_tiles;
+        pos = directory_pos + info->directory_nbytes;
+    }
+    return MB_OK;
+}
+
+static enum mb_status check_matrices(const uint8_t *bytes, struct mb_blob *blob, struct mb_tile *tiles,
+                                     struct mb_error *err)
+{
+    for (size_t i = 0; i < blob->n_matrices; i++) {
+        struct mb_coded_matrix *matrix = &blob->matrix[i];
+        const struct mb_blob_matrix *info = &blob->info[i];
+        enum mb_status status =
+            mb_check_matrix(matrix, info->directory_nbytes, (uint64_t)(matrix->data - bytes), tiles, err);
+        if (status != MB_OK)
+            return mb_fail_in(err, status, "matrix %.*s",
+                              (int)(info->name_nbytes < 200 ? info->name_nbytes : 200), info->name);
+        matrix->tiles = tiles;
+        tiles += matrix->n_tiles;
+    }
+    return MB_OK;
+}
+
+enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct mb_blob *blob, struct mb_error *err)
+{
+    *blob = (struct mb_blob){0};
+    enum mb_status status = check_frame(bytes, nbytes, err);
+    if (status != MB_OK)
+        return status;
+    struct mb_blob made = {.n_matrices = mb_load_u16(bytes + 6), .nbytes = mb_load_u64(bytes + 16)};
+    made.tables_nbytes = made.n_matrices * (sizeof *made.info + sizeof *made.matrix);
+    made.info = calloc(made.n_matrices, sizeof *made.info);
+    made.matrix = calloc(made.n_matrices, sizeof *made.matrix);
+    uint64_t n_tiles = 0;
+    if (made.info == NULL || made.matrix == NULL)
+        status = mb_fail_memory(err, made.tables_nbytes);
+    if (status == MB_OK)
+        status = read_entries(bytes, &made, err);
+    if (status == MB_OK)
+        status = make_views(bytes, &made, &n_tiles, err);
+    if (status == MB_OK) {
+        made.owned =
+            calloc(n_tiles, sizeof(struct mb_tile)); /* no more than the directories' bytes times 6 */
+        made.tables_nbytes += n_tiles * sizeof(struct mb_tile);
+        status = made.owned == NULL ? mb_fail_memory(err, n_tiles * sizeof(struct mb_tile))
+                                    : check_matrices(bytes, &made, made.owned, err);
+    }
+    if (status != MB_OK) {
+        mb_blob_close(&made);
+        return status;
+    }
+    *blob = made;
+    return MB_OK;
+}
+
+void mb_blob_close(struct mb_blob *blob)
+{
+    free(blob->owned);
+    free(blob->matrix);
+    free(blob->info);
+    *blob = (struct mb_blob){0};
+}

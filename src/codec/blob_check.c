@@ -1,0 +1,149 @@
+/*
+ * blob_check.c - checks every row group of a coded matrix once, so that kernels need not.
+ *
+ * Every value of an a-bit code has a meaning, so what is left to check of a body is the number of its escapes
+ * (all bits set) and that unused bits are 0.  For both, nibble planes (a = 4) are as good as a stream.
+ */
+#include "codec/blob_check.h"
+#include "base/error.h"
+#include "codec/decode.h"
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+/* The bits k w, k = 0 .. n-1, of a word. */
+static uint64_t every_bit(unsigned width, unsigned n)
+{
+    uint64_t bits = 0;
+    for (unsigned k = 0; k < n; k++)
+        bits |= (uint64_t)1 << (k * width);
+    return bits;
+}
+
+/* The number of codes of n that have all bits set: a word of whole codes at a time. */
+static size_t count_full_codes(const uint8_t *stream, size_t n, unsigned width)
+{
+    const unsigned n_word = width <= 4 ? 16 : 8; /* codes of a word: a whole number of bytes, at most 8 */
+    const size_t word_nbytes = n_word * width / 8;
+    const uint64_t lowest = every_bit(width, n_word);
+    size_t count = 0, i = 0;
+    for (; i + n_word <= n; i += n_word, stream += word_nbytes) {
+        uint64_t word = 0, full;
+        memcpy(&word, stream, word_nbytes);
+        full = word;
+        for (unsigned k = 1; k < width; k++)
+            full &= word >> k;
+        count += (size_t)__builtin_popcountll(full & lowest);
+    }
+    for (size_t k = 0; i + k < n; k++)
+        count += mb_stream_code(stream, k, width) == (1u << width) - 1;
+    return count;
+}
+
+static bool unused_bits_are_zero(const uint8_t *stream, size_t n, unsigned width)
+{
+    unsigned n_used = (unsigned)(n * width % 8);
+    return n_used == 0 || stream[n * width / 8] >> n_used == 0;
+}
+
+static const char *values_fault(enum mb_dtype dtype, const uint8_t *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(mb_load_value(dtype, values, i)))
+            return "a value is not finite";
+    return NULL;
+}
+
+static const char *outliers_fault(enum mb_dtype dtype, const struct mb_group_view *view)
+{
+    size_t least = 0;
+    for (size_t i = 0; i < view->n_outliers; i++) {
+        size_t at = mb_load_u16(view->outlier_positions + 2 * i);
+        if (at < least || at >= view->n)
+            return "outlier positions do not increase inside the group";
+        if ((int)mb_body_code(view->body, view->n, at, view->a) != mb_inner_max(view->a))
+            return "an outlier's code is not that of 0";
+        least = at + 1;
+    }
+    return values_fault(dtype, view->outlier_values, view->n_outliers);
+}
+
+/* What is wrong with a group whose record lies inside the data; NULL: nothing. */
+static const char *group_fault(enum mb_dtype dtype, const struct mb_group_view *view)
+{
+    if (view->is_raw)
+        return values_fault(dtype, view->body, view->n);
+    if (!unused_bits_are_zero(view->body, view->n, view->a) ||
+        !unused_bits_are_zero(view->tail, view->n_escapes, view->b))
+        return "unused bits are not zero";
+    if (view->a > 0 && count_full_codes(view->body, view->n, view->a) != view->n_escapes)
+        return "the number of escapes is not the directory's";
+    return outliers_fault(dtype, view);
+}
+
+/* What is wrong with a directory entry; *nbytes is its record's size. Checked before the record is looked at.
+ */
+static const char *entry_fault(const struct mb_coded_matrix *matrix, uint64_t group, size_t n,
+                               unsigned n_outliers, uint64_t *nbytes)
+{
+    uint8_t kind = matrix->kinds[group];
+    unsigned n_escapes = mb_load_u16(matrix->escape_counts + 2 * group);
+    size_t elem_nbytes = mb_dtype_nbytes(matrix->dtype);
+    if (!mb_kind_is_legal(kind))
+        return "a kind byte without meaning";
+    if (kind == MB_KIND_RAW) {
+        *nbytes = (uint64_t)n * elem_nbytes;
+        return n_escapes == 0 ? NULL : "a raw group with escapes";
+    }
+    if ((kind & MB_KIND_OUTLIERS) != 0 && n_outliers == 0)
+        return "a group that has outliers, and none of them";
+    if (mb_kind_b(kind) == 0 && n_escapes != 0)
+        return "escapes without a tail";
+    *nbytes = (uint64_t)mb_bits_nbytes(n, mb_kind_a(kind)) + mb_bits_nbytes(n_escapes, mb_kind_b(kind)) +
+              (uint64_t)n_outliers * (2 + elem_nbytes);
+    return NULL;
+}
+
+static size_t group_weights(const struct mb_coded_matrix *matrix, uint64_t group)
+{
+    uint64_t row = group * matrix->group_rows, left = matrix->n_rows - row;
+    return (size_t)(left < matrix->group_rows ? left : matrix->group_rows) * matrix->n_cols;
+}
+
+enum mb_status mb_check_matrix(const struct mb_coded_matrix *matrix, uint64_t directory_nbytes,
+                               uint64_t data_pos, struct mb_tile *tiles, struct mb_error *err)
+{
+    const uint64_t n_counts_max = (directory_nbytes - 3 * matrix->n_groups) / 2;
+    struct mb_group_walk walk = {
+        .w = matrix, .record = matrix->data, .outlier_count = matrix->outlier_counts};
+    uint64_t pos = 0, n_flagged = 0;
+    for (uint64_t group = 0; group < matrix->n_groups; group++) {
+        if (group % matrix->tile_groups == 0)
+            tiles[group / matrix->tile_groups] = (struct mb_tile){pos, (uint32_t)n_flagged};
+        unsigned n_outliers = 0;
+        if ((matrix->kinds[group] & MB_KIND_OUTLIERS) != 0) {
+            if (n_flagged == n_counts_max || n_flagged == UINT32_MAX)
+                return mb_fail(err, MB_BAD_DATA,
+                               "group %" PRIu64 ": the directory ends before its outlier count", group);
+            n_outliers = mb_load_u16(matrix->outlier_counts + 2 * n_flagged++);
+        }
+        uint64_t nbytes = 0;
+        const char *fault = entry_fault(matrix, group, group_weights(matrix, group), n_outliers, &nbytes);
+        if (fault == NULL && nbytes > matrix->data_nbytes - pos)
+            fault = "its record reaches behind the matrix";
+        if (fault == NULL) {
+            struct mb_group_view view;
+            mb_group_next(&walk, &view);
+            fault = group_fault(matrix->dtype, &view);
+        }
+        if (fault != NULL)
+            return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": row group %" PRIu64 ": %s", data_pos + pos,
+                           group, fault);
+        pos += nbytes;
+    }
+    if (pos != matrix->data_nbytes)
+        return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": bytes behind the last row group", data_pos + pos);
+    if (directory_nbytes != 3 * matrix->n_groups + 2 * n_flagged)
+        return mb_fail(err, MB_BAD_DATA, "the directory is longer than its groups");
+    return MB_OK;
+}

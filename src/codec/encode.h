@@ -1,0 +1,42 @@
+/*
+ * encode.h - what encoders of all instruction sets share.
+ */
+#ifndef MB_CODEC_ENCODE_H
+#define MB_CODEC_ENCODE_H
+
+#include "codec/kernels.h"
+
+/* The largest |q| of any code; MB_Q_OUTLIER stands for weights that no code can hold. */
+enum { MB_Q_MAX = 127, MB_Q_OUTLIER = -128 };
+
+struct mb_widths {
+    unsigned a, b;
+    uint16_t n_escapes, n_outliers;
+    bool is_raw;
+};
+
+static inline uint8_t mb_kind_of(const struct mb_widths *widths)
+{
+    if (widths->is_raw)
+        return MB_KIND_RAW;
+    return (uint8_t)((9 * widths->a + widths->b) | (widths->n_outliers > 0 ? MB_KIND_OUTLIERS : 0));
+}
+
+/*
+ * The widths of least cost for a group of n weights, of which reach[k] have |q| <= k (the bound holds for
+ * them). The first of equals wins, in order of a, then b.  Raw wins where coding would not be smaller.
+ */
+struct mb_widths mb_choose_widths(const uint32_t reach[MB_Q_MAX + 1], size_t n, size_t elem_nbytes);
+
+/* The index of a finite weight, or MB_Q_OUTLIER where the bound would not hold or q is out of reach. */
+int mb_quantise(const struct mb_coding *coding, float w);
+
+/* Writes the record of n weights with indices q; returns its bytes. */
+size_t mb_write_group(const struct mb_widths *widths, enum mb_dtype dtype, const int8_t *q, size_t n,
+                      const uint8_t *weights, uint8_t *out, struct mb_group *group);
+
+enum mb_status mb_encode_rows_scalar(const struct mb_coding *coding, const void *weights, size_t n_rows,
+                                     uint8_t *out, size_t out_cap, size_t *out_nbytes,
+                                     struct mb_group *groups, size_t *bad_index);
+
+#endif

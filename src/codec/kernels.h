@@ -1,0 +1,145 @@
+/*
+ * kernels.h - what all kernel tables share: kinds, sizes of records, and the walk over row groups.
+ */
+#ifndef MB_CODEC_KERNELS_H
+#define MB_CODEC_KERNELS_H
+
+#include "base/bytes.h"
+#include <moebius/codec.h>
+
+enum {
+    MB_KIND_RAW = 81,
+    MB_KIND_OUTLIERS = 0x80,
+    MB_WIDTH_MAX = 8,
+    MB_GROUP_WEIGHTS_MAX = MB_COLS_MAX, /* one row of the most columns, or less than 1024 + 1023 weights */
+    MB_TILE_WEIGHTS = 32768,
+};
+
+extern const struct mb_kernels mb_kernels_scalar;
+extern const struct mb_kernels mb_kernels_avx2;
+extern const struct mb_kernels mb_kernels_avx512;
+
+/* The widths of a kind byte, which is not raw. */
+static inline unsigned mb_kind_a(uint8_t kind)
+{
+    return (kind & 0x7fu) / 9;
+}
+
+static inline unsigned mb_kind_b(uint8_t kind)
+{
+    return (kind & 0x7fu) % 9;
+}
+
+/* M and T of the format. */
+static inline int mb_inner_max(unsigned a)
+{
+    return a == 0 ? 0 : (1 << (a - 1)) - 1;
+}
+
+static inline int mb_tail_half(unsigned b)
+{
+    return b == 0 ? 0 : 1 << (b - 1);
+}
+
+static inline bool mb_kind_is_legal(uint8_t kind)
+{
+    unsigned a = mb_kind_a(kind), b = mb_kind_b(kind);
+    if (kind == MB_KIND_RAW)
+        return true;
+    return a <= MB_WIDTH_MAX && (a > 0 || b == 0) && mb_inner_max(a) + mb_tail_half(b) <= 127;
+}
+
+static inline size_t mb_bits_nbytes(size_t n, unsigned width)
+{
+    return (n * width + 7) / 8;
+}
+
+/* A row group's record taken apart. */
+struct mb_group_view {
+    const uint8_t *body; /* of raw groups: the original values */
+    const uint8_t *tail;
+    const uint8_t *outlier_positions; /* [n_outliers] uint16, unaligned */
+    const uint8_t *outlier_values;    /* [n_outliers] of the matrix's dtype, unaligned */
+    const uint8_t *end;               /* of the record */
+    uint64_t row;                     /* its first row */
+    size_t n_rows;
+    size_t n; /* weights */
+    unsigned a, b;
+    unsigned n_escapes, n_outliers;
+    bool is_raw;
+};
+
+/* A walk over groups in order. */
+struct mb_group_walk {
+    const struct mb_coded_matrix *w;
+    uint64_t group;               /* the next one */
+    const uint8_t *record;        /* its record */
+    const uint8_t *outlier_count; /* of the next flagged group */
+};
+
+/* Takes the next group (the caller knows that there is one). */
+static inline void mb_group_next(struct mb_group_walk *walk, struct mb_group_view *view)
+{
+    const struct mb_coded_matrix *w = walk->w;
+    uint64_t group = walk->group++;
+    uint8_t kind = w->kinds[group];
+    view->row = group * w->group_rows;
+    view->n_rows = w->n_rows - view->row < w->group_rows ? (size_t)(w->n_rows - view->row) : w->group_rows;
+    view->n = view->n_rows * w->n_cols;
+    view->body = walk->record;
+    view->is_raw = kind == MB_KIND_RAW;
+    view->n_outliers = 0;
+    if (view->is_raw) {
+        view->a = view->b = view->n_escapes = 0;
+        view->tail = view->end = walk->record + view->n * mb_dtype_nbytes(w->dtype);
+    } else {
+        view->a = mb_kind_a(kind);
+        view->b = mb_kind_b(kind);
+        view->n_escapes = mb_load_u16(w->escape_counts + 2 * group);
+        view->tail = walk->record + mb_bits_nbytes(view->n, view->a);
+        view->end = view->tail + mb_bits_nbytes(view->n_escapes, view->b);
+    }
+    view->outlier_positions = view->outlier_values = view->end;
+    if ((kind & MB_KIND_OUTLIERS) != 0) {
+        view->n_outliers = mb_load_u16(walk->outlier_count);
+        walk->outlier_count += 2;
+        view->outlier_values += 2 * (size_t)view->n_outliers;
+        view->end = view->outlier_values + view->n_outliers * mb_dtype_nbytes(w->dtype);
+    }
+    walk->record = view->end;
+}
+
+/* A walk that begins at the group of 'row' (row < n_rows): from its tile, over the groups before it. */
+static inline struct mb_group_walk mb_group_seek(const struct mb_coded_matrix *w, uint64_t row)
+{
+    uint64_t group = row / w->group_rows, tile = group / w->tile_groups;
+    struct mb_group_walk walk = {
+        .w = w,
+        .group = tile * w->tile_groups,
+        .record = w->data + w->tiles[tile].data_pos,
+        .outlier_count = w->outlier_counts + 2 * (size_t)w->tiles[tile].first_outlier,
+    };
+    struct mb_group_view skipped;
+    while (walk.group < group)
+        mb_group_next(&walk, &skipped);
+    return walk;
+}
+
+/* An original value of a matrix's type as float: exact for all three. */
+static inline float mb_load_value(enum mb_dtype dtype, const uint8_t *values, size_t i)
+{
+    if (dtype == MB_F32)
+        return mb_float_of_bits(mb_load_u32(values + 4 * i));
+    uint16_t half = mb_load_u16(values + 2 * i);
+    return dtype == MB_F16 ? mb_float_of_f16(half) : mb_float_of_bf16(half);
+}
+
+/* The exact parts of products, where no instruction set has an advantage (scalar.c says their order). */
+float mb_raw_row_product(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,
+                         const struct mb_activation *x);
+
+/* The sum of a row's outliers, from the view's *next on; *next moves on to the next row's. */
+double mb_row_outliers(enum mb_dtype dtype, const struct mb_group_view *view, size_t n_cols,
+                       size_t row_in_group, unsigned *next, const struct mb_activation *x);
+
+#endif

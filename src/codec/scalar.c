@@ -1,0 +1,236 @@
+/*
+ * scalar.c - the scalar kernels of coded matrices: the specification that fast kernels match bit for bit.
+ *
+ * A row's product is, in double,  S step scale + O scale,  evaluated from the left, where S is the exact
+ * integer sum of q X, and O adds (double)w X over the row's outliers in order.  A raw row's is  R scale,
+ * where R sums (double)w X in 8 lanes (element i in lane i % 8, in order), added as ((0+4)+(2+6)) +
+ * ((1+5)+(3+7)).  Both are rounded to float once.
+ */
+#include "codec/decode.h"
+#include "codec/dense.h"
+#include "codec/encode.h"
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+static const float ACTIVATION_MAX = 32639; /* 127 * 256 + 127: hi and lo both fit a signed byte */
+
+static void activation_scalar(const float *x, size_t n, int8_t *hi, int8_t *lo, struct mb_activation *out)
+{
+    float max = 0;
+    bool is_finite = true;
+    for (size_t i = 0; i < n; i++) {
+        float magnitude = fabsf(x[i]);
+        is_finite = is_finite && magnitude <= FLT_MAX;
+        max = magnitude > max ? magnitude : max;
+    }
+    memset(hi, 0, mb_activation_plane_nbytes(n));
+    memset(lo, 0, mb_activation_plane_nbytes(n));
+    float scale = max / ACTIVATION_MAX;
+    if (!is_finite || !(scale >= FLT_MIN)) { /* a subnormal scale would let X overflow: such vectors are 0 */
+        *out = (struct mb_activation){hi, lo, 0, is_finite ? 0 : NAN};
+        return;
+    }
+    int64_t sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        int value = (int)rintf(x[i] / scale);
+        hi[i] = (int8_t)((value + 128) >> 8);
+        lo[i] = (int8_t)(value - 256 * hi[i]);
+        sum += value;
+    }
+    *out = (struct mb_activation){hi, lo, sum, scale};
+}
+
+static int32_t activation_value(const struct mb_activation *x, size_t i)
+{
+    return 256 * x->hi[i] + x->lo[i];
+}
+
+static float coded_result(int64_t s, double o, float step, float scale)
+{
+    return (float)((double)s * (double)step * (double)scale + o * (double)scale);
+}
+
+float mb_raw_row_product(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,
+                         const struct mb_activation *x)
+{
+    double lane[8] = {0};
+    for (size_t c = 0; c < n_cols; c++)
+        lane[c % 8] += (double)mb_load_value(dtype, values, c) * (double)activation_value(x, c);
+    double sum = ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+    return (float)(sum * (double)x->scale);
+}
+
+double mb_row_outliers(enum mb_dtype dtype, const struct mb_group_view *view, size_t n_cols,
+                       size_t row_in_group, unsigned *next, const struct mb_activation *x)
+{
+    double sum = 0;
+    size_t begin = row_in_group * n_cols;
+    for (; *next < view->n_outliers; ++*next) {
+        size_t at = mb_load_u16(view->outlier_positions + 2 * (size_t)*next);
+        if (at >= begin + n_cols)
+            break;
+        if (at >= begin)
+            sum += (double)mb_load_value(dtype, view->outlier_values, *next) *
+                   (double)activation_value(x, at - begin);
+    }
+    return sum;
+}
+
+static float coded_row_product(const struct mb_coded_matrix *w, const struct mb_group_view *view,
+                               const int8_t *q, size_t row_in_group, unsigned *next_outlier,
+                               const struct mb_activation *x)
+{
+    int64_t sum = 0;
+    for (size_t c = 0; c < w->n_cols; c++)
+        sum += (int64_t)q[row_in_group * w->n_cols + c] * activation_value(x, c);
+    double outliers = mb_row_outliers(w->dtype, view, w->n_cols, row_in_group, next_outlier, x);
+    return coded_result(sum, outliers, w->step, x->scale);
+}
+
+/* The rows of a group that lie in [row, end): first and count, in the group. */
+static size_t rows_inside(const struct mb_group_view *view, uint64_t row, uint64_t end, size_t *first)
+{
+    *first = row > view->row ? (size_t)(row - view->row) : 0;
+    uint64_t stop = end < view->row + view->n_rows ? end - view->row : view->n_rows;
+    return (size_t)stop - *first;
+}
+
+static void matmul_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                          const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
+                          void *scratch)
+{
+    (void)scratch;
+    int8_t q[MB_GROUP_WEIGHTS_MAX];
+    uint64_t end = row + n_rows;
+    struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
+    for (uint64_t at = row; at < end;) {
+        struct mb_group_view view;
+        mb_group_next(&walk, &view);
+        size_t first, n = rows_inside(&view, row, end, &first);
+        if (!view.is_raw)
+            mb_group_indices(&view, q);
+        for (size_t t = 0; t < n_tokens; t++) {
+            unsigned next_outlier = 0;
+            for (size_t r = first; r < first + n; r++)
+                y[t * y_stride + (at - row) + (r - first)] =
+                    view.is_raw
+                        ? mb_raw_row_product(w->dtype, view.body + r * w->n_cols * mb_dtype_nbytes(w->dtype),
+                                             w->n_cols, &x[t])
+                        : coded_row_product(w, &view, q, r, &next_outlier, &x[t]);
+        }
+        at += n;
+    }
+}
+
+static void matvec_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                          const struct mb_activation *x, float *y)
+{
+    matmul_scalar(w, row, n_rows, x, 1, y, 0, NULL);
+}
+
+/* Adds row r of a group, times its X, to the integer and double sums of all columns. */
+static void add_row_transposed(const struct mb_coded_matrix *w, const struct mb_group_view *view,
+                               const int8_t *q, size_t r, int32_t value, unsigned *next_outlier, int64_t *s,
+                               double *o)
+{
+    size_t begin = r * w->n_cols;
+    if (view->is_raw) {
+        const uint8_t *values = view->body + begin * mb_dtype_nbytes(w->dtype);
+        for (size_t c = 0; c < w->n_cols; c++)
+            o[c] += (double)mb_load_value(w->dtype, values, c) * (double)value;
+        return;
+    }
+    for (size_t c = 0; c < w->n_cols; c++)
+        s[c] += (int64_t)q[begin + c] * value;
+    for (; *next_outlier < view->n_outliers; ++*next_outlier) {
+        size_t at = mb_load_u16(view->outlier_positions + 2 * (size_t)*next_outlier);
+        if (at >= begin + w->n_cols)
+            return;
+        if (at >= begin)
+            o[at - begin] +=
+                (double)mb_load_value(w->dtype, view->outlier_values, *next_outlier) * (double)value;
+    }
+}
+
+/* y[c] = S step scale + O scale, where O adds outliers and raw rows, in order of rows. */
+static void matvec_transposed_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                                     const struct mb_activation *x, float *y, void *scratch)
+{
+    int8_t q[MB_GROUP_WEIGHTS_MAX];
+    int64_t *s = scratch;
+    double *o = (double *)(s + w->n_cols);
+    memset(s, 0, w->n_cols * (sizeof *s + sizeof *o));
+    struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
+    for (uint64_t at = row, end = row + n_rows; at < end;) {
+        struct mb_group_view view;
+        mb_group_next(&walk, &view);
+        size_t first, n = rows_inside(&view, row, end, &first);
+        unsigned next_outlier = 0;
+        if (!view.is_raw)
+            mb_group_indices(&view, q);
+        for (size_t r = first; r < first + n; r++)
+            add_row_transposed(w, &view, q, r, activation_value(x, (size_t)(at - row) + r - first),
+                               &next_outlier, s, o);
+        at += n;
+    }
+    for (size_t c = 0; c < w->n_cols; c++)
+        y[c] = coded_result(s[c], o[c], w->step, x->scale);
+}
+
+/* All weights of a group. */
+static void group_weights(const struct mb_coded_matrix *w, const struct mb_group_view *view, float *out)
+{
+    if (view->is_raw) {
+        for (size_t i = 0; i < view->n; i++)
+            out[i] = mb_load_value(w->dtype, view->body, i);
+        return;
+    }
+    int8_t q[MB_GROUP_WEIGHTS_MAX];
+    mb_group_indices(view, q);
+    for (size_t i = 0; i < view->n; i++)
+        out[i] = w->step * (float)q[i];
+    for (size_t i = 0; i < view->n_outliers; i++)
+        out[mb_load_u16(view->outlier_positions + 2 * i)] = mb_load_value(w->dtype, view->outlier_values, i);
+}
+
+static void rows_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out)
+{
+    float group[2 * MB_GROUP_WEIGHTS];
+    struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
+    for (uint64_t at = row, end = row + n_rows; at < end;) {
+        struct mb_group_view view;
+        mb_group_next(&walk, &view);
+        size_t first, n = rows_inside(&view, row, end, &first);
+        if (view.n_rows == n) {
+            group_weights(w, &view, out);
+        } else { /* part of a group of several rows: less than 2048 weights */
+            group_weights(w, &view, group);
+            memcpy(out, group + first * w->n_cols, n * w->n_cols * sizeof *out);
+        }
+        out += n * w->n_cols;
+        at += n;
+    }
+}
+
+size_t mb_matmul_scratch_nbytes(const struct mb_coded_matrix *w)
+{
+    /* Decoded rows of at least one group, and room for whole vectors behind them. */
+    return w->group_rows * w->n_cols + 4096;
+}
+
+size_t mb_matvec_transposed_scratch_nbytes(const struct mb_coded_matrix *w)
+{
+    return w->n_cols * (sizeof(int64_t) + sizeof(double)) + w->group_rows * w->n_cols + 4096;
+}
+
+const struct mb_kernels mb_kernels_scalar = {
+    .isa = "scalar",
+    .activation = activation_scalar,
+    .matvec = matvec_scalar,
+    .matmul = matmul_scalar,
+    .matvec_transposed = matvec_transposed_scalar,
+    .rows = rows_scalar,
+    .encode_rows = mb_encode_rows_scalar,
+    .dense = mb_dense_scalar,
+};

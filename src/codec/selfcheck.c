@@ -1,0 +1,148 @@
+/*
+ * selfcheck.c - encode, decode and multiply small hard matrices with a table and with the scalar one: same
+ * bits?
+ *
+ * About a millisecond, once in a process.  It catches a miscompiled kernel or an emulator that lies about its
+ * features, not every mistake: the tests do that.
+ */
+#include "codec/selfcheck.h"
+#include "base/memory.h"
+#include "codec/kernels.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_ROWS = 5, N_COLS_MAX = 1100, N_GROUPS_MAX = 8, N_TOKENS = 3 };
+
+/* Small matrices of weights that need every kind of code: narrow, wide, with outliers, raw. */
+struct trial {
+    float w[N_ROWS * N_COLS_MAX];
+    float x[N_TOKENS * N_COLS_MAX];
+    float y[2][N_TOKENS * N_COLS_MAX + N_ROWS * N_COLS_MAX];
+    int8_t planes[2][2][N_TOKENS][1152];
+    struct mb_group groups[2][N_GROUPS_MAX];
+    uint8_t records[2][sizeof(float) * N_ROWS * N_COLS_MAX + 64 + MB_SLACK_NBYTES];
+    uint8_t directory[5 * N_GROUPS_MAX + MB_SLACK_NBYTES];
+    _Alignas(64) uint8_t scratch[1 << 17];
+};
+
+static void fill(struct trial *trial, size_t n_cols, double spread)
+{
+    uint64_t state = 12345 + n_cols;
+    for (size_t i = 0; i < N_ROWS * n_cols + N_TOKENS * n_cols; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        double u = (double)(state >> 33) * 0x1p-30 - 1; /* -1 .. 1 */
+        double v = u * u * u * spread;
+        if (i % 97 == 13 && i / n_cols % 2 == 1)
+            v *= 1000; /* an outlier, in every second row */
+        if (i < N_ROWS * n_cols)
+            trial->w[i] = (float)v;
+        else
+            trial->x[i - N_ROWS * n_cols] = (float)u;
+    }
+}
+
+static bool same(const void *a, const void *b, size_t nbytes)
+{
+    return memcmp(a, b, nbytes) == 0;
+}
+
+static bool encode_agrees(const struct mb_kernels *k, struct trial *t, size_t n_cols, float step,
+                          size_t *nbytes, size_t *n_groups)
+{
+    const struct mb_coding coding = {MB_F32, n_cols, (double)step * 0.50001, step};
+    const struct mb_kernels *tables[2] = {&mb_kernels_scalar, k};
+    size_t n[2] = {0};
+    *n_groups = (N_ROWS + mb_group_rows(n_cols) - 1) / mb_group_rows(n_cols);
+    memset(t->records, 0, sizeof t->records);
+    memset(t->groups, 0, sizeof t->groups);
+    for (int i = 0; i < 2; i++)
+        if (tables[i]->encode_rows(&coding, t->w, N_ROWS, t->records[i],
+                                   mb_encode_bound(MB_F32, N_ROWS, n_cols), &n[i], t->groups[i],
+                                   NULL) != MB_OK)
+            return false;
+    *nbytes = n[0];
+    for (size_t g = 0; g < *n_groups; g++)
+        if (t->groups[0][g].kind != t->groups[1][g].kind ||
+            t->groups[0][g].nbytes != t->groups[1][g].nbytes ||
+            t->groups[0][g].n_escapes != t->groups[1][g].n_escapes)
+            return false;
+    return n[0] == n[1] && same(t->records[0], t->records[1], n[0]);
+}
+
+static bool products_agree(const struct mb_kernels *k, struct trial *t, const struct mb_coded_matrix *w)
+{
+    const struct mb_kernels *tables[2] = {&mb_kernels_scalar, k};
+    struct mb_activation x[2][N_TOKENS];
+    size_t n_cols = w->n_cols;
+    for (int i = 0; i < 2; i++) {
+        float *y = t->y[i];
+        for (size_t token = 0; token < N_TOKENS; token++)
+            tables[i]->activation(t->x + token * n_cols, n_cols, t->planes[i][0][token],
+                                  t->planes[i][1][token], &x[i][token]);
+        tables[i]->matvec(w, 0, N_ROWS, &x[i][0], y);
+        tables[i]->matmul(w, 1, N_ROWS - 1, x[i], N_TOKENS, y + N_ROWS, N_ROWS, t->scratch);
+        struct mb_activation column = x[i][1];
+        tables[i]->matvec_transposed(w, 0, N_ROWS < n_cols ? N_ROWS : n_cols, &column, y + 64, t->scratch);
+        tables[i]->rows(w, 0, N_ROWS, y + 64 + n_cols);
+    }
+    for (size_t token = 0; token < N_TOKENS; token++)
+        if (x[0][token].sum != x[1][token].sum ||
+            !same(&x[0][token].scale, &x[1][token].scale, sizeof(float)) ||
+            !same(t->planes[0][0][token], t->planes[1][0][token], n_cols) ||
+            !same(t->planes[0][1][token], t->planes[1][1][token], n_cols))
+            return false;
+    return same(t->y[0], t->y[1], sizeof t->y[0]);
+}
+
+static bool dense_agrees(const struct mb_kernels *k, struct trial *t, size_t n_cols)
+{
+    mb_kernels_scalar.dense(MB_F32, t->w, n_cols, 2, n_cols, t->x, n_cols, N_TOKENS, t->y[0], 2);
+    k->dense(MB_F32, t->w, n_cols, 2, n_cols, t->x, n_cols, N_TOKENS, t->y[1], 2);
+    return same(t->y[0], t->y[1], sizeof(float) * 2 * N_TOKENS);
+}
+
+static bool shape_agrees(const struct mb_kernels *k, struct trial *t, size_t n_cols, float step)
+{
+    fill(t, n_cols, 1.0);
+    memset(t->y, 0, sizeof t->y);
+    size_t nbytes, n_groups;
+    if (!encode_agrees(k, t, n_cols, step, &nbytes, &n_groups))
+        return false;
+    mb_directory_write(t->groups[0], n_groups, t->directory);
+    struct mb_tile tile = {0, 0};
+    struct mb_coded_matrix w = {
+        .dtype = MB_F32,
+        .n_rows = N_ROWS,
+        .n_cols = n_cols,
+        .eps = (double)step * 0.50001,
+        .step = step,
+        .group_rows = mb_group_rows(n_cols),
+        .n_groups = n_groups,
+        .tile_groups = N_GROUPS_MAX,
+        .n_tiles = 1,
+        .kinds = t->directory,
+        .escape_counts = t->directory + n_groups,
+        .outlier_counts = t->directory + 3 * n_groups,
+        .data = t->records[0],
+        .data_nbytes = nbytes,
+        .tiles = &tile,
+    };
+    return products_agree(k, t, &w) && dense_agrees(k, t, n_cols);
+}
+
+bool mb_kernels_agree(const struct mb_kernels *kernels)
+{
+    static const struct {
+        size_t n_cols;
+        float step;
+    } shapes[] = {{1, 0.5F},     {37, 0.03F},    {128, 0.3F}, {256, 0.1F},
+                  {1024, 0.02F}, {1100, 0.006F}, {1100, 1.5F}};
+    struct trial *trial = mb_alloc(1, sizeof *trial);
+    if (trial == NULL)
+        return false;
+    bool agree = true;
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0] && agree; i++)
+        agree = shape_agrees(kernels, trial, shapes[i].n_cols, shapes[i].step);
+    free(trial);
+    return agree;
+}
