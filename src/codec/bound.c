@@ -78,7 +78,8 @@ void mb_bound_format(const struct mb_bound *bound, char text[40])
     for (int n_digits = 1; n_digits <= 18; n_digits++) {
         struct mb_bound back;
         spell(bound, n_digits, text);
-        if (mb_bound_parse(text, &back, NULL) == MB_OK && back.kind == bound->kind &&
+        bool is_plain = strstr(text, "e+") == NULL || n_digits >= 17; /* "30%" rather than "3e+01%" */
+        if (is_plain && mb_bound_parse(text, &back, NULL) == MB_OK && back.kind == bound->kind &&
             back.value == bound->value)
             return;
     }

@@ -1,0 +1,243 @@
+/*
+ * test_product.c - products of the scalar kernels against their definition, computed here from decoded
+ * weights.
+ */
+#include "cmocka_all.h"
+#include "codec/kernels.h"
+#include "matrices.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct vectors {
+    float *x;
+    int8_t *planes;
+    struct mb_activation *activations;
+    size_t n, n_tokens;
+};
+
+static struct vectors make_vectors(const struct mb_kernels *k, size_t n, size_t n_tokens)
+{
+    size_t plane = mb_activation_plane_nbytes(n);
+    struct vectors v = {
+        .x = malloc(n * n_tokens * sizeof(float)),
+        .planes = aligned_alloc(64, (2 * plane * n_tokens + 63) / 64 * 64),
+        .activations = calloc(n_tokens, sizeof(struct mb_activation)),
+        .n = n,
+        .n_tokens = n_tokens,
+    };
+    uint64_t state = n + n_tokens;
+    for (size_t t = 0; t < n_tokens; t++) {
+        for (size_t i = 0; i < n; i++)
+            v.x[t * n + i] = (float)(test_normal(&state) * (t + 1.0));
+        k->activation(v.x + t * n, n, v.planes + 2 * plane * t, v.planes + 2 * plane * t + plane,
+                      &v.activations[t]);
+    }
+    return v;
+}
+
+static void free_vectors(struct vectors *v)
+{
+    free(v->x);
+    free(v->planes);
+    free(v->activations);
+}
+
+static int64_t value(const struct mb_activation *x, size_t i)
+{
+    return 256 * (int64_t)x->hi[i] + x->lo[i];
+}
+
+static void activations_are_near_and_padded(void **state)
+{
+    (void)state;
+    struct vectors v = make_vectors(&mb_kernels_scalar, 333, 1);
+    const struct mb_activation *x = &v.activations[0];
+    float max = 0;
+    int64_t sum = 0;
+    for (size_t i = 0; i < 333; i++) {
+        max = fmaxf(max, fabsf(v.x[i]));
+        assert_true(fabs((double)v.x[i] - (double)value(x, i) * (double)x->scale) <=
+                    0.5001 * (double)x->scale);
+        sum += value(x, i);
+    }
+    assert_true(x->scale == max / 32639.0F);
+    assert_int_equal(sum, x->sum);
+    for (size_t i = 333; i < 384; i++)
+        assert_true(x->hi[i] == 0 && x->lo[i] == 0);
+    free_vectors(&v);
+}
+
+static void odd_vectors_have_their_scales(void **state)
+{
+    (void)state;
+    _Alignas(64) int8_t hi[128], lo[128];
+    struct mb_activation out;
+    float x[3] = {0, 0, 0};
+    mb_kernels_scalar.activation(x, 3, hi, lo, &out);
+    assert_true(out.scale == 0 && out.sum == 0);
+    x[1] = NAN;
+    mb_kernels_scalar.activation(x, 3, hi, lo, &out);
+    assert_true(isnan(out.scale));
+    x[1] = -INFINITY;
+    mb_kernels_scalar.activation(x, 3, hi, lo, &out);
+    assert_true(isnan(out.scale));
+    x[1] = 3e38F;
+    x[2] = -3.4e38F;
+    mb_kernels_scalar.activation(x, 3, hi, lo, &out);
+    assert_int_equal(value(&out, 2), -32639);
+    x[1] = 1e-40F;
+    x[2] = -1e-42F;
+    mb_kernels_scalar.activation(x, 3, hi, lo, &out);
+    assert_true(out.scale == 0 && out.sum == 0);
+}
+
+/* The definition: exact sums over q, outliers and raw rows apart. Integers below are exact in double. */
+static double defined_product(const struct test_coded *coded, const float *w, size_t n_cols,
+                              const bool *is_exact, const struct mb_activation *x)
+{
+    double s = 0, exact = 0;
+    for (size_t c = 0; c < n_cols; c++)
+        if (is_exact[c])
+            exact += (double)w[c] * (double)value(x, c);
+        else
+            s += rint((double)w[c] / (double)coded->matrix->step) * (double)value(x, c);
+    return (s * (double)coded->matrix->step + exact) * (double)x->scale;
+}
+
+static void check_products(enum test_weights kind, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
+                           double eps)
+{
+    const struct mb_kernels *k = &mb_kernels_scalar;
+    void *weights = test_weights_make(kind, dtype, n_rows, n_cols, 5);
+    struct test_coded coded;
+    test_code(&coded, dtype, weights, n_rows, n_cols, eps);
+    float *w = malloc(n_rows * n_cols * sizeof *w), *y = calloc(3 * n_rows, sizeof *y);
+    bool *is_exact = calloc(n_cols, sizeof *is_exact);
+    k->rows(coded.matrix, 0, n_rows, w);
+    struct vectors v = make_vectors(k, n_cols, 3);
+    for (size_t t = 0; t < 3; t++)
+        k->matvec(coded.matrix, 0, n_rows, &v.activations[t], y + t * n_rows);
+    for (size_t r = 0; r < n_rows; r++) {
+        double magnitude = 0;
+        for (size_t c = 0; c < n_cols; c++) {
+            is_exact[c] =
+                coded.matrix->step * rintf(w[r * n_cols + c] / coded.matrix->step) != w[r * n_cols + c];
+            magnitude += fabs((double)w[r * n_cols + c] * (double)value(&v.activations[1], c));
+        }
+        double expected = defined_product(&coded, w + r * n_cols, n_cols, is_exact, &v.activations[1]);
+        double tolerance = 1e-6 * magnitude * (double)v.activations[1].scale;
+        assert_true(fabs((double)y[n_rows + r] - expected) <= tolerance);
+    }
+    /* Any split gives the same bits: one row at a time, and a block of tokens. */
+    float *again = calloc(3 * n_rows, sizeof *again);
+    void *scratch = aligned_alloc(64, (mb_matmul_scratch_nbytes(coded.matrix) + 63) / 64 * 64);
+    for (size_t r = 0; r < n_rows; r++)
+        k->matvec(coded.matrix, r, 1, &v.activations[1], again + r);
+    assert_memory_equal(again, y + n_rows, n_rows * sizeof *y);
+    k->matmul(coded.matrix, 0, n_rows, v.activations, 3, again, n_rows, scratch);
+    assert_memory_equal(again, y, 3 * n_rows * sizeof *y);
+    free(scratch);
+    free(again);
+    free(is_exact);
+    free(y);
+    free(w);
+    free_vectors(&v);
+    test_coded_free(&coded);
+    free(weights);
+}
+
+static void products_are_what_the_format_says(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < TEST_SUBNORMAL; kind++)
+        for (enum mb_dtype dtype = MB_F32; dtype <= MB_BF16; dtype++) {
+            check_products((enum test_weights)kind, dtype, 7, 2048, 0.005);
+            check_products((enum test_weights)kind, dtype, 29, 100, 0.005);
+            check_products((enum test_weights)kind, dtype, 40, 1, 0.005);
+            check_products((enum test_weights)kind, dtype, 1, 333, 0.0005);
+        }
+}
+
+static void transposed_products_sum_over_rows(void **state)
+{
+    (void)state;
+    const struct mb_kernels *k = &mb_kernels_scalar;
+    enum { N_ROWS = 48, N_COLS = 96, FIRST = 5, N = 37 };
+    float *weights = test_weights_make(TEST_HUGE_OUTLIERS, MB_F32, N_ROWS, N_COLS, 6), w[N_ROWS * N_COLS],
+          y[N_COLS];
+    struct test_coded coded;
+    test_code(&coded, MB_F32, weights, N_ROWS, N_COLS, 0.004);
+    k->rows(coded.matrix, 0, N_ROWS, w);
+    struct vectors v = make_vectors(k, N, 1);
+    void *scratch = aligned_alloc(64, (mb_matvec_transposed_scratch_nbytes(coded.matrix) + 63) / 64 * 64);
+    k->matvec_transposed(coded.matrix, FIRST, N, &v.activations[0], y, scratch);
+    for (size_t c = 0; c < N_COLS; c++) {
+        double expected = 0, magnitude = 0;
+        for (size_t r = 0; r < N; r++) {
+            double product = (double)w[(FIRST + r) * N_COLS + c] * (double)value(&v.activations[0], r);
+            expected += product;
+            magnitude += fabs(product);
+        }
+        double scale = (double)v.activations[0].scale;
+        assert_true(fabs((double)y[c] - expected * scale) <= 1e-6 * magnitude * scale);
+    }
+    free(scratch);
+    free_vectors(&v);
+    test_coded_free(&coded);
+    free(weights);
+}
+
+static void non_finite_vectors_give_nan_and_zero_gives_zero(void **state)
+{
+    (void)state;
+    float *weights = test_weights_make(TEST_GAUSS, MB_F32, 3, 64, 6), x[64] = {0}, y[3];
+    _Alignas(64) int8_t hi[128], lo[128];
+    struct mb_activation a;
+    struct test_coded coded;
+    test_code(&coded, MB_F32, weights, 3, 64, 0.004);
+    mb_kernels_scalar.activation(x, 64, hi, lo, &a);
+    mb_kernels_scalar.matvec(coded.matrix, 0, 3, &a, y);
+    assert_true(y[0] == 0 && y[1] == 0 && y[2] == 0);
+    x[9] = INFINITY;
+    mb_kernels_scalar.activation(x, 64, hi, lo, &a);
+    mb_kernels_scalar.matvec(coded.matrix, 0, 3, &a, y);
+    assert_true(isnan(y[0]) && isnan(y[2]));
+    test_coded_free(&coded);
+    free(weights);
+}
+
+static void single_rows_are_looked_up(void **state)
+{
+    (void)state;
+    static const size_t n_cols[] = {3, 64, 100, 1024, 1500};
+    for (size_t i = 0; i < 5; i++) {
+        size_t n_rows = 300;
+        float *weights = test_weights_make(TEST_HEAVY_TAILS, MB_F32, n_rows, n_cols[i], 6);
+        float *all = malloc(n_rows * n_cols[i] * sizeof *all), *row = malloc(n_cols[i] * sizeof *row);
+        struct test_coded coded;
+        test_code(&coded, MB_F32, weights, n_rows, n_cols[i], 0.004);
+        mb_kernels_scalar.rows(coded.matrix, 0, n_rows, all);
+        for (size_t r = 0; r < n_rows; r++) {
+            mb_kernels_scalar.rows(coded.matrix, r, 1, row);
+            assert_memory_equal(row, all + r * n_cols[i], n_cols[i] * sizeof *row);
+        }
+        test_coded_free(&coded);
+        free(row);
+        free(all);
+        free(weights);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(activations_are_near_and_padded),
+        cmocka_unit_test(odd_vectors_have_their_scales),
+        cmocka_unit_test(products_are_what_the_format_says),
+        cmocka_unit_test(transposed_products_sum_over_rows),
+        cmocka_unit_test(non_finite_vectors_give_nan_and_zero_gives_zero),
+        cmocka_unit_test(single_rows_are_looked_up),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
