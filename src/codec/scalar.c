@@ -13,8 +13,6 @@
 #include <math.h>
 #include <string.h>
 
-static const float ACTIVATION_MAX = 32639; /* 127 * 256 + 127: hi and lo both fit a signed byte */
-
 static void activation_scalar(const float *x, size_t n, int8_t *hi, int8_t *lo, struct mb_activation *out)
 {
     float max = 0;
@@ -26,7 +24,7 @@ static void activation_scalar(const float *x, size_t n, int8_t *hi, int8_t *lo, 
     }
     memset(hi, 0, mb_activation_plane_nbytes(n));
     memset(lo, 0, mb_activation_plane_nbytes(n));
-    float scale = max / ACTIVATION_MAX;
+    float scale = max / (float)MB_ACTIVATION_MAX;
     if (!is_finite || !(scale >= FLT_MIN)) { /* a subnormal scale would let X overflow: such vectors are 0 */
         *out = (struct mb_activation){hi, lo, 0, is_finite ? 0 : NAN};
         return;
@@ -215,13 +213,14 @@ static void rows_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_t 
 
 size_t mb_matmul_scratch_nbytes(const struct mb_coded_matrix *w)
 {
-    /* Decoded rows of at least one group, and room for whole vectors behind them. */
-    return w->group_rows * w->n_cols + 4096;
+    size_t n_rows_as_bytes = mb_matmul_block_rows(w->n_cols) + MB_MATMUL_TOKENS * sizeof(int16_t);
+    return mb_group_room(w) + n_rows_as_bytes * mb_matmul_row_nbytes(w->n_cols);
 }
 
 size_t mb_matvec_transposed_scratch_nbytes(const struct mb_coded_matrix *w)
 {
-    return w->n_cols * (sizeof(int64_t) + sizeof(double)) + w->group_rows * w->n_cols + 4096;
+    /* Two sums a column, and up to four groups of one row, or one of several. */
+    return (w->n_cols + 64) * (sizeof(int64_t) + sizeof(double)) + 4 * mb_group_room(w);
 }
 
 const struct mb_kernels mb_kernels_scalar = {

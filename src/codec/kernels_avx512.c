@@ -1,0 +1,16 @@
+/*
+ * kernels_avx512.c - the kernels of AVX-512 (with VBMI, VBMI2, VNNI).
+ */
+#include "codec/encode.h"
+#include "codec/simd_avx512.h"
+
+const struct mb_kernels mb_kernels_avx512 = {
+    .isa = "avx512",
+    .activation = mb_activation_avx512,
+    .matvec = mb_matvec_avx512,
+    .matmul = mb_matmul_avx512,
+    .matvec_transposed = mb_matvec_transposed_avx512,
+    .rows = mb_rows_avx512,
+    .encode_rows = mb_encode_rows_scalar,
+    .dense = mb_dense_avx512,
+};

@@ -1,0 +1,255 @@
+/*
+ * matmul_avx512.c - products with many vectors: a block of rows is decoded once, then meets all tokens.
+ *
+ * Decoded rows stand in tiles of sixteen.  A register holds 16 columns of four rows (row r of a tile is in
+ * quad r % 4, slot r / 4); sixteen bytes of an activation are broadcast by the load port, and vpdpbusd leaves
+ * four partial sums of each row.  Four quads times three tokens times two planes are 24 accumulators: 24
+ * products for 10 loads, so the two multiplying ports are the limit.
+ */
+#include "codec/simd_avx512.h"
+#include <string.h>
+
+enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16, BLOCK_ROWS_MAX = 64 };
+
+/* Bytes of activations that stay in L2 beside a block of rows. */
+enum { TOKENS_NBYTES = 1 << 20 };
+
+/* What a row's sum over its bytes still needs. */
+struct row {
+    int64_t offset;
+    const uint8_t *raw; /* the original values of a raw row, else NULL */
+    const uint8_t *outlier_positions, *outlier_values;
+    size_t n_outliers;
+    size_t begin; /* the row's first position in its group */
+};
+
+/* Decodes rows one after another, whatever their groups. */
+struct source {
+    const struct mb_coded_matrix *w;
+    struct mb_group_walk walk;
+    struct mb_group_view view;
+    size_t next_row; /* in the group */
+    uint8_t *bytes;  /* of the group */
+};
+
+struct block {
+    uint8_t *tiles; /* [tiles][chunks of columns][4 quads][4 slots][16 columns] */
+    size_t n_rows, tile_nbytes;
+    bool has_exact; /* outliers or raw rows */
+    struct row rows[BLOCK_ROWS_MAX];
+};
+
+static void next_group(struct source *source)
+{
+    mb_group_next(&source->walk, &source->view);
+    source->next_row = 0;
+    if (!source->view.is_raw)
+        mb_group_bytes_avx512(&source->view, source->bytes);
+}
+
+static struct row describe_row(const struct source *source)
+{
+    const struct mb_coded_matrix *w = source->w;
+    const struct mb_group_view *view = &source->view;
+    size_t begin = source->next_row * w->n_cols, i = 0, elem_nbytes = mb_dtype_nbytes(w->dtype);
+    if (view->is_raw)
+        return (struct row){.raw = view->body + begin * elem_nbytes};
+    while (i < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * i) < begin)
+        i++;
+    size_t end = i;
+    while (end < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * end) < begin + w->n_cols)
+        end++;
+    return (struct row){mb_offset_512(view->a, view->b),        NULL,    view->outlier_positions + 2 * i,
+                        view->outlier_values + i * elem_nbytes, end - i, begin};
+}
+
+/* A row's bytes to its slot; up to 63 bytes of rubbish stand behind its columns, where activations are 0. */
+static void place_row(const uint8_t *bytes, size_t n_cols, uint8_t *slot)
+{
+    for (size_t c = 0; c < n_cols; c += 64, slot += 4 * QUADS * 64) {
+        __m512i v = _mm512_loadu_si512(bytes + c);
+        _mm_storeu_si128((__m128i *)slot, _mm512_castsi512_si128(v));
+        _mm_storeu_si128((__m128i *)(slot + QUADS * 64), _mm512_extracti32x4_epi32(v, 1));
+        _mm_storeu_si128((__m128i *)(slot + 2 * QUADS * 64), _mm512_extracti32x4_epi32(v, 2));
+        _mm_storeu_si128((__m128i *)(slot + 3 * QUADS * 64), _mm512_extracti32x4_epi32(v, 3));
+    }
+}
+
+static void fill_block(struct source *source, struct block *block, size_t n_rows)
+{
+    block->n_rows = n_rows;
+    block->has_exact = false;
+    for (size_t r = 0; r < n_rows; r++) {
+        if (source->next_row == source->view.n_rows)
+            next_group(source);
+        struct row *row = &block->rows[r];
+        *row = describe_row(source);
+        block->has_exact = block->has_exact || row->raw != NULL || row->n_outliers > 0;
+        uint8_t *slot =
+            block->tiles + r / TILE_ROWS * block->tile_nbytes + r % 4 * 64 + r % TILE_ROWS / 4 * CHUNK;
+        if (row->raw == NULL)
+            place_row(source->bytes + source->next_row * source->w->n_cols, source->w->n_cols, slot);
+        source->next_row++;
+    }
+}
+
+/* Lane r is the sum of row r's four partial sums. */
+static inline __m512i add_slots(const __m512i quad[QUADS])
+{
+    __m512i s01 =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(quad[0], quad[1]), _mm512_unpackhi_epi32(quad[0], quad[1]));
+    __m512i s23 =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(quad[2], quad[3]), _mm512_unpackhi_epi32(quad[2], quad[3]));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(s01, s23), _mm512_unpackhi_epi64(s01, s23));
+}
+
+/* Sums of u * hi and u * lo of a tile's rows for up to three tokens. */
+struct tile_sums {
+    __m512i hi[TILE_TOKENS], lo[TILE_TOKENS];
+};
+
+MB_INLINE void tile_product(const uint8_t *tile, size_t n_chunks, const struct mb_activation *x,
+                            size_t n_tokens, struct tile_sums *sums)
+{
+    __m512i hi[TILE_TOKENS][QUADS], lo[TILE_TOKENS][QUADS];
+#pragma GCC unroll 3
+    for (size_t t = 0; t < n_tokens; t++)
+#pragma GCC unroll 4
+        for (size_t q = 0; q < QUADS; q++)
+            hi[t][q] = lo[t][q] = _mm512_setzero_si512();
+    for (size_t k = 0; k < n_chunks; k++, tile += QUADS * 64) {
+        __m512i u[QUADS];
+#pragma GCC unroll 4
+        for (size_t q = 0; q < QUADS; q++)
+            u[q] = _mm512_load_si512(tile + 64 * q);
+#pragma GCC unroll 3
+        for (size_t t = 0; t < n_tokens; t++) {
+            __m512i h = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(x[t].hi + CHUNK * k)));
+            __m512i l = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(x[t].lo + CHUNK * k)));
+#pragma GCC unroll 4
+            for (size_t q = 0; q < QUADS; q++) {
+                hi[t][q] = _mm512_dpbusd_epi32(hi[t][q], u[q], h);
+                lo[t][q] = _mm512_dpbusd_epi32(lo[t][q], u[q], l);
+            }
+        }
+    }
+#pragma GCC unroll 3
+    for (size_t t = 0; t < n_tokens; t++) {
+        sums->hi[t] = add_slots(hi[t]);
+        sums->lo[t] = add_slots(lo[t]);
+    }
+}
+
+static __attribute__((noinline)) void tile_product_1(const uint8_t *tile, size_t n,
+                                                     const struct mb_activation *x, struct tile_sums *sums)
+{
+    tile_product(tile, n, x, 1, sums);
+}
+
+static __attribute__((noinline)) void tile_product_2(const uint8_t *tile, size_t n,
+                                                     const struct mb_activation *x, struct tile_sums *sums)
+{
+    tile_product(tile, n, x, 2, sums);
+}
+
+static __attribute__((noinline)) void tile_product_3(const uint8_t *tile, size_t n,
+                                                     const struct mb_activation *x, struct tile_sums *sums)
+{
+    tile_product(tile, n, x, 3, sums);
+}
+
+static double outliers_of_row(const struct row *row, enum mb_dtype dtype, const struct mb_activation *x)
+{
+    double sum = 0;
+    for (size_t i = 0; i < row->n_outliers; i++) {
+        size_t c = mb_load_u16(row->outlier_positions + 2 * i) - row->begin;
+        sum += (double)mb_load_value(dtype, row->outlier_values, i) * (double)(256 * x->hi[c] + x->lo[c]);
+    }
+    return sum;
+}
+
+/* Eight rows of one token: S step scale + O scale. */
+static __m256 finish_8(__m256i hi, __m256i lo, const int64_t *offset, const double *outliers, double step,
+                       const struct mb_activation *x)
+{
+    __m512d scale = _mm512_set1_pd((double)x->scale);
+    __m512i shift = _mm512_mullo_epi64(_mm512_loadu_si512(offset), _mm512_set1_epi64(x->sum));
+    __m512i s = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(hi), 8), _mm512_cvtepi32_epi64(lo));
+    __m512d y = _mm512_mul_pd(_mm512_cvtepi64_pd(_mm512_sub_epi64(s, shift)), _mm512_set1_pd(step));
+    y = _mm512_add_pd(_mm512_mul_pd(y, scale), _mm512_mul_pd(_mm512_loadu_pd(outliers), scale));
+    return _mm512_cvtpd_ps(y);
+}
+
+/* The results of one tile and token. */
+static void finish_tile(const struct mb_coded_matrix *w, const struct block *block, size_t first,
+                        size_t n_rows, __m512i hi, __m512i lo, const struct mb_activation *x, float *y)
+{
+    int64_t offset[TILE_ROWS] = {0};
+    double outliers[TILE_ROWS] = {0};
+    for (size_t r = 0; r < n_rows; r++) {
+        offset[r] = block->rows[first + r].offset;
+        if (block->has_exact)
+            outliers[r] = outliers_of_row(&block->rows[first + r], w->dtype, x);
+    }
+    __m256 low = finish_8(_mm512_castsi512_si256(hi), _mm512_castsi512_si256(lo), offset, outliers,
+                          (double)w->step, x);
+    __m256 high = finish_8(_mm512_extracti64x4_epi64(hi, 1), _mm512_extracti64x4_epi64(lo, 1), offset + 8,
+                           outliers + 8, (double)w->step, x);
+    __mmask16 lanes = mb_lanes_16(n_rows);
+    _mm256_mask_storeu_ps(y, (__mmask8)lanes, low);
+    _mm256_mask_storeu_ps(y + 8, (__mmask8)(lanes >> 8), high);
+    for (size_t r = 0; r < n_rows && block->has_exact; r++)
+        if (block->rows[first + r].raw != NULL)
+            y[r] = mb_raw_row_product_avx512(w->dtype, block->rows[first + r].raw, w->n_cols, x);
+}
+
+/* All rows of a block times all tokens: three tokens' planes stay in L1 while the tiles pass. */
+static void multiply_block(const struct mb_coded_matrix *w, const struct block *block,
+                           const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride)
+{
+    size_t n_chunks = (w->n_cols + CHUNK - 1) / CHUNK;
+    for (size_t t = 0, n; t < n_tokens; t += n) {
+        size_t left = n_tokens - t;
+        n = left == 4 || left == 2 ? 2 : left == 1 ? 1 : TILE_TOKENS;
+        for (size_t first = 0; first < block->n_rows; first += TILE_ROWS) {
+            const uint8_t *tile = block->tiles + first / TILE_ROWS * block->tile_nbytes;
+            size_t n_rows = block->n_rows - first < TILE_ROWS ? block->n_rows - first : TILE_ROWS;
+            struct tile_sums sums;
+            (n == 3   ? tile_product_3
+             : n == 2 ? tile_product_2
+                      : tile_product_1)(tile, n_chunks, x + t, &sums);
+            for (size_t i = 0; i < n; i++)
+                finish_tile(w, block, first, n_rows, sums.hi[i], sums.lo[i], x + t + i,
+                            y + (t + i) * y_stride + first);
+        }
+    }
+}
+
+static void multiply_tokens(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                            const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
+                            uint8_t *scratch)
+{
+    size_t block_rows = mb_matmul_block_rows(w->n_cols);
+    struct block block = {
+        .tiles = scratch + mb_group_room(w),
+        .tile_nbytes = TILE_ROWS * mb_matmul_row_nbytes(w->n_cols),
+    };
+    struct source source = {.w = w, .walk = mb_group_seek(w, row), .bytes = scratch};
+    next_group(&source);
+    source.next_row = (size_t)(row - source.view.row);
+    for (uint64_t done = 0; done < n_rows; done += block.n_rows) {
+        fill_block(&source, &block, n_rows - done < block_rows ? (size_t)(n_rows - done) : block_rows);
+        multiply_block(w, &block, x, n_tokens, y + done, y_stride);
+    }
+}
+
+void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                      const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
+                      void *scratch)
+{
+    size_t most = TOKENS_NBYTES / (2 * mb_matmul_row_nbytes(w->n_cols));
+    most = most < TILE_TOKENS ? TILE_TOKENS : most / TILE_TOKENS * TILE_TOKENS;
+    for (size_t t = 0; t < n_tokens && n_rows > 0; t += most)
+        multiply_tokens(w, row, n_rows, x + t, n_tokens - t < most ? n_tokens - t : most, y + t * y_stride,
+                        y_stride, scratch);
+}

@@ -1,0 +1,221 @@
+/*
+ * simd_avx512.h - what the AVX-512 kernels share: codes to bytes, 64 at a time.
+ *
+ * A weight is held as the unsigned byte u = q + offset.  For the inner codes u = code + base, where base is a
+ * multiple of 2^a (an "or" that the masking instruction does for nothing) that is large enough for the lowest
+ * escape; for a = 7 there is no room for that, and base = T is added.  Tails are decoded ahead, a whole group
+ * at once, to a buffer of such bytes, from which the escapes of each 64 weights are expanded into place.
+ *
+ * Include only from files compiled with the AVX-512 flags.
+ */
+#ifndef MB_CODEC_SIMD_AVX512_H
+#define MB_CODEC_SIMD_AVX512_H
+
+#include "codec/kernels.h"
+#include <immintrin.h>
+
+#define MB_INLINE static inline __attribute__((always_inline))
+
+/* How far ahead records are fetched: measured from DRAM, 1 KiB costs a third of the speed, 8 KiB gains
+ * nothing. */
+enum { MB_PREFETCH_NBYTES = 4096 };
+
+MB_INLINE unsigned mb_base_512(unsigned a, unsigned b)
+{
+    unsigned t = (unsigned)mb_tail_half(b);
+    if (t == 0 || a >= 7)
+        return t;
+    return t > 1u << a ? t : 1u << a;
+}
+
+/* u of q = 0. */
+MB_INLINE unsigned mb_offset_512(unsigned a, unsigned b)
+{
+    return mb_base_512(a, b) + (unsigned)mb_inner_max(a);
+}
+
+/* The numbers 0 to 7, one a byte. */
+static const int64_t MB_BYTES_0_TO_7 = 0x0706050403020100;
+
+/* 64 codes of 'width' bits are 8 bytes' worth of codes from 'width' bytes, eight times. */
+struct mb_unpack_512 {
+    __m512i from, shift;
+};
+
+MB_INLINE struct mb_unpack_512 mb_unpack_of_width(unsigned width)
+{
+    __m512i multiples = _mm512_set1_epi64(MB_BYTES_0_TO_7 * (int64_t)width); /* 7 * 8 fits a byte */
+    __m512i eighth =
+        _mm512_set_epi64(0x0707070707070707, 0x0606060606060606, 0x0505050505050505, 0x0404040404040404,
+                         0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
+    __m512i first = _mm512_shuffle_epi8(multiples, eighth);
+    return (struct mb_unpack_512){_mm512_add_epi8(first, _mm512_set1_epi64(MB_BYTES_0_TO_7)), multiples};
+}
+
+/* Bytes whose low 'width' bits are 64 codes of the stream at p; reads at most 64 bytes. */
+MB_INLINE __m512i mb_unpack_64(const uint8_t *p, unsigned width, const struct mb_unpack_512 *unpack)
+{
+    if (width == 8)
+        return _mm512_loadu_si512(p);
+    __m512i bytes = width <= 2   ? _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)p))
+                    : width <= 4 ? _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)p))
+                                 : _mm512_loadu_si512(p);
+    return _mm512_multishift_epi64_epi8(unpack->shift, _mm512_permutexvar_epi8(unpack->from, bytes));
+}
+
+/*
+ * The tail's n codes of b bits as bytes u in out[0 .. n), and rubbish in up to 63 bytes behind.
+ * Reads fewer than 64 bytes behind the tail.
+ */
+MB_INLINE void mb_tail_decode_512(const uint8_t *tail, size_t n, unsigned a, unsigned b, uint8_t *out)
+{
+    if (b == 0)
+        return;
+    int t_half = mb_tail_half(b), offset = (int)mb_offset_512(a, b), inner = mb_inner_max(a);
+    struct mb_unpack_512 unpack = mb_unpack_of_width(b);
+    __m512i low = _mm512_set1_epi8((char)(2 * t_half - 1)), half = _mm512_set1_epi8((char)t_half);
+    __m512i negative = _mm512_set1_epi8((char)(offset - (inner + 1)));
+    __m512i positive = _mm512_set1_epi8((char)(offset + inner + 1 - t_half));
+    for (size_t i = 0; i < n; i += 64, tail += 8 * b) {
+        _mm_prefetch((const char *)tail + MB_PREFETCH_NBYTES, _MM_HINT_T0);
+        __m512i t = _mm512_and_si512(mb_unpack_64(tail, 7, &unpack), low);
+        __m512i u =
+            _mm512_mask_sub_epi8(_mm512_add_epi8(t, positive), _mm512_cmplt_epu8_mask(t, half), negative, t);
+        _mm512_storeu_si512(out + i, u);
+    }
+}
+
+/* Constants of a group's body. */
+struct mb_body_512 {
+    __m512i low, base, escape;
+    struct mb_unpack_512 unpack;
+};
+
+MB_INLINE struct mb_body_512 mb_body_of_kind(unsigned a, unsigned b)
+{
+    unsigned low = (1u << a) - 1, base = mb_base_512(a, b);
+    return (struct mb_body_512){_mm512_set1_epi8((char)low), _mm512_set1_epi8((char)base),
+                                _mm512_set1_epi8((char)(low + base)), mb_unpack_of_width(a)};
+}
+
+MB_INLINE __m512i mb_code_to_u(__m512i codes, unsigned a, const struct mb_body_512 *body)
+{
+    if (a == 8)
+        return codes;
+    if (a == 7)
+        return _mm512_add_epi8(_mm512_and_si512(codes, body->low), body->base);
+    return _mm512_ternarylogic_epi64(codes, body->low, body->base, 0xea); /* codes & low | base */
+}
+
+/* The lanes of k become the next decoded tail codes. */
+MB_INLINE __m512i mb_patch_512(__m512i u, __mmask64 k, const uint8_t **tail)
+{
+    __m512i patched = _mm512_mask_expand_epi8(u, k, _mm512_loadu_si512(*tail));
+    *tail += _mm_popcnt_u64(k);
+    return patched;
+}
+
+/* The next two times 64 weights of a group whose width is a: inner codes and escapes. */
+MB_INLINE void mb_decode_128(const uint8_t *p, unsigned a, const struct mb_body_512 *body,
+                             const uint8_t **tail, __m512i u[2])
+{
+    if (a == 4) {
+        __m512i nibbles = _mm512_loadu_si512(p);
+        u[0] = mb_code_to_u(nibbles, a, body);
+        u[1] = mb_code_to_u(_mm512_srli_epi16(nibbles, 4), a, body);
+    } else {
+        u[0] = mb_code_to_u(mb_unpack_64(p, a, &body->unpack), a, body);
+        u[1] = mb_code_to_u(mb_unpack_64(p + 8 * a, a, &body->unpack), a, body);
+    }
+    if (a == 8) /* all codes are inner ones */
+        return;
+    __mmask64 k0 = _mm512_cmpeq_epi8_mask(u[0], body->escape);
+    __mmask64 k1 = _mm512_cmpeq_epi8_mask(u[1], body->escape);
+    u[0] = mb_patch_512(u[0], k0, tail);
+    u[1] = mb_patch_512(u[1], k1, tail);
+}
+
+/*
+ * The last n < 128 weights of a group. Returns how many of them u[0] holds (the others are u[1]'s); lanes
+ * behind them are 0 in u[0] and rubbish in u[1].
+ */
+MB_INLINE size_t mb_decode_last(const uint8_t *p, unsigned a, const struct mb_body_512 *body, size_t n,
+                                const uint8_t *tail, __m512i u[2])
+{
+    size_t n0 = a == 4 ? (n + 1) / 2 : n < 64 ? n : 64;
+    if (a == 4) {
+        __m512i nibbles = _mm512_loadu_si512(p);
+        u[0] = mb_code_to_u(nibbles, a, body);
+        u[1] = mb_code_to_u(_mm512_srli_epi16(nibbles, 4), a, body);
+    } else {
+        u[0] = mb_code_to_u(mb_unpack_64(p, a, &body->unpack), a, body);
+        u[1] = n <= 64 ? u[0] : mb_code_to_u(mb_unpack_64(p + 8 * a, a, &body->unpack), a, body);
+    }
+    __mmask64 lanes = _bzhi_u64(~0ull, (unsigned)n0);
+    u[0] = _mm512_maskz_mov_epi8(lanes, u[0]);
+    if (a == 8)
+        return n0;
+    u[0] = mb_patch_512(u[0], _mm512_mask_cmpeq_epi8_mask(lanes, u[0], body->escape), &tail);
+    lanes = _bzhi_u64(~0ull, (unsigned)(n - n0));
+    u[1] = mb_patch_512(u[1], _mm512_mask_cmpeq_epi8_mask(lanes, u[1], body->escape), &tail);
+    return n0;
+}
+
+MB_INLINE void mb_prefetch_512(const uint8_t *p, size_t nbytes)
+{
+    for (size_t i = 0; i < nbytes; i += 64)
+        _mm_prefetch((const char *)p + MB_PREFETCH_NBYTES + i, _MM_HINT_T0);
+}
+
+/* Sixteen original values; lanes outside 'lanes' are not read, and 0. */
+MB_INLINE __m512 mb_load_values_16(enum mb_dtype dtype, const uint8_t *values, __mmask16 lanes)
+{
+    if (dtype == MB_F32)
+        return _mm512_maskz_loadu_ps(lanes, values);
+    __m256i half = _mm256_maskz_loadu_epi16(lanes, values);
+    if (dtype == MB_F16)
+        return _mm512_cvtph_ps(half);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+/* The lanes of 16 that n elements fill. */
+MB_INLINE __mmask16 mb_lanes_16(size_t n)
+{
+    return n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
+}
+
+/*
+ * All weights of a group that is not raw as bytes u = q + mb_offset_512; 'out' has MB_DECODED_SLACK bytes
+ * behind them for whole vectors.
+ */
+void mb_group_bytes_avx512(const struct mb_group_view *group, uint8_t *out);
+
+/* Eight X of an activation as double. */
+MB_INLINE __m512d mb_activation_values_8(const struct mb_activation *x, size_t i)
+{
+    __m256i hi = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(x->hi + i)));
+    __m256i lo = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(x->lo + i)));
+    return _mm512_cvtepi32_pd(_mm256_add_epi32(_mm256_slli_epi32(hi, 8), lo));
+}
+
+/* A raw row's product, as scalar.c defines it. */
+float mb_raw_row_product_avx512(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,
+                                const struct mb_activation *x);
+
+/* The table's functions. */
+void mb_activation_avx512(const float *x, size_t n, int8_t *hi, int8_t *lo, struct mb_activation *out);
+void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                      const struct mb_activation *x, float *y);
+void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                      const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
+                      void *scratch);
+void mb_matvec_transposed_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                                 const struct mb_activation *x, float *y, void *scratch);
+void mb_rows_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out);
+enum mb_status mb_encode_rows_avx512(const struct mb_coding *coding, const void *weights, size_t n_rows,
+                                     uint8_t *out, size_t out_cap, size_t *out_nbytes,
+                                     struct mb_group *groups, size_t *bad_index);
+void mb_dense_avx512(enum mb_dtype dtype, const void *w, size_t w_stride, size_t n_rows, size_t n_cols,
+                     const float *x, size_t x_stride, size_t n_tokens, float *y, size_t y_stride);
+
+#endif

@@ -1,0 +1,438 @@
+/*
+ * test_kernels.c - every kernel of every instruction set gives the scalar kernel's bits, on hard row groups
+ * that no encoder would choose, from and to buffers that end (or begin) at an unmapped page.
+ */
+#include "base/cpu.h"
+#include "cmocka_all.h"
+#include "codec/encode.h"
+#include "guarded.h"
+#include "matrices.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What the indices of a matrix look like. */
+enum pattern { LARGEST, SMALLEST, ESCAPES, MIXED, ONE_OUTLIER, MANY_OUTLIERS, EVERY_SECOND_RAW, N_PATTERNS };
+
+/* A coded matrix made by hand; its records are guarded and have exactly the slack that kernels may read. */
+struct sample {
+    struct mb_coded_matrix w;
+    struct guarded data;
+    uint8_t *kinds, *escape_counts, *outlier_counts;
+    struct mb_tile *tiles;
+    uint64_t seed;
+};
+
+static int pick_index(enum pattern pattern, unsigned a, unsigned b, uint64_t *seed)
+{
+    int inner = mb_inner_max(a), outer = inner + mb_tail_half(b);
+    uint64_t dice = test_random(seed);
+    if (pattern == LARGEST)
+        return outer;
+    if (pattern == SMALLEST)
+        return -outer;
+    int magnitude = inner == 0 ? 0 : (int)(dice % (unsigned)(inner + 1));
+    bool is_escape = pattern == ESCAPES || (dice >> 32) % 8 == 0;
+    if (outer > inner && is_escape)
+        magnitude = inner + 1 + (int)(dice % (unsigned)(outer - inner));
+    return dice >> 40 & 1 ? -magnitude : magnitude;
+}
+
+/* Writes a group's record; returns its bytes. */
+static size_t make_group(struct sample *s, enum pattern pattern, size_t group, size_t n, unsigned a,
+                         unsigned b, uint8_t *out, struct mb_group *entry)
+{
+    static int8_t q[MB_GROUP_WEIGHTS_MAX];
+    static float values[MB_GROUP_WEIGHTS_MAX];
+    static uint16_t halves[MB_GROUP_WEIGHTS_MAX];
+    struct mb_widths widths = {.a = a, .b = b, .is_raw = pattern == EVERY_SECOND_RAW && group % 2 == 1};
+    for (size_t i = 0; i < n; i++) {
+        q[i] = (int8_t)pick_index(pattern, a, b, &s->seed);
+        values[i] = (float)test_normal(&s->seed);
+        halves[i] = s->w.dtype == MB_F16 ? mb_f16_of_float(values[i]) : mb_bf16_of_float(values[i]);
+        if (pattern == MANY_OUTLIERS && test_random(&s->seed) % 16 == 0)
+            q[i] = MB_Q_OUTLIER;
+    }
+    if (pattern == ONE_OUTLIER)
+        q[test_random(&s->seed) % n] = MB_Q_OUTLIER;
+    int inner = mb_inner_max(a), outer = inner + mb_tail_half(b);
+    for (size_t i = 0; i < n; i++) {
+        widths.n_outliers += abs(q[i]) > outer;
+        widths.n_escapes += abs(q[i]) > inner && abs(q[i]) <= outer;
+    }
+    const void *weights = s->w.dtype == MB_F32 ? (const void *)values : halves;
+    return mb_write_group(&widths, s->w.dtype, q, n, weights, out, entry);
+}
+
+static void add_group(struct sample *s, uint64_t group, const struct mb_group *entry, size_t *n_flagged)
+{
+    s->kinds[group] = entry->kind;
+    mb_store_u16(s->escape_counts + 2 * group, entry->n_escapes);
+    if (entry->n_outliers > 0) {
+        mb_store_u16(s->outlier_counts + 2 * *n_flagged, entry->n_outliers);
+        ++*n_flagged;
+    }
+}
+
+static struct sample make_sample(enum pattern pattern, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
+                                 unsigned a, unsigned b, bool at_end)
+{
+    struct sample s = {.seed = n_rows * 1000 + n_cols * 77 + a * 9 + b + (uint64_t)pattern * 131};
+    size_t group_rows = mb_group_rows(n_cols), n_groups = (n_rows + group_rows - 1) / group_rows;
+    s.w = (struct mb_coded_matrix){
+        .dtype = dtype, .n_rows = n_rows, .n_cols = n_cols, .group_rows = group_rows};
+    s.w.step = pattern == ESCAPES ? 0x1p-140F : 0.0123F; /* a subnormal step is a step, too */
+    s.w.n_groups = n_groups;
+    s.w.tile_groups = 3;
+    s.w.n_tiles = (n_groups + 2) / 3;
+    s.kinds = calloc(n_groups, 1);
+    s.escape_counts = calloc(n_groups, 2);
+    s.outlier_counts = calloc(n_groups, 2);
+    s.tiles = calloc(s.w.n_tiles, sizeof *s.tiles);
+    uint8_t *records = malloc(n_rows * n_cols * 8 + 64 * n_groups), *end = records;
+    size_t n_flagged = 0;
+    for (size_t g = 0; g < n_groups; g++) {
+        struct mb_group entry;
+        if (g % 3 == 0)
+            s.tiles[g / 3] = (struct mb_tile){(uint64_t)(end - records), (uint32_t)n_flagged};
+        size_t rows = n_rows - g * group_rows < group_rows ? n_rows - g * group_rows : group_rows;
+        end += make_group(&s, pattern, g, rows * n_cols, a, b, end, &entry);
+        add_group(&s, g, &entry, &n_flagged);
+    }
+    s.w.data_nbytes = (uint64_t)(end - records);
+    s.data = guarded_alloc((size_t)s.w.data_nbytes + MB_SLACK_NBYTES, at_end);
+    memcpy(s.data.data, records, s.w.data_nbytes);
+    memset(s.data.data + s.w.data_nbytes, 0xff, MB_SLACK_NBYTES);
+    free(records);
+    s.w.data = s.data.data;
+    s.w.kinds = s.kinds;
+    s.w.escape_counts = s.escape_counts;
+    s.w.outlier_counts = s.outlier_counts;
+    s.w.tiles = s.tiles;
+    return s;
+}
+
+static void free_sample(struct sample *s)
+{
+    guarded_free(&s->data);
+    free(s->kinds);
+    free(s->escape_counts);
+    free(s->outlier_counts);
+    free(s->tiles);
+}
+
+enum { N_TOKENS_MAX = 13 };
+
+/* Activations of n elements whose planes end at unmapped pages. */
+struct vectors {
+    struct guarded planes[2 * N_TOKENS_MAX];
+    struct mb_activation x[N_TOKENS_MAX];
+};
+
+static void make_vectors(struct vectors *v, size_t n)
+{
+    uint64_t seed = n;
+    float *x = malloc(n * sizeof *x);
+    for (size_t t = 0; t < N_TOKENS_MAX; t++) {
+        for (size_t i = 0; i < n; i++) /* the first one is all extremes */
+            x[i] = t == 0 ? (test_random(&seed) & 1 ? -1.0F : 1.0F) : (float)test_normal(&seed);
+        for (size_t p = 0; p < 2; p++)
+            v->planes[2 * t + p] = guarded_alloc(mb_activation_plane_nbytes(n), true);
+        mb_kernels_scalar.activation(x, n, (int8_t *)v->planes[2 * t].data,
+                                     (int8_t *)v->planes[2 * t + 1].data, &v->x[t]);
+    }
+    free(x);
+}
+
+static void free_vectors(struct vectors *v)
+{
+    for (size_t i = 0; i < 2 * N_TOKENS_MAX; i++)
+        guarded_free(&v->planes[i]);
+}
+
+static void assert_same(const void *a, const void *b, size_t nbytes)
+{
+    assert_memory_equal(a, b, nbytes);
+}
+
+static void check_matvec(const struct mb_kernels *k, const struct mb_coded_matrix *w, uint64_t row, size_t n,
+                         const struct vectors *v)
+{
+    float *expected = malloc(n * sizeof(float));
+    for (size_t t = 0; t < 2; t++) {
+        struct guarded y = guarded_alloc(n * sizeof(float), row % 2 == 0);
+        mb_kernels_scalar.matvec(w, row, n, &v->x[t], expected);
+        k->matvec(w, row, n, &v->x[t], (float *)y.data);
+        assert_same(y.data, expected, n * sizeof(float));
+        guarded_free(&y);
+    }
+    free(expected);
+}
+
+static void check_matmul(const struct mb_kernels *k, const struct mb_coded_matrix *w, uint64_t row, size_t n,
+                         const struct vectors *v, size_t n_tokens)
+{
+    size_t stride = n + 3, nbytes = (stride * (n_tokens - 1) + n) * sizeof(float);
+    float *expected = calloc(1, nbytes);
+    size_t scratch_nbytes = mb_matmul_scratch_nbytes(w);
+    struct guarded y = guarded_alloc(nbytes, true),
+                   scratch = guarded_alloc((scratch_nbytes + 63) / 64 * 64, true);
+    mb_kernels_scalar.matmul(w, row, n, v->x, n_tokens, expected, stride, scratch.data);
+    k->matmul(w, row, n, v->x, n_tokens, (float *)y.data, stride, scratch.data);
+    assert_same(y.data, expected, nbytes); /* what lies between rows of y is still 0 */
+    guarded_free(&y);
+    guarded_free(&scratch);
+    free(expected);
+}
+
+static void check_transposed(const struct mb_kernels *k, const struct mb_coded_matrix *w, uint64_t row,
+                             size_t n)
+{
+    struct vectors v;
+    make_vectors(&v, n);
+    float *expected = malloc(w->n_cols * sizeof(float));
+    size_t scratch_nbytes = (mb_matvec_transposed_scratch_nbytes(w) + 63) / 64 * 64;
+    struct guarded y = guarded_alloc(w->n_cols * sizeof(float), true),
+                   scratch = guarded_alloc(scratch_nbytes, true);
+    mb_kernels_scalar.matvec_transposed(w, row, n, &v.x[1], expected, scratch.data);
+    k->matvec_transposed(w, row, n, &v.x[1], (float *)y.data, scratch.data);
+    assert_same(y.data, expected, w->n_cols * sizeof(float));
+    guarded_free(&y);
+    guarded_free(&scratch);
+    free(expected);
+    free_vectors(&v);
+}
+
+static void check_rows(const struct mb_kernels *k, const struct mb_coded_matrix *w, uint64_t row, size_t n)
+{
+    size_t nbytes = n * w->n_cols * sizeof(float);
+    float *expected = malloc(nbytes);
+    struct guarded out = guarded_alloc(nbytes, true);
+    mb_kernels_scalar.rows(w, row, n, expected);
+    k->rows(w, row, n, (float *)out.data);
+    assert_same(out.data, expected, nbytes);
+    guarded_free(&out);
+    free(expected);
+}
+
+static void check_sample(const struct mb_kernels *k, struct sample *s, const struct vectors *v)
+{
+    const struct mb_coded_matrix *w = &s->w;
+    size_t n = (size_t)w->n_rows;
+    size_t row = (size_t)(test_random(&s->seed) % n), part = 1 + (size_t)(test_random(&s->seed) % (n - row));
+    size_t n_tokens = 1 + (size_t)(test_random(&s->seed) % N_TOKENS_MAX);
+    check_matvec(k, w, 0, n, v);
+    check_matvec(k, w, row, part, v);
+    check_matmul(k, w, 0, n, v, n_tokens);
+    check_matmul(k, w, row, part, v, 1 + n_tokens / 2);
+    check_transposed(k, w, 0, n);
+    check_transposed(k, w, row, part);
+    check_rows(k, w, 0, n);
+    check_rows(k, w, row, part);
+}
+
+static const struct mb_kernels *tables[2];
+static size_t n_tables;
+
+static void check_all_tables(enum pattern pattern, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
+                             unsigned a, unsigned b)
+{
+    struct vectors v;
+    make_vectors(&v, n_cols);
+    struct sample s = make_sample(pattern, dtype, n_rows, n_cols, a, b, (a + b + n_cols) % 4 != 0);
+    for (size_t i = 0; i < n_tables; i++)
+        check_sample(tables[i], &s, &v);
+    free_sample(&s);
+    free_vectors(&v);
+}
+
+static bool is_legal(unsigned a, unsigned b)
+{
+    return mb_kind_is_legal((uint8_t)(9 * a + b));
+}
+
+/* Groups of one row, of several rows that can and that cannot be multiplied in place, and odd ends. */
+static void every_pair_of_widths(void **state)
+{
+    (void)state;
+    static const size_t shapes[][2] = {{5, 1408}, {3, 1100}, {11, 256}, {17, 192}, {70, 33}};
+    for (unsigned a = 0; a <= MB_WIDTH_MAX; a++)
+        for (unsigned b = 0; b <= (a == 0 ? 0 : MB_WIDTH_MAX); b++)
+            for (size_t i = 0; i < sizeof shapes / sizeof shapes[0] && is_legal(a, b); i++)
+                for (enum pattern p = 0; p < N_PATTERNS; p++)
+                    check_all_tables(p, (enum mb_dtype)((a + b + i) % 3), shapes[i][0], shapes[i][1], a, b);
+}
+
+static void every_number_of_columns(void **state)
+{
+    (void)state;
+    uint64_t seed = 7;
+    for (size_t n_cols = 1; n_cols <= 300; n_cols++) {
+        unsigned a, b;
+        do {
+            a = 1 + (unsigned)(test_random(&seed) % MB_WIDTH_MAX);
+            b = (unsigned)(test_random(&seed) % MB_WIDTH_MAX);
+        } while (!is_legal(a, b));
+        size_t n_rows = 1 + (size_t)(test_random(&seed) % (2 * mb_group_rows(n_cols)));
+        check_all_tables((enum pattern)(n_cols % N_PATTERNS), MB_BF16, n_rows, n_cols, a, b);
+        check_all_tables(MIXED, MB_F32, 1 + n_cols % 5, n_cols, 4, 4);
+    }
+}
+
+static void the_widest_row(void **state)
+{
+    (void)state;
+    check_all_tables(LARGEST, MB_BF16, 2, MB_COLS_MAX, 7, 7);
+    check_all_tables(SMALLEST, MB_BF16, 2, MB_COLS_MAX, 6, 7);
+    check_all_tables(MIXED, MB_BF16, 2, MB_COLS_MAX - 63, 4, 5);
+    check_all_tables(LARGEST, MB_F32, 2, MB_COLS_MAX, 8, 0);
+}
+
+static void activations(void **state)
+{
+    (void)state;
+    uint64_t seed = 5;
+    static const float odd[] = {0, -0.0F, 1e-44F, 3e38F, INFINITY, -INFINITY, NAN, -NAN};
+    for (size_t n = 1; n <= 300; n++)
+        for (size_t k = 0; k <= sizeof odd / sizeof odd[0]; k++) {
+            size_t plane = mb_activation_plane_nbytes(n);
+            struct guarded x = guarded_alloc(n * sizeof(float), true),
+                           planes = guarded_alloc(2 * plane, true);
+            int8_t *expected = aligned_alloc(64, 2 * plane);
+            for (size_t i = 0; i < n; i++)
+                ((float *)x.data)[i] = k == 1 || k == 2 ? odd[k] : (float)test_normal(&seed);
+            if (k < sizeof odd / sizeof odd[0])
+                ((float *)x.data)[test_random(&seed) % n] = odd[k];
+            struct mb_activation a, b;
+            mb_kernels_scalar.activation((float *)x.data, n, expected, expected + plane, &a);
+            for (size_t i = 0; i < n_tables; i++) {
+                tables[i]->activation((float *)x.data, n, (int8_t *)planes.data,
+                                      (int8_t *)planes.data + plane, &b);
+                assert_same(planes.data, expected, 2 * plane);
+                assert_same(&a.scale, &b.scale, sizeof a.scale);
+                assert_int_equal(a.sum, b.sum);
+                assert_true((const uint8_t *)b.hi == planes.data &&
+                            (const uint8_t *)b.lo == planes.data + plane);
+            }
+            free(expected);
+            guarded_free(&x);
+            guarded_free(&planes);
+        }
+}
+
+static void check_encode(enum test_weights kind, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
+                         double eps, bool spoil)
+{
+    size_t n = n_rows * n_cols, nbytes = n * mb_dtype_nbytes(dtype),
+           n_groups = n_rows / mb_group_rows(n_cols) + 1;
+    void *weights = test_weights_make(kind, dtype, n_rows, n_cols, n_cols + n_rows);
+    struct guarded in = guarded_alloc(nbytes, true);
+    memcpy(in.data, weights, nbytes);
+    if (spoil) /* an infinity, at a place that depends on the shape */
+        memcpy(in.data + (n * 7 / 11) * mb_dtype_nbytes(dtype),
+               dtype == MB_F32   ? "\0\0\x80\x7f"
+               : dtype == MB_F16 ? "\0\x7c"
+                                 : "\x80\x7f",
+               mb_dtype_nbytes(dtype));
+    const struct mb_coding coding = {dtype, n_cols, eps, mb_step_of_eps(eps)};
+    size_t cap = mb_encode_bound(dtype, n_rows, n_cols), out_nbytes[2] = {0}, bad[2] = {0};
+    struct guarded out[2] = {guarded_alloc(cap, true), guarded_alloc(cap, true)};
+    struct mb_group *groups[2] = {calloc(n_groups, sizeof **groups), calloc(n_groups, sizeof **groups)};
+    enum mb_status expected = mb_kernels_scalar.encode_rows(&coding, in.data, n_rows, out[0].data, cap,
+                                                            &out_nbytes[0], groups[0], &bad[0]);
+    assert_int_equal(expected, spoil ? MB_BAD_DATA : MB_OK);
+    for (size_t i = 0; i < n_tables; i++) {
+        enum mb_status status = tables[i]->encode_rows(&coding, in.data, n_rows, out[1].data, cap,
+                                                       &out_nbytes[1], groups[1], &bad[1]);
+        assert_int_equal(status, expected);
+        assert_int_equal(bad[0], bad[1]);
+        if (spoil)
+            continue;
+        assert_int_equal(out_nbytes[0], out_nbytes[1]);
+        assert_same(out[0].data, out[1].data, out_nbytes[0]);
+        for (size_t g = 0; g < (n_rows + mb_group_rows(n_cols) - 1) / mb_group_rows(n_cols); g++)
+            assert_true(groups[0][g].kind == groups[1][g].kind &&
+                        groups[0][g].nbytes == groups[1][g].nbytes &&
+                        groups[0][g].n_escapes == groups[1][g].n_escapes &&
+                        groups[0][g].n_outliers == groups[1][g].n_outliers);
+        memset(out[1].data, 0xee, cap);
+    }
+    for (int i = 0; i < 2; i++) {
+        guarded_free(&out[i]);
+        free(groups[i]);
+    }
+    guarded_free(&in);
+    free(weights);
+}
+
+static void encoded_bytes(void **state)
+{
+    (void)state;
+    static const size_t cols[] = {1,   2,   31,   64,   96,   127,  128,  129,  255,
+                                  300, 768, 1000, 1023, 1024, 1025, 1408, 2047, 5000};
+    static const double eps[] = {2, 0.5, 0.25, 0.167, 0.122, 0.05, 0.02, 0.008, 0.0005, 1e-44, 0};
+    for (enum test_weights kind = 0; kind < TEST_N_WEIGHTS; kind++)
+        for (size_t c = 0; c < sizeof cols / sizeof cols[0]; c++)
+            for (size_t e = 0; e < sizeof eps / sizeof eps[0]; e++)
+                check_encode(kind, (enum mb_dtype)((c + e) % 3), 1 + (c + e) % 4, cols[c], eps[e],
+                             (c + e + kind) % 16 == 3);
+}
+
+static void check_dense(const struct mb_kernels *k, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
+                        size_t n_tokens)
+{
+    size_t w_stride = n_cols + n_rows % 3, x_stride = n_cols + n_tokens % 2, y_stride = n_rows + 1;
+    size_t w_n = w_stride * (n_rows - 1) + n_cols, x_n = x_stride * (n_tokens - 1) + n_cols;
+    size_t y_nbytes = (y_stride * (n_tokens - 1) + n_rows) * sizeof(float);
+    void *weights = test_weights_make(TEST_GAUSS, dtype, 1, w_n, n_cols);
+    struct guarded w = guarded_alloc(w_n * mb_dtype_nbytes(dtype), true),
+                   x = guarded_alloc(x_n * sizeof(float), true);
+    struct guarded y = guarded_alloc(y_nbytes, true);
+    float *expected = calloc(1, y_nbytes);
+    memcpy(w.data, weights, w_n * mb_dtype_nbytes(dtype));
+    uint64_t seed = n_rows;
+    for (size_t i = 0; i < x_n; i++)
+        ((float *)x.data)[i] = i % 7 == 0 ? -0.0F : (float)test_normal(&seed);
+    mb_kernels_scalar.dense(dtype, w.data, w_stride, n_rows, n_cols, (float *)x.data, x_stride, n_tokens,
+                            expected, y_stride);
+    k->dense(dtype, w.data, w_stride, n_rows, n_cols, (float *)x.data, x_stride, n_tokens, (float *)y.data,
+             y_stride);
+    assert_same(y.data, expected, y_nbytes);
+    free(expected);
+    free(weights);
+    guarded_free(&w);
+    guarded_free(&x);
+    guarded_free(&y);
+}
+
+static void dense_products(void **state)
+{
+    (void)state;
+    for (size_t n_cols = 1; n_cols <= 300; n_cols += n_cols < 70 ? 1 : 23)
+        for (size_t n_rows = 1; n_rows <= 9; n_rows += 1 + n_cols % 2)
+            for (size_t n_tokens = 1; n_tokens <= 14; n_tokens += 1 + n_rows % 3)
+                for (size_t i = 0; i < n_tables; i++)
+                    check_dense(tables[i], (enum mb_dtype)((n_cols + n_rows) % 3), n_rows, n_cols, n_tokens);
+}
+
+int main(void)
+{
+    /* The tables themselves, not what mb_kernels hands out: that compares a few rows first and would hide a
+     * fault. */
+#ifdef MB_HAVE_AVX2_KERNELS
+    if ((mb_cpu_features() & MB_CPU_AVX2) != 0)
+        tables[n_tables++] = &mb_kernels_avx2;
+#endif
+#ifdef MB_HAVE_AVX512_KERNELS
+    if ((mb_cpu_features() & MB_CPU_AVX512) != 0)
+        tables[n_tables++] = &mb_kernels_avx512;
+#endif
+    if (n_tables == 0)
+        return 77;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_pair_of_widths), cmocka_unit_test(every_number_of_columns),
+        cmocka_unit_test(the_widest_row),       cmocka_unit_test(activations),
+        cmocka_unit_test(encoded_bytes),        cmocka_unit_test(dense_products),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
