@@ -1,0 +1,394 @@
+/*
+ * checkpoint.c - opens a folder: config.json, index, shards; cross-checks them.
+ */
+#include "checkpoint/checkpoint.h"
+#include "base/error.h"
+#include "base/file.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char SINGLE[] = "model.safetensors", INDEX[] = "model.safetensors.index.json",
+                  SUFFIX[] = ".moebius";
+enum { INDEX_NBYTES_MAX = 256 << 20, N_SHARDS_MAX = 10000 };
+
+/* ---------------------------------------------------------------- config.json */
+
+static enum mb_status check_quantization(struct mb_checkpoint *ckpt, const char *path, struct mb_error *err)
+{
+    const json_t *config = json_object_get(ckpt->config, "quantization_config");
+    if (config == NULL || json_is_null(config))
+        return MB_OK;
+    const char *method = json_string_value(json_object_get(config, "quant_method"));
+    if (method == NULL)
+        return mb_fail(err, MB_BAD_DATA, "%s: quantization_config: no quant_method", path);
+    if (strcmp(method, "moebius") != 0)
+        return mb_fail(
+            err, MB_UNSUPPORTED,
+            "%s: quantization_config: weights quantised as '%.40s' are not supported; convert them to bf16",
+            path, method);
+    json_int_t version = json_integer_value(json_object_get(config, "format_version"));
+    if (version != MB_FORMAT_VERSION)
+        return mb_fail(err, MB_UNSUPPORTED,
+                       "%s: quantization_config: format version %lld, this program reads %d", path,
+                       (long long)version, MB_FORMAT_VERSION);
+    ckpt->is_coded = true;
+    return MB_OK;
+}
+
+static enum mb_status read_config(struct mb_checkpoint *ckpt, struct mb_error *err)
+{
+    char path[MB_PATH_MAX];
+    size_t nbytes;
+    enum mb_status status = mb_join_path(path, ckpt->path, "config.json", err);
+    if (status == MB_OK)
+        status = mb_read_file(path, MB_CONFIG_NBYTES_MAX, &ckpt->config_text, &nbytes, err);
+    if (status != MB_OK)
+        return status;
+    json_error_t where;
+    ckpt->config = json_loadb(ckpt->config_text, nbytes, JSON_REJECT_DUPLICATES, &where);
+    if (ckpt->config == NULL)
+        return mb_fail(err, MB_BAD_DATA, "%s: byte %d: %s", path, where.position, where.text);
+    if (!json_is_object(ckpt->config))
+        return mb_fail(err, MB_BAD_DATA, "%s: not an object", path);
+    return check_quantization(ckpt, path, err);
+}
+
+/* ---------------------------------------------------------------- shards */
+
+static bool shard_name_is_sound(const char *name)
+{
+    size_t n = name == NULL ? 0 : strlen(name);
+    return n > 12 && n < 200 && strchr(name, '/') == NULL && name[0] != '.' &&
+           strcmp(name + n - 12, ".safetensors") == 0;
+}
+
+static enum mb_status open_shard(struct mb_checkpoint *ckpt, const char *name, struct mb_error *err)
+{
+    struct mb_shard *shard = &ckpt->shards[ckpt->n_shards];
+    char path[MB_PATH_MAX];
+    enum mb_status status = mb_join_path(path, ckpt->path, name, err);
+    if (status != MB_OK)
+        return status;
+    shard->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (shard->fd < 0)
+        return mb_fail_errno(err, path, "open");
+    ckpt->n_shards++;
+    shard->name = strdup(name);
+    shard->path = strdup(path);
+    if (shard->name == NULL || shard->path == NULL)
+        return mb_fail_memory(err, strlen(path));
+    status = mb_st_read_header(shard->fd, path, &shard->header, err);
+    struct stat st;
+    if (status == MB_OK && fstat(shard->fd, &st) != 0)
+        status = mb_fail_errno(err, path, "stat");
+    if (status != MB_OK)
+        return status;
+    shard->nbytes = (uint64_t)st.st_size;
+    shard->map = mmap(NULL, shard->nbytes, PROT_READ, MAP_PRIVATE, shard->fd, 0);
+    if (shard->map == MAP_FAILED) {
+        shard->map = NULL;
+        return mb_fail_errno(err, path, "mmap");
+    }
+    for (size_t i = 0; i < shard->header.n_tensors; i++)
+        shard->header.tensors[i].shard = ckpt->n_shards - 1;
+    return MB_OK;
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* The file names of the index, each once, sorted. */
+static enum mb_status shard_names(const char *path, const json_t *map, const char ***names, size_t *n,
+                                  struct mb_error *err)
+{
+    const char *tensor, **all = calloc(json_object_size(map) + 1, sizeof *all);
+    json_t *value;
+    size_t n_all = 0;
+    if (all == NULL)
+        return mb_fail_memory(err, json_object_size(map) * sizeof *all);
+    *names = all;
+    json_object_foreach((json_t *)map, tensor, value)
+    {
+        if (!shard_name_is_sound(json_string_value(value)))
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %.200s: not a file name", path, tensor);
+        all[n_all++] = json_string_value(value);
+    }
+    qsort(all, n_all, sizeof *all, by_text);
+    *n = 0;
+    for (size_t i = 0; i < n_all; i++)
+        if (i == 0 || strcmp(all[i], all[i - 1]) != 0)
+            all[(*n)++] = all[i];
+    if (*n == 0 || *n > N_SHARDS_MAX)
+        return mb_fail(err, MB_BAD_DATA, "%s: names %zu files", path, *n);
+    return MB_OK;
+}
+
+static int tensor_by_name(const void *a, const void *b)
+{
+    return strcmp((*(const struct mb_tensor *const *)a)->name, (*(const struct mb_tensor *const *)b)->name);
+}
+
+/* One list of all tensors, and a sorted one; a name stands in one shard only. */
+static enum mb_status list_tensors(struct mb_checkpoint *ckpt, struct mb_error *err)
+{
+    size_t n = 0;
+    for (size_t s = 0; s < ckpt->n_shards; s++)
+        n += ckpt->shards[s].header.n_tensors;
+    ckpt->tensors = calloc(n + 1, sizeof *ckpt->tensors);
+    ckpt->by_name = calloc(n + 1, sizeof *ckpt->by_name);
+    if (ckpt->tensors == NULL || ckpt->by_name == NULL)
+        return mb_fail_memory(err, 2 * n * sizeof *ckpt->tensors);
+    for (size_t s = 0; s < ckpt->n_shards; s++)
+        for (size_t i = 0; i < ckpt->shards[s].header.n_tensors; i++)
+            ckpt->tensors[ckpt->n_tensors++] = &ckpt->shards[s].header.tensors[i];
+    memcpy(ckpt->by_name, ckpt->tensors, n * sizeof *ckpt->tensors);
+    qsort(ckpt->by_name, n, sizeof *ckpt->by_name, tensor_by_name);
+    for (size_t i = 1; i < n; i++)
+        if (strcmp(ckpt->by_name[i]->name, ckpt->by_name[i - 1]->name) == 0)
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: also in %s",
+                           mb_tensor_path(ckpt, ckpt->by_name[i]), ckpt->by_name[i]->name,
+                           ckpt->shards[ckpt->by_name[i - 1]->shard].name);
+    return MB_OK;
+}
+
+/* The index and the shards say the same. */
+static enum mb_status check_index(const struct mb_checkpoint *ckpt, const char *path, const json_t *map,
+                                  struct mb_error *err)
+{
+    const char *name;
+    json_t *file;
+    json_object_foreach((json_t *)map, name, file)
+    {
+        const struct mb_tensor *tensor = mb_checkpoint_find(ckpt, name);
+        if (tensor == NULL)
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: not in %s", path, name, json_string_value(file));
+        if (strcmp(ckpt->shards[tensor->shard].name, json_string_value(file)) != 0)
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: the index says %s", mb_tensor_path(ckpt, tensor),
+                           name, json_string_value(file));
+    }
+    for (size_t i = 0; i < ckpt->n_tensors; i++)
+        if (json_object_get(map, ckpt->tensors[i]->name) == NULL)
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: not in the index",
+                           mb_tensor_path(ckpt, ckpt->tensors[i]), ckpt->tensors[i]->name);
+    return MB_OK;
+}
+
+static enum mb_status open_indexed(struct mb_checkpoint *ckpt, const char *path, const json_t *root,
+                                   struct mb_error *err)
+{
+    const json_t *map = json_object_get(root, "weight_map");
+    if (!json_is_object(map))
+        return mb_fail(err, MB_BAD_DATA, "%s: no weight_map", path);
+    const char **names = NULL;
+    size_t n = 0;
+    enum mb_status status = shard_names(path, map, &names, &n, err);
+    if (status == MB_OK) {
+        ckpt->shards = calloc(n, sizeof *ckpt->shards);
+        status = ckpt->shards == NULL ? mb_fail_memory(err, n * sizeof *ckpt->shards) : MB_OK;
+    }
+    for (size_t i = 0; i < n && status == MB_OK; i++)
+        status = open_shard(ckpt, names[i], err);
+    free(names);
+    if (status == MB_OK)
+        status = list_tensors(ckpt, err);
+    return status == MB_OK ? check_index(ckpt, path, map, err) : status;
+}
+
+static enum mb_status open_index(struct mb_checkpoint *ckpt, struct mb_error *err)
+{
+    char path[MB_PATH_MAX], *text;
+    size_t nbytes;
+    enum mb_status status = mb_join_path(path, ckpt->path, INDEX, err);
+    if (status == MB_OK)
+        status = mb_read_file(path, INDEX_NBYTES_MAX, &text, &nbytes, err);
+    if (status != MB_OK)
+        return status;
+    json_error_t where;
+    json_t *root = json_loadb(text, nbytes, JSON_REJECT_DUPLICATES, &where);
+    free(text);
+    if (root == NULL)
+        return mb_fail(err, MB_BAD_DATA, "%s: byte %d: %s", path, where.position, where.text);
+    status = open_indexed(ckpt, path, root, err);
+    json_decref(root);
+    return status;
+}
+
+static enum mb_status open_single(struct mb_checkpoint *ckpt, struct mb_error *err)
+{
+    ckpt->shards = calloc(1, sizeof *ckpt->shards);
+    if (ckpt->shards == NULL)
+        return mb_fail_memory(err, sizeof *ckpt->shards);
+    enum mb_status status = open_shard(ckpt, SINGLE, err);
+    return status == MB_OK ? list_tensors(ckpt, err) : status;
+}
+
+/* As transformers: one file if it is there, else the index. */
+static enum mb_status open_files(struct mb_checkpoint *ckpt, struct mb_error *err)
+{
+    char single[MB_PATH_MAX], index[MB_PATH_MAX];
+    enum mb_status status = mb_join_path(single, ckpt->path, SINGLE, err);
+    if (status == MB_OK)
+        status = mb_join_path(index, ckpt->path, INDEX, err);
+    if (status != MB_OK)
+        return status;
+    if (access(single, F_OK) == 0)
+        return open_single(ckpt, err);
+    if (access(index, F_OK) == 0)
+        return open_index(ckpt, err);
+    return mb_fail(err, MB_BAD_DATA, "%s: neither %s nor %s is there", ckpt->path, SINGLE, INDEX);
+}
+
+enum mb_status mb_checkpoint_open(const char *path, struct mb_checkpoint **ckpt, struct mb_error *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return mb_fail_errno(err, path, "open");
+    if (!S_ISDIR(st.st_mode))
+        return mb_fail(err, MB_BAD_DATA, "%s: not a folder (a model is a Hugging Face folder)", path);
+    struct mb_checkpoint *c = calloc(1, sizeof *c);
+    if (c == NULL || (c->path = strdup(path)) == NULL) {
+        free(c);
+        return mb_fail_memory(err, sizeof *c);
+    }
+    enum mb_status status = read_config(c, err);
+    if (status == MB_OK)
+        status = open_files(c, err);
+    if (status != MB_OK) {
+        mb_checkpoint_close(c);
+        return status;
+    }
+    *ckpt = c;
+    return MB_OK;
+}
+
+void mb_checkpoint_close(struct mb_checkpoint *ckpt)
+{
+    if (ckpt == NULL)
+        return;
+    for (size_t i = 0; i < ckpt->n_shards; i++) {
+        struct mb_shard *shard = &ckpt->shards[i];
+        if (shard->map != NULL)
+            munmap(shard->map, shard->nbytes);
+        close(shard->fd);
+        mb_st_free_header(&shard->header);
+        free(shard->name);
+        free(shard->path);
+    }
+    free(ckpt->shards);
+    free(ckpt->tensors);
+    free(ckpt->by_name);
+    json_decref(ckpt->config);
+    free(ckpt->config_text);
+    free(ckpt->path);
+    free(ckpt);
+}
+
+/* ---------------------------------------------------------------- looking at it */
+
+const char *mb_checkpoint_path(const struct mb_checkpoint *ckpt)
+{
+    return ckpt->path;
+}
+
+bool mb_checkpoint_is_coded(const struct mb_checkpoint *ckpt)
+{
+    return ckpt->is_coded;
+}
+
+const char *mb_checkpoint_config_text(const struct mb_checkpoint *ckpt)
+{
+    return ckpt->config_text;
+}
+
+uint64_t mb_checkpoint_file_nbytes(const struct mb_checkpoint *ckpt)
+{
+    uint64_t nbytes = 0;
+    for (size_t i = 0; i < ckpt->n_shards; i++)
+        nbytes += ckpt->shards[i].nbytes;
+    return nbytes;
+}
+
+size_t mb_checkpoint_n_tensors(const struct mb_checkpoint *ckpt)
+{
+    return ckpt->n_tensors;
+}
+
+const struct mb_tensor *mb_checkpoint_tensor(const struct mb_checkpoint *ckpt, size_t i)
+{
+    return ckpt->tensors[i];
+}
+
+const struct mb_tensor *mb_checkpoint_find(const struct mb_checkpoint *ckpt, const char *name)
+{
+    const struct mb_tensor key = {.name = name}, *key_pointer = &key;
+    const struct mb_tensor **found =
+        bsearch(&key_pointer, ckpt->by_name, ckpt->n_tensors, sizeof *ckpt->by_name, tensor_by_name);
+    return found == NULL ? NULL : *found;
+}
+
+const char *mb_checkpoint_shard_name(const struct mb_checkpoint *ckpt, size_t shard)
+{
+    return ckpt->shards[shard].name;
+}
+
+const char *mb_tensor_path(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor)
+{
+    return ckpt->shards[tensor->shard].path;
+}
+
+enum mb_status mb_checkpoint_map(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                 const void **bytes, struct mb_error *err)
+{
+    (void)err; /* mapped when the folder was opened */
+    *bytes = (const uint8_t *)ckpt->shards[tensor->shard].map + tensor->file_pos;
+    return MB_OK;
+}
+
+enum mb_status mb_checkpoint_read(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                  uint64_t pos, void *out, uint64_t nbytes, struct mb_error *err)
+{
+    const struct mb_shard *shard = &ckpt->shards[tensor->shard];
+    if (pos > tensor->nbytes || nbytes > tensor->nbytes - pos)
+        return mb_fail(err, MB_USAGE, "%s: tensor %s: bytes [%" PRIu64 ", +%" PRIu64 ") are outside",
+                       shard->path, tensor->name, pos, nbytes);
+    return mb_read_at(shard->fd, shard->path, tensor->file_pos + pos, out, nbytes, err);
+}
+
+/* ---------------------------------------------------------------- blobs and exact tensors of coded folders
+ */
+
+bool mb_tensor_is_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor)
+{
+    size_t n = strlen(tensor->name), n_suffix = sizeof SUFFIX - 1;
+    return ckpt->is_coded && tensor->type == MB_TENSOR_U8 && tensor->n_dims == 1 && n > n_suffix &&
+           strcmp(tensor->name + n - n_suffix, SUFFIX) == 0;
+}
+
+char *mb_blob_full_name(const struct mb_tensor *blob, const struct mb_blob_matrix *matrix)
+{
+    char *name = NULL;
+    int n_stem = (int)(strlen(blob->name) - (sizeof SUFFIX - 1));
+    if (asprintf(&name, "%.*s.%.*s", n_stem, blob->name, (int)matrix->name_nbytes, matrix->name) < 0)
+        return NULL;
+    return name;
+}
+
+bool mb_exact_xxh3(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, uint64_t *xxh3)
+{
+    char key[600];
+    snprintf(key, sizeof key, "xxh3:%s", tensor->name);
+    const char *text = json_string_value(json_object_get(ckpt->shards[tensor->shard].header.metadata, key));
+    if (text == NULL || strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16)
+        return false;
+    *xxh3 = strtoull(text, NULL, 16);
+    return true;
+}

@@ -1,0 +1,44 @@
+/*
+ * checkpoint.h - an open folder, as the files of this part see it.
+ */
+#ifndef MB_CHECKPOINT_CHECKPOINT_H
+#define MB_CHECKPOINT_CHECKPOINT_H
+
+#include "checkpoint/safetensors.h"
+
+enum { MB_FORMAT_VERSION = 1, MB_CONFIG_NBYTES_MAX = 16 << 20 };
+
+struct mb_shard {
+    char *name; /* in the folder */
+    char *path;
+    int fd;
+    uint64_t nbytes;
+    void *map; /* the whole file */
+    struct mb_st_header header;
+};
+
+struct mb_checkpoint {
+    char *path;
+    char *config_text;
+    json_t *config;
+    bool is_coded;
+    struct mb_shard *shards;
+    size_t n_shards;
+    const struct mb_tensor **tensors; /* by shard and position */
+    const struct mb_tensor **by_name;
+    size_t n_tensors;
+};
+
+/* "PATH/model-00001-of-00002.safetensors" of a tensor, for messages. */
+const char *mb_tensor_path(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);
+
+/* Whether a tensor is a coded blob: U8, one dimension, name ending in ".moebius", in a coded folder. */
+bool mb_tensor_is_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);
+
+/* "stem.moebius" and the name inside the blob make "stem.name": malloc'ed, or NULL when memory is out. */
+char *mb_blob_full_name(const struct mb_tensor *blob, const struct mb_blob_matrix *matrix);
+
+/* The checksum that a coded folder keeps for an exact tensor. false: there is none, or it cannot be read. */
+bool mb_exact_xxh3(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, uint64_t *xxh3);
+
+#endif

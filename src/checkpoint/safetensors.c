@@ -1,0 +1,260 @@
+/*
+ * safetensors.c - reads and writes headers: 8 bytes of length, a JSON object, then the data without holes.
+ */
+#include "checkpoint/safetensors.h"
+#include "base/bytes.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/file.h"
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const uint64_t HEADER_NBYTES_MAX = 100000000; /* the limit of the reference implementation */
+enum { NAME_NBYTES_MAX = 512 };
+
+static const struct {
+    const char *name;
+    size_t nbytes;
+    enum mb_tensor_type type;
+} types[] = {
+    {"F32", 4, MB_TENSOR_F32},    {"F16", 2, MB_TENSOR_F16},         {"BF16", 2, MB_TENSOR_BF16},
+    {"U8", 1, MB_TENSOR_U8},      {"F8_E4M3", 1, MB_TENSOR_F8_E4M3}, {"F8_E5M2", 1, MB_TENSOR_OTHER},
+    {"BOOL", 1, MB_TENSOR_OTHER}, {"I8", 1, MB_TENSOR_OTHER},        {"I16", 2, MB_TENSOR_OTHER},
+    {"U16", 2, MB_TENSOR_OTHER},  {"I32", 4, MB_TENSOR_OTHER},       {"U32", 4, MB_TENSOR_OTHER},
+    {"F64", 8, MB_TENSOR_OTHER},  {"I64", 8, MB_TENSOR_OTHER},       {"U64", 8, MB_TENSOR_OTHER},
+};
+enum { N_TYPES = sizeof types / sizeof types[0] };
+
+static size_t find_type(const char *name)
+{
+    size_t i = 0;
+    while (i < N_TYPES && strcmp(types[i].name, name) != 0)
+        i++;
+    return i;
+}
+
+size_t mb_st_elem_nbytes(const char *type_name, enum mb_tensor_type *type)
+{
+    size_t i = find_type(type_name);
+    if (i == N_TYPES)
+        return 0;
+    *type = types[i].type;
+    return types[i].nbytes;
+}
+
+const char *mb_st_type_name(enum mb_dtype dtype)
+{
+    return types[dtype].name; /* the first three, in order */
+}
+
+static bool name_is_sound(const char *name)
+{
+    size_t n = strlen(name);
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
+            return false;
+    return n > 0 && n <= NAME_NBYTES_MAX;
+}
+
+static bool as_size(const json_t *value, uint64_t *size)
+{
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return false;
+    *size = (uint64_t)json_integer_value(value);
+    return true;
+}
+
+/* What is wrong with a tensor's object; NULL: nothing, and *tensor is filled (file_pos from the data's
+ * beginning). */
+static const char *parse_tensor(const json_t *object, struct mb_tensor *tensor)
+{
+    const char *type_name = json_string_value(json_object_get(object, "dtype"));
+    const json_t *shape = json_object_get(object, "shape"),
+                 *offsets = json_object_get(object, "data_offsets");
+    if (json_object_size(object) != 3 || type_name == NULL || !json_is_array(shape) ||
+        !json_is_array(offsets))
+        return "not an object of dtype, shape and data_offsets";
+    size_t type = find_type(type_name);
+    if (type == N_TYPES)
+        return "a dtype that is not known";
+    tensor->type = types[type].type;
+    tensor->type_name = types[type].name;
+    tensor->n_dims = json_array_size(shape);
+    if (tensor->n_dims > MB_DIMS_MAX)
+        return "more than 8 dimensions";
+    tensor->n_elems = 1;
+    for (size_t i = 0; i < tensor->n_dims; i++)
+        if (!as_size(json_array_get(shape, i), &tensor->shape[i]) ||
+            !mb_mul_u64(tensor->n_elems, tensor->shape[i], &tensor->n_elems))
+            return "an impossible shape";
+    if (!mb_mul_u64(tensor->n_elems, types[type].nbytes, &tensor->nbytes))
+        return "an impossible shape";
+    uint64_t begin, end;
+    if (json_array_size(offsets) != 2 || !as_size(json_array_get(offsets, 0), &begin) ||
+        !as_size(json_array_get(offsets, 1), &end) || end < begin)
+        return "impossible data_offsets";
+    if (end - begin != tensor->nbytes)
+        return "data_offsets that do not hold its shape";
+    tensor->file_pos = begin;
+    return NULL;
+}
+
+static int by_position(const void *a, const void *b)
+{
+    const struct mb_tensor *x = a, *y = b;
+    if (x->file_pos != y->file_pos)
+        return x->file_pos < y->file_pos ? -1 : 1;
+    if (x->nbytes != y->nbytes) /* empty tensors stand before the one that begins where they are */
+        return x->nbytes < y->nbytes ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
+/* Tensors must cover the data section without overlap and without holes. */
+static enum mb_status place_tensors(const char *path, struct mb_st_header *header, uint64_t data_nbytes,
+                                    struct mb_error *err)
+{
+    qsort(header->tensors, header->n_tensors, sizeof *header->tensors, by_position);
+    uint64_t at = 0;
+    for (size_t i = 0; i < header->n_tensors; i++) {
+        struct mb_tensor *tensor = &header->tensors[i];
+        if (tensor->file_pos != at)
+            return mb_fail(
+                err, MB_BAD_DATA,
+                "%s: tensor %s: byte %" PRIu64 ": data_offsets %s (the tensor before ends at %" PRIu64 ")",
+                path, tensor->name, tensor->file_pos, tensor->file_pos < at ? "overlap" : "leave a hole", at);
+        if (tensor->nbytes > data_nbytes - at)
+            return mb_fail(err, MB_BAD_DATA,
+                           "%s: tensor %s: byte %" PRIu64 ": truncated, the data section has %" PRIu64
+                           " bytes",
+                           path, tensor->name, at, data_nbytes);
+        at += tensor->nbytes;
+        tensor->file_pos += header->data_pos;
+    }
+    if (at != data_nbytes)
+        return mb_fail(err, MB_BAD_DATA, "%s: byte %" PRIu64 ": %" PRIu64 " bytes behind the last tensor",
+                       path, header->data_pos + at, data_nbytes - at);
+    return MB_OK;
+}
+
+static bool metadata_is_sound(const json_t *metadata)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)metadata, key, value) if (!json_is_string(value)) return false;
+    return json_is_object(metadata);
+}
+
+static enum mb_status parse_tensors(const char *path, json_t *root, struct mb_st_header *header,
+                                    struct mb_error *err)
+{
+    header->tensors = calloc(json_object_size(root) + 1, sizeof *header->tensors);
+    if (header->tensors == NULL)
+        return mb_fail_memory(err, json_object_size(root) * sizeof *header->tensors);
+    const char *name;
+    json_t *value;
+    json_object_foreach(root, name, value)
+    {
+        if (strcmp(name, "__metadata__") == 0) {
+            if (!metadata_is_sound(value))
+                return mb_fail(err, MB_BAD_DATA, "%s: __metadata__: not an object of strings", path);
+            header->metadata = json_incref(value);
+            continue;
+        }
+        if (!name_is_sound(name))
+            return mb_fail(err, MB_BAD_DATA,
+                           "%s: a tensor's name is empty, too long or has control characters", path);
+        struct mb_tensor *tensor = &header->tensors[header->n_tensors];
+        const char *fault = parse_tensor(value, tensor);
+        if (fault != NULL)
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: %s", path, name, fault);
+        tensor->name = strdup(name);
+        if (tensor->name == NULL)
+            return mb_fail_memory(err, strlen(name));
+        header->n_tensors++;
+    }
+    return MB_OK;
+}
+
+static enum mb_status parse_header(const char *path, const char *text, size_t nbytes, uint64_t data_nbytes,
+                                   struct mb_st_header *header, struct mb_error *err)
+{
+    json_error_t where;
+    json_t *root = json_loadb(text, nbytes, JSON_REJECT_DUPLICATES, &where);
+    if (root == NULL)
+        return mb_fail(err, MB_BAD_DATA, "%s: byte %d: header: %s", path, 8 + where.position, where.text);
+    enum mb_status status = MB_OK;
+    if (text[0] != '{' || !json_is_object(root))
+        status = mb_fail(err, MB_BAD_DATA, "%s: byte 8: the header is not an object", path);
+    if (status == MB_OK)
+        status = parse_tensors(path, root, header, err);
+    if (status == MB_OK)
+        status = place_tensors(path, header, data_nbytes, err);
+    json_decref(root);
+    return status;
+}
+
+enum mb_status mb_st_read_header(int fd, const char *path, struct mb_st_header *header, struct mb_error *err)
+{
+    *header = (struct mb_st_header){0};
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return mb_fail_errno(err, path, "stat");
+    if (!S_ISREG(st.st_mode))
+        return mb_fail(err, MB_BAD_DATA, "%s: not a regular file", path);
+    uint64_t file_nbytes = (uint64_t)st.st_size;
+    uint8_t length[8];
+    enum mb_status status = mb_read_at(fd, path, 0, length, 8, err);
+    if (status != MB_OK)
+        return status;
+    uint64_t nbytes = mb_load_u64(length);
+    if (nbytes > HEADER_NBYTES_MAX || nbytes < 2 || nbytes > file_nbytes - 8)
+        return mb_fail(err, MB_BAD_DATA,
+                       "%s: byte 0: impossible header of %" PRIu64 " bytes in a file of %" PRIu64, path,
+                       nbytes, file_nbytes);
+    char *text = malloc(nbytes);
+    if (text == NULL)
+        return mb_fail_memory(err, nbytes);
+    header->data_pos = 8 + nbytes;
+    status = mb_read_at(fd, path, 8, text, nbytes, err);
+    if (status == MB_OK)
+        status = parse_header(path, text, nbytes, file_nbytes - header->data_pos, header, err);
+    free(text);
+    if (status != MB_OK)
+        mb_st_free_header(header);
+    return status;
+}
+
+void mb_st_free_header(struct mb_st_header *header)
+{
+    for (size_t i = 0; i < header->n_tensors; i++)
+        free((char *)header->tensors[i].name);
+    free(header->tensors);
+    json_decref(header->metadata);
+    *header = (struct mb_st_header){0};
+}
+
+static json_t *tensor_object(const struct mb_tensor *tensor)
+{
+    json_t *shape = json_array();
+    for (size_t i = 0; i < tensor->n_dims; i++)
+        json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i]));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", tensor->type_name, "shape", shape, "data_offsets",
+                     (json_int_t)tensor->file_pos, (json_int_t)(tensor->file_pos + tensor->nbytes));
+}
+
+enum mb_status mb_st_write_header(const struct mb_tensor *tensors, size_t n_tensors, const json_t *metadata,
+                                  char **text, size_t *nbytes, struct mb_error *err)
+{
+    json_t *root = json_object();
+    bool ok = root != NULL && json_object_set(root, "__metadata__", (json_t *)metadata) == 0;
+    for (size_t i = 0; i < n_tensors && ok; i++)
+        ok = json_object_set_new(root, tensors[i].name, tensor_object(&tensors[i])) == 0;
+    *text = ok ? json_dumps(root, JSON_COMPACT) : NULL;
+    json_decref(root);
+    if (*text == NULL)
+        return mb_fail_memory(err, n_tensors * 200);
+    *nbytes = strlen(*text);
+    return MB_OK;
+}
