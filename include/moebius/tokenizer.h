@@ -16,8 +16,11 @@
 
 struct mb_tokenizer;
 
-/* Reads FOLDER/tokenizer.json and, if they are there, tokenizer_config.json and chat_template.jinja. */
-enum mb_status mb_tokenizer_open(const char *folder, struct mb_tokenizer **tokenizer, struct mb_error *err);
+/*
+ * A folder: reads its tokenizer.json and, if they are there, tokenizer_config.json and chat_template.jinja.
+ * A file: reads it as tokenizer.json, nothing else.
+ */
+enum mb_status mb_tokenizer_open(const char *path, struct mb_tokenizer **tokenizer, struct mb_error *err);
 void mb_tokenizer_close(struct mb_tokenizer *tokenizer);
 
 size_t mb_tokenizer_n_vocab(const struct mb_tokenizer *tokenizer); /* largest id + 1 */
@@ -41,8 +44,8 @@ enum mb_status mb_tokenizer_decode(const struct mb_tokenizer *tokenizer, const i
 int32_t mb_tokenizer_id(const struct mb_tokenizer *tokenizer, const char *content);
 
 struct mb_chat_message {
-    const char *role; /* "system", "user", "assistant" */
-    const char *content;
+    const char *role;    /* "system", "user", "assistant" */
+    const char *content; /* NULL: none */
 };
 
 /* Whether the folder has a chat template. */
@@ -56,5 +59,15 @@ bool mb_tokenizer_has_chat(const struct mb_tokenizer *tokenizer);
 enum mb_status mb_tokenizer_chat(const struct mb_tokenizer *tokenizer, const struct mb_chat_message *messages,
                                  size_t n_messages, bool add_generation_prompt, char **text,
                                  struct mb_error *err);
+
+/*
+ * The same by another template: its text, and 'place' names it in messages (a file).  Without a template
+ * (NULL) it is the plain format: "User: ...\n\nAssistant: ...\n\n", a system message without a name before
+ * it, and what add_special puts in front of a text.
+ */
+enum mb_status mb_tokenizer_chat_with(const struct mb_tokenizer *tokenizer, const char *template_text,
+                                      const char *place, const struct mb_chat_message *messages,
+                                      size_t n_messages, bool add_generation_prompt, char **text,
+                                      struct mb_error *err);
 
 #endif

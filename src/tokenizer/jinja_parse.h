@@ -1,0 +1,77 @@
+/*
+ * jinja_parse.h - the syntax tree of a chat template.
+ */
+#ifndef MB_TOKENIZER_JINJA_PARSE_H
+#define MB_TOKENIZER_JINJA_PARSE_H
+
+#include "tokenizer/jinja_value.h"
+
+enum mb_jinja_node_kind {
+    /* statements */
+    MB_JINJA_N_BLOCK,  /* items */
+    MB_JINJA_N_TEXT,   /* name: the text */
+    MB_JINJA_N_OUTPUT, /* a */
+    MB_JINJA_N_IF,     /* a: condition, b: block, c: else (a block, an IF, or NULL) */
+    MB_JINJA_N_FOR,    /* items: target NAMEs, a: what is gone through, b: its condition or NULL, c: block, d:
+                          else or NULL */
+    MB_JINJA_N_SET, /* a: NAME or ATTRIBUTE of a namespace, b: value; or c: block whose text is the value */
+    MB_JINJA_N_BREAK,
+    MB_JINJA_N_CONTINUE,
+    /* expressions */
+    MB_JINJA_N_LITERAL,   /* value */
+    MB_JINJA_N_NAME,      /* name */
+    MB_JINJA_N_LIST,      /* items */
+    MB_JINJA_N_DICT,      /* items: key, value, key, value... */
+    MB_JINJA_N_ATTRIBUTE, /* a.name */
+    MB_JINJA_N_INDEX,     /* a[b] */
+    MB_JINJA_N_SLICE,     /* a[b:c:d], each of b, c, d may be NULL */
+    MB_JINJA_N_CALL,      /* a(items) */
+    MB_JINJA_N_KEYWORD,   /* name=a, among a call's items */
+    MB_JINJA_N_FILTER,    /* a | name(items) */
+    MB_JINJA_N_TEST,      /* a is name items */
+    MB_JINJA_N_NOT,
+    MB_JINJA_N_NEGATIVE,
+    MB_JINJA_N_AND,
+    MB_JINJA_N_OR,
+    MB_JINJA_N_BINARY,  /* a op b */
+    MB_JINJA_N_COMPARE, /* a, then items: OPERANDs */
+    MB_JINJA_N_OPERAND, /* op a */
+    MB_JINJA_N_CHOICE,  /* a if b else c (may be NULL) */
+};
+
+enum mb_jinja_op {
+    MB_JINJA_ADD,
+    MB_JINJA_SUB,
+    MB_JINJA_MUL,
+    MB_JINJA_FLOOR_DIV,
+    MB_JINJA_MOD,
+    MB_JINJA_CONCAT,
+    MB_JINJA_EQ,
+    MB_JINJA_NE,
+    MB_JINJA_LT,
+    MB_JINJA_LE,
+    MB_JINJA_GT,
+    MB_JINJA_GE,
+    MB_JINJA_IN,
+    MB_JINJA_NOT_IN,
+};
+
+struct mb_jinja_node {
+    enum mb_jinja_node_kind kind;
+    enum mb_jinja_op op;
+    int line;
+    int height; /* of the tree below: bounds the depth of evaluation */
+    struct mb_jinja_string name;
+    struct mb_jinja_value value;
+    struct mb_jinja_node *a, *b, *c, *d;
+    struct mb_jinja_node **items;
+    size_t n_items, cap;
+};
+
+/* The tree lives in the run's arena. NULL: failed, the error is set. 'text' is valid UTF-8. */
+struct mb_jinja_node *mb_jinja_parse(struct mb_jinja_run *run, const char *text, size_t n);
+
+/* White space as Python's str.strip has it. */
+bool mb_jinja_is_space(uint32_t code);
+
+#endif

@@ -1,0 +1,129 @@
+/*
+ * json.c - access to jansson's values.
+ */
+#include "tokenizer/json.h"
+#include "base/error.h"
+#include "base/file.h"
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum mb_status mb_json_fail(const struct mb_json *json, enum mb_status status, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (json->place[0] == 0)
+        return mb_fail(json->err, status, "%s: %s", json->path, text);
+    return mb_fail(json->err, status, "%s: %s: %s", json->path, json->place, text);
+}
+
+const char *mb_json_shown(char out[64], const char *text)
+{
+    size_t n = strlen(text);
+    if (n > 60)
+        for (n = 60; n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80;)
+            n--;
+    for (size_t i = 0; i < n; i++)
+        out[i] = (unsigned char)text[i] < ' ' || text[i] == 127 ? '?' : text[i];
+    out[n] = 0;
+    return out;
+}
+
+static enum mb_status parse(const char *path, const char *bytes, size_t nbytes, json_t **owner,
+                            struct mb_error *err)
+{
+    json_error_t error;
+    *owner = json_loadb(bytes, nbytes, JSON_REJECT_DUPLICATES, &error);
+    if (*owner == NULL && json_error_code(&error) == json_error_out_of_memory)
+        return mb_fail_memory(err, nbytes);
+    char shown[64];
+    if (*owner == NULL)
+        return mb_fail(err, MB_BAD_DATA, "%s: line %d: byte %d: %s", path, error.line, error.position,
+                       mb_json_shown(shown, error.text));
+    if (json_is_object(*owner))
+        return MB_OK;
+    json_decref(*owner);
+    return mb_fail(err, MB_BAD_DATA, "%s: not a JSON object", path);
+}
+
+enum mb_status mb_json_read(const char *path, size_t max_nbytes, json_t **owner, struct mb_json *root,
+                            struct mb_error *err)
+{
+    char *bytes;
+    size_t nbytes;
+    enum mb_status status = mb_read_file(path, max_nbytes, &bytes, &nbytes, err);
+    if (status != MB_OK)
+        return status;
+    status = parse(path, bytes, nbytes, owner, err);
+    free(bytes);
+    if (status == MB_OK)
+        *root = (struct mb_json){.value = *owner, .path = path, .err = err};
+    return status;
+}
+
+struct mb_json mb_json_get(const struct mb_json *object, const char *key)
+{
+    struct mb_json member = {.path = object->path, .err = object->err};
+    const json_t *value = object->value == NULL ? NULL : json_object_get(object->value, key);
+    member.value = json_is_null(value) ? NULL : value;
+    /* Cut where it does not fit: a place is for people. */
+    int n =
+        snprintf(member.place, sizeof member.place, "%s%s", object->place, object->place[0] == 0 ? "" : ".");
+    if (n > 0 && (size_t)n < sizeof member.place)
+        snprintf(member.place + n, sizeof member.place - (size_t)n, "%s", key);
+    return member;
+}
+
+struct mb_json mb_json_at(const struct mb_json *array, size_t i)
+{
+    struct mb_json item = {.path = array->path, .err = array->err, .value = json_array_get(array->value, i)};
+    int n = snprintf(item.place, sizeof item.place, "%s", array->place);
+    if (n > 0 && (size_t)n < sizeof item.place)
+        snprintf(item.place + n, sizeof item.place - (size_t)n, "[%zu]", i);
+    return item;
+}
+
+enum mb_status mb_json_bool(const struct mb_json *object, const char *key, bool otherwise, bool *value)
+{
+    struct mb_json member = mb_json_get(object, key);
+    *value = member.value == NULL ? otherwise : json_is_true(member.value);
+    if (member.value != NULL && !json_is_boolean(member.value))
+        return mb_json_fail(&member, MB_BAD_DATA, "not true or false");
+    return MB_OK;
+}
+
+enum mb_status mb_json_string(const struct mb_json *object, const char *key, const char *otherwise,
+                              const char **value)
+{
+    struct mb_json member = mb_json_get(object, key);
+    *value = member.value == NULL ? otherwise : json_string_value(member.value);
+    if (member.value != NULL && *value == NULL)
+        return mb_json_fail(&member, MB_BAD_DATA, "not a string");
+    return MB_OK;
+}
+
+enum mb_status mb_json_size(const struct mb_json *object, const char *key, size_t max, size_t *value)
+{
+    struct mb_json member = mb_json_get(object, key);
+    if (!json_is_integer(member.value))
+        return mb_json_fail(&member, MB_BAD_DATA, "not an integer");
+    json_int_t number = json_integer_value(member.value);
+    if (number < 0 || (unsigned long long)number > max)
+        return mb_json_fail(&member, MB_BAD_DATA, "%lld is not within 0 to %zu", (long long)number, max);
+    *value = (size_t)number;
+    return MB_OK;
+}
+
+enum mb_status mb_json_type(const struct mb_json *object, const char **type)
+{
+    if (!json_is_object(object->value))
+        return mb_json_fail(object, MB_BAD_DATA, "not an object");
+    enum mb_status status = mb_json_string(object, "type", NULL, type);
+    if (status == MB_OK && *type == NULL)
+        return mb_json_fail(object, MB_BAD_DATA, "has no type");
+    return status;
+}

@@ -1,0 +1,43 @@
+/*
+ * load.h - the parts of tokenizer.json, each read by its own function.
+ */
+#ifndef MB_TOKENIZER_LOAD_H
+#define MB_TOKENIZER_LOAD_H
+
+#include "tokenizer/json.h"
+#include "tokenizer/tokenizer_impl.h"
+
+enum {
+    MB_MERGES_MAX = 1 << 24,
+    MB_ADDED_MAX = 1 << 16,
+    MB_SEQUENCE_DEPTH_MAX = 4, /* of Sequences in Sequences */
+};
+
+enum mb_status mb_load_model(struct mb_tokenizer *tokenizer, const struct mb_json *model);
+
+/* After the model and the normalizer: added tokens are normalized by it. */
+enum mb_status mb_load_added(struct mb_tokenizer *tokenizer, const struct mb_json *added);
+enum mb_status mb_load_normalizer(struct mb_tokenizer *tokenizer, const struct mb_json *normalizer,
+                                  int depth);
+enum mb_status mb_load_pre_tokenizer(struct mb_tokenizer *tokenizer, const struct mb_json *pre_tokenizer,
+                                     int depth);
+
+/* After the added tokens: templates name them. */
+enum mb_status mb_load_post_processor(struct mb_tokenizer *tokenizer, const struct mb_json *processor,
+                                      int depth);
+enum mb_status mb_load_decoder(struct mb_tokenizer *tokenizer, const struct mb_json *decoder, int depth);
+
+/*
+ * Calls 'each' for the elements of a Sequence's array member 'key'.  MB_UNSUPPORTED when Sequences are nested
+ * too deep.
+ */
+typedef enum mb_status (*mb_load_fn)(struct mb_tokenizer *tokenizer, const struct mb_json *item, int depth);
+enum mb_status mb_load_sequence(struct mb_tokenizer *tokenizer, const struct mb_json *sequence,
+                                const char *key, mb_load_fn each, int depth);
+
+/* A member {"String": ...} as a copy, owned by the caller. Not empty. */
+enum mb_status mb_load_pattern_string(const struct mb_json *object, const char *key, char **text);
+
+enum mb_status mb_load_unsupported(const struct mb_json *json, const char *what);
+
+#endif
