@@ -150,9 +150,9 @@ static bool encode_group(const struct mb_coding *coding, const uint8_t *weights,
     return true;
 }
 
-enum mb_status mb_encode_rows_scalar(const struct mb_coding *coding, const void *weights, size_t n_rows,
-                                     uint8_t *out, size_t out_cap, size_t *out_nbytes,
-                                     struct mb_group *groups, size_t *bad_index)
+enum mb_status mb_encode_groups(mb_encode_group_fn encode, const struct mb_coding *coding,
+                                const void *weights, size_t n_rows, uint8_t *out, size_t out_cap,
+                                size_t *out_nbytes, struct mb_group *groups, size_t *bad_index)
 {
     if (out_cap < mb_encode_bound(coding->dtype, n_rows, coding->n_cols))
         return MB_NO_SPACE;
@@ -161,7 +161,7 @@ enum mb_status mb_encode_rows_scalar(const struct mb_coding *coding, const void 
     size_t group_rows = mb_group_rows(coding->n_cols), elem_nbytes = mb_dtype_nbytes(coding->dtype);
     for (size_t row = 0; row < n_rows; row += group_rows) {
         size_t n = (n_rows - row < group_rows ? n_rows - row : group_rows) * coding->n_cols, bad;
-        if (!encode_group(coding, from, n, to, groups, &bad)) {
+        if (!encode(coding, from, n, to, groups, &bad)) {
             if (bad_index != NULL)
                 *bad_index = row * coding->n_cols + bad;
             return MB_BAD_DATA;
@@ -172,6 +172,14 @@ enum mb_status mb_encode_rows_scalar(const struct mb_coding *coding, const void 
     }
     *out_nbytes = (size_t)(to - out);
     return MB_OK;
+}
+
+enum mb_status mb_encode_rows_scalar(const struct mb_coding *coding, const void *weights, size_t n_rows,
+                                     uint8_t *out, size_t out_cap, size_t *out_nbytes,
+                                     struct mb_group *groups, size_t *bad_index)
+{
+    return mb_encode_groups(encode_group, coding, weights, n_rows, out, out_cap, out_nbytes, groups,
+                            bad_index);
 }
 
 enum mb_status mb_encode_rows(const struct mb_coding *coding, const void *weights, size_t n_rows,

@@ -28,12 +28,28 @@ static inline uint8_t mb_kind_of(const struct mb_widths *widths)
  */
 struct mb_widths mb_choose_widths(const uint32_t reach[MB_Q_MAX + 1], size_t n, size_t elem_nbytes);
 
+/* The only k for which mb_choose_widths looks at reach[k], increasing: M + T of all legal widths. */
+enum { MB_N_REACHES = 29 };
+extern const uint8_t mb_reaches[MB_N_REACHES];
+
 /* The index of a finite weight, or MB_Q_OUTLIER where the bound would not hold or q is out of reach. */
 int mb_quantise(const struct mb_coding *coding, float w);
 
 /* Writes the record of n weights with indices q; returns its bytes. */
 size_t mb_write_group(const struct mb_widths *widths, enum mb_dtype dtype, const int8_t *q, size_t n,
                       const uint8_t *weights, uint8_t *out, struct mb_group *group);
+
+/*
+ * Encodes a group of n weights to 'out' and describes it. Whole vectors may be stored there, up to 63 bytes
+ * behind the record. false: weight *bad is NaN or infinite.
+ */
+typedef bool (*mb_encode_group_fn)(const struct mb_coding *coding, const uint8_t *weights, size_t n,
+                                   uint8_t *out, struct mb_group *group, size_t *bad);
+
+/* An encode_rows of a table, given how it encodes one group. */
+enum mb_status mb_encode_groups(mb_encode_group_fn encode, const struct mb_coding *coding,
+                                const void *weights, size_t n_rows, uint8_t *out, size_t out_cap,
+                                size_t *out_nbytes, struct mb_group *groups, size_t *bad_index);
 
 enum mb_status mb_encode_rows_scalar(const struct mb_coding *coding, const void *weights, size_t n_rows,
                                      uint8_t *out, size_t out_cap, size_t *out_nbytes,

@@ -1,7 +1,6 @@
 /*
  * kernels_avx512.c - the kernels of AVX-512 (with VBMI, VBMI2, VNNI).
  */
-#include "codec/encode.h"
 #include "codec/simd_avx512.h"
 
 const struct mb_kernels mb_kernels_avx512 = {
@@ -11,6 +10,6 @@ const struct mb_kernels mb_kernels_avx512 = {
     .matmul = mb_matmul_avx512,
     .matvec_transposed = mb_matvec_transposed_avx512,
     .rows = mb_rows_avx512,
-    .encode_rows = mb_encode_rows_scalar,
+    .encode_rows = mb_encode_rows_avx512,
     .dense = mb_dense_avx512,
 };

@@ -12,6 +12,9 @@
  */
 enum { BIT = 16, ESCAPE_TIME = 3, OUTLIER_TIME = 16 * BIT };
 
+const uint8_t mb_reaches[MB_N_REACHES] = {0,  1,  2,  3,  4,  5,  7,  8,  9,  11, 15, 16, 17, 19, 23,
+                                          31, 32, 33, 35, 39, 47, 63, 64, 65, 67, 71, 79, 95, 127};
+
 struct mb_widths mb_choose_widths(const uint32_t reach[MB_Q_MAX + 1], size_t n, size_t elem_nbytes)
 {
     struct mb_widths best = {.is_raw = true};
