@@ -219,8 +219,8 @@ size_t mb_matmul_scratch_nbytes(const struct mb_coded_matrix *w)
 
 size_t mb_matvec_transposed_scratch_nbytes(const struct mb_coded_matrix *w)
 {
-    /* Two sums a column, and up to four groups of one row, or one of several. */
-    return (w->n_cols + 64) * (sizeof(int64_t) + sizeof(double)) + 4 * mb_group_room(w);
+    /* Three sums a column, and up to four groups of one row, or one of several. */
+    return (w->n_cols + 64) * 3 * sizeof(int64_t) + 4 * mb_group_room(w);
 }
 
 const struct mb_kernels mb_kernels_scalar = {

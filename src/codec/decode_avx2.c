@@ -1,0 +1,264 @@
+/*
+ * decode_avx2.c - a row group's codes to bytes in L1, in three straight passes.
+ *
+ * Bodies are unpacked 32 codes at a time; the tail is spread to bytes by pdep; then, 64 weights at a time,
+ * the places of the escapes are walked and the tail's bytes put there one by one.  The walk takes a fixed
+ * number of steps that suits the group's share of escapes, so that its branches are predictable: steps behind
+ * the last escape write to the first byte of the next 64, which is put back.  (Moving tail bytes under their
+ * lanes by vpshufb, with tables for masks of eight, needs twice the instructions.)
+ */
+#include "codec/simd_avx2.h"
+#include <string.h>
+
+/*
+ * 32 codes of 'a' <= 6 bits from the 4a bytes at p.  Each 16-bit lane gets the two bytes that hold its two
+ * codes (2a bits at an even place: never more than 16), a product moves them to the top, a shift to the
+ * bottom, and another shift brings the second code to its byte.
+ */
+struct unpack {
+    __m256i bytes, move, low;
+};
+
+MB_INLINE struct unpack unpack_of_width(unsigned a)
+{
+    uint8_t bytes[16];
+    uint16_t move[8];
+    for (unsigned lane = 0; lane < 8; lane++) {
+        unsigned bit = 2 * a * lane;
+        bytes[2 * lane] = (uint8_t)(bit / 8);
+        bytes[2 * lane + 1] = (uint8_t)(bit / 8 + 1);
+        move[lane] = (uint16_t)(1u << (16 - 2 * a - bit % 8));
+    }
+    return (struct unpack){_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)bytes)),
+                           _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)move)),
+                           _mm256_set1_epi8((char)((1u << a) - 1))};
+}
+
+MB_INLINE __m256i unpack_32(const uint8_t *p, unsigned a, const struct unpack *unpack)
+{
+    __m128i first = _mm_loadu_si128((const __m128i *)p),
+            second = _mm_loadu_si128((const __m128i *)(p + 2 * a));
+    __m256i v =
+        _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1), unpack->bytes);
+    v = _mm256_srli_epi16(_mm256_mullo_epi16(v, unpack->move), 16 - 2 * (int)a);
+    __m256i moved = _mm256_slli_epi16(v, 8 - (int)a);
+    if (a <= 4) /* the first code's copy stays above the low a bits */
+        return _mm256_and_si256(_mm256_or_si256(v, moved), unpack->low);
+    __m256i first_byte = _mm256_set1_epi16(0xff);
+    return _mm256_and_si256(
+        _mm256_or_si256(_mm256_and_si256(v, first_byte), _mm256_andnot_si256(first_byte, moved)),
+        unpack->low);
+}
+
+MB_INLINE void unpack_stream(const uint8_t *p, size_t n, unsigned a, unsigned base, uint8_t *out)
+{
+    struct unpack unpack = unpack_of_width(a);
+    __m256i add = _mm256_set1_epi8((char)base);
+    for (size_t i = 0; i < n; i += 32, p += 4 * a) {
+        _mm_prefetch((const char *)p + MB_PREFETCH_NBYTES, _MM_HINT_T0);
+        _mm256_storeu_si256((__m256i *)(out + i), _mm256_add_epi8(unpack_32(p, a, &unpack), add));
+    }
+}
+
+/* 128 codes of two bits from 32 bytes: four planes, interleaved. */
+MB_INLINE void unpack_pairs_of_bits(const uint8_t *p, __m256i add, uint8_t *out)
+{
+    __m256i low = _mm256_set1_epi8(3), order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+    __m256i v = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)p), order), plane[4];
+    plane[0] = _mm256_add_epi8(_mm256_and_si256(v, low), add);
+    plane[1] = _mm256_add_epi8(_mm256_and_si256(_mm256_srli_epi16(v, 2), low), add);
+    plane[2] = _mm256_add_epi8(_mm256_and_si256(_mm256_srli_epi16(v, 4), low), add);
+    plane[3] = _mm256_add_epi8(_mm256_and_si256(_mm256_srli_epi16(v, 6), low), add);
+    __m256i even = _mm256_unpacklo_epi8(plane[0], plane[1]), odd = _mm256_unpacklo_epi8(plane[2], plane[3]);
+    _mm256_storeu_si256((__m256i *)out, _mm256_unpacklo_epi16(even, odd));
+    _mm256_storeu_si256((__m256i *)(out + 32), _mm256_unpackhi_epi16(even, odd));
+    even = _mm256_unpackhi_epi8(plane[0], plane[1]);
+    odd = _mm256_unpackhi_epi8(plane[2], plane[3]);
+    _mm256_storeu_si256((__m256i *)(out + 64), _mm256_unpacklo_epi16(even, odd));
+    _mm256_storeu_si256((__m256i *)(out + 96), _mm256_unpackhi_epi16(even, odd));
+}
+
+static void unpack_width_2(const uint8_t *p, size_t n, unsigned base, uint8_t *out)
+{
+    for (size_t i = 0; i < n; i += 128, p += 32) {
+        _mm_prefetch((const char *)p + MB_PREFETCH_NBYTES, _MM_HINT_T0);
+        unpack_pairs_of_bits(p, _mm256_set1_epi8((char)base), out + i);
+    }
+}
+
+/* Eight codes a step: wide bodies, and tails. */
+MB_INLINE void unpack_pdep(const uint8_t *p, size_t n, unsigned width, unsigned base, uint8_t *out)
+{
+    const uint64_t ones = 0x0101010101010101;
+    uint64_t low = ones * ((1u << width) - 1), add = ones * base;
+    for (size_t i = 0; i < n; i += 8, p += width)
+        mb_store_u64(out + i, _pdep_u64(mb_load_u64(p), low) + add); /* 127 + 64: no carry */
+}
+
+/* Half a block: codes in the low halves of nbytes bytes, or in the high halves. Writes up to 31 bytes more.
+ */
+MB_INLINE void unpack_nibbles(const uint8_t *p, size_t nbytes, bool high, unsigned base, uint8_t *out)
+{
+    __m256i low = _mm256_set1_epi8(15), add = _mm256_set1_epi8((char)base);
+    for (size_t i = 0; i < nbytes; i += 32) {
+        __m256i v = _mm256_loadu_si256((const __m256i *)(p + i));
+        v = _mm256_and_si256(high ? _mm256_srli_epi16(v, 4) : v, low);
+        _mm256_storeu_si256((__m256i *)(out + i), _mm256_add_epi8(v, add));
+    }
+}
+
+static void unpack_width_4(const uint8_t *p, size_t n, unsigned base, uint8_t *out)
+{
+    for (; n >= 128; n -= 128, p += 64, out += 128) {
+        _mm_prefetch((const char *)p + MB_PREFETCH_NBYTES, _MM_HINT_T0);
+        unpack_nibbles(p, 64, false, base, out);
+        unpack_nibbles(p, 64, true, base, out + 64);
+    }
+    size_t half = (n + 1) / 2;
+    unpack_nibbles(p, half, false, base, out);
+    unpack_nibbles(p, n - half, true, base, out + half);
+}
+
+static void unpack_body(const uint8_t *p, size_t n, unsigned a, unsigned base, uint8_t *out)
+{
+    switch (a) {
+    case 0:
+        memset(out, 0, n);
+        break;
+    case 1:
+        unpack_stream(p, n, 1, base, out);
+        break;
+    case 2:
+        unpack_width_2(p, n, base, out);
+        break;
+    case 3:
+        unpack_stream(p, n, 3, base, out);
+        break;
+    case 4:
+        unpack_width_4(p, n, base, out);
+        break;
+    case 5:
+        unpack_stream(p, n, 5, base, out);
+        break;
+    case 6:
+        unpack_stream(p, n, 6, base, out);
+        break;
+    case 7:
+        unpack_pdep(p, n, 7, base, out);
+        break;
+    default: /* 8: no escapes */
+        memcpy(out, p, n);
+    }
+}
+
+/* The tail's codes as bytes u = q + M + T; sixteen at a time in a register, since pdep's stores could not be
+ * reloaded soon. */
+static void decode_tail(const uint8_t *tail, size_t n, unsigned a, unsigned b, uint8_t *out)
+{
+    int half = 1 << (b - 1), inner = (1 << a) / 2 - 1, offset = inner + half;
+    uint64_t low = 0x0101010101010101 * ((1u << b) - 1);
+    __m128i halves = _mm_set1_epi8((char)(half - 1));
+    __m128i negative = _mm_set1_epi8((char)(offset - (inner + 1)));
+    __m128i positive = _mm_set1_epi8((char)(offset + inner + 1 - half));
+    for (size_t i = 0; i < n; i += 16, tail += 2 * b) {
+        uint64_t first = _pdep_u64(mb_load_u64(tail), low), second = _pdep_u64(mb_load_u64(tail + b), low);
+        __m128i t = _mm_set_epi64x((int64_t)second, (int64_t)first);
+        __m128i u =
+            _mm_blendv_epi8(_mm_sub_epi8(negative, t), _mm_add_epi8(positive, t), _mm_cmpgt_epi8(t, halves));
+        _mm_storeu_si128((__m128i *)(out + i), u);
+    }
+}
+
+MB_INLINE uint64_t escapes_of_64(const uint8_t *u, __m256i escape)
+{
+    __m256i low = _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *)u), escape);
+    __m256i high = _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *)(u + 32)), escape);
+    return (uint32_t)_mm256_movemask_epi8(low) | (uint64_t)(uint32_t)_mm256_movemask_epi8(high) << 32;
+}
+
+/* Puts bytes of 'tail' in the places of the escapes of u[0 .. n). */
+MB_INLINE void patch(uint8_t *u, size_t n, unsigned escape, const uint8_t *tail, size_t n_steps)
+{
+    __m256i escapes = _mm256_set1_epi8((char)escape);
+    uint64_t places = escapes_of_64(u, escapes);
+    for (size_t i = 0; i < n; i += 64, u += 64) {
+        if (n - i < 64)
+            places = _bzhi_u64(places, (unsigned)(n - i));
+        uint8_t behind = u[64];
+        uint64_t next = escapes_of_64(u + 64, escapes); /* before this round's stores, which would delay it */
+        const uint8_t *next_tail = tail + _mm_popcnt_u64(places);
+        do {
+#pragma GCC unroll 24
+            for (size_t k = 0; k < n_steps; k++) {
+                u[_tzcnt_u64(places)] = tail[k];
+                places = _blsr_u64(places);
+            }
+            tail += n_steps;
+        } while (places != 0);
+        u[64] = behind;
+        tail = next_tail;
+        places = next;
+    }
+}
+
+/*
+ * Steps that suffice for all but a few in a hundred of the rounds of 64: almost two deviations above the
+ * mean.  A step costs about one cycle, a second round a mispredicted branch.
+ */
+static void patch_by_share(uint8_t *u, size_t n, unsigned escape, const uint8_t *tail, size_t n_escapes)
+{
+    switch (128 * n_escapes / n) { /* twice the mean */
+    case 0:
+    case 1:
+        patch(u, n, escape, tail, 2);
+        break;
+    case 2:
+    case 3:
+        patch(u, n, escape, tail, 4);
+        break;
+    case 4:
+    case 5:
+    case 6:
+        patch(u, n, escape, tail, 6);
+        break;
+    case 7:
+    case 8:
+    case 9:
+        patch(u, n, escape, tail, 8);
+        break;
+    case 10:
+    case 11:
+        patch(u, n, escape, tail, 9);
+        break;
+    case 12:
+    case 13:
+    case 14:
+        patch(u, n, escape, tail, 11);
+        break;
+    case 15:
+    case 16:
+    case 17:
+    case 18:
+        patch(u, n, escape, tail, 13);
+        break;
+    case 19:
+    case 20:
+    case 21:
+    case 22:
+        patch(u, n, escape, tail, 16);
+        break;
+    default:
+        patch(u, n, escape, tail, 20);
+    }
+}
+
+void mb_group_bytes_avx2(const struct mb_group_view *group, uint8_t *out)
+{
+    unsigned a = group->a, b = group->b, base = (1u << b) / 2;
+    unpack_body(group->body, group->n, a, base, out);
+    if (group->n_escapes == 0)
+        return;
+    uint8_t tail[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
+    decode_tail(group->tail, group->n_escapes, a, b, tail);
+    patch_by_share(out, group->n, (1u << a) - 1 + base, tail, group->n_escapes);
+}

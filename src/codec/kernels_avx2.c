@@ -1,0 +1,16 @@
+/*
+ * kernels_avx2.c - the kernels of AVX2 (with FMA, F16C, BMI).
+ */
+#include "codec/encode.h"
+#include "codec/simd_avx2.h"
+
+const struct mb_kernels mb_kernels_avx2 = {
+    .isa = "avx2",
+    .activation = mb_activation_avx2,
+    .matvec = mb_matvec_avx2,
+    .matmul = mb_matmul_avx2,
+    .matvec_transposed = mb_matvec_transposed_avx2,
+    .rows = mb_rows_avx2,
+    .encode_rows = mb_encode_rows_scalar,
+    .dense = mb_dense_avx2,
+};

@@ -1,0 +1,180 @@
+/*
+ * matmul_avx2.c - products with many vectors: a block of rows is decoded once to indices q, then meets all
+ * tokens.
+ *
+ * X is 16 bits whole here: vpmaddwd of q and X is one product where two planes and vpmaddubsw would take
+ * more.
+ */
+#include "codec/encode.h"
+#include "codec/simd_avx2.h"
+
+enum { TILE_ROWS = 2, TILE_TOKENS = 4, BLOCK_ROWS_MAX = 64 };
+
+/* Columns whose products fit a lane of 32 bits: each 16 of them add two. */
+enum { SEGMENT_COLS = 4096 };
+_Static_assert((int64_t)SEGMENT_COLS / 8 * MB_Q_MAX * MB_ACTIVATION_MAX < INT32_MAX, "a lane would overflow");
+
+struct row {
+    struct mb_group_view group;
+    size_t row_in_group;
+};
+
+struct block {
+    const struct mb_coded_matrix *w;
+    size_t n_rows, row_nbytes;
+    int8_t *q;  /* [BLOCK_ROWS_MAX][row_nbytes], 0 behind the columns */
+    int16_t *x; /* [MB_MATMUL_TOKENS][row_nbytes], 0 behind the columns */
+    struct row rows[BLOCK_ROWS_MAX];
+};
+
+/* Decodes rows one after another, whatever their groups. */
+struct source {
+    struct mb_group_walk walk;
+    struct row next;
+    uint8_t *bytes; /* of its group */
+};
+
+static void next_group(struct source *source)
+{
+    mb_group_next(&source->walk, &source->next.group);
+    source->next.row_in_group = 0;
+    if (!source->next.group.is_raw)
+        mb_group_bytes_avx2(&source->next.group, source->bytes);
+}
+
+static void place_row(const uint8_t *bytes, size_t n_cols, unsigned offset, int8_t *q)
+{
+    __m256i zero = _mm256_set1_epi8((char)offset);
+    for (size_t c = 0; c < n_cols; c += 32)
+        _mm256_storeu_si256((__m256i *)(q + c),
+                            _mm256_sub_epi8(_mm256_loadu_si256((const __m256i *)(bytes + c)), zero));
+}
+
+static void fill_block(struct source *source, struct block *block, size_t n_rows)
+{
+    size_t n_cols = block->w->n_cols;
+    block->n_rows = n_rows;
+    for (size_t r = 0; r < n_rows; r++) {
+        struct row *next = &source->next;
+        if (next->row_in_group == next->group.n_rows)
+            next_group(source);
+        block->rows[r] = *next;
+        if (!next->group.is_raw)
+            place_row(source->bytes + next->row_in_group * n_cols, n_cols,
+                      mb_offset_avx2(next->group.a, next->group.b), block->q + r * block->row_nbytes);
+        next->row_in_group++;
+    }
+}
+
+/* The X of a token as 16-bit integers, to the end of its padding. */
+static void place_token(const struct mb_activation *x, size_t n, int16_t *out)
+{
+    for (size_t c = 0; c < n; c += 16) {
+        __m256i hi = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(x->hi + c)));
+        __m256i lo = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(x->lo + c)));
+        _mm256_storeu_si256((__m256i *)(out + c), _mm256_add_epi16(_mm256_slli_epi16(hi, 8), lo));
+    }
+}
+
+static int64_t add_lanes(__m256i sum)
+{
+    __m256i wide = _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(sum)),
+                                    _mm256_cvtepi32_epi64(_mm256_extracti128_si256(sum, 1)));
+    __m128i pair = _mm_add_epi64(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    return _mm_cvtsi128_si64(pair) + _mm_extract_epi64(pair, 1);
+}
+
+/* Adds columns [0, n) of two rows times some tokens; n is at most SEGMENT_COLS. */
+MB_INLINE void tile_segment(const int8_t *q, const int16_t *x, size_t row_nbytes, size_t n, size_t n_tokens,
+                            int64_t sums[TILE_TOKENS][TILE_ROWS])
+{
+    __m256i acc[TILE_TOKENS][TILE_ROWS];
+#pragma GCC unroll 4
+    for (size_t t = 0; t < n_tokens; t++)
+        acc[t][0] = acc[t][1] = _mm256_setzero_si256();
+    for (size_t c = 0; c < n; c += 16) {
+        __m256i q0 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(q + c)));
+        __m256i q1 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(q + row_nbytes + c)));
+#pragma GCC unroll 4
+        for (size_t t = 0; t < n_tokens; t++) {
+            __m256i v = _mm256_loadu_si256((const __m256i *)(x + t * row_nbytes + c));
+            acc[t][0] = _mm256_add_epi32(acc[t][0], _mm256_madd_epi16(q0, v));
+            acc[t][1] = _mm256_add_epi32(acc[t][1], _mm256_madd_epi16(q1, v));
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t t = 0; t < n_tokens; t++) {
+        sums[t][0] += add_lanes(acc[t][0]);
+        sums[t][1] += add_lanes(acc[t][1]);
+    }
+}
+
+static void tile_product(const struct block *block, size_t r, const int16_t *x, size_t n_tokens,
+                         int64_t sums[TILE_TOKENS][TILE_ROWS])
+{
+    for (size_t c = 0; c < block->w->n_cols; c += SEGMENT_COLS) {
+        size_t n = block->w->n_cols - c < SEGMENT_COLS ? block->w->n_cols - c : SEGMENT_COLS;
+        const int8_t *q = block->q + r * block->row_nbytes + c;
+        if (n_tokens == 1)
+            tile_segment(q, x + c, block->row_nbytes, n, 1, sums);
+        else if (n_tokens == 2)
+            tile_segment(q, x + c, block->row_nbytes, n, 2, sums);
+        else if (n_tokens == 3)
+            tile_segment(q, x + c, block->row_nbytes, n, 3, sums);
+        else
+            tile_segment(q, x + c, block->row_nbytes, n, TILE_TOKENS, sums);
+    }
+}
+
+static float finish(const struct mb_coded_matrix *w, const struct row *row, int64_t s,
+                    const struct mb_activation *x)
+{
+    const struct mb_group_view *group = &row->group;
+    if (group->is_raw)
+        return mb_raw_row_product(
+            w->dtype, group->body + row->row_in_group * w->n_cols * mb_dtype_nbytes(w->dtype), w->n_cols, x);
+    unsigned first = 0;
+    double scale = (double)x->scale;
+    double o = group->n_outliers == 0
+                   ? 0
+                   : mb_row_outliers(w->dtype, group, w->n_cols, row->row_in_group, &first, x);
+    return (float)((double)s * (double)w->step * scale + o * scale);
+}
+
+/* All rows of a block times at most MB_MATMUL_TOKENS tokens. */
+static void multiply_block(const struct block *block, const struct mb_activation *x, size_t n_tokens,
+                           float *y, size_t y_stride)
+{
+    for (size_t t = 0; t < n_tokens; t++)
+        place_token(&x[t], block->row_nbytes, block->x + t * block->row_nbytes);
+    for (size_t t = 0; t < n_tokens; t += TILE_TOKENS) {
+        size_t tokens = n_tokens - t < TILE_TOKENS ? n_tokens - t : TILE_TOKENS;
+        for (size_t r = 0; r < block->n_rows; r += TILE_ROWS) {
+            int64_t sums[TILE_TOKENS][TILE_ROWS] = {{0}};
+            tile_product(block, r, block->x + t * block->row_nbytes, tokens, sums);
+            for (size_t i = 0; i < tokens; i++)
+                for (size_t k = 0; k < TILE_ROWS && r + k < block->n_rows; k++)
+                    y[(t + i) * y_stride + r + k] =
+                        finish(block->w, &block->rows[r + k], sums[i][k], &x[t + i]);
+        }
+    }
+}
+
+void mb_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                    const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride, void *scratch)
+{
+    if (n_rows == 0)
+        return;
+    size_t block_rows = mb_matmul_block_rows(w->n_cols), row_nbytes = mb_matmul_row_nbytes(w->n_cols);
+    struct source source = {.walk = mb_group_seek(w, row), .bytes = scratch};
+    struct block block = {.w = w, .row_nbytes = row_nbytes, .q = (int8_t *)scratch + mb_group_room(w)};
+    block.x = (int16_t *)(void *)(block.q + block_rows * row_nbytes);
+    next_group(&source);
+    source.next.row_in_group = (size_t)(row - source.next.group.row);
+    for (uint64_t done = 0; done < n_rows; done += block.n_rows) {
+        fill_block(&source, &block, n_rows - done < block_rows ? (size_t)(n_rows - done) : block_rows);
+        for (size_t t = 0; t < n_tokens; t += MB_MATMUL_TOKENS)
+            multiply_block(&block, x + t, n_tokens - t < MB_MATMUL_TOKENS ? n_tokens - t : MB_MATMUL_TOKENS,
+                           y + t * y_stride + done, y_stride);
+    }
+}
