@@ -1,0 +1,463 @@
+/*
+ * bench_kernels.c - "bench kernels": how fast this machine multiplies from the coded form, and encodes.
+ *
+ * Inside the window: the kernel call alone, on one thread, in its processor time (so that other programs'
+ * turns do not count).  Outside: making weights, encoding them, filling memory, page faults.  All instruction
+ * sets and the plain read of memory take turns, so that what disturbs the machine disturbs all of them;
+ * figures are medians. "cache": the same 1408 x 2048 matrix again and again.  "dram": copies of it that fill
+ * a gigabyte.
+ */
+#include "cli.h"
+#include <jansson.h>
+#include <math.h>
+#include <moebius/codec.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { N_ROWS = 1408, N_COLS = 2048, TILE_ROWS = 16, N_TILES = N_ROWS / TILE_ROWS };
+enum { N_ENCODED_ROWS = 256, N_TOKENS = 64, N_REPEATS_MAX = 101, N_ROWS_MAX = 64, N_ISAS = 3 };
+
+static const double sigma_bounds[] = {0.5, 0.25, 0.167, 0.122};
+static const char *const isas[N_ISAS] = {"scalar", "avx2", "avx512"};
+
+static struct {
+    enum cli_format format;
+    int n_repeats, memory_mb;
+} args;
+
+static const struct cli_option options[] = {
+    {'o', "output", "md|json", "table (default) or JSON", CLI_FORMAT, &args.format, 0, 0, CLI_MD | CLI_JSON},
+    {'r', "repetitions", "N", "times that everything is measured (default 5)", CLI_INT, &args.n_repeats, 1,
+     N_REPEATS_MAX, 0},
+    {0, "dram-mb", "N", "coded weights to read from memory, in MB (default 1000)", CLI_INT, &args.memory_mb,
+     16, 1e6, 0},
+};
+
+static const struct cli_command command = {
+    .name = "bench kernels",
+    .args = "[options]",
+    .summary = "Time the codec's kernels on one thread, beside scalar code and a plain read of memory.",
+    .details = "Gaussian weights (bf16, 1408 x 2048), bounds as eps/sigma. fused: y = W x from the coded "
+               "form. matmul:\n"
+               "the same for 64 vectors (weights/s counts every vector). encode: choice of widths and check "
+               "included.",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+};
+
+/* ---------------------------------------------------------------- what is measured */
+
+enum kind { FUSED, MATMUL, ENCODE, READ };
+static const char *const kind_names[] = {"fused", "matmul", "encode", "read"};
+
+struct row {
+    enum kind kind;
+    const struct mb_kernels *kernels; /* NULL: the plain read */
+    double sigma_bound;
+    bool is_dram;
+    double bits_per_weight;        /* everything included */
+    double n_weights, nbytes;      /* of a call */
+    size_t n_calls;                /* in a window */
+    double seconds[N_REPEATS_MAX]; /* of a call */
+};
+
+struct bench {
+    uint16_t *weights; /* bf16 */
+    double sum_abs;
+    struct mb_coding coding;
+    uint8_t *records, *directory, *encoded;
+    size_t records_nbytes;
+    struct mb_group *groups, *encoded_groups;
+    struct mb_tile tiles[N_TILES];
+    struct mb_coded_matrix w;
+    uint8_t *memory; /* copies of the records */
+    size_t memory_nbytes, n_copies, next_copy;
+    float *x, *y;
+    int8_t *planes;
+    struct mb_activation activations[N_TOKENS];
+    void *scratch;
+    volatile uint64_t sink; /* what was read is used */
+    struct row rows[N_ROWS_MAX];
+    size_t n_rows;
+};
+
+static double thread_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static double uniform(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return (double)((*state >> 11) + 1) * 0x1p-53;
+}
+
+static double normal(uint64_t *state)
+{
+    double radius = sqrt(-2 * log(uniform(state)));
+    return radius * cos(6.283185307179586 * uniform(state));
+}
+
+static uint16_t bf16_of(double v)
+{
+    float f = (float)v;
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+/* Anonymous memory in large pages where the kernel gives them. */
+static uint8_t *map_memory(size_t nbytes)
+{
+    void *p = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    madvise(p, nbytes, MADV_HUGEPAGE); /* only a wish */
+    return p;
+}
+
+static void free_bench(struct bench *bench)
+{
+    free(bench->weights);
+    free(bench->records);
+    free(bench->directory);
+    free(bench->encoded);
+    free(bench->groups);
+    free(bench->encoded_groups);
+    free(bench->x);
+    free(bench->y);
+    free(bench->planes);
+    free(bench->scratch);
+    if (bench->memory != NULL)
+        munmap(bench->memory, bench->memory_nbytes);
+    free(bench);
+}
+
+static bool allocate(struct bench *bench)
+{
+    size_t bound = mb_encode_bound(MB_BF16, N_ROWS, N_COLS) + MB_SLACK_NBYTES;
+    struct mb_coded_matrix largest = {.n_cols = N_COLS, .group_rows = 1, .n_rows = N_ROWS};
+    bench->weights = malloc((size_t)N_ROWS * N_COLS * sizeof *bench->weights);
+    bench->records = malloc(bound);
+    bench->directory = malloc(5 * (size_t)N_ROWS);
+    bench->encoded = malloc(mb_encode_bound(MB_BF16, N_ENCODED_ROWS, N_COLS));
+    bench->groups = calloc(N_ROWS, sizeof *bench->groups);
+    bench->encoded_groups = calloc(N_ENCODED_ROWS, sizeof *bench->encoded_groups);
+    bench->x = malloc((size_t)N_TOKENS * N_COLS * sizeof *bench->x);
+    bench->y = malloc((size_t)N_TOKENS * N_ROWS * sizeof *bench->y);
+    bench->planes = aligned_alloc(64, (size_t)N_TOKENS * 2 * N_COLS + MB_SLACK_NBYTES);
+    bench->scratch = aligned_alloc(64, (mb_matmul_scratch_nbytes(&largest) + 63) / 64 * 64);
+    bench->memory_nbytes = (size_t)args.memory_mb * 1000000 + 2 * MB_SLACK_NBYTES;
+    bench->memory = map_memory(bench->memory_nbytes);
+    return bench->weights != NULL && bench->records != NULL && bench->directory != NULL &&
+           bench->encoded != NULL && bench->groups != NULL && bench->encoded_groups != NULL &&
+           bench->x != NULL && bench->y != NULL && bench->planes != NULL && bench->scratch != NULL &&
+           bench->memory != NULL;
+}
+
+static void fill(struct bench *bench)
+{
+    uint64_t state = 88172645463325252u;
+    for (size_t i = 0; i < (size_t)N_ROWS * N_COLS; i++)
+        bench->weights[i] = bf16_of(normal(&state));
+    for (size_t i = 0; i < (size_t)N_TOKENS * N_COLS; i++)
+        bench->x[i] = (float)normal(&state);
+    for (size_t t = 0; t < N_TOKENS; t++) {
+        int8_t *hi = bench->planes + t * 2 * N_COLS;
+        mb_kernels()->activation(bench->x + t * N_COLS, N_COLS, hi, hi + N_COLS, &bench->activations[t]);
+    }
+}
+
+/* The matrix at a bound, and the copies of its records. */
+static enum mb_status code(struct bench *bench, double sigma_bound)
+{
+    bench->coding = (struct mb_coding){MB_BF16, N_COLS, sigma_bound, mb_step_of_eps(sigma_bound)};
+    enum mb_status status =
+        mb_encode_rows(&bench->coding, bench->weights, N_ROWS, bench->records,
+                       mb_encode_bound(MB_BF16, N_ROWS, N_COLS), &bench->records_nbytes, bench->groups, NULL);
+    if (status != MB_OK)
+        return status;
+    mb_directory_write(bench->groups, N_ROWS, bench->directory);
+    uint64_t pos = 0;
+    uint32_t n_flagged = 0;
+    for (size_t r = 0; r < N_ROWS; r++) {
+        if (r % TILE_ROWS == 0)
+            bench->tiles[r / TILE_ROWS] = (struct mb_tile){pos, n_flagged};
+        pos += bench->groups[r].nbytes;
+        n_flagged += bench->groups[r].n_outliers > 0;
+    }
+    bench->w = (struct mb_coded_matrix){MB_BF16,
+                                        N_ROWS,
+                                        N_COLS,
+                                        sigma_bound,
+                                        bench->coding.step,
+                                        1,
+                                        N_ROWS,
+                                        TILE_ROWS,
+                                        N_TILES,
+                                        bench->directory,
+                                        bench->directory + N_ROWS,
+                                        bench->directory + 3 * (size_t)N_ROWS,
+                                        bench->records,
+                                        bench->records_nbytes,
+                                        bench->tiles};
+    bench->n_copies = (bench->memory_nbytes - MB_SLACK_NBYTES) / bench->records_nbytes;
+    for (size_t i = 0; i < bench->n_copies; i++)
+        memcpy(bench->memory + i * bench->records_nbytes, bench->records, bench->records_nbytes);
+    bench->next_copy = 0;
+    return MB_OK;
+}
+
+/* ---------------------------------------------------------------- calls */
+
+/* 64 bytes a step, asked for ahead as the kernels do. */
+static uint64_t read_bytes(const uint8_t *bytes, size_t nbytes)
+{
+    uint64_t sum[8] = {0};
+    for (size_t i = 0; i + 64 <= nbytes; i += 64) {
+        __builtin_prefetch(bytes + i + 4096);
+        for (size_t k = 0; k < 8; k++) {
+            uint64_t v;
+            memcpy(&v, bytes + i + 8 * k, sizeof v);
+            sum[k] += v;
+        }
+    }
+    return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
+}
+
+static void call(struct bench *bench, const struct row *row)
+{
+    struct mb_coded_matrix w = bench->w;
+    size_t nbytes;
+    if (row->is_dram) {
+        w.data = bench->memory + bench->next_copy * bench->records_nbytes;
+        bench->next_copy = (bench->next_copy + 1) % bench->n_copies;
+    }
+    switch (row->kind) {
+    case FUSED:
+        row->kernels->matvec(&w, 0, N_ROWS, &bench->activations[0], bench->y);
+        break;
+    case MATMUL:
+        row->kernels->matmul(&w, 0, N_ROWS, bench->activations, N_TOKENS, bench->y, N_ROWS, bench->scratch);
+        break;
+    case ENCODE:
+        row->kernels->encode_rows(&bench->coding, bench->weights, N_ENCODED_ROWS, bench->encoded,
+                                  mb_encode_bound(MB_BF16, N_ENCODED_ROWS, N_COLS), &nbytes,
+                                  bench->encoded_groups, NULL);
+        break;
+    case READ:
+        bench->sink += read_bytes(w.data, bench->records_nbytes);
+        break;
+    }
+}
+
+static double time_calls(struct bench *bench, const struct row *row)
+{
+    double begun = thread_seconds();
+    for (size_t i = 0; i < row->n_calls; i++)
+        call(bench, row);
+    return (thread_seconds() - begun) / (double)row->n_calls;
+}
+
+/* A window is 20 ms from cache; from memory all copies, or 200 ms. */
+static void calibrate(struct bench *bench, struct row *row)
+{
+    row->n_calls = 1;
+    time_calls(bench, row);
+    double n_calls = (row->is_dram ? 0.2 : 0.02) / time_calls(bench, row);
+    if (row->is_dram && n_calls > (double)bench->n_copies)
+        n_calls = (double)bench->n_copies;
+    row->n_calls = n_calls < 1 ? 1 : (size_t)n_calls;
+}
+
+static void add_row(struct bench *bench, enum kind kind, const struct mb_kernels *kernels, bool is_dram)
+{
+    double n_weights = (double)N_ROWS * N_COLS, coded = (double)bench->records_nbytes;
+    struct row row = {.kind = kind, .kernels = kernels, .is_dram = is_dram};
+    row.sigma_bound = bench->coding.eps;
+    row.bits_per_weight =
+        kind == READ ? 0 : 8 * (coded + (double)mb_directory_nbytes(bench->groups, N_ROWS)) / n_weights;
+    row.n_weights = kind == READ     ? 0
+                    : kind == ENCODE ? (double)N_ENCODED_ROWS * N_COLS
+                    : kind == MATMUL ? n_weights * N_TOKENS
+                                     : n_weights;
+    row.nbytes = kind == ENCODE ? (double)N_ENCODED_ROWS * N_COLS * 2 : coded;
+    bench->rows[bench->n_rows++] = row;
+}
+
+/* Adds the rows of one bound and measures them in turns. */
+static void measure_bound(struct bench *bench, bool with_matmul)
+{
+    size_t first = bench->n_rows;
+    for (size_t i = 0; i < N_ISAS; i++) {
+        const struct mb_kernels *kernels = mb_kernels_by_isa(isas[i]);
+        if (kernels == NULL)
+            continue;
+        add_row(bench, FUSED, kernels, false);
+        add_row(bench, FUSED, kernels, true);
+        if (with_matmul)
+            add_row(bench, MATMUL, kernels, false);
+        add_row(bench, ENCODE, kernels, false);
+    }
+    add_row(bench, READ, NULL, true);
+    for (size_t i = first; i < bench->n_rows; i++)
+        calibrate(bench, &bench->rows[i]);
+    for (int k = 0; k < args.n_repeats; k++)
+        for (size_t i = first; i < bench->n_rows; i++) {
+            struct row *row = &bench->rows[i];
+            if (!row->is_dram) /* the last window threw its matrix out of the cache */
+                call(bench, row);
+            row->seconds[k] = time_calls(bench, row);
+        }
+}
+
+/* ---------------------------------------------------------------- output */
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void sort_times(struct bench *bench)
+{
+    for (size_t i = 0; i < bench->n_rows; i++)
+        qsort(bench->rows[i].seconds, (size_t)args.n_repeats, sizeof(double), compare_doubles);
+}
+
+static double median(const struct row *row)
+{
+    size_t n = (size_t)args.n_repeats;
+    return (row->seconds[n / 2] + row->seconds[(n - 1) / 2]) / 2;
+}
+
+/* The plain read that took turns with a row. */
+static const struct row *read_beside(const struct bench *bench, const struct row *row)
+{
+    for (size_t i = 0; i < bench->n_rows; i++)
+        if (bench->rows[i].kind == READ && bench->rows[i].sigma_bound == row->sigma_bound)
+            return &bench->rows[i];
+    return row;
+}
+
+static double share_of_read(const struct bench *bench, const struct row *row)
+{
+    const struct row *read = read_beside(bench, row);
+    return row->nbytes / median(row) / (read->nbytes / median(read));
+}
+
+static void cpu_name(char name[128])
+{
+    char line[256];
+    snprintf(name, 128, "unknown");
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "model name : %127[^\n]", name) == 1)
+            break;
+    if (file != NULL)
+        fclose(file);
+}
+
+static void print_table(const struct bench *bench)
+{
+    char cpu[128];
+    cpu_name(cpu);
+    printf("%s, 1 thread, %d repetitions: medians (best)\n\n", cpu, args.n_repeats);
+    static const char *const heads[] = {"kernel",      "isa",  "eps/sigma", "source",        "bits/weight",
+                                        "G weights/s", "best", "GB/s",      "of memory read"};
+    struct cli_table *table = cli_table_new("llrlrrrrr", heads);
+    for (size_t i = 0; i < bench->n_rows; i++) {
+        const struct row *row = &bench->rows[i];
+        cli_table_cell(table, "%s", kind_names[row->kind]);
+        cli_table_cell(table, "%s", row->kernels == NULL ? "" : row->kernels->isa);
+        cli_table_cell(table, "%.3g", row->sigma_bound);
+        cli_table_cell(table, "%s", row->is_dram ? "dram" : "cache");
+        cli_table_cell(table, row->kind == READ ? "" : "%.3f", row->bits_per_weight);
+        cli_table_cell(table, row->kind == READ ? "" : "%.2f", row->n_weights / median(row) * 1e-9);
+        cli_table_cell(table, row->kind == READ ? "" : "%.2f", row->n_weights / row->seconds[0] * 1e-9);
+        cli_table_cell(table, "%.2f", row->nbytes / median(row) * 1e-9);
+        cli_table_cell(table, row->is_dram ? "%.0f %%" : "", 100 * share_of_read(bench, row));
+    }
+    cli_table_print(table);
+}
+
+static json_t *row_as_json(const struct bench *bench, const struct row *row)
+{
+    json_t *json =
+        json_pack("{s:s, s:s?, s:f, s:s, s:f, s:f}", "kernel", kind_names[row->kind], "isa",
+                  row->kernels == NULL ? NULL : row->kernels->isa, "eps_over_sigma", row->sigma_bound,
+                  "source", row->is_dram ? "dram" : "cache", "gbytes_per_s", row->nbytes / median(row) * 1e-9,
+                  "gbytes_per_s_best", row->nbytes / row->seconds[0] * 1e-9);
+    if (row->kind != READ) {
+        json_object_set_new(json, "gweights_per_s", json_real(row->n_weights / median(row) * 1e-9));
+        json_object_set_new(json, "gweights_per_s_best", json_real(row->n_weights / row->seconds[0] * 1e-9));
+        json_object_set_new(json, "bits_per_weight", json_real(row->bits_per_weight));
+    }
+    if (row->is_dram)
+        json_object_set_new(json, "share_of_memory_read", json_real(share_of_read(bench, row)));
+    if (row->kind == MATMUL)
+        json_object_set_new(json, "n_tokens", json_integer(N_TOKENS));
+    return json;
+}
+
+static void print_json(const struct bench *bench)
+{
+    char cpu[128];
+    cpu_name(cpu);
+    json_t *rows = json_array();
+    for (size_t i = 0; i < bench->n_rows; i++)
+        json_array_append_new(rows, row_as_json(bench, &bench->rows[i]));
+    json_t *root = json_pack("{s:s, s:i, s:i, s:o}", "cpu", cpu, "n_threads", 1, "n_repetitions",
+                             args.n_repeats, "rows", rows);
+    json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(root);
+}
+
+static int run(struct bench *bench)
+{
+    struct mb_error err = {0};
+    if (!allocate(bench)) {
+        err.status = MB_NO_MEMORY;
+        snprintf(err.msg, sizeof err.msg, "no memory for %d MB of coded weights (--dram-mb takes less)",
+                 args.memory_mb);
+        return cli_fail(&err);
+    }
+    fill(bench);
+    size_t n_bounds = sizeof sigma_bounds / sizeof *sigma_bounds;
+    for (size_t i = 0; i < n_bounds; i++) {
+        enum mb_status status = code(bench, sigma_bounds[i]);
+        if (status != MB_OK) { /* these weights are finite and the buffers large enough: our fault */
+            fprintf(stderr, "moebius: the encoder failed on benchmark weights (%d)\n", (int)status);
+            return mb_status_exit_code(status);
+        }
+        measure_bound(bench, i + 1 == n_bounds);
+    }
+    sort_times(bench);
+    (args.format == CLI_JSON ? print_json : print_table)(bench);
+    return 0;
+}
+
+int cli_bench_kernels(int argc, char **argv)
+{
+    const char *positional[CLI_ARGS_MAX];
+    size_t n_args;
+    int exit_status;
+    args.format = CLI_MD;
+    args.n_repeats = 5;
+    args.memory_mb = 1000;
+    if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
+        return exit_status;
+    struct bench *bench = calloc(1, sizeof *bench);
+    if (bench == NULL)
+        return mb_status_exit_code(MB_NO_MEMORY);
+    exit_status = run(bench);
+    free_bench(bench);
+    return exit_status;
+}
