@@ -14,6 +14,7 @@ struct verb {
 };
 
 static const struct verb verbs[] = {
+    {"inspect", "MODEL [--experts]", "what a model folder holds, part by part", cli_inspect},
     {"bench", "kernels", "how fast this machine multiplies from the coded form, and encodes", cli_bench},
     {0}, /* the end */
 };

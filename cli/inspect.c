@@ -1,0 +1,512 @@
+/*
+ * inspect.c - the verb "inspect": what a model folder holds, part by part.
+ *
+ * Weights of plain folders are not read.  Coded blobs are opened, and so checked, one after another.
+ */
+#include "cli.h"
+#include "report.h"
+#include <inttypes.h>
+#include <moebius/checkpoint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    KIND_RAW = 81,
+    KIND_OUTLIERS = 0x80,
+    N_TYPES_MAX = 6,
+    TYPES_NBYTES = 64
+}; /* docs/format.md, section 2 */
+
+static struct {
+    bool experts;
+    enum cli_format format;
+} args;
+
+static const struct cli_option options[] = {
+    {0, "experts", NULL, "a line for each routed expert", CLI_FLAG, &args.experts, 0, 0, 0},
+    {'o', "output", "md|json", "table (default) or JSON", CLI_FORMAT, &args.format, 0, 0, CLI_MD | CLI_JSON},
+};
+
+static const struct cli_command command = {
+    .name = "inspect",
+    .args = "MODEL [options]",
+    .summary =
+        "Show what a model folder holds: architecture, parts, sizes; for coded folders bits and bounds.",
+    .details = "  moebius inspect models/reference\n"
+               "  moebius inspect reference-coded --experts",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .n_args_min = 1,
+    .n_args_max = 1,
+};
+
+/* ---------------------------------------------------------------- counting */
+
+/* Of a part of the model, or of one expert. */
+struct sum {
+    uint64_t n_tensors; /* matrices inside blobs count one each */
+    uint64_t n_weights, nbytes;
+    uint64_t n_coded, n_coded_weights, coded_nbytes, padding_nbytes;
+    uint64_t n_groups, n_raw_groups, n_outliers;
+    const char *types[N_TYPES_MAX]; /* of the original weights */
+    size_t n_types;
+};
+
+struct expert {
+    int layer, expert;
+    struct sum sum;
+};
+
+struct shard_sum {
+    uint64_t n_tensors, nbytes;
+};
+
+struct survey {
+    struct sum parts[CLI_N_PARTS], total;
+    struct expert *experts; /* in order of their first tensors, then sorted */
+    size_t n_experts, cap;
+    struct shard_sum *shards;
+    size_t n_shards;
+};
+
+static enum mb_status out_of_memory(struct mb_error *err)
+{
+    err->status = MB_NO_MEMORY;
+    snprintf(err->msg, sizeof err->msg, "out of memory");
+    return MB_NO_MEMORY;
+}
+
+static void add_type(struct sum *sum, const char *type)
+{
+    for (size_t i = 0; i < sum->n_types; i++)
+        if (strcmp(sum->types[i], type) == 0)
+            return;
+    if (sum->n_types < N_TYPES_MAX)
+        sum->types[sum->n_types++] = type;
+}
+
+static void add_sum(struct sum *to, const struct sum *from)
+{
+    to->n_tensors += from->n_tensors;
+    to->n_weights += from->n_weights;
+    to->nbytes += from->nbytes;
+    to->n_coded += from->n_coded;
+    to->n_coded_weights += from->n_coded_weights;
+    to->coded_nbytes += from->coded_nbytes;
+    to->padding_nbytes += from->padding_nbytes;
+    to->n_groups += from->n_groups;
+    to->n_raw_groups += from->n_raw_groups;
+    to->n_outliers += from->n_outliers;
+    for (size_t i = 0; i < from->n_types; i++)
+        add_type(to, from->types[i]);
+}
+
+static struct sum *find_expert(struct survey *survey, struct cli_place place)
+{
+    for (size_t i = survey->n_experts; i-- > 0;)
+        if (survey->experts[i].layer == place.layer && survey->experts[i].expert == place.expert)
+            return &survey->experts[i].sum;
+    if (survey->n_experts == survey->cap) {
+        size_t cap = survey->cap == 0 ? 256 : 2 * survey->cap;
+        struct expert *grown = realloc(survey->experts, cap * sizeof *grown);
+        if (grown == NULL)
+            return NULL;
+        survey->experts = grown;
+        survey->cap = cap;
+    }
+    survey->experts[survey->n_experts] = (struct expert){.layer = place.layer, .expert = place.expert};
+    return &survey->experts[survey->n_experts++].sum;
+}
+
+static enum mb_status add_to_survey(struct survey *survey, const char *name, const struct sum *sum,
+                                    struct mb_error *err)
+{
+    struct cli_place place = cli_place_of(name);
+    add_sum(&survey->parts[place.part], sum);
+    add_sum(&survey->total, sum);
+    if (!args.experts || place.part != CLI_PART_EXPERTS)
+        return MB_OK;
+    struct sum *expert = find_expert(survey, place);
+    if (expert == NULL)
+        return out_of_memory(err);
+    add_sum(expert, sum);
+    return MB_OK;
+}
+
+/* ---------------------------------------------------------------- coded blobs */
+
+static void count_groups(const struct mb_coded_matrix *matrix, struct sum *sum)
+{
+    const uint8_t *count = matrix->outlier_counts;
+    sum->n_groups += matrix->n_groups;
+    for (uint64_t i = 0; i < matrix->n_groups; i++) {
+        sum->n_raw_groups += matrix->kinds[i] == KIND_RAW;
+        if (matrix->kinds[i] != KIND_RAW && (matrix->kinds[i] & KIND_OUTLIERS) != 0) {
+            sum->n_outliers += (uint64_t)(count[0] | count[1] << 8);
+            count += 2;
+        }
+    }
+}
+
+static struct sum sum_of_blob(const struct mb_tensor *tensor, const struct mb_blob *blob)
+{
+    static const char *const types[] = {[MB_F32] = "F32", [MB_F16] = "F16", [MB_BF16] = "BF16"};
+    struct sum sum = {.n_tensors = blob->n_matrices,
+                      .nbytes = blob->nbytes,
+                      .n_coded = blob->n_matrices,
+                      .coded_nbytes = blob->nbytes,
+                      .padding_nbytes = tensor->nbytes - blob->nbytes};
+    for (size_t i = 0; i < blob->n_matrices; i++) {
+        sum.n_coded_weights += blob->matrix[i].n_rows * blob->matrix[i].n_cols;
+        add_type(&sum, types[blob->matrix[i].dtype]);
+        count_groups(&blob->matrix[i], &sum);
+    }
+    sum.n_weights = sum.n_coded_weights;
+    return sum;
+}
+
+static bool is_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor)
+{
+    static const char suffix[] = ".moebius";
+    size_t n = strlen(tensor->name), n_suffix = sizeof suffix - 1;
+    return mb_checkpoint_is_coded(ckpt) && tensor->type == MB_TENSOR_U8 && tensor->n_dims == 1 &&
+           n > n_suffix && strcmp(tensor->name + n - n_suffix, suffix) == 0;
+}
+
+/* "STEM.moebius" holds "STEM." + the first matrix's name, which tells what the blob is. */
+static enum mb_status survey_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                  struct survey *survey, struct mb_error *err)
+{
+    const void *bytes;
+    struct mb_blob blob;
+    enum mb_status status = mb_checkpoint_map(ckpt, tensor, &bytes, err);
+    if (status != MB_OK)
+        return status;
+    status = mb_blob_open(bytes, tensor->nbytes, &blob, err);
+    if (status != MB_OK) {
+        struct mb_error inner = *err;
+        snprintf(err->msg, sizeof err->msg, "%s/%s: tensor %s: %.200s", mb_checkpoint_path(ckpt),
+                 mb_checkpoint_shard_name(ckpt, tensor->shard), tensor->name, inner.msg);
+        return status;
+    }
+    struct sum sum = sum_of_blob(tensor, &blob);
+    char *name = NULL;
+    int n_stem = (int)(strlen(tensor->name) - strlen("moebius"));
+    if (asprintf(&name, "%.*s%.*s", n_stem, tensor->name, (int)blob.info[0].name_nbytes, blob.info[0].name) <
+        0)
+        status = out_of_memory(err);
+    else
+        status = add_to_survey(survey, name, &sum, err);
+    free(name);
+    mb_blob_close(&blob);
+    return status;
+}
+
+/* ---------------------------------------------------------------- the whole folder */
+
+static enum mb_status survey_tensor(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                    struct survey *survey, struct mb_error *err)
+{
+    survey->shards[tensor->shard].n_tensors++;
+    survey->shards[tensor->shard].nbytes += tensor->nbytes;
+    if (is_blob(ckpt, tensor))
+        return survey_blob(ckpt, tensor, survey, err);
+    struct sum sum = {.n_tensors = 1, .n_weights = tensor->n_elems, .nbytes = tensor->nbytes};
+    add_type(&sum, tensor->type_name);
+    return add_to_survey(survey, tensor->name, &sum, err);
+}
+
+static int by_layer_and_expert(const void *a, const void *b)
+{
+    const struct expert *x = a, *y = b;
+    return x->layer != y->layer ? x->layer - y->layer : x->expert - y->expert;
+}
+
+static enum mb_status make_survey(const struct mb_checkpoint *ckpt, struct survey *survey,
+                                  struct mb_error *err)
+{
+    struct cli_progress progress;
+    enum mb_status status = MB_OK;
+    size_t n_tensors = mb_checkpoint_n_tensors(ckpt);
+    uint64_t done = 0;
+    survey->n_shards = n_tensors == 0 ? 0 : mb_checkpoint_tensor(ckpt, n_tensors - 1)->shard + 1;
+    survey->shards = calloc(survey->n_shards + 1, sizeof *survey->shards);
+    if (survey->shards == NULL)
+        return out_of_memory(err);
+    cli_progress_begin(&progress, "B");
+    for (size_t i = 0; i < n_tensors && status == MB_OK; i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
+        status = survey_tensor(ckpt, tensor, survey, err);
+        done += tensor->nbytes;
+        cli_progress_show(&progress, "reading", done, mb_checkpoint_file_nbytes(ckpt));
+    }
+    cli_progress_end(&progress);
+    if (survey->n_experts > 0)
+        qsort(survey->experts, survey->n_experts, sizeof *survey->experts, by_layer_and_expert);
+    return status;
+}
+
+static void free_survey(struct survey *survey)
+{
+    free(survey->experts);
+    free(survey->shards);
+}
+
+static const char *join_types(const struct sum *sum, char text[TYPES_NBYTES])
+{
+    size_t n = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < sum->n_types && n < TYPES_NBYTES; i++)
+        n += (size_t)snprintf(text + n, TYPES_NBYTES - n, "%s%s", i == 0 ? "" : ", ", sum->types[i]);
+    return text;
+}
+
+static double bits(const struct sum *sum)
+{
+    return cli_ratio(8 * (double)sum->nbytes, (double)sum->n_weights);
+}
+
+/* ---------------------------------------------------------------- config.json */
+
+static const char *const numbers[][2] = {
+    /* first name that is there wins within a meaning; the second column is what people call it */
+    {"num_hidden_layers", "layers"},          {"first_k_dense_replace", "dense layers first"},
+    {"n_routed_experts", "experts a layer"},  {"num_experts", "experts a layer"},
+    {"num_local_experts", "experts a layer"}, {"num_experts_per_tok", "experts a token"},
+    {"n_shared_experts", "shared experts"},   {"hidden_size", "hidden size"},
+    {"moe_intermediate_size", "expert size"}, {"vocab_size", "vocabulary"},
+    {"max_position_embeddings", "context"},
+};
+enum { N_NUMBERS = sizeof numbers / sizeof numbers[0] };
+
+static const char *architecture_of(const json_t *config)
+{
+    const char *name = json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
+    return name == NULL ? "unknown architecture" : name;
+}
+
+static void print_model(const char *path, const json_t *config, bool is_coded)
+{
+    static const char *const heads[] = {"model", ""};
+    struct cli_table *table = cli_table_new("ll", heads);
+    cli_table_cell(table, "folder");
+    cli_table_cell(table, "%s (%s)", path, is_coded ? "coded" : "plain");
+    cli_table_cell(table, "architecture");
+    cli_table_cell(table, "%s", architecture_of(config));
+    for (size_t i = 0; i < N_NUMBERS; i++) {
+        const json_t *number = json_object_get(config, numbers[i][0]);
+        if (json_is_integer(number)) {
+            cli_table_cell(table, "%s", numbers[i][1]);
+            cli_table_cell(table, "%" JSON_INTEGER_FORMAT, json_integer_value(number));
+        }
+    }
+    cli_table_print(table);
+    putchar('\n');
+}
+
+/* What was asked for when the folder was made: every plain value of quantization_config. */
+static void print_bounds(const json_t *config)
+{
+    const json_t *quantization = json_object_get(config, "quantization_config");
+    static const char *const heads[] = {"coded with", ""};
+    struct cli_table *table = cli_table_new("ll", heads);
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)quantization, key, value)
+    {
+        char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+        cli_table_cell(table, "%s", key);
+        cli_table_cell(table, "%s", json_is_string(value) ? json_string_value(value) : text);
+        free(text);
+    }
+    cli_table_print(table);
+    putchar('\n');
+}
+
+/* ---------------------------------------------------------------- tables */
+
+static void print_part(struct cli_table *table, const char *name, const struct sum *sum, uint64_t all_nbytes,
+                       bool is_coded)
+{
+    char text[TYPES_NBYTES];
+    cli_table_cell(table, "%s", name);
+    cli_table_cell(table, "%" PRIu64, sum->n_tensors);
+    cli_table_cell(table, "%s", cli_count(text, sum->n_weights));
+    cli_table_cell(table, "%s", cli_bytes(text, sum->nbytes));
+    cli_table_cell(table, "%.1f %%", 100 * cli_ratio((double)sum->nbytes, (double)all_nbytes));
+    cli_table_cell(table, "%.3f", bits(sum));
+    cli_table_cell(table, "%s", join_types(sum, text));
+    if (!is_coded)
+        return;
+    cli_table_cell(table, "%" PRIu64, sum->n_coded);
+    cli_table_cell(table, "%s", cli_count(text, sum->n_outliers));
+    cli_table_cell(table, "%s of %" PRIu64, cli_count(text, sum->n_raw_groups), sum->n_groups);
+}
+
+static void print_parts(const struct survey *survey, bool is_coded)
+{
+    static const char *const heads[] = {"part",          "tensors", "weights", "bytes",    "share",
+                                        "bits a weight", "types",   "coded",   "outliers", "raw groups"};
+    struct cli_table *table = cli_table_new(is_coded ? "lrrrrrlrrr" : "lrrrrrl", heads);
+    for (int part = 0; part < CLI_N_PARTS; part++)
+        if (survey->parts[part].n_tensors > 0)
+            print_part(table, cli_part_name((enum cli_part)part), &survey->parts[part], survey->total.nbytes,
+                       is_coded);
+    print_part(table, "all", &survey->total, survey->total.nbytes, is_coded);
+    cli_table_print(table);
+    char text[32];
+    if (is_coded)
+        printf("\nPage padding of blobs, beside these: %s.\n", cli_bytes(text, survey->total.padding_nbytes));
+    putchar('\n');
+}
+
+static void print_shards(const struct mb_checkpoint *ckpt, const struct survey *survey)
+{
+    static const char *const heads[] = {"file", "tensors", "bytes"};
+    struct cli_table *table = cli_table_new("lrr", heads);
+    char text[32];
+    for (size_t i = 0; i < survey->n_shards; i++) {
+        cli_table_cell(table, "%s", mb_checkpoint_shard_name(ckpt, i));
+        cli_table_cell(table, "%" PRIu64, survey->shards[i].n_tensors);
+        cli_table_cell(table, "%s", cli_bytes(text, survey->shards[i].nbytes));
+    }
+    cli_table_print(table);
+    printf("\nAll files with their headers: %s.\n", cli_bytes(text, mb_checkpoint_file_nbytes(ckpt)));
+}
+
+static void print_experts(const struct survey *survey, bool is_coded)
+{
+    static const char *const heads[] = {"layer", "expert", "weights", "bytes", "bits a weight", "outliers"};
+    struct cli_table *table = cli_table_new(is_coded ? "rrrrrr" : "rrrrr", heads);
+    char text[32];
+    for (size_t i = 0; i < survey->n_experts; i++) {
+        const struct expert *expert = &survey->experts[i];
+        cli_table_cell(table, "%d", expert->layer);
+        cli_table_cell(table, "%d", expert->expert);
+        cli_table_cell(table, "%" PRIu64, expert->sum.n_weights);
+        cli_table_cell(table, "%s", cli_bytes(text, expert->sum.nbytes));
+        cli_table_cell(table, "%.3f", bits(&expert->sum));
+        if (is_coded)
+            cli_table_cell(table, "%" PRIu64, expert->sum.n_outliers);
+    }
+    putchar('\n');
+    cli_table_print(table);
+}
+
+/* ---------------------------------------------------------------- JSON */
+
+static json_t *sum_json(const struct sum *sum, bool is_coded)
+{
+    json_t *types = json_array();
+    for (size_t i = 0; i < sum->n_types; i++)
+        json_array_append_new(types, json_string(sum->types[i]));
+    json_t *json = json_pack("{s:I, s:I, s:I, s:f, s:o}", "n_tensors", (json_int_t)sum->n_tensors,
+                             "n_weights", (json_int_t)sum->n_weights, "nbytes", (json_int_t)sum->nbytes,
+                             "bits_per_weight", bits(sum), "types", types);
+    if (json == NULL || !is_coded)
+        return json;
+    json_t *coded = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "n_coded", (json_int_t)sum->n_coded, "n_coded_weights",
+        (json_int_t)sum->n_coded_weights, "coded_nbytes", (json_int_t)sum->coded_nbytes, "padding_nbytes",
+        (json_int_t)sum->padding_nbytes, "n_outliers", (json_int_t)sum->n_outliers, "n_raw_groups",
+        (json_int_t)sum->n_raw_groups, "n_groups", (json_int_t)sum->n_groups);
+    json_object_update(json, coded);
+    json_decref(coded);
+    return json;
+}
+
+static json_t *numbers_json(const json_t *config)
+{
+    json_t *json = json_object();
+    for (size_t i = 0; i < N_NUMBERS; i++) {
+        json_t *number = json_object_get(config, numbers[i][0]);
+        if (json_is_integer(number))
+            json_object_set(json, numbers[i][0], number);
+    }
+    return json;
+}
+
+static json_t *experts_json(const struct survey *survey, bool is_coded)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < survey->n_experts; i++) {
+        json_t *expert = sum_json(&survey->experts[i].sum, is_coded);
+        json_object_set_new(expert, "layer", json_integer(survey->experts[i].layer));
+        json_object_set_new(expert, "expert", json_integer(survey->experts[i].expert));
+        json_array_append_new(array, expert);
+    }
+    return array;
+}
+
+static json_t *shards_json(const struct mb_checkpoint *ckpt, const struct survey *survey)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < survey->n_shards; i++)
+        json_array_append_new(array, json_pack("{s:s, s:I, s:I}", "file", mb_checkpoint_shard_name(ckpt, i),
+                                               "n_tensors", (json_int_t)survey->shards[i].n_tensors, "nbytes",
+                                               (json_int_t)survey->shards[i].nbytes));
+    return array;
+}
+
+static json_t *report_json(const struct mb_checkpoint *ckpt, const json_t *config,
+                           const struct survey *survey)
+{
+    static const char *const keys[CLI_N_PARTS] = {"experts",   "shared_experts", "other_linear",
+                                                  "embedding", "router",         "other"};
+    bool is_coded = mb_checkpoint_is_coded(ckpt);
+    json_t *parts = json_object();
+    for (int part = 0; part < CLI_N_PARTS; part++)
+        json_object_set_new(parts, keys[part], sum_json(&survey->parts[part], is_coded));
+    json_t *json =
+        json_pack("{s:s, s:s, s:b, s:I, s:o, s:o, s:o, s:o}", "path", mb_checkpoint_path(ckpt),
+                  "architecture", architecture_of(config), "coded", (int)is_coded, "file_nbytes",
+                  (json_int_t)mb_checkpoint_file_nbytes(ckpt), "config", numbers_json(config), "parts", parts,
+                  "total", sum_json(&survey->total, is_coded), "shards", shards_json(ckpt, survey));
+    if (json != NULL && is_coded)
+        json_object_set(json, "quantization_config", json_object_get(config, "quantization_config"));
+    if (json != NULL && args.experts)
+        json_object_set_new(json, "expert_list", experts_json(survey, is_coded));
+    return json;
+}
+
+/* ---------------------------------------------------------------- the verb */
+
+static int print(const struct mb_checkpoint *ckpt, const struct survey *survey)
+{
+    json_t *config = json_loads(mb_checkpoint_config_text(ckpt), 0, NULL);
+    bool is_coded = mb_checkpoint_is_coded(ckpt);
+    int exit_status = 0;
+    if (args.format == CLI_JSON) {
+        exit_status = cli_print_json(report_json(ckpt, config, survey));
+    } else {
+        print_model(mb_checkpoint_path(ckpt), config, is_coded);
+        if (is_coded)
+            print_bounds(config);
+        print_parts(survey, is_coded);
+        print_shards(ckpt, survey);
+        if (args.experts)
+            print_experts(survey, is_coded);
+    }
+    json_decref(config);
+    return exit_status;
+}
+
+int cli_inspect(int argc, char **argv)
+{
+    const char *positional[CLI_ARGS_MAX];
+    size_t n_args;
+    int exit_status;
+    struct mb_error err;
+    struct mb_checkpoint *ckpt;
+    struct survey survey = {0};
+    args.format = CLI_MD;
+    if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
+        return exit_status;
+    if (mb_checkpoint_open(positional[0], &ckpt, &err) != MB_OK)
+        return cli_fail(&err);
+    exit_status = make_survey(ckpt, &survey, &err) == MB_OK ? print(ckpt, &survey) : cli_fail(&err);
+    free_survey(&survey);
+    mb_checkpoint_close(ckpt);
+    return exit_status;
+}
