@@ -14,9 +14,9 @@ enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16, BLOCK_ROWS_MAX = 
 /* Bytes of activations that stay in L2 beside a block of rows. */
 enum { TOKENS_NBYTES = 1 << 20 };
 
-/* What a row's sum over its bytes still needs. */
-struct row {
-    int64_t offset;
+/* A row that has outliers, or is raw: what its sum over bytes lacks. */
+struct exact {
+    size_t row;         /* in the block */
     const uint8_t *raw; /* the original values of a raw row, else NULL */
     const uint8_t *outlier_positions, *outlier_values;
     size_t n_outliers;
@@ -35,8 +35,9 @@ struct source {
 struct block {
     uint8_t *tiles; /* [tiles][chunks of columns][4 quads][4 slots][16 columns] */
     size_t n_rows, tile_nbytes;
-    bool has_exact; /* outliers or raw rows */
-    struct row rows[BLOCK_ROWS_MAX];
+    int64_t offset[BLOCK_ROWS_MAX];
+    struct exact exact[BLOCK_ROWS_MAX]; /* in order of rows */
+    size_t n_exact;
 };
 
 static void next_group(struct source *source)
@@ -47,20 +48,24 @@ static void next_group(struct source *source)
         mb_group_bytes_avx512(&source->view, source->bytes);
 }
 
-static struct row describe_row(const struct source *source)
+/* What is exact in the source's next row, if anything. */
+static bool find_exact(const struct source *source, struct exact *exact)
 {
-    const struct mb_coded_matrix *w = source->w;
     const struct mb_group_view *view = &source->view;
-    size_t begin = source->next_row * w->n_cols, i = 0, elem_nbytes = mb_dtype_nbytes(w->dtype);
-    if (view->is_raw)
-        return (struct row){.raw = view->body + begin * elem_nbytes};
+    size_t n_cols = source->w->n_cols, elem_nbytes = mb_dtype_nbytes(source->w->dtype);
+    size_t begin = source->next_row * n_cols, i = 0;
+    if (view->is_raw) {
+        *exact = (struct exact){.raw = view->body + begin * elem_nbytes};
+        return true;
+    }
     while (i < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * i) < begin)
         i++;
     size_t end = i;
-    while (end < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * end) < begin + w->n_cols)
+    while (end < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * end) < begin + n_cols)
         end++;
-    return (struct row){mb_offset_512(view->a, view->b),        NULL,    view->outlier_positions + 2 * i,
-                        view->outlier_values + i * elem_nbytes, end - i, begin};
+    *exact = (struct exact){
+        0, NULL, view->outlier_positions + 2 * i, view->outlier_values + i * elem_nbytes, end - i, begin};
+    return end > i;
 }
 
 /* A row's bytes to its slot; up to 63 bytes of rubbish stand behind its columns, where activations are 0. */
@@ -77,18 +82,22 @@ static void place_row(const uint8_t *bytes, size_t n_cols, uint8_t *slot)
 
 static void fill_block(struct source *source, struct block *block, size_t n_rows)
 {
+    size_t n_cols = source->w->n_cols;
     block->n_rows = n_rows;
-    block->has_exact = false;
+    block->n_exact = 0;
     for (size_t r = 0; r < n_rows; r++) {
         if (source->next_row == source->view.n_rows)
             next_group(source);
-        struct row *row = &block->rows[r];
-        *row = describe_row(source);
-        block->has_exact = block->has_exact || row->raw != NULL || row->n_outliers > 0;
+        struct exact *exact = &block->exact[block->n_exact];
+        if (find_exact(source, exact)) {
+            exact->row = r;
+            block->n_exact++;
+        }
+        block->offset[r] = mb_offset_512(source->view.a, source->view.b);
         uint8_t *slot =
             block->tiles + r / TILE_ROWS * block->tile_nbytes + r % 4 * 64 + r % TILE_ROWS / 4 * CHUNK;
-        if (row->raw == NULL)
-            place_row(source->bytes + source->next_row * source->w->n_cols, source->w->n_cols, slot);
+        if (!source->view.is_raw)
+            place_row(source->bytes + source->next_row * n_cols, n_cols, slot);
         source->next_row++;
     }
 }
@@ -128,8 +137,8 @@ MB_INLINE void tile_product(const uint8_t *tile, size_t n_chunks, const struct m
             __m512i l = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(x[t].lo + CHUNK * k)));
 #pragma GCC unroll 4
             for (size_t q = 0; q < QUADS; q++) {
-                hi[t][q] = _mm512_dpbusd_epi32(hi[t][q], u[q], h);
-                lo[t][q] = _mm512_dpbusd_epi32(lo[t][q], u[q], l);
+                hi[t][q] = mb_dot_512(hi[t][q], u[q], h);
+                lo[t][q] = mb_dot_512(lo[t][q], u[q], l);
             }
         }
     }
@@ -158,49 +167,49 @@ static __attribute__((noinline)) void tile_product_3(const uint8_t *tile, size_t
     tile_product(tile, n, x, 3, sums);
 }
 
-static double outliers_of_row(const struct row *row, enum mb_dtype dtype, const struct mb_activation *x)
+static double outliers_of_row(const struct exact *exact, enum mb_dtype dtype, const struct mb_activation *x)
 {
     double sum = 0;
-    for (size_t i = 0; i < row->n_outliers; i++) {
-        size_t c = mb_load_u16(row->outlier_positions + 2 * i) - row->begin;
-        sum += (double)mb_load_value(dtype, row->outlier_values, i) * (double)(256 * x->hi[c] + x->lo[c]);
+    for (size_t i = 0; i < exact->n_outliers; i++) {
+        size_t c = mb_load_u16(exact->outlier_positions + 2 * i) - exact->begin;
+        sum += (double)mb_load_value(dtype, exact->outlier_values, i) * (double)(256 * x->hi[c] + x->lo[c]);
     }
     return sum;
 }
 
-/* Eight rows of one token: S step scale + O scale. */
-static __m256 finish_8(__m256i hi, __m256i lo, const int64_t *offset, const double *outliers, double step,
-                       const struct mb_activation *x)
+/* Eight rows of one token: S step, still without scale and outliers. */
+static inline __m512d finish_8(__m256i hi, __m256i lo, const int64_t *offset, double step, int64_t sum_of_x)
 {
-    __m512d scale = _mm512_set1_pd((double)x->scale);
-    __m512i shift = _mm512_mullo_epi64(_mm512_loadu_si512(offset), _mm512_set1_epi64(x->sum));
+    __m512i shift = _mm512_mullo_epi64(_mm512_loadu_si512(offset), _mm512_set1_epi64(sum_of_x));
     __m512i s = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(hi), 8), _mm512_cvtepi32_epi64(lo));
-    __m512d y = _mm512_mul_pd(_mm512_cvtepi64_pd(_mm512_sub_epi64(s, shift)), _mm512_set1_pd(step));
-    y = _mm512_add_pd(_mm512_mul_pd(y, scale), _mm512_mul_pd(_mm512_loadu_pd(outliers), scale));
-    return _mm512_cvtpd_ps(y);
+    return _mm512_mul_pd(_mm512_cvtepi64_pd(_mm512_sub_epi64(s, shift)), _mm512_set1_pd(step));
 }
 
-/* The results of one tile and token. */
+/* y += 0 where a row has no outliers would only turn -0 into 0; S is an integer, so that there is no -0. */
 static void finish_tile(const struct mb_coded_matrix *w, const struct block *block, size_t first,
                         size_t n_rows, __m512i hi, __m512i lo, const struct mb_activation *x, float *y)
 {
-    int64_t offset[TILE_ROWS] = {0};
-    double outliers[TILE_ROWS] = {0};
-    for (size_t r = 0; r < n_rows; r++) {
-        offset[r] = block->rows[first + r].offset;
-        if (block->has_exact)
-            outliers[r] = outliers_of_row(&block->rows[first + r], w->dtype, x);
-    }
-    __m256 low = finish_8(_mm512_castsi512_si256(hi), _mm512_castsi512_si256(lo), offset, outliers,
-                          (double)w->step, x);
-    __m256 high = finish_8(_mm512_extracti64x4_epi64(hi, 1), _mm512_extracti64x4_epi64(lo, 1), offset + 8,
-                           outliers + 8, (double)w->step, x);
+    __m512d scale = _mm512_set1_pd((double)x->scale);
+    __m512d low = finish_8(_mm512_castsi512_si256(hi), _mm512_castsi512_si256(lo), block->offset + first,
+                           (double)w->step, x->sum);
+    __m512d high = finish_8(_mm512_extracti64x4_epi64(hi, 1), _mm512_extracti64x4_epi64(lo, 1),
+                            block->offset + first + 8, (double)w->step, x->sum);
+    double sums[TILE_ROWS];
+    low = _mm512_mul_pd(low, scale);
+    high = _mm512_mul_pd(high, scale);
+    _mm512_storeu_pd(sums, low);
+    _mm512_storeu_pd(sums + 8, high);
     __mmask16 lanes = mb_lanes_16(n_rows);
-    _mm256_mask_storeu_ps(y, (__mmask8)lanes, low);
-    _mm256_mask_storeu_ps(y + 8, (__mmask8)(lanes >> 8), high);
-    for (size_t r = 0; r < n_rows && block->has_exact; r++)
-        if (block->rows[first + r].raw != NULL)
-            y[r] = mb_raw_row_product_avx512(w->dtype, block->rows[first + r].raw, w->n_cols, x);
+    _mm256_mask_storeu_ps(y, (__mmask8)lanes, _mm512_cvtpd_ps(low));
+    _mm256_mask_storeu_ps(y + 8, (__mmask8)(lanes >> 8), _mm512_cvtpd_ps(high));
+    for (size_t i = 0; i < block->n_exact; i++) {
+        const struct exact *exact = &block->exact[i];
+        if (exact->row < first || exact->row >= first + n_rows)
+            continue;
+        size_t r = exact->row - first;
+        y[r] = exact->raw != NULL ? mb_raw_row_product_avx512(w->dtype, exact->raw, w->n_cols, x)
+                                  : (float)(sums[r] + outliers_of_row(exact, w->dtype, x) * (double)x->scale);
+    }
 }
 
 /* All rows of a block times all tokens: three tokens' planes stay in L1 while the tiles pass. */

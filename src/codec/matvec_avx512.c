@@ -11,12 +11,21 @@
 
 enum { ROWS_PENDING = 8 };
 
+/* The outliers of a pending row. */
+struct exact {
+    const uint8_t *positions, *values;
+    size_t n, row;
+};
+
 /* Rows whose sums are not yet added up over their lanes: done for eight rows at once. */
 struct pending {
     __m512i sums[2 * ROWS_PENDING]; /* of u * hi and u * lo, row by row */
     int64_t offset[ROWS_PENDING];
     double outliers[ROWS_PENDING];
     size_t n;
+    struct exact exact[ROWS_PENDING + 1]; /* of groups of one row, and room for one that has none */
+    size_t n_exact;
+    enum mb_dtype dtype;
     const struct mb_activation *x;
     double step;
     float *y; /* of the first pending row */
@@ -40,10 +49,24 @@ static inline __m512i add_lanes_16(const __m512i v[16])
     return _mm512_add_epi32(_mm512_shuffle_i32x4(r01, r23, 0x88), _mm512_shuffle_i32x4(r01, r23, 0xdd));
 }
 
+static double outliers_of(const struct exact *exact, enum mb_dtype dtype, const struct mb_activation *x)
+{
+    double sum = 0;
+    for (size_t i = 0; i < exact->n; i++) {
+        size_t c = mb_load_u16(exact->positions + 2 * i);
+        sum += (double)mb_load_value(dtype, exact->values, i) * (double)(256 * x->hi[c] + x->lo[c]);
+    }
+    return sum;
+}
+
 static void flush(struct pending *pending)
 {
     if (pending->n == 0)
         return;
+    for (size_t i = 0; i < pending->n_exact; i++)
+        pending->outliers[pending->exact[i].row] =
+            outliers_of(&pending->exact[i], pending->dtype, pending->x);
+    pending->n_exact = 0;
     __m512i sums = add_lanes_16(pending->sums); /* hi, lo, hi, lo, ... */
     __m512i hi = _mm512_srai_epi64(_mm512_slli_epi64(sums, 32), 32), lo = _mm512_srai_epi64(sums, 32);
     __m512i shift =
@@ -71,17 +94,17 @@ MB_INLINE void group_sums(unsigned a, unsigned b, const uint8_t *p, const uint8_
         for (; c + 128 <= n_cols; c += 128, p += 16 * a) {
             mb_prefetch_512(p, 16 * a);
             mb_decode_128(p, a, &body, &tail, u);
-            s0 = _mm512_dpbusd_epi32(s0, u[0], _mm512_loadu_si512(x->hi + c));
-            s1 = _mm512_dpbusd_epi32(s1, u[0], _mm512_loadu_si512(x->lo + c));
-            s2 = _mm512_dpbusd_epi32(s2, u[1], _mm512_loadu_si512(x->hi + c + 64));
-            s3 = _mm512_dpbusd_epi32(s3, u[1], _mm512_loadu_si512(x->lo + c + 64));
+            s0 = mb_dot_512(s0, u[0], _mm512_loadu_si512(x->hi + c));
+            s1 = mb_dot_512(s1, u[0], _mm512_loadu_si512(x->lo + c));
+            s2 = mb_dot_512(s2, u[1], _mm512_loadu_si512(x->hi + c + 64));
+            s3 = mb_dot_512(s3, u[1], _mm512_loadu_si512(x->lo + c + 64));
         }
         if (c < n_cols) {
             size_t at = c + mb_decode_last(p, a, &body, n_cols - c, tail, u);
-            s0 = _mm512_dpbusd_epi32(s0, u[0], _mm512_loadu_si512(x->hi + c));
-            s1 = _mm512_dpbusd_epi32(s1, u[0], _mm512_loadu_si512(x->lo + c));
-            s2 = _mm512_dpbusd_epi32(s2, u[1], _mm512_loadu_si512(x->hi + at));
-            s3 = _mm512_dpbusd_epi32(s3, u[1], _mm512_loadu_si512(x->lo + at));
+            s0 = mb_dot_512(s0, u[0], _mm512_loadu_si512(x->hi + c));
+            s1 = mb_dot_512(s1, u[0], _mm512_loadu_si512(x->lo + c));
+            s2 = mb_dot_512(s2, u[1], _mm512_loadu_si512(x->hi + at));
+            s3 = mb_dot_512(s3, u[1], _mm512_loadu_si512(x->lo + at));
         }
         sums[0] = _mm512_add_epi32(s0, s2);
         sums[1] = _mm512_add_epi32(s1, s3);
@@ -111,19 +134,31 @@ static void (*const sums_of_width[])(const struct mb_group_view *, const uint8_t
     NULL, sums_1, sums_2, sums_3, sums_4, sums_5, sums_6, sums_7, sums_8,
 };
 
+/*
+ * Whether a row has outliers cannot be foreseen: those of groups of one row are noted without a branch, for
+ * one short loop over eight rows.
+ */
+static void add_outliers(struct pending *pending, const struct mb_coded_matrix *w,
+                         const struct mb_group_view *view)
+{
+    unsigned next_outlier = 0;
+    for (size_t r = 0; r < view->n_rows; r++) {
+        pending->offset[pending->n + r] = mb_offset_512(view->a, view->b);
+        pending->outliers[pending->n + r] =
+            view->n_rows == 1 ? 0 : mb_row_outliers(w->dtype, view, w->n_cols, r, &next_outlier, pending->x);
+    }
+    pending->exact[pending->n_exact] =
+        (struct exact){view->outlier_positions, view->outlier_values, view->n_outliers, pending->n};
+    pending->n_exact += view->n_rows == 1 && view->n_outliers > 0;
+}
+
 /* Rows of a group straight from its codes. */
 static void add_group(struct pending *pending, const struct mb_coded_matrix *w,
                       const struct mb_group_view *view, const uint8_t *tail)
 {
     if (pending->n + view->n_rows > ROWS_PENDING)
         flush(pending);
-    unsigned next_outlier = 0;
-    for (size_t r = 0; r < view->n_rows; r++) {
-        pending->offset[pending->n + r] = mb_offset_512(view->a, view->b);
-        pending->outliers[pending->n + r] =
-            view->n_outliers == 0 ? 0
-                                  : mb_row_outliers(w->dtype, view, w->n_cols, r, &next_outlier, pending->x);
-    }
+    add_outliers(pending, w, view);
     __m512i *sums = pending->sums + 2 * pending->n;
     if (view->a == 0) /* all q are 0 */
         memset(sums, 0, 2 * view->n_rows * sizeof *sums);
@@ -137,8 +172,8 @@ static void dot_bytes(const uint8_t *u, size_t n_cols, const struct mb_activatio
     sums[0] = sums[1] = _mm512_setzero_si512();
     for (size_t c = 0; c < n_cols; c += 64) {
         __m512i v = _mm512_loadu_si512(u + c);
-        sums[0] = _mm512_dpbusd_epi32(sums[0], v, _mm512_loadu_si512(x->hi + c));
-        sums[1] = _mm512_dpbusd_epi32(sums[1], v, _mm512_loadu_si512(x->lo + c));
+        sums[0] = mb_dot_512(sums[0], v, _mm512_loadu_si512(x->hi + c));
+        sums[1] = mb_dot_512(sums[1], v, _mm512_loadu_si512(x->lo + c));
     }
 }
 
@@ -192,7 +227,7 @@ void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
     bool in_place = w->group_rows == 1 || w->n_cols % 128 == 0;
     size_t half = w->group_rows * w->n_cols + MB_DECODED_SLACK;
     uint8_t tails[2 * (MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK)];
-    struct pending pending = {.x = x, .step = (double)w->step, .y = y};
+    struct pending pending = {.x = x, .dtype = w->dtype, .step = (double)w->step, .y = y};
     struct mb_group_walk walk = mb_group_seek(w, row);
     struct group group, next;
     take_group(&walk, &next, tails);

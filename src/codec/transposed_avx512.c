@@ -63,8 +63,8 @@ static void multiply_rows(struct columns *columns, struct rows *rows)
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; k++) {
             int32_t *sum_hi = columns->hi + c + 16 * k, *sum_lo = columns->lo + c + 16 * k;
-            _mm512_storeu_si512(sum_hi, _mm512_dpbusd_epi32(_mm512_loadu_si512(sum_hi), u[k], hi));
-            _mm512_storeu_si512(sum_lo, _mm512_dpbusd_epi32(_mm512_loadu_si512(sum_lo), u[k], lo));
+            _mm512_storeu_si512(sum_hi, mb_dot_512(_mm512_loadu_si512(sum_hi), u[k], hi));
+            _mm512_storeu_si512(sum_lo, mb_dot_512(_mm512_loadu_si512(sum_lo), u[k], lo));
         }
     }
     rows->n = 0;
