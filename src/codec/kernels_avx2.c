@@ -1,7 +1,6 @@
 /*
  * kernels_avx2.c - the kernels of AVX2 (with FMA, F16C, BMI).
  */
-#include "codec/encode.h"
 #include "codec/simd_avx2.h"
 
 const struct mb_kernels mb_kernels_avx2 = {
@@ -11,6 +10,6 @@ const struct mb_kernels mb_kernels_avx2 = {
     .matmul = mb_matmul_avx2,
     .matvec_transposed = mb_matvec_transposed_avx2,
     .rows = mb_rows_avx2,
-    .encode_rows = mb_encode_rows_scalar,
+    .encode_rows = mb_encode_rows_avx2,
     .dense = mb_dense_avx2,
 };
