@@ -1,14 +1,18 @@
 /*
  * decode_avx2.c - a row group's codes to bytes in L1, in three straight passes.
  *
- * Bodies are unpacked 32 codes at a time; the tail is spread to bytes by pdep; then, 64 weights at a time,
- * the places of the escapes are walked and the tail's bytes put there one by one.  The walk takes a fixed
- * number of steps that suits the group's share of escapes, so that its branches are predictable: steps behind
- * the last escape write to the first byte of the next 64, which is put back.  (Moving tail bytes under their
- * lanes by vpshufb, with tables for masks of eight, needs twice the instructions.)
+ * Bodies are unpacked 32 codes at a time, and the tail by pdep.  Then, 64 weights at a time, the places of
+ * the escapes are walked and the tail's bytes put there one by one.  The walk takes a fixed number of steps
+ * that suits the group's share of escapes, so that its branches are predictable: steps behind the last escape
+ * write to the first byte of the next 64, which is put back.  Where escapes are many, vpshufb moves tail
+ * bytes under their lanes instead, with indices from tables for masks of eight: the same time whatever their
+ * number.
  */
 #include "codec/simd_avx2.h"
 #include <string.h>
+
+/* More escapes than this in 128 weights are moved by vpshufb. */
+enum { SPREAD_SHARE = 14 };
 
 /*
  * 32 codes of 'a' <= 6 bits from the 4a bytes at p.  Each 16-bit lane gets the two bytes that hold its two
@@ -151,11 +155,15 @@ static void unpack_body(const uint8_t *p, size_t n, unsigned a, unsigned base, u
     }
 }
 
-/* The tail's codes as bytes u = q + M + T; sixteen at a time in a register, since pdep's stores could not be
- * reloaded soon. */
-static void decode_tail(const uint8_t *tail, size_t n, unsigned a, unsigned b, uint8_t *out)
+/*
+ * The tail's codes as bytes u = q + M + T less 'escape'; sixteen at a time in a register, since pdep's stores
+ * could not be reloaded soon.
+ */
+static void decode_tail(const struct mb_group_view *group, unsigned escape, uint8_t *out)
 {
-    int half = 1 << (b - 1), inner = (1 << a) / 2 - 1, offset = inner + half;
+    const uint8_t *tail = group->tail;
+    size_t n = group->n_escapes, b = group->b;
+    int half = mb_tail_half(group->b), inner = mb_inner_max(group->a), offset = inner + half - (int)escape;
     uint64_t low = 0x0101010101010101 * ((1u << b) - 1);
     __m128i halves = _mm_set1_epi8((char)(half - 1));
     __m128i negative = _mm_set1_epi8((char)(offset - (inner + 1)));
@@ -201,64 +209,101 @@ MB_INLINE void patch(uint8_t *u, size_t n, unsigned escape, const uint8_t *tail,
     }
 }
 
+/* Set bits of a byte. */
+#define COUNT(m)                                                                                    \
+    (((m)&1) + ((m) >> 1 & 1) + ((m) >> 2 & 1) + ((m) >> 3 & 1) + ((m) >> 4 & 1) + ((m) >> 5 & 1) + \
+     ((m) >> 6 & 1) + ((m) >> 7 & 1))
+
+/* Which of the next tail bytes goes to lane i of 8 with escapes m; an index with bit 7 gives 0. */
+#define LANE(m, i) ((m) >> (i)&1 ? COUNT((m) & ((1 << (i)) - 1)) : 0x80)
+#define LANES(m) \
+    LANE(m, 0), LANE(m, 1), LANE(m, 2), LANE(m, 3), LANE(m, 4), LANE(m, 5), LANE(m, 6), LANE(m, 7)
+#define COUNTS(m) COUNT(m), COUNT(m), COUNT(m), COUNT(m), COUNT(m), COUNT(m), COUNT(m), COUNT(m)
+
+#define TABLE_4(ROW, m) ROW(m), ROW((m) + 1), ROW((m) + 2), ROW((m) + 3)
+#define TABLE_16(ROW, m) TABLE_4(ROW, m), TABLE_4(ROW, (m) + 4), TABLE_4(ROW, (m) + 8), TABLE_4(ROW, (m) + 12)
+#define TABLE_64(ROW, m) \
+    TABLE_16(ROW, m), TABLE_16(ROW, (m) + 16), TABLE_16(ROW, (m) + 32), TABLE_16(ROW, (m) + 48)
+#define TABLE_256(ROW) TABLE_64(ROW, 0), TABLE_64(ROW, 64), TABLE_64(ROW, 128), TABLE_64(ROW, 192)
+
+/* The sum of a row of each is the shuffle of 16 lanes: the second eight begin behind the first eight's
+ * escapes. */
+#define FIRST_ROW(m)        \
+    {                       \
+        LANES(m), COUNTS(m) \
+    }
+#define SECOND_ROW(m)                    \
+    {                                    \
+        0, 0, 0, 0, 0, 0, 0, 0, LANES(m) \
+    }
+static const _Alignas(64) uint8_t first_eight[256][16] = {TABLE_256(FIRST_ROW)};
+static const _Alignas(64) uint8_t second_eight[256][16] = {TABLE_256(SECOND_ROW)};
+
+/* The tail bytes of 16 lanes in their places; 'escapes' is shifted left by 4, which is a table row's size. */
+MB_INLINE __m128i spread_16(uint64_t escapes, const uint8_t *tail)
+{
+    __m128i first = _mm_load_si128((const __m128i *)(&first_eight[0][0] + (escapes & 0xff0)));
+    __m128i second = _mm_load_si128((const __m128i *)(&second_eight[0][0] + (escapes >> 8 & 0xff0)));
+    return _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)tail), _mm_add_epi8(first, second));
+}
+
+/* The same where escapes are many: tail bytes are moved under their lanes, and added. */
+static void spread(uint8_t *u, size_t n, unsigned escape, const uint8_t *tail)
+{
+    __m256i escapes = _mm256_set1_epi8((char)escape);
+    for (size_t i = 0; i < n; i += 32) {
+        __m256i v = _mm256_loadu_si256((const __m256i *)(u + i));
+        uint64_t places = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, escapes));
+        const uint8_t *second = tail + _mm_popcnt_u64(places & 0xffff);
+        uint64_t rows = places << 4;
+        __m256i moved = _mm256_inserti128_si256(_mm256_castsi128_si256(spread_16(rows, tail)),
+                                                spread_16(rows >> 16, second), 1);
+        tail += _mm_popcnt_u64(places);
+        _mm256_storeu_si256((__m256i *)(u + i), _mm256_add_epi8(v, moved));
+    }
+}
+
 /*
  * Steps that suffice for all but a few in a hundred of the rounds of 64: almost two deviations above the
- * mean.  A step costs about one cycle, a second round a mispredicted branch.
+ * mean.  A step costs about 1.3 cycles, a second round a mispredicted branch.
  */
 static void patch_by_share(uint8_t *u, size_t n, unsigned escape, const uint8_t *tail, size_t n_escapes)
 {
-    switch (128 * n_escapes / n) { /* twice the mean */
-    case 0:
-    case 1:
+    static const uint8_t n_steps_of_share[SPREAD_SHARE + 1] = {2, 2, 4, 4, 6,  6,  6, 8,
+                                                               8, 8, 9, 9, 11, 11, 11};
+    switch (n_steps_of_share[128 * n_escapes / n]) {
+    case 2:
         patch(u, n, escape, tail, 2);
         break;
-    case 2:
-    case 3:
+    case 4:
         patch(u, n, escape, tail, 4);
         break;
-    case 4:
-    case 5:
     case 6:
         patch(u, n, escape, tail, 6);
         break;
-    case 7:
     case 8:
-    case 9:
         patch(u, n, escape, tail, 8);
         break;
-    case 10:
-    case 11:
+    case 9:
         patch(u, n, escape, tail, 9);
         break;
-    case 12:
-    case 13:
-    case 14:
-        patch(u, n, escape, tail, 11);
-        break;
-    case 15:
-    case 16:
-    case 17:
-    case 18:
-        patch(u, n, escape, tail, 13);
-        break;
-    case 19:
-    case 20:
-    case 21:
-    case 22:
-        patch(u, n, escape, tail, 16);
-        break;
     default:
-        patch(u, n, escape, tail, 20);
+        patch(u, n, escape, tail, 11);
     }
 }
 
 void mb_group_bytes_avx2(const struct mb_group_view *group, uint8_t *out)
 {
-    unsigned a = group->a, b = group->b, base = (1u << b) / 2;
+    unsigned a = group->a, b = group->b, base = (1u << b) / 2, escape = (1u << a) - 1 + base;
     unpack_body(group->body, group->n, a, base, out);
     if (group->n_escapes == 0)
         return;
     uint8_t tail[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
-    decode_tail(group->tail, group->n_escapes, a, b, tail);
-    patch_by_share(out, group->n, (1u << a) - 1 + base, tail, group->n_escapes);
+    if (128 * (size_t)group->n_escapes / group->n > SPREAD_SHARE) {
+        decode_tail(group, escape, tail);
+        spread(out, group->n, escape, tail);
+    } else {
+        decode_tail(group, 0, tail);
+        patch_by_share(out, group->n, escape, tail, group->n_escapes);
+    }
 }
