@@ -320,6 +320,7 @@ void test_write_model(const char *folder, const struct test_model *model)
     struct tensors *tensors = calloc(1, sizeof *tensors);
     assert_non_null(tensors);
     uint64_t state = model->deal;
+    const size_t n_shards = model->n_shards == 0 ? 1 : model->n_shards;
     test_make_folder(folder);
     add(tensors, 64, model->n_hidden, "model.embed_tokens.weight");
     for (size_t layer = 0; layer < model->n_layers; layer++)
@@ -327,8 +328,8 @@ void test_write_model(const char *folder, const struct test_model *model)
     add(tensors, 0, model->n_hidden, "model.norm.weight");
     add(tensors, 64, model->n_hidden, "lm_head.weight");
     for (size_t i = 0; i < tensors->n; i++) /* every shard gets one, the rest by chance */
-        tensors->items[i].shard = i < model->n_shards ? i : next_random(&state) % model->n_shards;
-    for (size_t shard = 0; shard < model->n_shards; shard++)
+        tensors->items[i].shard = i < n_shards ? i : next_random(&state) % n_shards;
+    for (size_t shard = 0; shard < n_shards; shard++)
         write_shard(folder, model, tensors, shard);
     if (model->n_shards > 1)
         write_index(folder, model, tensors);

@@ -1,0 +1,209 @@
+/*
+ * compress.c - the verb "compress": a plain folder becomes a coded one.
+ */
+#include "cli.h"
+#include "report.h"
+#include <moebius/checkpoint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct {
+    const char *bound, *dense_bound;
+    struct cli_strings tensor_bounds;
+    bool dry_run, force;
+    int n_threads;
+    enum cli_format format;
+} args;
+
+static const struct cli_option options[] = {
+    {0, "bound", "BOUND", "largest error in routed and shared experts (default 30%)", CLI_STRING, &args.bound,
+     0, 0, 0},
+    {0, "dense-bound", "BOUND", "the same for the other linear matrices (default 5%)", CLI_STRING,
+     &args.dense_bound, 0, 0, 0},
+    {0, "tensor-bound", "REGEX=BOUND",
+     "tensors whose name matches get BOUND; may be given often, the last match\nwins; split at the last '='",
+     CLI_STRINGS, &args.tensor_bounds, 0, 0, 0},
+    {0, "dry-run", NULL, "predict the size from samples; write nothing", CLI_FLAG, &args.dry_run, 0, 0, 0},
+    {0, "force", NULL, "replace OUT, or work that was begun there with other options", CLI_FLAG, &args.force,
+     0, 0, 0},
+    {'t', "threads", "N", "threads (default: all CPUs)", CLI_INT, &args.n_threads, 1, 256, 0},
+    {'o', "output", "md|json", "table (default) or JSON", CLI_FORMAT, &args.format, 0, 0, CLI_MD | CLI_JSON},
+};
+
+static const struct cli_command command = {
+    .name = "compress",
+    .args = "MODEL OUT [options]",
+    .summary = "Write MODEL as a coded folder OUT, in which every weight keeps to an error bound.",
+    .details =
+        "A BOUND is the largest error of one weight: '30%' of the mean absolute weight (of an expert, or of\n"
+        "the matrix), 'abs:0.001' in weight units, 'range:0.01' of max - min, or '0': kept exact. Router,\n"
+        "norms, biases and embedding are exact unless --tensor-bound names them. An interrupted run goes on\n"
+        "where it was when the same command is given again.\n\n"
+        "  moebius compress models/reference reference-coded --dry-run\n"
+        "  moebius compress models/reference reference-coded --bound 20% --tensor-bound "
+        "'layers\\.0\\.=abs:0.0005'",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .n_args_min = 2,
+    .n_args_max = 2,
+};
+
+/* ---------------------------------------------------------------- options */
+
+/* The pattern is a copy, for the caller to free. */
+static enum mb_status split_tensor_bound(const char *text, struct mb_tensor_bound *bound,
+                                         struct mb_error *err)
+{
+    const char *equals = strrchr(text, '=');
+    if (equals == NULL || equals == text) {
+        err->status = MB_USAGE;
+        snprintf(err->msg, sizeof err->msg, "--tensor-bound '%.200s': not REGEX=BOUND", text);
+        return MB_USAGE;
+    }
+    enum mb_status status = mb_bound_parse(equals + 1, &bound->bound, err);
+    if (status != MB_OK)
+        return status;
+    bound->pattern = strndup(text, (size_t)(equals - text));
+    if (bound->pattern != NULL)
+        return MB_OK;
+    err->status = MB_NO_MEMORY;
+    snprintf(err->msg, sizeof err->msg, "out of memory");
+    return MB_NO_MEMORY;
+}
+
+static enum mb_status parse_bounds(struct mb_compress_options *to, struct mb_tensor_bound *tensor_bounds,
+                                   struct mb_error *err)
+{
+    enum mb_status status = MB_OK;
+    to->has_bound = args.bound != NULL;
+    to->has_dense_bound = args.dense_bound != NULL;
+    if (to->has_bound)
+        status = mb_bound_parse(args.bound, &to->bound, err);
+    if (status == MB_OK && to->has_dense_bound)
+        status = mb_bound_parse(args.dense_bound, &to->dense_bound, err);
+    to->tensor_bounds = tensor_bounds;
+    to->n_tensor_bounds = args.tensor_bounds.n;
+    for (size_t i = 0; i < args.tensor_bounds.n && status == MB_OK; i++)
+        status = split_tensor_bound(args.tensor_bounds.items[i], &tensor_bounds[i], err);
+    return status;
+}
+
+/* ---------------------------------------------------------------- the report */
+
+static double bits(uint64_t nbytes, uint64_t n_weights)
+{
+    return cli_ratio(8 * (double)nbytes, (double)n_weights);
+}
+
+static void print_row(struct cli_table *table, const char *part, uint64_t n_weights, uint64_t before,
+                      uint64_t after)
+{
+    char text[32];
+    cli_table_cell(table, "%s", part);
+    cli_table_cell(table, "%s", n_weights == 0 ? "" : cli_count(text, n_weights));
+    cli_table_cell(table, "%s", before == 0 ? "" : cli_bytes(text, before));
+    cli_table_cell(table, "%s", cli_bytes(text, after));
+    char ratio[32] = "", bits_text[32] = "";
+    if (before != 0 && after != 0)
+        snprintf(ratio, sizeof ratio, "%.2f", (double)before / (double)after);
+    if (n_weights != 0)
+        snprintf(bits_text, sizeof bits_text, "%.3f", bits(after, n_weights));
+    cli_table_cell(table, "%s", ratio);
+    cli_table_cell(table, "%s", bits_text);
+}
+
+static void print_md(const struct mb_compress_report *r)
+{
+    static const char *const heads[] = {"part", "weights", "before", "after", "ratio", "bits a weight"};
+    struct cli_table *table = cli_table_new("lrrrrr", heads);
+    print_row(table, "experts", r->expert_n_weights, r->expert_in_nbytes, r->expert_coded_nbytes);
+    print_row(table, "other linear", r->dense_n_weights, r->dense_in_nbytes, r->dense_coded_nbytes);
+    print_row(table, "all coded", r->n_weights, r->expert_in_nbytes + r->dense_in_nbytes, r->coded_nbytes);
+    print_row(table, "kept exact", r->n_weights_exact, r->exact_nbytes, r->exact_nbytes);
+    print_row(table, "page padding", 0, 0, r->padding_nbytes);
+    print_row(table, args.dry_run ? "files, predicted" : "files", 0, r->in_nbytes, r->out_nbytes);
+    cli_table_print(table);
+    char outliers[32], raw[32], groups[32], seconds[32];
+    printf("\n%s%s outliers, %s raw of %s row groups; %s, %.2f G weights/s",
+           args.dry_run ? "predicted: " : "", cli_count(outliers, r->n_outliers),
+           cli_count(raw, r->n_raw_groups), cli_count(groups, r->n_groups), cli_seconds(seconds, r->seconds),
+           cli_ratio((double)r->n_weights / 1e9, r->seconds));
+    if (r->n_shards_resumed > 0)
+        printf("; %zu of %zu shards were finished before", r->n_shards_resumed, r->n_shards);
+    putchar('\n');
+}
+
+static json_t *part_json(uint64_t n_weights, uint64_t before, uint64_t after)
+{
+    return json_pack("{s:I, s:I, s:I, s:f}", "n_weights", (json_int_t)n_weights, "in_nbytes",
+                     (json_int_t)before, "out_nbytes", (json_int_t)after, "bits_per_weight",
+                     bits(after, n_weights));
+}
+
+static json_t *report_json(const struct mb_compress_report *r)
+{
+    json_t *json = json_pack(
+        "{s:b, s:I, s:I, s:f, s:o*, s:o*, s:o*, s:I, s:I, s:I, s:I, s:I, s:I}", "predicted",
+        (int)args.dry_run, "in_nbytes", (json_int_t)r->in_nbytes, "out_nbytes", (json_int_t)r->out_nbytes,
+        "ratio", cli_ratio((double)r->in_nbytes, (double)r->out_nbytes), "experts",
+        part_json(r->expert_n_weights, r->expert_in_nbytes, r->expert_coded_nbytes), "other_linear",
+        part_json(r->dense_n_weights, r->dense_in_nbytes, r->dense_coded_nbytes), "coded",
+        part_json(r->n_weights, r->expert_in_nbytes + r->dense_in_nbytes, r->coded_nbytes), "n_weights_exact",
+        (json_int_t)r->n_weights_exact, "exact_nbytes", (json_int_t)r->exact_nbytes, "padding_nbytes",
+        (json_int_t)r->padding_nbytes, "n_outliers", (json_int_t)r->n_outliers, "n_raw_groups",
+        (json_int_t)r->n_raw_groups, "n_groups", (json_int_t)r->n_groups);
+    if (json == NULL)
+        return NULL;
+    json_object_set_new(json, "seconds", json_real(r->seconds));
+    json_object_set_new(json, "gweights_per_s", json_real(cli_ratio((double)r->n_weights / 1e9, r->seconds)));
+    json_object_set_new(json, "n_shards", json_integer((json_int_t)r->n_shards));
+    json_object_set_new(json, "n_shards_resumed", json_integer((json_int_t)r->n_shards_resumed));
+    return json;
+}
+
+/* ---------------------------------------------------------------- the verb */
+
+static enum mb_status run(const char *model, const char *out, struct mb_compress_options *to,
+                          struct mb_compress_report *report, struct mb_error *err)
+{
+    struct cli_progress progress;
+    to->dry_run = args.dry_run;
+    to->force = args.force;
+    to->n_threads = args.n_threads;
+    to->progress = cli_progress_show;
+    to->progress_ctx = &progress;
+    cli_catch_interrupts();
+    cli_progress_begin(&progress, "B");
+    enum mb_status status = mb_compress(model, out, to, report, err);
+    cli_progress_end(&progress);
+    if (status == MB_CANCELLED)
+        snprintf(err->msg, sizeof err->msg, "interrupted; the same command %s",
+                 args.dry_run ? "begins again" : "resumes");
+    return status;
+}
+
+int cli_compress(int argc, char **argv)
+{
+    const char *positional[CLI_ARGS_MAX];
+    size_t n_args;
+    int exit_status;
+    struct mb_error err;
+    struct mb_compress_options to = {.size = sizeof to};
+    struct mb_compress_report report = {0};
+    struct mb_tensor_bound tensor_bounds[CLI_STRINGS_MAX] = {{0}};
+    args.format = CLI_MD;
+    if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
+        return exit_status;
+    enum mb_status status = parse_bounds(&to, tensor_bounds, &err);
+    if (status == MB_OK)
+        status = run(positional[0], positional[1], &to, &report, &err);
+    for (size_t i = 0; i < args.tensor_bounds.n; i++)
+        free((char *)tensor_bounds[i].pattern);
+    if (status != MB_OK)
+        return cli_fail(&err);
+    if (args.format == CLI_JSON)
+        return cli_print_json(report_json(&report));
+    print_md(&report);
+    return 0;
+}

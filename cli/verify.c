@@ -1,0 +1,312 @@
+/*
+ * verify.c - the verb "verify": is a coded folder sound, and does every weight keep to its bound?
+ */
+#include "cli.h"
+#include "report.h"
+#include <inttypes.h>
+#include <math.h>
+#include <moebius/checkpoint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct {
+    bool all;
+    int n_threads;
+    enum cli_format format;
+} args;
+
+static const struct cli_option options[] = {
+    {0, "all", NULL, "a line for each matrix (default: the experts of a layer share one)", CLI_FLAG,
+     &args.all, 0, 0, 0},
+    {'t', "threads", "N", "threads (default: all CPUs)", CLI_INT, &args.n_threads, 1, 256, 0},
+    {'o', "output", "md|json", "table (default) or JSON, which has every matrix", CLI_FORMAT, &args.format, 0,
+     0, CLI_MD | CLI_JSON},
+};
+
+static const struct cli_command command = {
+    .name = "verify",
+    .args = "CODED [ORIGINAL] [options]",
+    .summary = "Check a coded folder; with the checkpoint that it was made from, prove every bound.",
+    .details =
+        "Checksums and structure of everything are checked. With ORIGINAL, every weight is decoded and\n"
+        "compared: its error must not exceed the bound that the folder states, and exact tensors must be\n"
+        "equal. 'worst' is the largest error over the bound, 'entropy' what an ideal coder of the same\n"
+        "indices would need. Exit status 1: a bound is broken.\n\n"
+        "  moebius verify reference-coded\n"
+        "  moebius verify reference-coded models/reference",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .n_args_min = 1,
+    .n_args_max = 2,
+};
+
+/* ---------------------------------------------------------------- what mb_verify tells */
+
+/* Every coded matrix, in order. Names are ours. */
+struct results {
+    struct mb_verify_tensor *tensors;
+    size_t n, cap;
+    bool is_out_of_memory;
+};
+
+static void keep(void *ctx, const struct mb_verify_tensor *tensor)
+{
+    struct results *results = ctx;
+    if (results->n == results->cap) {
+        size_t cap = results->cap == 0 ? 256 : 2 * results->cap;
+        struct mb_verify_tensor *grown = realloc(results->tensors, cap * sizeof *grown);
+        if (grown == NULL) {
+            results->is_out_of_memory = true;
+            return;
+        }
+        results->tensors = grown;
+        results->cap = cap;
+    }
+    struct mb_verify_tensor *kept = &results->tensors[results->n];
+    *kept = *tensor;
+    kept->name = strdup(tensor->name);
+    if (kept->name == NULL)
+        results->is_out_of_memory = true;
+    else
+        results->n++;
+}
+
+static void free_results(struct results *results)
+{
+    for (size_t i = 0; i < results->n; i++)
+        free((char *)results->tensors[i].name);
+    free(results->tensors);
+}
+
+/* Error over bound; a matrix of zeros has the bound 0 and the error 0. */
+static double worst_of(const struct mb_verify_tensor *tensor)
+{
+    return tensor->err_abs_max == 0 ? 0 : tensor->err_abs_max / tensor->eps;
+}
+
+/* ---------------------------------------------------------------- a table */
+
+/* A line of the table: one matrix, or those of a layer's experts. */
+struct row {
+    const struct mb_verify_tensor *first, *worst;
+    size_t n;
+    uint64_t n_weights, n_outliers, n_broken;
+    double eps_min, eps_max, bits, entropy; /* sums over the weights */
+    struct cli_place place;
+};
+
+static void add_to_row(struct row *row, const struct mb_verify_tensor *tensor)
+{
+    uint64_t n_weights = tensor->n_rows * tensor->n_cols;
+    if (row->n == 0)
+        *row = (struct row){.first = tensor,
+                            .worst = tensor,
+                            .eps_min = tensor->eps,
+                            .eps_max = tensor->eps,
+                            .place = cli_place_of(tensor->name)};
+    if (worst_of(tensor) > worst_of(row->worst))
+        row->worst = tensor;
+    row->eps_min = fmin(row->eps_min, tensor->eps);
+    row->eps_max = fmax(row->eps_max, tensor->eps);
+    row->n++;
+    row->n_weights += n_weights;
+    row->n_outliers += tensor->n_outliers;
+    row->n_broken += tensor->n_broken;
+    row->bits += tensor->bits_per_weight * (double)n_weights;
+    row->entropy += tensor->entropy_bits * (double)n_weights;
+}
+
+static bool belongs(const struct row *row, const struct mb_verify_tensor *tensor)
+{
+    struct cli_place place = cli_place_of(tensor->name);
+    return !args.all && row->n > 0 && place.part == CLI_PART_EXPERTS && row->place.part == CLI_PART_EXPERTS &&
+           place.layer == row->place.layer;
+}
+
+/* What kind of thing the line is: a matrix by name, or "layers.3 experts". */
+static void print_identity(struct cli_table *table, const struct row *row)
+{
+    if (row->n == 1) {
+        cli_table_cell(table, "%s", row->first->name);
+        cli_table_cell(table, "%" PRIu64 " x %" PRIu64, row->first->n_rows, row->first->n_cols);
+        cli_table_cell(table, "%.4g", row->first->eps);
+        return;
+    }
+    cli_table_cell(table, "layers.%d experts", row->place.layer);
+    cli_table_cell(table, "%zu matrices", row->n);
+    if (row->eps_min == row->eps_max)
+        cli_table_cell(table, "%.4g", row->eps_min);
+    else
+        cli_table_cell(table, "%.4g to %.4g", row->eps_min, row->eps_max);
+}
+
+static void print_worst(struct cli_table *table, const struct row *row)
+{
+    const struct mb_verify_tensor *worst = row->worst;
+    if (isnan(worst->err_abs_max)) {
+        cli_table_cell(table, "-");
+        cli_table_cell(table, "-");
+        return;
+    }
+    uint64_t r = worst->err_max_index / worst->n_cols, c = worst->err_max_index % worst->n_cols;
+    struct cli_place place = cli_place_of(worst->name);
+    cli_table_cell(table, "%.6f%s", worst_of(worst), row->n_broken > 0 ? " BROKEN" : "");
+    if (row->n == 1) {
+        cli_table_cell(table, "[%" PRIu64 ", %" PRIu64 "]", r, c);
+        return;
+    }
+    const char *matrix = strstr(worst->name, ".experts.");
+    cli_table_cell(table, "%d%s [%" PRIu64 ", %" PRIu64 "]", place.expert,
+                   matrix == NULL ? "" : strchr(matrix + strlen(".experts."), '.'), r, c);
+}
+
+static void print_row(struct cli_table *table, const struct row *row)
+{
+    double n = (double)row->n_weights;
+    char text[32];
+    print_identity(table, row);
+    print_worst(table, row);
+    cli_table_cell(table, "%.3f", row->bits / n);
+    cli_table_cell(table, "%.3f", row->entropy / n);
+    if (row->entropy > 0)
+        cli_table_cell(table, "%.1f %%", 100 * (row->bits / row->entropy - 1));
+    else
+        cli_table_cell(table, "-");
+    cli_table_cell(table, "%s", cli_count(text, row->n_outliers));
+}
+
+static void print_table(const struct results *results)
+{
+    static const char *const heads[] = {"tensor",  "shape",         "bound",
+                                        "worst",   "at [row, col]", "bits a weight",
+                                        "entropy", "over entropy",  "outliers"};
+    struct cli_table *table = cli_table_new("llrrlrrrr", heads);
+    struct row row = {0}, total = {0};
+    for (size_t i = 0; i < results->n; i++) {
+        if (row.n > 0 && !belongs(&row, &results->tensors[i])) {
+            print_row(table, &row);
+            row.n = 0;
+        }
+        add_to_row(&row, &results->tensors[i]);
+        add_to_row(&total, &results->tensors[i]);
+    }
+    if (row.n > 0)
+        print_row(table, &row);
+    cli_table_print(table);
+    if (total.n > 0)
+        printf("\n%zu coded matrices: %.3f bits a weight, entropy %.3f (%.1f %% over it), %" PRIu64
+               " outliers.\n",
+               total.n, total.bits / (double)total.n_weights, total.entropy / (double)total.n_weights,
+               100 * (cli_ratio(total.bits, total.entropy) - (total.entropy > 0)), total.n_outliers);
+}
+
+static void print_verdict(const struct mb_verify_report *r, bool has_original)
+{
+    if (!has_original)
+        printf("Sound: checksums and structure of %" PRIu64 " blobs and %" PRIu64
+               " exact tensors. Bounds are proved with the original: moebius verify CODED ORIGINAL.\n",
+               r->n_blobs, r->n_exact);
+    else if (r->n_broken == 0)
+        printf("Proved: all %" PRIu64
+               " coded weights keep to their bound (worst %.6f of it, in %s), and %" PRIu64
+               " exact tensors are equal.\n",
+               r->n_weights, r->worst_ratio, r->worst_tensor[0] == '\0' ? "none" : r->worst_tensor,
+               r->n_exact);
+    else
+        printf("BROKEN: %" PRIu64
+               " weights or exact tensors differ by more than their bound (worst %.6f of it, "
+               "in %s).\n",
+               r->n_broken, r->worst_ratio, r->worst_tensor);
+}
+
+/* ---------------------------------------------------------------- JSON */
+
+static json_t *tensor_json(const struct mb_verify_tensor *t)
+{
+    static const char *const dtypes[] = {[MB_F32] = "F32", [MB_F16] = "F16", [MB_BF16] = "BF16"};
+    json_t *json = json_pack("{s:s, s:s, s:[I, I], s:f, s:f, s:f, s:I}", "name", t->name, "dtype",
+                             dtypes[t->dtype], "shape", (json_int_t)t->n_rows, (json_int_t)t->n_cols, "eps",
+                             t->eps, "bits_per_weight", t->bits_per_weight, "entropy_bits", t->entropy_bits,
+                             "n_outliers", (json_int_t)t->n_outliers);
+    if (json == NULL || isnan(t->err_abs_max))
+        return json;
+    json_t *error =
+        json_pack("{s:f, s:f, s:[I, I], s:I}", "err_abs_max", t->err_abs_max, "worst_ratio", worst_of(t),
+                  "at", (json_int_t)(t->err_max_index / t->n_cols),
+                  (json_int_t)(t->err_max_index % t->n_cols), "n_broken", (json_int_t)t->n_broken);
+    if (error == NULL || json_object_update(json, error) != 0) {
+        json_decref(json);
+        json = NULL;
+    }
+    json_decref(error);
+    return json;
+}
+
+static json_t *report_json(const struct results *results, const struct mb_verify_report *r, bool has_original)
+{
+    json_t *tensors = json_array();
+    for (size_t i = 0; i < results->n; i++)
+        if (json_array_append_new(tensors, tensor_json(&results->tensors[i])) != 0) {
+            json_decref(tensors);
+            return NULL;
+        }
+    json_t *json =
+        json_pack("{s:b, s:b, s:I, s:I, s:I, s:o}", "ok", (int)(r->n_broken == 0), "bounds_proved",
+                  (int)(has_original && r->n_broken == 0), "n_blobs", (json_int_t)r->n_blobs, "n_exact",
+                  (json_int_t)r->n_exact, "n_weights", (json_int_t)r->n_weights, "tensors", tensors);
+    if (json != NULL && has_original) {
+        json_object_set_new(json, "n_broken", json_integer((json_int_t)r->n_broken));
+        json_object_set_new(json, "worst_ratio", json_real(r->worst_ratio));
+        json_object_set_new(json, "worst_tensor", json_string(r->worst_tensor));
+    }
+    return json;
+}
+
+/* ---------------------------------------------------------------- the verb */
+
+static enum mb_status run(const char *coded, const char *original, struct results *results,
+                          struct mb_verify_report *report, struct mb_error *err)
+{
+    struct cli_progress progress;
+    cli_catch_interrupts();
+    cli_progress_begin(&progress, "B");
+    enum mb_status status =
+        mb_verify(coded, original, args.n_threads, keep, results, cli_progress_show, &progress, report, err);
+    cli_progress_end(&progress);
+    if (status == MB_CANCELLED)
+        snprintf(err->msg, sizeof err->msg, "interrupted; nothing is known about the rest of %s", coded);
+    if (status == MB_OK && results->is_out_of_memory) {
+        status = err->status = MB_NO_MEMORY;
+        snprintf(err->msg, sizeof err->msg, "out of memory");
+    }
+    return status;
+}
+
+int cli_verify(int argc, char **argv)
+{
+    const char *positional[CLI_ARGS_MAX];
+    size_t n_args;
+    int exit_status;
+    struct mb_error err;
+    struct mb_verify_report report = {0};
+    struct results results = {0};
+    args.format = CLI_MD;
+    if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
+        return exit_status;
+    const char *original = n_args == 2 ? positional[1] : NULL;
+    if (run(positional[0], original, &results, &report, &err) != MB_OK) {
+        exit_status = cli_fail(&err);
+    } else {
+        exit_status = report.n_broken == 0 ? 0 : 1;
+        if (args.format == CLI_JSON) {
+            int printed = cli_print_json(report_json(&results, &report, original != NULL));
+            exit_status = printed == 0 ? exit_status : printed;
+        } else {
+            print_table(&results);
+            print_verdict(&report, original != NULL);
+        }
+    }
+    free_results(&results);
+    return exit_status;
+}

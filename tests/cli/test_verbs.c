@@ -1,0 +1,311 @@
+/*
+ * test_verbs.c - inspect, compress, verify and decompress as a user calls them: exit statuses, one-line
+ * errors, and outputs that programs can read.
+ */
+#include "checkpoint/folder.h"
+#include "cmocka_all.h"
+#include "program.h"
+#include <stdio.h>
+#include <string.h>
+
+/* "plain" and "coded" lie in the test's folder. */
+static int begin(void **state)
+{
+    struct test_model model = test_model_small();
+    if (test_folder_begin(state) != 0)
+        return -1;
+    test_write_model(test_path("plain"), &model);
+    return run("compress plain coded")->exit_status;
+}
+
+static double number(const json_t *json, const char *a, const char *b)
+{
+    const json_t *value = json_object_get(json, a);
+    if (b != NULL)
+        value = json_object_get(value, b);
+    assert_true(json_is_number(value));
+    return json_number_value(value);
+}
+
+/* ---------------------------------------------------------------- usage: 2 */
+
+static void wrong_usage_is_2(void **state)
+{
+    (void)state;
+    static const char *const lines[][2] = {
+        {"nonsense", "unknown verb 'nonsense'"},
+        {"inspect", "usage: moebius inspect"},
+        {"inspect plain coded", "one too many"},
+        {"inspect plain --nonsense", "--nonsense"},
+        {"inspect plain -o csv", "-o"},
+        {"inspect plain -o", "needs a value"},
+        {"compress plain", "usage: moebius compress"},
+        {"compress plain out --bound 30", "'30'"},
+        {"compress plain out --bound -5%", "'-5%'"},
+        {"compress plain out --bound nan%", "'nan%'"},
+        {"compress plain out --dense-bound abs:", "'abs:'"},
+        {"compress plain out --dense-bound inf%", "'inf%'"},
+        {"compress plain out --tensor-bound experts", "REGEX=BOUND"},
+        {"compress plain out --tensor-bound =5%", "REGEX=BOUND"},
+        {"compress plain out --tensor-bound experts=much", "'much'"},
+        {"compress plain out --tensor-bound '(=5%'", "pattern '('"},
+        {"compress plain out -t 0", "'0'"},
+        {"compress plain out -t two", "'two'"},
+        {"compress plain coded", "--force"},
+        {"verify", "usage: moebius verify"},
+        {"verify coded plain more", "one too many"},
+        {"decompress coded", "usage: moebius decompress"},
+        {"decompress coded out --dtype f64", "'f64'"},
+        {"decompress coded plain", "--force"},
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        const struct ran *ran = run("%s", lines[i][0]);
+        if (strcmp(lines[i][0], "inspect plain -o csv") == 0)
+            assert_int_equal(ran->exit_status, 2);
+        else
+            assert_fails(ran, 2, lines[i][1]);
+        assert_false(test_exists(test_path("out")));
+        assert_false(test_exists(test_path("out.partial")));
+    }
+    const struct ran *ran = run_after("", "%s", "");
+    assert_int_equal(ran->exit_status, 2);
+    assert_int_equal(ran->out[0], '\0');
+}
+
+static void an_unknown_cpu_feature_is_2(void **state)
+{
+    (void)state;
+    assert_fails(run_after("MOEBIUS_CPU=-sse9", "inspect plain"), 2, "sse9");
+    assert_int_equal(run_after("MOEBIUS_CPU=-avx512,-avx2", "inspect plain")->exit_status, 0);
+}
+
+static void help_is_on_stdout(void **state)
+{
+    (void)state;
+    static const char *const verbs[] = {"inspect", "compress", "verify", "decompress"};
+    for (size_t i = 0; i < 4; i++) {
+        char words[64];
+        snprintf(words, sizeof words, "usage: moebius %s ", verbs[i]);
+        const char *out = run_well("%s --help", verbs[i]);
+        assert_non_null(strstr(out, words));
+        snprintf(words, sizeof words, "\n  moebius %s ", verbs[i]); /* an example */
+        assert_non_null(strstr(out, words));
+        assert_non_null(strstr(run_well("--help"), verbs[i]));
+    }
+    assert_non_null(strstr(run_well("--version"), "moebius "));
+}
+
+/* ---------------------------------------------------------------- bad input: 3, the machine: 4 */
+
+static void bad_input_is_3(void **state)
+{
+    (void)state;
+    assert_fails(run("inspect nothing"), 3, "nothing");
+    assert_fails(run("inspect plain/config.json"), 3, "not a folder");
+    assert_fails(run("compress nothing out"), 3, "nothing");
+    assert_fails(run("compress coded out"), 3, "coded");
+    assert_fails(run("verify plain"), 3, "plain");
+    assert_fails(run("verify coded nothing"), 3, "nothing");
+    assert_fails(run("decompress plain out"), 3, "plain");
+    assert_false(test_exists(test_path("out")));
+    assert_false(test_exists(test_path("out.partial")));
+}
+
+static void a_nan_weight_is_3_with_its_place(void **state)
+{
+    (void)state;
+    struct test_model model = test_model_small();
+    model.nan_name = "model.layers.0.mlp.up_proj.weight";
+    model.nan_index = 2 * 48 + 5;
+    test_write_model(test_path("nan"), &model);
+    const struct ran *ran = run("compress nan out");
+    assert_fails(ran, 3, "model.safetensors: tensor model.layers.0.mlp.up_proj.weight");
+    assert_fails(ran, 3, "[2, 5]");
+    assert_false(test_exists(test_path("out.partial")));
+    test_remove(test_path("nan"));
+}
+
+static void damage_is_found(void **state)
+{
+    (void)state;
+    run_well("compress plain damaged");
+    char shard[64] = "damaged/model-00002-of-00003.safetensors";
+    size_t nbytes;
+    uint8_t *bytes = test_read(test_path(shard), &nbytes);
+    bytes[nbytes / 2] ^= 4;
+    test_write(test_path(shard), bytes, nbytes);
+    assert_fails(run("verify damaged"), 3, "tensor ");
+    assert_fails(run("verify damaged plain"), 3, "model-00002-of-00003.safetensors");
+    assert_fails(run("decompress damaged out"), 3, "model-00002-of-00003.safetensors");
+    assert_false(test_exists(test_path("out")));
+    bytes[nbytes / 2] ^= 4;
+    test_write(test_path(shard), bytes, nbytes - 1);
+    assert_fails(run("inspect damaged"), 3, "truncated");
+    test_remove(test_path(shard));
+    assert_fails(run("inspect damaged"), 3, "No such file");
+    free(bytes);
+    test_remove(test_path("damaged"));
+}
+
+static void a_full_disk_is_4(void **state)
+{
+    (void)state;
+    assert_fails(run_after("trap '' XFSZ; ulimit -f 8;", "compress plain out"), 4, "out.partial");
+    assert_false(test_exists(test_path("out")));
+    run_well("compress plain out");
+    assert_true(test_same_folders(test_path("coded"), test_path("out")));
+    test_remove(test_path("out"));
+    const struct ran *ran = run_after("", "inspect plain >/dev/full");
+    assert_int_equal(ran->exit_status, 4);
+    assert_non_null(strstr(ran->err, "standard output"));
+}
+
+/* ---------------------------------------------------------------- answers: 0 and 1 */
+
+static void inspect_counts_the_parts(void **state)
+{
+    (void)state;
+    json_t *plain = run_json("inspect plain -o json"),
+           *coded = run_json("inspect -m coded --experts -o json");
+    const json_t *a = json_object_get(plain, "parts"), *b = json_object_get(coded, "parts");
+    assert_false(json_is_true(json_object_get(plain, "coded")));
+    assert_true(json_is_true(json_object_get(coded, "coded")));
+    assert_string_equal(json_string_value(json_object_get(plain, "architecture")), "DeepseekV3ForCausalLM");
+    assert_int_equal(number(json_object_get(a, "experts"), "n_tensors", NULL), 6);
+    assert_int_equal(number(json_object_get(a, "shared_experts"), "n_tensors", NULL), 3);
+    assert_int_equal(number(json_object_get(a, "other_linear"), "n_tensors", NULL), 8);
+    assert_int_equal(number(json_object_get(a, "embedding"), "n_tensors", NULL), 1);
+    assert_int_equal(number(json_object_get(a, "router"), "n_tensors", NULL), 1);
+    assert_int_equal(number(json_object_get(a, "other"), "n_tensors", NULL), 3);
+    const char *part;
+    json_t *sum;
+    json_object_foreach((json_t *)a, part, sum)
+    {
+        assert_true(number(sum, "n_weights", NULL) == number(b, part, "n_weights"));
+        assert_true(number(sum, "n_tensors", NULL) == number(b, part, "n_tensors"));
+        assert_true(number(sum, "bits_per_weight", NULL) == 16);
+    }
+    assert_true(number(b, "experts", "n_outliers") > 0);
+    assert_true(number(b, "experts", "bits_per_weight") < 10);
+    assert_int_equal(json_array_size(json_object_get(coded, "expert_list")), 2);
+    assert_non_null(json_object_get(coded, "quantization_config"));
+    json_decref(plain);
+    json_decref(coded);
+    assert_non_null(strstr(run_well("inspect coded --experts"), "| other linear "));
+}
+
+static void compress_reports_what_it_wrote(void **state)
+{
+    (void)state;
+    json_t *predicted = run_json("compress plain out --dry-run -o json");
+    assert_false(test_exists(test_path("out")));
+    json_t *done = run_json("compress plain out -t 2 -o json");
+    json_t *seen = run_json("inspect out -o json");
+    assert_true(json_is_true(json_object_get(predicted, "predicted")));
+    assert_false(json_is_true(json_object_get(done, "predicted")));
+    assert_true(number(done, "out_nbytes", NULL) == number(seen, "file_nbytes", NULL));
+    assert_true(number(done, "padding_nbytes", NULL) == number(seen, "total", "padding_nbytes"));
+    assert_true(number(done, "coded", "out_nbytes") == number(seen, "total", "coded_nbytes"));
+    assert_true(number(done, "n_outliers", NULL) == number(seen, "total", "n_outliers"));
+    assert_true(number(done, "n_raw_groups", NULL) == number(seen, "total", "n_raw_groups"));
+    assert_true(number(predicted, "coded", "n_weights") == number(done, "coded", "n_weights"));
+    json_decref(predicted);
+    json_decref(done);
+    json_decref(seen);
+    test_remove(test_path("out"));
+    assert_non_null(strstr(run_well("compress plain out --dry-run"), "predicted"));
+    assert_non_null(strstr(run_well("compress plain out --bound abs:0.01"), "| experts "));
+    test_remove(test_path("out"));
+}
+
+/* The pattern has an '=' of its own: the last one splits. */
+static void tensor_bounds_are_taken(void **state)
+{
+    (void)state;
+    run_well("compress plain out --tensor-bound 'experts\\.1|a=b=abs:0.01' --tensor-bound 'lm_head=0'");
+    json_t *json = run_json("verify out plain -o json");
+    json_t *tensor;
+    size_t i, n_seen = 0;
+    json_array_foreach(json_object_get(json, "tensors"), i, tensor)
+    {
+        const char *name = json_string_value(json_object_get(tensor, "name"));
+        assert_string_not_equal(name, "lm_head.weight");
+        if (strstr(name, ".experts.1.") != NULL) {
+            n_seen++;
+            assert_true(number(tensor, "eps", NULL) == 0.01);
+        }
+    }
+    assert_int_equal(n_seen, 3);
+    json_decref(json);
+    test_remove(test_path("out"));
+}
+
+static void verify_says_yes_or_no(void **state)
+{
+    (void)state;
+    json_t *json = run_json("verify coded plain -o json");
+    assert_true(json_is_true(json_object_get(json, "ok")));
+    assert_true(json_is_true(json_object_get(json, "bounds_proved")));
+    assert_true(number(json, "worst_ratio", NULL) <= 1 && number(json, "worst_ratio", NULL) > 0.9);
+    assert_int_equal(json_array_size(json_object_get(json, "tensors")), 17);
+    json_decref(json);
+    json = run_json("verify coded -o json");
+    assert_true(json_is_true(json_object_get(json, "ok")));
+    assert_false(json_is_true(json_object_get(json, "bounds_proved")));
+    json_decref(json);
+    assert_non_null(strstr(run_well("verify coded plain"), "\nProved: "));
+    assert_non_null(strstr(run_well("verify coded plain --all"), "experts.1.up_proj.weight"));
+    assert_non_null(strstr(run_well("verify coded"), "\nSound: "));
+    struct test_model model = test_model_small();
+    model.nan_name = "model.layers.1.mlp.experts.1.up_proj.weight"; /* NaN is no error within a bound */
+    model.nan_index = 3;
+    test_write_model(test_path("other"), &model);
+    const struct ran *ran = run("verify coded other");
+    assert_int_equal(ran->exit_status, 1);
+    assert_non_null(strstr(ran->out, "\nBROKEN: 1 "));
+    ran = run("verify coded other -o json");
+    assert_int_equal(ran->exit_status, 1);
+    json = json_loads(ran->out, 0, NULL);
+    assert_non_null(json);
+    assert_false(json_is_true(json_object_get(json, "ok")));
+    assert_int_equal(number(json, "n_broken", NULL), 1);
+    json_decref(json);
+    test_remove(test_path("other"));
+}
+
+static void decompress_says_what_rounding_costs(void **state)
+{
+    (void)state;
+    static const char *const types[] = {"f32", "f16", "bf16"};
+    for (size_t i = 0; i < 3; i++) {
+        json_t *json = run_json("decompress coded back --dtype %s -o json", types[i]);
+        assert_int_equal(number(json, "n_weights_changed", NULL) > 0, i > 0);
+        assert_int_equal(number(json, "err_enlarged_ratio", NULL) > 0, i > 0);
+        assert_true(number(json, "err_enlarged_ratio", NULL) < 0.2);
+        json_decref(json);
+        test_remove(test_path("back"));
+    }
+    assert_non_null(strstr(run_well("decompress coded back"), "No weight was rounded"));
+    assert_non_null(strstr(run_well("verify coded back"), "\nProved: "));
+    assert_non_null(strstr(run_well("decompress coded back --force --dtype bf16"), "Rounding to bf16"));
+    test_remove(test_path("back"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(wrong_usage_is_2),
+        cmocka_unit_test(an_unknown_cpu_feature_is_2),
+        cmocka_unit_test(help_is_on_stdout),
+        cmocka_unit_test(bad_input_is_3),
+        cmocka_unit_test(a_nan_weight_is_3_with_its_place),
+        cmocka_unit_test(damage_is_found),
+        cmocka_unit_test(a_full_disk_is_4),
+        cmocka_unit_test(inspect_counts_the_parts),
+        cmocka_unit_test(compress_reports_what_it_wrote),
+        cmocka_unit_test(tensor_bounds_are_taken),
+        cmocka_unit_test(verify_says_yes_or_no),
+        cmocka_unit_test(decompress_says_what_rounding_costs),
+    };
+    return cmocka_run_group_tests(tests, begin, test_folder_end);
+}
