@@ -364,13 +364,21 @@ static void cpu_name(char name[128])
         fclose(file);
 }
 
+static void number_cell(struct cli_table *table, bool is_given, int digits, double value)
+{
+    if (is_given)
+        cli_table_cell(table, "%.*f", digits, value);
+    else
+        cli_table_cell(table, "%s", "");
+}
+
 static void print_table(const struct bench *bench)
 {
     char cpu[128];
     cpu_name(cpu);
     printf("%s, 1 thread, %d repetitions: medians (best)\n\n", cpu, args.n_repeats);
-    static const char *const heads[] = {"kernel",      "isa",  "eps/sigma", "source",        "bits/weight",
-                                        "G weights/s", "best", "GB/s",      "of memory read"};
+    static const char *const heads[] = {"kernel",      "isa",  "eps/sigma", "source",   "bits/weight",
+                                        "G weights/s", "best", "GB/s",      "% of read"};
     struct cli_table *table = cli_table_new("llrlrrrrr", heads);
     for (size_t i = 0; i < bench->n_rows; i++) {
         const struct row *row = &bench->rows[i];
@@ -378,11 +386,11 @@ static void print_table(const struct bench *bench)
         cli_table_cell(table, "%s", row->kernels == NULL ? "" : row->kernels->isa);
         cli_table_cell(table, "%.3g", row->sigma_bound);
         cli_table_cell(table, "%s", row->is_dram ? "dram" : "cache");
-        cli_table_cell(table, row->kind == READ ? "" : "%.3f", row->bits_per_weight);
-        cli_table_cell(table, row->kind == READ ? "" : "%.2f", row->n_weights / median(row) * 1e-9);
-        cli_table_cell(table, row->kind == READ ? "" : "%.2f", row->n_weights / row->seconds[0] * 1e-9);
-        cli_table_cell(table, "%.2f", row->nbytes / median(row) * 1e-9);
-        cli_table_cell(table, row->is_dram ? "%.0f %%" : "", 100 * share_of_read(bench, row));
+        number_cell(table, row->kind != READ, 3, row->bits_per_weight);
+        number_cell(table, row->kind != READ, 2, row->n_weights / median(row) * 1e-9);
+        number_cell(table, row->kind != READ, 2, row->n_weights / row->seconds[0] * 1e-9);
+        number_cell(table, true, 2, row->nbytes / median(row) * 1e-9);
+        number_cell(table, row->is_dram, 0, 100 * share_of_read(bench, row));
     }
     cli_table_print(table);
 }

@@ -155,7 +155,7 @@ MB_INLINE size_t mb_decode_last(const uint8_t *p, unsigned a, const struct mb_bo
     u[0] = _mm512_maskz_mov_epi8(lanes, u[0]);
     if (a == 8)
         return n0;
-    u[0] = mb_patch_512(u[0], _mm512_mask_cmpeq_epi8_mask(lanes, u[0], body->escape), &tail);
+    u[0] = mb_patch_512(u[0], _mm512_cmpeq_epi8_mask(u[0], body->escape), &tail);
     lanes = _bzhi_u64(~0ull, (unsigned)(n - n0));
     u[1] = mb_patch_512(u[1], _mm512_mask_cmpeq_epi8_mask(lanes, u[1], body->escape), &tail);
     return n0;
@@ -191,8 +191,8 @@ MB_INLINE __mmask16 mb_lanes_16(size_t n)
 void mb_group_bytes_avx512(const struct mb_group_view *group, uint8_t *out);
 
 /*
- * sum += u * x.  Written out because gcc 12 copies the accumulator of the intrinsic, and spills where there are many: the
- * product of many vectors ran at a third of its speed.
+ * sum += u * x.  Written out because gcc 12 copies the accumulator of the intrinsic, and spills where there
+ * are many: the product of many vectors ran at a third of its speed.
  */
 MB_INLINE __m512i mb_dot_512(__m512i sum, __m512i u, __m512i x)
 {

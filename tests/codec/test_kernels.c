@@ -320,12 +320,11 @@ static void activations(void **state)
         }
 }
 
-static void check_encode(enum test_weights kind, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
-                         double eps, bool spoil)
+static void check_encode_of(const void *weights, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
+                            double eps, bool spoil)
 {
     size_t n = n_rows * n_cols, nbytes = n * mb_dtype_nbytes(dtype),
            n_groups = n_rows / mb_group_rows(n_cols) + 1;
-    void *weights = test_weights_make(kind, dtype, n_rows, n_cols, n_cols + n_rows);
     struct guarded in = guarded_alloc(nbytes, true);
     memcpy(in.data, weights, nbytes);
     if (spoil) /* an infinity, at a place that depends on the shape */
@@ -362,7 +361,35 @@ static void check_encode(enum test_weights kind, enum mb_dtype dtype, size_t n_r
         free(groups[i]);
     }
     guarded_free(&in);
+}
+
+static void check_encode(enum test_weights kind, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
+                         double eps, bool spoil)
+{
+    void *weights = test_weights_make(kind, dtype, n_rows, n_cols, n_cols + n_rows);
+    check_encode_of(weights, dtype, n_rows, n_cols, eps, spoil);
     free(weights);
+}
+
+/* Where the bound is decided by the last bits: half-way between two levels, and a few floats to both sides.
+ */
+static void weights_between_levels(void **state)
+{
+    (void)state;
+    float w[2048];
+    uint64_t seed = 3;
+    for (int k = 0; k < 200; k++) {
+        double eps = ldexp(1 + test_uniform(&seed), k % 40 - 20);
+        float step = mb_step_of_eps(eps);
+        for (size_t i = 0; i < 2048; i++) {
+            int level = (int)(test_random(&seed) % 256) - 128, n_ulps = (int)(test_random(&seed) % 9) - 4;
+            w[i] = (float)((level + 0.5) * (double)step);
+            for (; n_ulps != 0; n_ulps += n_ulps < 0 ? 1 : -1)
+                w[i] = nextafterf(w[i], n_ulps < 0 ? -INFINITY : INFINITY);
+        }
+        check_encode_of(w, MB_F32, 2, 1024, eps, false);
+        check_encode_of(w, MB_F32, 1, 2048, nextafter(eps, 0), false);
+    }
 }
 
 static void encoded_bytes(void **state)
@@ -428,7 +455,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_pair_of_widths), cmocka_unit_test(every_number_of_columns),
         cmocka_unit_test(the_widest_row),       cmocka_unit_test(activations),
-        cmocka_unit_test(encoded_bytes),        cmocka_unit_test(dense_products),
+        cmocka_unit_test(encoded_bytes),        cmocka_unit_test(weights_between_levels),
+        cmocka_unit_test(dense_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
