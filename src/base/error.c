@@ -8,6 +8,14 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A message may quote a file: its control characters must not reach a terminal, nor break the line. */
+static void make_printable(char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = '?';
+}
+
 enum mb_status mb_fail(struct mb_error *err, enum mb_status status, const char *format, ...)
 {
     if (err == NULL)
@@ -16,6 +24,7 @@ enum mb_status mb_fail(struct mb_error *err, enum mb_status status, const char *
     va_start(args, format);
     vsnprintf(err->msg, sizeof err->msg, format, args);
     va_end(args);
+    make_printable(err->msg);
     err->status = status;
     return status;
 }
@@ -32,6 +41,7 @@ enum mb_status mb_fail_in(struct mb_error *err, enum mb_status status, const cha
     va_end(args);
     if (n >= 0 && (size_t)n < sizeof err->msg)
         snprintf(err->msg + n, sizeof err->msg - (size_t)n, ": %s", inner);
+    make_printable(err->msg);
     err->status = status;
     return status;
 }

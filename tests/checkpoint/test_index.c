@@ -198,6 +198,20 @@ static void other_quantisations_are_refused_by_name(void **state)
     assert_int_equal(open_folder(&err), MB_OK);
 }
 
+/* What a file says may be quoted in the message, but not its escape sequences. */
+static void messages_are_printable(void **state)
+{
+    (void)state;
+    test_write_text(folder, INDEX, "{\"weight_map\":\x1b[2J}");
+    assert_refused(MB_BAD_DATA, INDEX, "near '?'");
+    test_write_text(folder, INDEX, "{\"weight_map\":{\"a\\n\\u001b\":7}}");
+    assert_refused(MB_BAD_DATA, INDEX, "tensor a??");
+    struct mb_checkpoint *ckpt;
+    struct mb_error err;
+    assert_int_equal(mb_checkpoint_open("no\nfolder", &ckpt, &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "no?folder"));
+}
+
 /* In config.json and in the index: refused by depth, without recursion on our side. */
 static void depth_bombs_are_refused(void **state)
 {
@@ -242,6 +256,7 @@ int main(void)
         TEST(a_bad_index_is_named),
         TEST(a_folder_has_a_config),
         TEST(other_quantisations_are_refused_by_name),
+        TEST(messages_are_printable),
         TEST(depth_bombs_are_refused),
         TEST(what_is_no_folder_is_refused),
     };
