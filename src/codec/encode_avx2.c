@@ -172,7 +172,7 @@ static size_t make_codes(const struct mb_widths *widths, const int8_t *q, size_t
         _mm256_storeu_si256((__m256i *)(codes + i), _mm256_blendv_epi8(inners, code, is_coded));
         uint32_t places = (uint32_t)_mm256_movemask_epi8(_mm256_andnot_si256(is_inner, is_coded));
         for (; places != 0; places = _blsr_u32(places)) {
-            int index = q[i + _tzcnt_u32(places)];
+            int index = (int)q[i + _tzcnt_u32(places)];
             *end++ = (uint8_t)(index < 0 ? -index - inner - 1 : index - inner - 1 + half);
         }
     }
