@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 
 enum { N_ROWS = 1408, N_COLS = 2048, TILE_ROWS = 16, N_TILES = N_ROWS / TILE_ROWS };
+enum { PAGE_NBYTES = 1 << 21 };
 enum { N_ENCODED_ROWS = 256, N_TOKENS = 64, N_REPEATS_MAX = 101, N_ROWS_MAX = 64, N_ISAS = 3 };
 
 static const double sigma_bounds[] = {0.5, 0.25, 0.167, 0.122};
@@ -72,8 +73,8 @@ struct bench {
     struct mb_group *groups, *encoded_groups;
     struct mb_tile tiles[N_TILES];
     struct mb_coded_matrix w;
-    uint8_t *memory; /* copies of the records */
-    size_t memory_nbytes, n_copies, next_copy;
+    uint8_t *map, *memory; /* copies of the records; the first is the one for the cache */
+    size_t map_nbytes, n_copies, next_copy;
     float *x, *y;
     int8_t *planes;
     struct mb_activation activations[N_TOKENS];
@@ -112,13 +113,17 @@ static uint16_t bf16_of(double v)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/* Anonymous memory in large pages where the kernel gives them. */
-static uint8_t *map_memory(size_t nbytes)
+/*
+ * Anonymous memory in 2 MiB pages where the kernel gives them, as the engine holds weights: 4 KiB pages would
+ * lie in a cache by chance.  *begin is the first byte on a border of such pages.
+ */
+static uint8_t *map_memory(size_t nbytes, uint8_t **begin)
 {
-    void *p = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *p = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
     madvise(p, nbytes, MADV_HUGEPAGE); /* only a wish */
+    *begin = p + (PAGE_NBYTES - (uintptr_t)p % PAGE_NBYTES) % PAGE_NBYTES;
     return p;
 }
 
@@ -134,9 +139,14 @@ static void free_bench(struct bench *bench)
     free(bench->y);
     free(bench->planes);
     free(bench->scratch);
-    if (bench->memory != NULL)
-        munmap(bench->memory, bench->memory_nbytes);
+    if (bench->map != NULL)
+        munmap(bench->map, bench->map_nbytes);
     free(bench);
+}
+
+static size_t copies_nbytes(void)
+{
+    return (size_t)args.memory_mb * 1000000;
 }
 
 static bool allocate(struct bench *bench)
@@ -153,8 +163,8 @@ static bool allocate(struct bench *bench)
     bench->y = malloc((size_t)N_TOKENS * N_ROWS * sizeof *bench->y);
     bench->planes = aligned_alloc(64, (size_t)N_TOKENS * 2 * N_COLS + MB_SLACK_NBYTES);
     bench->scratch = aligned_alloc(64, (mb_matmul_scratch_nbytes(&largest) + 63) / 64 * 64);
-    bench->memory_nbytes = (size_t)args.memory_mb * 1000000 + 2 * MB_SLACK_NBYTES;
-    bench->memory = map_memory(bench->memory_nbytes);
+    bench->map_nbytes = copies_nbytes() + MB_SLACK_NBYTES + PAGE_NBYTES;
+    bench->map = map_memory(bench->map_nbytes, &bench->memory);
     return bench->weights != NULL && bench->records != NULL && bench->directory != NULL &&
            bench->encoded != NULL && bench->groups != NULL && bench->encoded_groups != NULL &&
            bench->x != NULL && bench->y != NULL && bench->planes != NULL && bench->scratch != NULL &&
@@ -207,7 +217,7 @@ static enum mb_status code(struct bench *bench, double sigma_bound)
                                         bench->records,
                                         bench->records_nbytes,
                                         bench->tiles};
-    bench->n_copies = (bench->memory_nbytes - MB_SLACK_NBYTES) / bench->records_nbytes;
+    bench->n_copies = copies_nbytes() / bench->records_nbytes;
     for (size_t i = 0; i < bench->n_copies; i++)
         memcpy(bench->memory + i * bench->records_nbytes, bench->records, bench->records_nbytes);
     bench->next_copy = 0;
