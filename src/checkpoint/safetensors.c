@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <xxhash.h>
 
 static const uint64_t HEADER_NBYTES_MAX = 100000000; /* the limit of the reference implementation */
 enum { NAME_NBYTES_MAX = 512 };
@@ -218,8 +219,10 @@ enum mb_status mb_st_read_header(int fd, const char *path, struct mb_st_header *
         return mb_fail_memory(err, nbytes);
     header->data_pos = 8 + nbytes;
     status = mb_read_at(fd, path, 8, text, nbytes, err);
-    if (status == MB_OK)
+    if (status == MB_OK) {
+        header->xxh3 = XXH3_64bits(text, nbytes);
         status = parse_header(path, text, nbytes, file_nbytes - header->data_pos, header, err);
+    }
     free(text);
     if (status != MB_OK)
         mb_st_free_header(header);

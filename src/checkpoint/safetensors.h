@@ -15,6 +15,7 @@ struct mb_st_header {
     size_t n_tensors;
     json_t *metadata; /* __metadata__, an object of strings, or NULL */
     uint64_t data_pos;
+    uint64_t xxh3; /* of the header's text */
 };
 
 enum mb_status mb_st_read_header(int fd, const char *path, struct mb_st_header *header, struct mb_error *err);

@@ -1,0 +1,475 @@
+/*
+ * coder.c - codes blobs: a batch of units at a time, first their bounds, then their rows in waves.
+ *
+ * A wave is a set of row chunks, read and encoded in parallel, while one more task writes the chunks of the
+ * wave before, in order.  The weights are read twice, once for the mean and once to encode: the second time
+ * mostly from the page cache, since a batch is small.  So no matrix is ever in memory as a whole.
+ */
+#include "checkpoint/coder.h"
+#include "base/checked.h"
+#include "base/memory.h"
+#include "base/pool.h"
+#include "codec/kernels.h"
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+enum {
+    SLOTS_MAX = 48, /* of a wave: 48 x 3 x 512 KiB are 72 MiB */
+    SLOT_OUT_NBYTES = MB_CHUNK_NBYTES + 64,
+};
+static const uint64_t BATCH_NBYTES = 256 << 20;
+
+/* A matrix on its way into a blob. */
+struct matrix {
+    const struct mb_plan_item *item;
+    struct mb_coding coding;
+    struct mb_blob_matrix *info; /* sizes grow while it is written */
+    struct mb_group *groups;     /* of the whole matrix */
+    uint64_t n_groups;
+};
+
+/* A unit of the batch. */
+struct job {
+    const struct mb_plan_unit *unit;
+    double *eps;                  /* [unit->n] */
+    struct matrix *matrices;      /* [unit->n_coded] */
+    struct mb_blob_matrix *infos; /* [unit->n_coded] as the blob's header has them */
+    enum mb_status status;        /* of its statistics */
+    struct mb_error err;
+};
+
+/* Whole row groups of a matrix. */
+struct chunk {
+    struct job *job;
+    struct matrix *matrix;
+    uint64_t row, n_rows;
+    bool begins_blob, ends_matrix, ends_blob;
+};
+
+struct slot {
+    struct chunk chunk;
+    uint8_t *out; /* SLOT_OUT_NBYTES */
+    size_t out_nbytes;
+    enum mb_status status;
+    struct mb_error err;
+};
+
+struct mb_coder {
+    const struct mb_checkpoint *ckpt;
+    const struct mb_plan *plan;
+    struct mb_progress *progress;
+    struct mb_pool *pool;
+    struct mb_shard_writer *writer;
+    struct mb_compress_report *report;
+    size_t n_slots;
+    uint8_t *in;           /* [n_slots][MB_CHUNK_NBYTES] */
+    struct slot *waves[2]; /* [n_slots] */
+    uint8_t *out;
+
+    struct job *jobs; /* the batch */
+    size_t n_jobs;
+    size_t next_job, next_matrix; /* where the next chunk begins */
+    uint64_t next_row;
+
+    /* The wave that is encoded, and the one that is written meanwhile. */
+    struct slot *encoding, *writing;
+    size_t n_encoding, n_writing;
+    enum mb_status write_status;
+    struct mb_error write_err;
+    uint64_t blob_pos; /* of the blob that is written */
+    XXH3_state_t *payload;
+};
+
+/* ---------------------------------------------------------------- bounds */
+
+struct reading {
+    const struct mb_checkpoint *ckpt;
+    uint8_t *buffer; /* MB_CHUNK_NBYTES */
+};
+
+/* Asks the kernel for what comes next, so that the disk works while we compute. */
+static void read_ahead(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, uint64_t pos)
+{
+    if (pos < tensor->nbytes)
+        posix_fadvise(ckpt->shards[tensor->shard].fd, (off_t)(tensor->file_pos + pos), MB_CHUNK_NBYTES,
+                      POSIX_FADV_WILLNEED);
+}
+
+static enum mb_status add_stats(void *ctx, const struct mb_tensor *tensor, struct mb_weight_stats *stats,
+                                struct mb_error *err)
+{
+    const struct reading *reading = ctx;
+    enum mb_dtype dtype = (enum mb_dtype)tensor->type;
+    enum mb_status status = MB_OK;
+    for (uint64_t pos = 0; pos < tensor->nbytes && status == MB_OK; pos += MB_CHUNK_NBYTES) {
+        uint64_t nbytes = tensor->nbytes - pos < MB_CHUNK_NBYTES ? tensor->nbytes - pos : MB_CHUNK_NBYTES;
+        size_t bad;
+        read_ahead(reading->ckpt, tensor, pos + MB_CHUNK_NBYTES);
+        status = mb_checkpoint_read(reading->ckpt, tensor, pos, reading->buffer, nbytes, err);
+        if (status == MB_OK && mb_weight_stats_add(stats, dtype, reading->buffer,
+                                                   nbytes / mb_dtype_nbytes(dtype), &bad) != MB_OK)
+            status = mb_fail_weight(reading->ckpt, tensor, pos / mb_dtype_nbytes(dtype) + bad, err);
+    }
+    return status;
+}
+
+/* A task is a job; while statistics are gathered the slots' input buffers serve as one for each task. */
+static void stats_task(void *ctx, size_t task, int thread)
+{
+    struct mb_coder *coder = ctx;
+    struct job *job = &coder->jobs[task];
+    struct reading reading = {coder->ckpt, coder->in + (size_t)thread * MB_CHUNK_NBYTES};
+    job->status = mb_unit_eps(coder->plan, job->unit, add_stats, &reading, job->eps, &job->err);
+}
+
+/* ---------------------------------------------------------------- a batch */
+
+static enum mb_status make_matrices(const struct mb_coder *coder, struct job *job, struct mb_error *err)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < job->unit->n; i++) {
+        const struct mb_plan_item *item = &coder->plan->items[job->unit->first + i];
+        if (item->bound.kind == MB_BOUND_EXACT)
+            continue;
+        struct mb_blob_matrix *info = &job->infos[n];
+        struct matrix *matrix = &job->matrices[n++];
+        *info = mb_item_info(item, job->eps[i]);
+        matrix->item = item;
+        matrix->info = info;
+        matrix->coding = (struct mb_coding){info->dtype, info->n_cols, info->eps, info->step};
+        uint64_t group_rows = mb_group_rows(info->n_cols);
+        matrix->n_groups = (info->n_rows + group_rows - 1) / group_rows;
+        matrix->groups = calloc(matrix->n_groups, sizeof *matrix->groups);
+        if (matrix->groups == NULL)
+            return mb_fail_memory(err, matrix->n_groups * sizeof *matrix->groups);
+    }
+    return MB_OK;
+}
+
+static void free_batch(struct mb_coder *coder)
+{
+    for (size_t i = 0; i < coder->n_jobs; i++) {
+        struct job *job = &coder->jobs[i];
+        for (size_t k = 0; k < job->unit->n_coded && job->matrices != NULL; k++)
+            free(job->matrices[k].groups);
+        free(job->matrices);
+        free(job->infos);
+        free(job->eps);
+    }
+    free(coder->jobs);
+    coder->jobs = NULL;
+    coder->n_jobs = 0;
+}
+
+/* Bounds of all units of the batch in parallel: a mean is a sum in order, so one unit cannot be split. */
+static enum mb_status begin_batch(struct mb_coder *coder, const struct mb_plan_unit *units, size_t n_units,
+                                  struct mb_error *err)
+{
+    coder->jobs = calloc(n_units, sizeof *coder->jobs);
+    if (coder->jobs == NULL)
+        return mb_fail_memory(err, n_units * sizeof *coder->jobs);
+    coder->n_jobs = n_units;
+    for (size_t i = 0; i < n_units; i++) {
+        struct job *job = &coder->jobs[i];
+        job->unit = &units[i];
+        job->eps = calloc(job->unit->n, sizeof *job->eps);
+        job->matrices = calloc(job->unit->n_coded, sizeof *job->matrices);
+        job->infos = calloc(job->unit->n_coded, sizeof *job->infos);
+        if (job->eps == NULL || job->matrices == NULL || job->infos == NULL)
+            return mb_fail_memory(err, job->unit->n_coded * sizeof *job->matrices);
+    }
+    mb_pool_run(coder->pool, n_units, stats_task, coder);
+    enum mb_status status = MB_OK;
+    for (size_t i = 0; i < n_units && status == MB_OK; i++) {
+        status = coder->jobs[i].status;
+        if (status != MB_OK && err != NULL)
+            *err = coder->jobs[i].err;
+        if (status == MB_OK)
+            status = make_matrices(coder, &coder->jobs[i], err);
+    }
+    coder->next_job = coder->next_matrix = 0;
+    coder->next_row = 0;
+    return status;
+}
+
+/* ---------------------------------------------------------------- chunks */
+
+/* false: the batch has no more. */
+static bool next_chunk(struct mb_coder *coder, struct chunk *chunk)
+{
+    if (coder->next_job == coder->n_jobs)
+        return false;
+    struct job *job = &coder->jobs[coder->next_job];
+    struct matrix *matrix = &job->matrices[coder->next_matrix];
+    uint64_t n_left = matrix->info->n_rows - coder->next_row;
+    uint64_t n_rows = mb_chunk_rows(matrix->item->tensor, MB_CHUNK_NBYTES);
+    *chunk = (struct chunk){
+        .job = job,
+        .matrix = matrix,
+        .row = coder->next_row,
+        .n_rows = n_rows < n_left ? n_rows : n_left,
+        .begins_blob = coder->next_matrix == 0 && coder->next_row == 0,
+        .ends_matrix = n_rows >= n_left,
+        .ends_blob = n_rows >= n_left && coder->next_matrix + 1 == job->unit->n_coded,
+    };
+    coder->next_row += chunk->n_rows;
+    if (chunk->ends_matrix) {
+        coder->next_row = 0;
+        coder->next_matrix++;
+    }
+    if (chunk->ends_blob) {
+        coder->next_matrix = 0;
+        coder->next_job++;
+    }
+    return true;
+}
+
+static enum mb_status encode_chunk(struct mb_coder *coder, struct slot *slot, uint8_t *in)
+{
+    const struct chunk *chunk = &slot->chunk;
+    struct matrix *matrix = chunk->matrix;
+    const struct mb_tensor *tensor = matrix->item->tensor;
+    uint64_t row_nbytes = matrix->info->n_cols * mb_dtype_nbytes(matrix->info->dtype);
+    uint64_t pos = chunk->row * row_nbytes, nbytes = chunk->n_rows * row_nbytes;
+    read_ahead(coder->ckpt, tensor, pos + coder->n_slots * nbytes);
+    enum mb_status status = mb_checkpoint_read(coder->ckpt, tensor, pos, in, nbytes, &slot->err);
+    if (status != MB_OK)
+        return status;
+    size_t bad;
+    struct mb_group *groups = matrix->groups + chunk->row / mb_group_rows(matrix->info->n_cols);
+    status = mb_encode_rows(&matrix->coding, in, (size_t)chunk->n_rows, slot->out, SLOT_OUT_NBYTES,
+                            &slot->out_nbytes, groups, &bad);
+    if (status == MB_BAD_DATA)
+        return mb_fail_weight(coder->ckpt, tensor, chunk->row * matrix->info->n_cols + bad, &slot->err);
+    return status == MB_OK ? MB_OK : mb_fail(&slot->err, status, "%s: cannot be encoded", tensor->name);
+}
+
+/* ---------------------------------------------------------------- writing, in order */
+
+static enum mb_status write_payload(struct mb_coder *coder, const void *bytes, uint64_t nbytes,
+                                    struct mb_error *err)
+{
+    XXH3_64bits_update(coder->payload, bytes, nbytes);
+    return mb_shard_write(coder->writer, bytes, nbytes, err);
+}
+
+/* The header's place is left open: it is written last. */
+static enum mb_status begin_blob(struct mb_coder *coder, const struct job *job, struct mb_error *err)
+{
+    size_t header_nbytes = mb_blob_header_nbytes(job->infos, job->unit->n_coded);
+    if (header_nbytes == 0)
+        return mb_fail(err, MB_UNSUPPORTED, "tensor %s: too many matrices for one blob",
+                       job->matrices[0].item->tensor->name);
+    coder->blob_pos = coder->writer->at;
+    coder->writer->at += header_nbytes;
+    XXH3_64bits_reset(coder->payload);
+    return MB_OK;
+}
+
+static enum mb_status end_matrix(struct mb_coder *coder, struct matrix *matrix, struct mb_error *err)
+{
+    uint64_t nbytes = mb_directory_nbytes(matrix->groups, matrix->n_groups);
+    uint8_t *directory = malloc(nbytes);
+    if (directory == NULL)
+        return mb_fail_memory(err, nbytes);
+    mb_directory_write(matrix->groups, matrix->n_groups, directory);
+    enum mb_status status = write_payload(coder, directory, nbytes, err);
+    free(directory);
+    matrix->info->directory_nbytes = nbytes;
+    coder->report->n_groups += matrix->n_groups;
+    for (uint64_t i = 0; i < matrix->n_groups; i++) {
+        coder->report->n_outliers += matrix->groups[i].n_outliers;
+        coder->report->n_raw_groups += matrix->groups[i].kind == MB_KIND_RAW;
+    }
+    return status;
+}
+
+static enum mb_status write_header(struct mb_coder *coder, const struct job *job, struct mb_error *err)
+{
+    size_t nbytes = mb_blob_header_nbytes(job->infos, job->unit->n_coded);
+    uint8_t *header = malloc(nbytes);
+    if (header == NULL)
+        return mb_fail_memory(err, nbytes);
+    mb_blob_write_header(job->infos, job->unit->n_coded, XXH3_64bits_digest(coder->payload), header);
+    enum mb_status status = mb_shard_write_at(coder->writer, coder->blob_pos, header, nbytes, err);
+    free(header);
+    return status;
+}
+
+static enum mb_status end_blob(struct mb_coder *coder, struct job *job, struct mb_error *err)
+{
+    static const uint8_t zeros[MB_ST_PAGE_NBYTES];
+    uint64_t nbytes = coder->writer->at - coder->blob_pos, n_weights = 0, in_nbytes = 0;
+    enum mb_status status = write_header(coder, job, err);
+    if (status == MB_OK)
+        status = mb_shard_write(coder->writer, zeros, mb_round_up(nbytes, MB_ST_PAGE_NBYTES) - nbytes, err);
+    if (status != MB_OK)
+        return status;
+    for (size_t i = 0; i < job->unit->n_coded; i++) {
+        n_weights += job->matrices[i].item->tensor->n_elems;
+        in_nbytes += job->matrices[i].item->tensor->nbytes;
+    }
+    mb_report_blob(coder->report, job->matrices[0].item->role, n_weights, in_nbytes, nbytes);
+    return mb_shard_add(coder->writer, coder->blob_pos, err);
+}
+
+static enum mb_status write_slot(struct mb_coder *coder, struct slot *slot, struct mb_error *err)
+{
+    struct chunk *chunk = &slot->chunk;
+    enum mb_status status = chunk->begins_blob ? begin_blob(coder, chunk->job, err) : MB_OK;
+    if (status == MB_OK)
+        status = write_payload(coder, slot->out, slot->out_nbytes, err);
+    chunk->matrix->info->data_nbytes += slot->out_nbytes;
+    if (status == MB_OK && chunk->ends_matrix)
+        status = end_matrix(coder, chunk->matrix, err);
+    if (status == MB_OK && chunk->ends_blob)
+        status = end_blob(coder, chunk->job, err);
+    return status;
+}
+
+/* ---------------------------------------------------------------- waves */
+
+/* Task 0 writes the wave before, the others encode this one. */
+static void wave_task(void *ctx, size_t task, int thread)
+{
+    (void)thread;
+    struct mb_coder *coder = ctx;
+    if (task == 0) {
+        for (size_t i = 0; i < coder->n_writing && coder->write_status == MB_OK; i++)
+            coder->write_status = write_slot(coder, &coder->writing[i], &coder->write_err);
+        return;
+    }
+    struct slot *slot = &coder->encoding[task - 1];
+    slot->status = encode_chunk(coder, slot, coder->in + (task - 1) * MB_CHUNK_NBYTES);
+}
+
+static enum mb_status run_wave(struct mb_coder *coder, struct mb_error *err)
+{
+    mb_pool_run(coder->pool, 1 + coder->n_encoding, wave_task, coder);
+    const struct mb_error *fault = coder->write_status == MB_OK ? NULL : &coder->write_err;
+    uint64_t nbytes = 0;
+    for (size_t i = 0; i < coder->n_encoding; i++) {
+        const struct slot *slot = &coder->encoding[i];
+        if (fault == NULL && slot->status != MB_OK)
+            fault = &slot->err;
+        nbytes += slot->chunk.n_rows * slot->chunk.matrix->info->n_cols *
+                  mb_dtype_nbytes(slot->chunk.matrix->info->dtype);
+    }
+    if (fault == NULL)
+        return mb_progress_add(coder->progress, "compress", nbytes, err);
+    if (err != NULL)
+        *err = *fault;
+    return fault->status;
+}
+
+static enum mb_status run_batch(struct mb_coder *coder, struct mb_error *err)
+{
+    enum mb_status status = MB_OK;
+    coder->n_writing = 0;
+    for (unsigned wave = 0; status == MB_OK; wave++) {
+        coder->encoding = coder->waves[wave % 2];
+        coder->n_encoding = 0;
+        while (coder->n_encoding < coder->n_slots &&
+               next_chunk(coder, &coder->encoding[coder->n_encoding].chunk))
+            coder->n_encoding++;
+        if (coder->n_encoding + coder->n_writing == 0)
+            return MB_OK;
+        status = run_wave(coder, err);
+        coder->writing = coder->encoding;
+        coder->n_writing = coder->n_encoding;
+    }
+    return status;
+}
+
+static uint64_t unit_nbytes(const struct mb_plan *plan, const struct mb_plan_unit *unit)
+{
+    uint64_t nbytes = 0;
+    for (size_t i = unit->first; i < unit->first + unit->n; i++)
+        nbytes += plan->items[i].tensor->nbytes;
+    return nbytes;
+}
+
+enum mb_status mb_coder_run(struct mb_coder *coder, const struct mb_plan_unit *units, size_t n_units,
+                            struct mb_shard_writer *writer, struct mb_compress_report *report,
+                            struct mb_error *err)
+{
+    enum mb_status status = MB_OK;
+    coder->writer = writer;
+    coder->report = report;
+    coder->write_status = MB_OK;
+    for (size_t i = 0, n = 0; i < n_units && status == MB_OK; i += n) {
+        uint64_t nbytes = 0;
+        for (n = 0; i + n < n_units && (n == 0 || nbytes < BATCH_NBYTES); n++)
+            nbytes += unit_nbytes(coder->plan, &units[i + n]);
+        status = begin_batch(coder, units + i, n, err);
+        if (status == MB_OK)
+            status = run_batch(coder, err);
+        free_batch(coder);
+    }
+    return status;
+}
+
+/* ---------------------------------------------------------------- its memory */
+
+static enum mb_status make_buffers(struct mb_coder *coder, struct mb_error *err)
+{
+    uint64_t n = coder->n_slots, out_nbytes = mb_round_up(SLOT_OUT_NBYTES, 4096);
+    coder->in = mb_alloc(n, MB_CHUNK_NBYTES);
+    coder->out = mb_alloc(2 * n, out_nbytes);
+    for (size_t k = 0; k < 2; k++) {
+        coder->waves[k] = calloc(n, sizeof **coder->waves);
+        for (size_t i = 0; i < n && coder->waves[k] != NULL && coder->out != NULL; i++)
+            coder->waves[k][i].out = coder->out + (k * n + i) * out_nbytes;
+    }
+    coder->payload = XXH3_createState();
+    if (coder->in == NULL || coder->out == NULL || coder->waves[0] == NULL || coder->waves[1] == NULL ||
+        coder->payload == NULL)
+        return mb_fail_memory(err, 3 * n * MB_CHUNK_NBYTES);
+    return MB_OK;
+}
+
+enum mb_status mb_coder_create(const struct mb_checkpoint *ckpt, const struct mb_plan *plan, int n_threads,
+                               struct mb_progress *progress, struct mb_coder **coder, struct mb_error *err)
+{
+    struct mb_coder *c = calloc(1, sizeof *c);
+    if (c == NULL)
+        return mb_fail_memory(err, sizeof *c);
+    c->ckpt = ckpt;
+    c->plan = plan;
+    c->progress = progress;
+    enum mb_status status = mb_pool_create(n_threads < SLOTS_MAX ? n_threads : SLOTS_MAX, &c->pool, err);
+    if (status == MB_OK &&
+        mb_pool_n_threads(c->pool) > SLOTS_MAX) { /* it took all CPUs, and there are more */
+        mb_pool_destroy(c->pool);
+        c->pool = NULL;
+        status = mb_pool_create(SLOTS_MAX, &c->pool, err);
+    }
+    if (status == MB_OK) {
+        /* Several chunks a thread, so that few wait at a wave's end. */
+        size_t n = 4 * (size_t)mb_pool_n_threads(c->pool);
+        c->n_slots = n < SLOTS_MAX ? n : SLOTS_MAX;
+        status = make_buffers(c, err);
+    }
+    if (status != MB_OK) {
+        mb_coder_free(c);
+        return status;
+    }
+    *coder = c;
+    return MB_OK;
+}
+
+void mb_coder_free(struct mb_coder *coder)
+{
+    if (coder == NULL)
+        return;
+    if (coder->pool != NULL)
+        mb_pool_destroy(coder->pool);
+    XXH3_freeState(coder->payload);
+    free(coder->waves[0]);
+    free(coder->waves[1]);
+    free(coder->out);
+    free(coder->in);
+    free(coder);
+}

@@ -1,0 +1,611 @@
+/*
+ * output.c - the partial folder: lock, note, resume, side files, index, and the rename at the end.
+ */
+#include "checkpoint/output.h"
+#include "base/error.h"
+#include "checkpoint/plan.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char INDEX[] = "model.safetensors.index.json";
+static const uint64_t SIDE_FILE_NBYTES_MAX = 256 << 20;
+
+/* ---------------------------------------------------------------- files of a folder */
+
+static bool is_side_file(const char *name)
+{
+    static const char *const patterns[] = {
+        "tokenizer*",
+        "*.model",
+        "vocab*",
+        "merges.txt",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "generation_config.json",
+        "chat_template*",
+        "*.jinja",
+        "*.tiktoken",
+        "*.py",
+        "README*",
+        "LICENSE*",
+        "NOTICE*",
+    };
+    for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++)
+        if (fnmatch(patterns[i], name, FNM_PERIOD) == 0)
+            return true;
+    return false;
+}
+
+static bool is_model_file(const char *name)
+{
+    return strcmp(name, "config.json") == 0 || strcmp(name, INDEX) == 0 ||
+           fnmatch("*.safetensors", name, FNM_PERIOD) == 0 || is_side_file(name);
+}
+
+static bool is_dots(const char *name)
+{
+    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+}
+
+/* Removes the files of a folder that 'pattern' matches (folders inside are never ours). */
+static enum mb_status remove_files(const char *path, const char *pattern, struct mb_error *err)
+{
+    DIR *folder = opendir(path);
+    if (folder == NULL)
+        return mb_fail_errno(err, path, "open");
+    enum mb_status status = MB_OK;
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL && status == MB_OK;)
+        if (!is_dots(entry->d_name) && fnmatch(pattern, entry->d_name, 0) == 0 &&
+            unlinkat(dirfd(folder), entry->d_name, 0) != 0)
+            status = mb_fail_errno(err, path, "remove a file");
+    closedir(folder);
+    return status;
+}
+
+static bool is_empty(const char *path)
+{
+    DIR *folder = opendir(path);
+    size_t n = 0;
+    while (folder != NULL && readdir(folder) != NULL)
+        n++;
+    if (folder != NULL)
+        closedir(folder);
+    return n <= 2;
+}
+
+/* The number of a folder's inode, 0 when there is none. */
+static uint64_t inode_of(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
+/* ---------------------------------------------------------------- the note */
+
+static enum mb_status write_note(const struct mb_output *output, struct mb_error *err)
+{
+    char *text = json_dumps(output->note, JSON_COMPACT);
+    if (text == NULL)
+        return mb_fail_memory(err, 4096);
+    enum mb_status status = mb_write_file(output->note_path, text, strlen(text), err);
+    free(text);
+    return status;
+}
+
+/* The temporary name is mb_write_file's: a kill may have left it. */
+static void remove_note(const struct mb_output *output)
+{
+    char temporary[MB_PATH_MAX + 8];
+    snprintf(temporary, sizeof temporary, "%s.tmp", output->note_path);
+    unlink(temporary);
+    unlink(output->note_path);
+}
+
+static uint64_t noted_inode(const struct mb_output *output)
+{
+    return (uint64_t)json_integer_value(json_object_get(output->note, "folder"));
+}
+
+static enum mb_status new_note(struct mb_output *output, const json_t *work, struct mb_error *err)
+{
+    json_t *shards = json_object_get(output->note, "shards");
+    shards = json_is_object(shards) ? json_incref(shards) : json_object();
+    json_decref(output->note);
+    output->note = json_pack("{s:O, s:o, s:I}", "work", work, "shards", shards, "folder",
+                             (json_int_t)inode_of(output->partial));
+    return output->note == NULL ? mb_fail_memory(err, 4096) : write_note(output, err);
+}
+
+/* Whether the partial folder holds this very work already; other work goes when 'force' is set. */
+static enum mb_status take_over(struct mb_output *output, const json_t *work, bool force,
+                                struct mb_error *err)
+{
+    const json_t *noted = json_object_get(output->note, "work");
+    bool is_ours = noted_inode(output) == inode_of(output->partial);
+    if (is_ours && json_equal(noted, (json_t *)work))
+        return remove_files(output->partial, "*.tmp", err);
+    bool is_same_input =
+        is_ours && json_equal(json_object_get(noted, "input"), json_object_get(work, "input"));
+    if (!is_empty(output->partial) && !force)
+        return mb_fail(err, MB_USAGE, "%s: unfinished work of other input or options; --force starts again",
+                       output->partial);
+    if (!is_same_input) {
+        enum mb_status status = remove_files(output->partial, "*", err);
+        if (status != MB_OK)
+            return status;
+        json_object_del(output->note, "shards");
+    }
+    return new_note(output, work, err);
+}
+
+/* ---------------------------------------------------------------- opening */
+
+/* The lock is on the folder itself; it may have been renamed under us while we waited for nothing. */
+static enum mb_status lock_partial(struct mb_output *output, struct mb_error *err)
+{
+    struct stat ours;
+    if (mkdir(output->partial, 0777) != 0 && errno != EEXIST)
+        return mb_fail_errno(err, output->partial, "create");
+    output->folder_fd = open(output->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (output->folder_fd < 0)
+        return mb_fail_errno(err, output->partial, "open");
+    if (flock(output->folder_fd, LOCK_EX | LOCK_NB) == 0 && fstat(output->folder_fd, &ours) == 0 &&
+        (uint64_t)ours.st_ino == inode_of(output->partial))
+        return MB_OK;
+    close(output->folder_fd);
+    output->folder_fd = -1;
+    return mb_fail(err, MB_IO, "%s: another process is writing there", output->partial);
+}
+
+static enum mb_status set_paths(struct mb_output *output, const char *path, struct mb_error *err)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    int n_note = snprintf(output->note_path, MB_PATH_MAX, "%.*s.partial.json", (int)n, path);
+    if (n == 0 || n_note < 0 || n_note >= MB_PATH_MAX)
+        return mb_fail(err, MB_USAGE, "'%.200s': not a path for a folder", path);
+    snprintf(output->path, MB_PATH_MAX, "%.*s", (int)n, path);
+    snprintf(output->partial, MB_PATH_MAX, "%.*s.partial", (int)n, path);
+    return MB_OK;
+}
+
+static bool is_folder_of(const struct mb_checkpoint *from, const char *path)
+{
+    struct stat a, b;
+    return stat(from->path, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* Only a model folder may be replaced: a wrong path must not cost somebody other files. */
+static enum mb_status check_replaced(const struct mb_output *output, struct mb_error *err)
+{
+    DIR *folder = opendir(output->path);
+    if (folder == NULL)
+        return mb_fail(err, MB_USAGE, "%s: exists and is not a folder that can be replaced", output->path);
+    enum mb_status status = MB_OK;
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL && status == MB_OK;)
+        if (!is_dots(entry->d_name) && !is_model_file(entry->d_name))
+            status = mb_fail(err, MB_USAGE, "%s: not replaced, it holds %.200s, which is no file of a model",
+                             output->path, entry->d_name);
+    closedir(folder);
+    return status;
+}
+
+static enum mb_status open_locked(struct mb_output *output, const json_t *work, bool force,
+                                  struct mb_error *err)
+{
+    output->note = json_load_file(output->note_path, 0, NULL);
+    uint64_t there = inode_of(output->path);
+    output->is_done = there != 0 && noted_inode(output) == there &&
+                      json_equal(json_object_get(output->note, "work"), (json_t *)work);
+    if (output->is_done)
+        return MB_OK;
+    output->replaces = access(output->path, F_OK) == 0;
+    if (output->replaces && !force)
+        return mb_fail(err, MB_USAGE, "%s: exists already; --force replaces it", output->path);
+    enum mb_status status = output->replaces ? check_replaced(output, err) : MB_OK;
+    return status == MB_OK ? take_over(output, work, force, err) : status;
+}
+
+enum mb_status mb_output_open(const char *path, const struct mb_checkpoint *from, const json_t *work,
+                              bool force, struct mb_output *output, struct mb_error *err)
+{
+    *output = (struct mb_output){.folder_fd = -1};
+    enum mb_status status = set_paths(output, path, err);
+    if (status != MB_OK)
+        return status;
+    if (is_folder_of(from, output->path) || is_folder_of(from, output->partial))
+        return mb_fail(err, MB_USAGE, "%s: is the input", path);
+    status = lock_partial(output, err);
+    if (status == MB_OK)
+        status = open_locked(output, work, force, err);
+    if (status != MB_OK) {
+        if (output->folder_fd >= 0) {
+            rmdir(output->partial); /* where we have just made it: it has to be empty for that */
+            close(output->folder_fd);
+        }
+        json_decref(output->note);
+    }
+    return status;
+}
+
+json_t *mb_input_identity(const struct mb_checkpoint *ckpt)
+{
+    json_t *files = json_array();
+    for (size_t i = 0; i < ckpt->n_shards && files != NULL; i++) {
+        const struct mb_shard *shard = &ckpt->shards[i];
+        struct stat st;
+        if (fstat(shard->fd, &st) != 0)
+            memset(&st, 0, sizeof st);
+        json_array_append_new(files, json_pack("[s, I, I, I, I]", shard->name, (json_int_t)st.st_size,
+                                               (json_int_t)st.st_mtim.tv_sec, (json_int_t)st.st_mtim.tv_nsec,
+                                               (json_int_t)shard->header.xxh3));
+    }
+    return json_pack("{s:o, s:s}", "files", files, "config", ckpt->config_text);
+}
+
+/* ---------------------------------------------------------------- ending */
+
+const json_t *mb_output_report(const struct mb_output *output, size_t shard, size_t n_shards, uint64_t plan)
+{
+    char file[48];
+    mb_shard_file_name(file, shard, n_shards);
+    const json_t *noted = json_object_get(json_object_get(output->note, "shards"), file);
+    bool is_there = output->is_done || faccessat(output->folder_fd, file, F_OK, 0) == 0;
+    bool is_same = (uint64_t)json_integer_value(json_object_get(noted, "plan")) == plan;
+    return is_there && is_same ? json_object_get(noted, "report") : NULL;
+}
+
+/* Adds the tensors of a finished shard to the index. */
+static enum mb_status index_shard(const struct mb_output *output, const char *name, json_t *map,
+                                  uint64_t *total_nbytes, struct mb_error *err)
+{
+    char path[MB_PATH_MAX];
+    enum mb_status status = mb_join_path(path, output->partial, name, err);
+    if (status != MB_OK)
+        return status;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return mb_fail_errno(err, path, "open");
+    struct mb_st_header header;
+    status = mb_st_read_header(fd, path, &header, err);
+    close(fd);
+    if (status != MB_OK)
+        return status;
+    for (size_t i = 0; i < header.n_tensors; i++) {
+        *total_nbytes += header.tensors[i].nbytes;
+        if (json_object_set_new(map, header.tensors[i].name, json_string(name)) != 0)
+            status = mb_fail_memory(err, 100);
+    }
+    mb_st_free_header(&header);
+    return status;
+}
+
+static enum mb_status write_json(const struct mb_output *output, const char *name, const json_t *root,
+                                 struct mb_error *err)
+{
+    char path[MB_PATH_MAX];
+    enum mb_status status = mb_join_path(path, output->partial, name, err);
+    if (status != MB_OK)
+        return status;
+    char *text = json_dumps(root, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+    if (text == NULL)
+        return mb_fail_memory(err, 4096);
+    size_t n = strlen(text);
+    text[n] = '\n'; /* in place of the terminator */
+    status = mb_write_file(path, text, n + 1, err);
+    free(text);
+    return status;
+}
+
+static enum mb_status write_index(const struct mb_output *output, size_t n_shards, struct mb_error *err)
+{
+    json_t *map = json_object();
+    uint64_t total_nbytes = 0;
+    enum mb_status status = MB_OK;
+    for (size_t i = 0; i < n_shards && status == MB_OK; i++) {
+        char name[48];
+        mb_shard_file_name(name, i, n_shards);
+        status = index_shard(output, name, map, &total_nbytes, err);
+    }
+    json_t *root =
+        json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total_nbytes, "weight_map", map);
+    if (status == MB_OK)
+        status = root == NULL ? mb_fail_memory(err, 4096) : write_json(output, INDEX, root, err);
+    json_decref(root);
+    return status;
+}
+
+/* The old folder goes only after the new one has its name. */
+static enum mb_status swap_folders(const struct mb_output *output, struct mb_error *err)
+{
+    if (!output->replaces)
+        return rename(output->partial, output->path) == 0 ? MB_OK
+                                                          : mb_fail_errno(err, output->path, "rename");
+    if (renameat2(AT_FDCWD, output->partial, AT_FDCWD, output->path, RENAME_EXCHANGE) != 0)
+        return mb_fail_errno(err, output->path, "exchange with the new folder");
+    return MB_OK;
+}
+
+static enum mb_status sync_parent(const struct mb_output *output, struct mb_error *err)
+{
+    char parent[MB_PATH_MAX];
+    const char *slash = strrchr(output->path, '/');
+    snprintf(parent, sizeof parent, "%.*s", slash == NULL ? 1 : (int)(slash - output->path + 1),
+             slash == NULL ? "." : output->path);
+    return mb_sync_folder(parent, err);
+}
+
+static void close_output(struct mb_output *output)
+{
+    close(output->folder_fd);
+    json_decref(output->note);
+    *output = (struct mb_output){.folder_fd = -1};
+}
+
+/* Behind the last rename: what was replaced, or a folder made for the lock alone, and the note. */
+static enum mb_status clean_up(const struct mb_output *output, struct mb_error *err)
+{
+    enum mb_status status = MB_OK;
+    if (access(output->partial, F_OK) == 0) {
+        status = remove_files(output->partial, "*", err);
+        if (status == MB_OK && rmdir(output->partial) != 0)
+            status = mb_fail_errno(err, output->partial, "remove");
+    }
+    if (status == MB_OK)
+        remove_note(output);
+    return status;
+}
+
+static enum mb_status finish(const struct mb_output *output, size_t n_shards, struct mb_error *err)
+{
+    enum mb_status status = n_shards > 1 ? write_index(output, n_shards, err) : MB_OK;
+    if (status == MB_OK)
+        status = mb_sync_folder(output->partial, err);
+    if (status == MB_OK)
+        status = swap_folders(output, err);
+    return status == MB_OK ? sync_parent(output, err) : status;
+}
+
+enum mb_status mb_output_finish(struct mb_output *output, size_t n_shards, struct mb_error *err)
+{
+    enum mb_status status = output->is_done ? MB_OK : finish(output, n_shards, err);
+    if (status == MB_OK)
+        status = clean_up(output, err);
+    close_output(output);
+    return status;
+}
+
+void mb_output_abandon(struct mb_output *output, enum mb_status status)
+{
+    bool is_inputs_fault = status == MB_BAD_DATA || status == MB_UNSUPPORTED || status == MB_USAGE;
+    if (is_inputs_fault && !output->is_done)
+        clean_up(output, NULL);
+    close_output(output);
+}
+
+/* ---------------------------------------------------------------- side files */
+
+static enum mb_status copy_file(const struct mb_output *output, const char *folder, const char *name,
+                                struct mb_error *err)
+{
+    char from[MB_PATH_MAX], to[MB_PATH_MAX], *bytes;
+    size_t nbytes;
+    enum mb_status status = mb_join_path(from, folder, name, err);
+    if (status == MB_OK)
+        status = mb_join_path(to, output->partial, name, err);
+    struct stat st;
+    if (status != MB_OK || stat(from, &st) != 0 || !S_ISREG(st.st_mode))
+        return status; /* folders and broken links are not ours to copy */
+    status = mb_read_file(from, SIDE_FILE_NBYTES_MAX, &bytes, &nbytes, err);
+    if (status != MB_OK)
+        return status;
+    status = mb_write_file(to, bytes, nbytes, err);
+    free(bytes);
+    return status;
+}
+
+enum mb_status mb_output_copy_files(const struct mb_output *output, const struct mb_checkpoint *from,
+                                    struct mb_error *err)
+{
+    DIR *folder = opendir(from->path);
+    if (folder == NULL)
+        return mb_fail_errno(err, from->path, "open");
+    enum mb_status status = MB_OK;
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL && status == MB_OK;)
+        if (is_side_file(entry->d_name))
+            status = copy_file(output, from->path, entry->d_name, err);
+    closedir(folder);
+    return status;
+}
+
+enum mb_status mb_output_write_config(const struct mb_output *output, const char *text, struct mb_error *err)
+{
+    char path[MB_PATH_MAX];
+    enum mb_status status = mb_join_path(path, output->partial, "config.json", err);
+    return status == MB_OK ? mb_write_file(path, text, strlen(text), err) : status;
+}
+
+/* ---------------------------------------------------------------- shards */
+
+static json_t *new_metadata(void)
+{
+    return json_pack("{s:s}", "format", "pt");
+}
+
+static void set_xxh3(json_t *metadata, const char *name, uint64_t xxh3, bool *ok)
+{
+    char key[600], text[24];
+    snprintf(key, sizeof key, "xxh3:%s", name);
+    snprintf(text, sizeof text, "%016llx", (unsigned long long)xxh3);
+    *ok = *ok && json_object_set_new(metadata, key, json_string(text)) == 0;
+}
+
+/* A blob's size is its shape, and not known when it is planned. Other tensors have elements. */
+static bool is_blob(const struct mb_tensor *tensor)
+{
+    return tensor->type == MB_TENSOR_U8 && tensor->n_dims == 1 && tensor->n_elems == 0;
+}
+
+uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned)
+{
+    const uint64_t widest = INT64_MAX / 4; /* as many digits as any number that may stand there */
+    struct mb_tensor *tensors = calloc(n_planned + 1, sizeof *tensors);
+    json_t *metadata = new_metadata();
+    bool ok = tensors != NULL && metadata != NULL;
+    for (size_t i = 0; i < n_planned && ok; i++) {
+        tensors[i] = planned[i];
+        tensors[i].file_pos = tensors[i].nbytes = widest;
+        if (is_blob(&planned[i]))
+            tensors[i].shape[0] = widest; /* a blob's size is not known yet */
+        set_xxh3(metadata, planned[i].name, 0, &ok);
+    }
+    char *text = NULL;
+    size_t nbytes = 0;
+    ok = ok && mb_st_write_header(tensors, n_planned, metadata, &text, &nbytes, NULL) == MB_OK;
+    free(text);
+    free(tensors);
+    json_decref(metadata);
+    return ok ? (8 + nbytes + MB_ST_PAGE_NBYTES - 1) / MB_ST_PAGE_NBYTES * MB_ST_PAGE_NBYTES : 0;
+}
+
+enum mb_status mb_shard_begin(struct mb_output *output, size_t shard, size_t n_shards,
+                              const struct mb_tensor *planned, size_t n_planned,
+                              struct mb_shard_writer *writer, struct mb_error *err)
+{
+    *writer = (struct mb_shard_writer){.output = output, .fd = -1, .n_planned = n_planned};
+    mb_shard_file_name(writer->name, shard, n_shards);
+    enum mb_status status = mb_join_path(writer->path, output->partial, writer->name, err);
+    int n = snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp", writer->path);
+    if (status != MB_OK || n >= MB_PATH_MAX)
+        return status != MB_OK ? status : mb_fail(err, MB_USAGE, "%.200s...: path too long", output->partial);
+    if (unlink(writer->path) == 0) /* of another plan: the note must never speak of it */
+        status = mb_sync_folder(output->partial, err);
+    if (status != MB_OK)
+        return status;
+    writer->data_pos = mb_shard_data_pos(planned, n_planned);
+    writer->tensors = calloc(n_planned + 1, sizeof *writer->tensors);
+    writer->metadata = new_metadata();
+    if (writer->tensors != NULL && n_planned > 0)
+        memcpy(writer->tensors, planned, n_planned * sizeof *planned);
+    if (writer->data_pos == 0 || writer->tensors == NULL || writer->metadata == NULL) {
+        mb_shard_cancel(writer);
+        return mb_fail_memory(err, n_planned * sizeof *writer->tensors);
+    }
+    writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (writer->fd < 0) {
+        status = mb_fail_errno(err, writer->temporary, "create");
+        mb_shard_cancel(writer);
+    }
+    return status;
+}
+
+enum mb_status mb_shard_write_at(struct mb_shard_writer *writer, uint64_t at, const void *bytes,
+                                 uint64_t nbytes, struct mb_error *err)
+{
+    return mb_write_at(writer->fd, writer->temporary, writer->data_pos + at, bytes, nbytes, err);
+}
+
+enum mb_status mb_shard_write(struct mb_shard_writer *writer, const void *bytes, uint64_t nbytes,
+                              struct mb_error *err)
+{
+    enum mb_status status = mb_shard_write_at(writer, writer->at, bytes, nbytes, err);
+    writer->at += nbytes;
+    return status;
+}
+
+enum mb_status mb_shard_add(struct mb_shard_writer *writer, uint64_t begin, struct mb_error *err)
+{
+    if (writer->n_tensors == writer->n_planned)
+        return mb_fail(err, MB_USAGE, "%s: more tensors than planned", writer->path);
+    struct mb_tensor *added = &writer->tensors[writer->n_tensors++];
+    added->file_pos = begin;
+    added->nbytes = writer->at - begin;
+    if (is_blob(added))
+        added->n_elems = added->shape[0] = added->nbytes;
+    return MB_OK;
+}
+
+enum mb_status mb_shard_add_xxh3(struct mb_shard_writer *writer, const char *name, uint64_t xxh3,
+                                 struct mb_error *err)
+{
+    bool ok = true;
+    set_xxh3(writer->metadata, name, xxh3, &ok);
+    return ok ? MB_OK : mb_fail_memory(err, 100);
+}
+
+static enum mb_status write_shard_header(struct mb_shard_writer *writer, struct mb_error *err)
+{
+    char *text;
+    size_t nbytes;
+    enum mb_status status =
+        mb_st_write_header(writer->tensors, writer->n_tensors, writer->metadata, &text, &nbytes, err);
+    if (status != MB_OK)
+        return status;
+    uint64_t length = writer->data_pos - 8;
+    char *padded = malloc(writer->data_pos);
+    if (padded == NULL || nbytes > length) {
+        status = mb_fail_memory(err, writer->data_pos);
+    } else {
+        memcpy(padded, &length, 8);
+        memcpy(padded + 8, text, nbytes);
+        memset(padded + 8 + nbytes, ' ', length - nbytes);
+        status = mb_write_at(writer->fd, writer->temporary, 0, padded, writer->data_pos, err);
+    }
+    free(padded);
+    free(text);
+    return status;
+}
+
+/* The note comes before the rename: a noted shard that is not there is made again. */
+static enum mb_status note_report(const struct mb_shard_writer *writer, uint64_t plan, const json_t *report,
+                                  struct mb_error *err)
+{
+    json_t *shards = json_object_get(writer->output->note, "shards");
+    json_t *entry = json_pack("{s:I, s:O}", "plan", (json_int_t)plan, "report", report);
+    if (json_object_set_new(shards, writer->name, entry) != 0)
+        return mb_fail_memory(err, 4096);
+    return write_note(writer->output, err);
+}
+
+static enum mb_status end_shard(struct mb_shard_writer *writer, uint64_t plan, const json_t *report,
+                                struct mb_error *err)
+{
+    enum mb_status status = write_shard_header(writer, err);
+    if (status == MB_OK && ftruncate(writer->fd, (off_t)(writer->data_pos + writer->at)) != 0)
+        status = mb_fail_errno(err, writer->temporary, "set the size");
+    if (status == MB_OK && fsync(writer->fd) != 0)
+        status = mb_fail_errno(err, writer->temporary, "fsync");
+    if (status == MB_OK)
+        status = note_report(writer, plan, report, err);
+    if (status == MB_OK && rename(writer->temporary, writer->path) != 0)
+        status = mb_fail_errno(err, writer->path, "rename");
+    return status == MB_OK ? mb_sync_folder(writer->output->partial, err) : status;
+}
+
+enum mb_status mb_shard_end(struct mb_shard_writer *writer, uint64_t plan, const json_t *report,
+                            struct mb_error *err)
+{
+    enum mb_status status = end_shard(writer, plan, report, err);
+    mb_shard_cancel(writer); /* the temporary name is gone by now when all went well */
+    return status;
+}
+
+void mb_shard_cancel(struct mb_shard_writer *writer)
+{
+    if (writer->fd >= 0) {
+        close(writer->fd);
+        unlink(writer->temporary);
+    }
+    free(writer->tensors);
+    json_decref(writer->metadata);
+    *writer = (struct mb_shard_writer){.fd = -1};
+}

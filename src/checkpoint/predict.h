@@ -1,0 +1,15 @@
+/*
+ * predict.h - the size of a coded folder from samples.
+ */
+#ifndef MB_CHECKPOINT_PREDICT_H
+#define MB_CHECKPOINT_PREDICT_H
+
+#include "checkpoint/plan.h"
+#include "checkpoint/progress.h"
+
+/* Fills the report as mb_compress would, all figures predicted. Small matrices are coded completely. */
+enum mb_status mb_predict(const struct mb_checkpoint *ckpt, const struct mb_plan *plan, int n_threads,
+                          struct mb_progress *progress, struct mb_compress_report *report,
+                          struct mb_error *err);
+
+#endif

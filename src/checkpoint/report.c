@@ -1,0 +1,47 @@
+/*
+ * report.c - one list of a report's sums, for all that is done with them.
+ */
+#include "checkpoint/report.h"
+#include <stddef.h>
+
+#define SUM(field)                                         \
+    {                                                      \
+#field, offsetof(struct mb_compress_report, field) \
+    }
+static const struct {
+    const char *name;
+    size_t offset;
+} sums[] = {
+    SUM(n_weights),          SUM(n_weights_exact),     SUM(in_nbytes),       SUM(out_nbytes),
+    SUM(coded_nbytes),       SUM(padding_nbytes),      SUM(exact_nbytes),    SUM(expert_n_weights),
+    SUM(expert_in_nbytes),   SUM(expert_coded_nbytes), SUM(dense_n_weights), SUM(dense_in_nbytes),
+    SUM(dense_coded_nbytes), SUM(n_outliers),          SUM(n_raw_groups),    SUM(n_groups),
+};
+enum { N_SUMS = sizeof sums / sizeof sums[0] };
+
+static uint64_t *sum_of(struct mb_compress_report *report, size_t i)
+{
+    return (uint64_t *)((char *)report + sums[i].offset);
+}
+
+json_t *mb_report_to_json(const struct mb_compress_report *report)
+{
+    struct mb_compress_report copy = *report;
+    json_t *json = json_object();
+    for (size_t i = 0; i < N_SUMS && json != NULL; i++)
+        json_object_set_new(json, sums[i].name, json_integer((json_int_t)*sum_of(&copy, i)));
+    return json;
+}
+
+void mb_report_add(struct mb_compress_report *to, const struct mb_compress_report *from)
+{
+    struct mb_compress_report copy = *from;
+    for (size_t i = 0; i < N_SUMS; i++)
+        *sum_of(to, i) += *sum_of(&copy, i);
+}
+
+void mb_report_add_json(struct mb_compress_report *to, const json_t *from)
+{
+    for (size_t i = 0; i < N_SUMS; i++)
+        *sum_of(to, i) += (uint64_t)json_integer_value(json_object_get(from, sums[i].name));
+}
