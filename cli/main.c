@@ -15,6 +15,7 @@ struct verb {
 
 static const struct verb verbs[] = {
     {"inspect", "MODEL [--experts]", "what a model folder holds, part by part", cli_inspect},
+    {"compress", "MODEL OUT", "write a coded folder in which every weight keeps to an error bound", cli_compress},
     {"bench", "kernels", "how fast this machine multiplies from the coded form, and encodes", cli_bench},
     {0}, /* the end */
 };
