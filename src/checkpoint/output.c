@@ -280,9 +280,11 @@ static enum mb_status index_shard(const struct mb_output *output, const char *na
     close(fd);
     if (status != MB_OK)
         return status;
-    for (size_t i = 0; i < header.n_tensors; i++) {
+    for (size_t i = 0; i < header.n_tensors && status == MB_OK; i++) {
         *total_nbytes += header.tensors[i].nbytes;
-        if (json_object_set_new(map, header.tensors[i].name, json_string(name)) != 0)
+        if (json_object_get(map, header.tensors[i].name) != NULL)
+            status = mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice", path, header.tensors[i].name);
+        else if (json_object_set_new(map, header.tensors[i].name, json_string(name)) != 0)
             status = mb_fail_memory(err, 100);
     }
     mb_st_free_header(&header);

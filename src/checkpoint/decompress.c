@@ -1,0 +1,396 @@
+/*
+ * decompress.c - a coded folder becomes a plain one, shard by shard.
+ */
+#include "base/bytes.h"
+#include "base/error.h"
+#include "checkpoint/config_text.h"
+#include "checkpoint/output.h"
+#include "checkpoint/plan.h"
+#include "checkpoint/walk.h"
+#include <float.h>
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *tensor, *config;
+} type_names[] = {
+    [MB_F32] = {"F32", "float32"}, [MB_F16] = {"F16", "float16"}, [MB_BF16] = {"BF16", "bfloat16"}};
+
+/* A tensor of the output, and where it comes from. */
+struct content {
+    struct mb_tensor tensor; /* file_pos: from the data section's beginning */
+    const struct mb_tensor *stored;
+    size_t index; /* in its blob */
+    bool is_coded;
+};
+
+struct decompression {
+    const struct mb_checkpoint *ckpt;
+    struct mb_pool *pool;
+    enum mb_dtype dtype;
+    struct mb_output output;
+    struct mb_progress progress;
+
+    /* The shard at work. */
+    struct mb_shard_writer writer;
+    struct content *contents; /* by name */
+    struct content **places;  /* the same by their place in the file */
+    size_t n_contents, cap;
+    struct mb_decompress_report report;
+    pthread_mutex_t lock;
+};
+
+/* ---------------------------------------------------------------- what a shard will hold */
+
+static enum mb_status add_content(struct decompression *d, struct content content, struct mb_error *err)
+{
+    if (d->n_contents == d->cap) {
+        size_t cap = d->cap == 0 ? 64 : 2 * d->cap;
+        struct content *grown = realloc(d->contents, cap * sizeof *grown);
+        if (grown == NULL)
+            return mb_fail_memory(err, cap * sizeof *grown);
+        d->contents = grown;
+        d->cap = cap;
+    }
+    content.tensor.name = content.is_coded ? content.tensor.name : strdup(content.stored->name);
+    if (content.tensor.name == NULL)
+        return mb_fail_memory(err, 100);
+    d->contents[d->n_contents++] = content;
+    return MB_OK;
+}
+
+static enum mb_status add_blob(struct decompression *d, const struct mb_tensor *stored, struct mb_error *err)
+{
+    struct mb_loaded_blob loaded;
+    enum mb_status status = mb_load_blob(d->ckpt, stored, &loaded, err);
+    for (size_t i = 0; status == MB_OK && i < loaded.blob.n_matrices; i++) {
+        const struct mb_blob_matrix *info = &loaded.blob.info[i];
+        struct content content = {.stored = stored, .index = i, .is_coded = true};
+        content.tensor = (struct mb_tensor){
+            .name = mb_blob_full_name(stored, info),
+            .type = (enum mb_tensor_type)d->dtype,
+            .type_name = type_names[d->dtype].tensor,
+            .n_dims = 2,
+            .shape = {info->n_rows, info->n_cols},
+            .n_elems = info->n_rows * info->n_cols,
+            .nbytes = info->n_rows * info->n_cols * mb_dtype_nbytes(d->dtype),
+        };
+        status = add_content(d, content, err);
+    }
+    mb_unload_blob(&loaded);
+    return status;
+}
+
+static void clear_contents(struct decompression *d)
+{
+    for (size_t i = 0; i < d->n_contents; i++)
+        free((char *)d->contents[i].tensor.name);
+    d->n_contents = 0;
+    free(d->places);
+    d->places = NULL;
+}
+
+static size_t elem_nbytes(const struct mb_tensor *tensor)
+{
+    return tensor->n_elems == 0 ? 1 : (size_t)(tensor->nbytes / tensor->n_elems);
+}
+
+/* Large elements first, so that all are aligned; else in the order of the coded folder. */
+static int by_place(const void *a, const void *b)
+{
+    const struct content *x = *(const struct content *const *)a, *y = *(const struct content *const *)b;
+    size_t x_nbytes = elem_nbytes(&x->tensor), y_nbytes = elem_nbytes(&y->tensor);
+    if (x_nbytes != y_nbytes)
+        return x_nbytes > y_nbytes ? -1 : 1;
+    if (x->stored->file_pos != y->stored->file_pos)
+        return x->stored->file_pos < y->stored->file_pos ? -1 : 1;
+    if (x->index != y->index)
+        return x->index < y->index ? -1 : 1;
+    return strcmp(x->tensor.name, y->tensor.name);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct content *)a)->tensor.name, ((const struct content *)b)->tensor.name);
+}
+
+static enum mb_status place_contents(struct decompression *d, struct mb_error *err)
+{
+    d->places = calloc(d->n_contents + 1, sizeof *d->places);
+    if (d->places == NULL)
+        return mb_fail_memory(err, d->n_contents * sizeof *d->places);
+    for (size_t i = 0; i < d->n_contents; i++)
+        d->places[i] = &d->contents[i];
+    qsort(d->places, d->n_contents, sizeof *d->places, by_place);
+    uint64_t at = 0;
+    for (size_t i = 0; i < d->n_contents; i++) {
+        d->places[i]->tensor.file_pos = at;
+        at += d->places[i]->tensor.nbytes;
+    }
+    return MB_OK;
+}
+
+/* All names and sizes: every blob of the shard is read and checked once for them, and once more to decode. */
+static enum mb_status list_contents(struct decompression *d, size_t first, size_t n, struct mb_error *err)
+{
+    enum mb_status status = MB_OK;
+    for (size_t i = first; i < first + n && status == MB_OK; i++) {
+        const struct mb_tensor *stored = d->ckpt->tensors[i];
+        status = mb_tensor_is_blob(d->ckpt, stored)
+                     ? add_blob(d, stored, err)
+                     : add_content(d, (struct content){.tensor = *stored, .stored = stored}, err);
+    }
+    if (status != MB_OK)
+        return status;
+    if (d->n_contents > 0)
+        qsort(d->contents, d->n_contents, sizeof *d->contents, by_name);
+    for (size_t i = 1; i < d->n_contents; i++)
+        if (by_name(&d->contents[i - 1], &d->contents[i]) == 0)
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice", d->ckpt->path,
+                           d->contents[i].tensor.name);
+    return place_contents(d, err);
+}
+
+static const struct content *find_content(const struct decompression *d, const char *name)
+{
+    const struct content key = {.tensor = {.name = name}};
+    return d->n_contents == 0 ? NULL : bsearch(&key, d->contents, d->n_contents, sizeof key, by_name);
+}
+
+/* ---------------------------------------------------------------- decoding */
+
+/* What rounding did to some rows. */
+struct rounding {
+    uint64_t n_changed;
+    double err_max;
+};
+
+static struct rounding round_weights(float *weights, size_t n, enum mb_dtype dtype)
+{
+    struct rounding rounding = {0};
+    uint16_t *out = (uint16_t *)weights; /* in place: shorter elements never overtake longer ones */
+    for (size_t i = 0; i < n; i++) {
+        float w = weights[i];
+        uint16_t half = dtype == MB_F16 ? mb_f16_of_float(w) : mb_bf16_of_float(w);
+        float rounded = dtype == MB_F16 ? mb_float_of_f16(half) : mb_float_of_bf16(half);
+        double err_abs = fabs((double)rounded - (double)w);
+        rounding.n_changed += rounded != w;
+        rounding.err_max = err_abs > rounding.err_max ? err_abs : rounding.err_max;
+        memcpy(&out[i], &half, sizeof half);
+    }
+    return rounding;
+}
+
+static enum mb_status begin_matrix(void *ctx, struct mb_walk_matrix *matrix, struct mb_error *err)
+{
+    const struct decompression *d = ctx;
+    const struct content *content = find_content(d, matrix->name);
+    if (content == NULL || content->tensor.shape[0] != matrix->info->n_rows ||
+        content->tensor.shape[1] != matrix->info->n_cols)
+        return mb_fail(err, MB_IO, "%s: tensor %s: changed while it was read",
+                       mb_tensor_path(d->ckpt, matrix->tensor), matrix->tensor->name);
+    memcpy(matrix->user, &content, sizeof content);
+    return MB_OK;
+}
+
+static enum mb_status write_rows(void *ctx, const struct mb_walk_matrix *matrix, uint64_t row,
+                                 uint64_t n_rows, float *weights, int thread, struct mb_error *err)
+{
+    (void)thread;
+    struct decompression *d = ctx;
+    const struct content *content;
+    struct rounding rounding = {0};
+    memcpy(&content, matrix->user, sizeof content);
+    uint64_t n = n_rows * matrix->info->n_cols, elem = mb_dtype_nbytes(d->dtype);
+    if (d->dtype != MB_F32)
+        rounding = round_weights(weights, n, d->dtype);
+    if (isinf(rounding.err_max))
+        return mb_fail(
+            err, MB_UNSUPPORTED, "%s: tensor %s: rows from %" PRIu64 ": a weight is too large for %s",
+            mb_tensor_path(d->ckpt, matrix->tensor), matrix->name, row, type_names[d->dtype].tensor);
+    double ratio = rounding.err_max == 0 ? 0 : fmin(rounding.err_max / matrix->info->eps, DBL_MAX);
+    pthread_mutex_lock(&d->lock);
+    d->report.n_weights_changed += rounding.n_changed;
+    d->report.err_enlarged_ratio = fmax(d->report.err_enlarged_ratio, ratio);
+    pthread_mutex_unlock(&d->lock);
+    return mb_shard_write_at(&d->writer, content->tensor.file_pos + row * matrix->info->n_cols * elem,
+                             weights, n * elem, err);
+}
+
+static enum mb_status end_matrix(void *ctx, struct mb_walk_matrix *matrix, struct mb_error *err)
+{
+    (void)err;
+    struct decompression *d = ctx;
+    d->report.n_weights += matrix->info->n_rows * matrix->info->n_cols;
+    return MB_OK;
+}
+
+static enum mb_status write_exact(void *ctx, const struct mb_tensor *tensor, uint64_t pos, const void *bytes,
+                                  uint64_t nbytes, struct mb_error *err)
+{
+    struct decompression *d = ctx;
+    const struct content *content = find_content(d, tensor->name);
+    return mb_shard_write_at(&d->writer, content->tensor.file_pos + pos, bytes, nbytes, err);
+}
+
+/* ---------------------------------------------------------------- shards */
+
+static enum mb_status fill_shard(struct decompression *d, size_t first, size_t n, struct mb_error *err)
+{
+    static const struct mb_walk_ops ops = {sizeof(struct content *), begin_matrix, write_rows, end_matrix,
+                                           write_exact};
+    enum mb_status status = mb_walk(d->ckpt, first, n, d->pool, &ops, d, &d->progress, "decompress", err);
+    for (size_t i = 0; i < d->n_contents && status == MB_OK; i++) {
+        d->writer.at += d->places[i]->tensor.nbytes;
+        status = mb_shard_add(&d->writer, d->places[i]->tensor.file_pos, err);
+    }
+    d->report.out_nbytes = d->writer.data_pos + d->writer.at;
+    return status;
+}
+
+static json_t *report_json(const struct mb_decompress_report *report)
+{
+    return json_pack("{s:I, s:I, s:f, s:I}", "out_nbytes", (json_int_t)report->out_nbytes, "n_weights",
+                     (json_int_t)report->n_weights, "err_enlarged_ratio", report->err_enlarged_ratio,
+                     "n_weights_changed", (json_int_t)report->n_weights_changed);
+}
+
+static void add_report(struct mb_decompress_report *to, const json_t *from)
+{
+    to->out_nbytes += (uint64_t)json_integer_value(json_object_get(from, "out_nbytes"));
+    to->n_weights += (uint64_t)json_integer_value(json_object_get(from, "n_weights"));
+    to->n_weights_changed += (uint64_t)json_integer_value(json_object_get(from, "n_weights_changed"));
+    to->err_enlarged_ratio =
+        fmax(to->err_enlarged_ratio, json_real_value(json_object_get(from, "err_enlarged_ratio")));
+}
+
+static enum mb_status write_shard(struct decompression *d, size_t shard, size_t first, size_t n,
+                                  uint64_t plan, struct mb_decompress_report *sum, struct mb_error *err)
+{
+    struct mb_tensor *planned = calloc(d->n_contents + 1, sizeof *planned);
+    if (planned == NULL)
+        return mb_fail_memory(err, d->n_contents * sizeof *planned);
+    for (size_t i = 0; i < d->n_contents; i++)
+        planned[i] = d->places[i]->tensor;
+    enum mb_status status =
+        mb_shard_begin(&d->output, shard, d->ckpt->n_shards, planned, d->n_contents, &d->writer, err);
+    free(planned);
+    if (status != MB_OK)
+        return status;
+    d->report = (struct mb_decompress_report){0};
+    status = fill_shard(d, first, n, err);
+    if (status != MB_OK) {
+        mb_shard_cancel(&d->writer);
+        return status;
+    }
+    json_t *json = report_json(&d->report);
+    status = json == NULL ? mb_fail_memory(err, 100) : mb_shard_end(&d->writer, plan, json, err);
+    add_report(sum, json);
+    json_decref(json);
+    return status;
+}
+
+static enum mb_status decompress_shard(struct decompression *d, size_t shard,
+                                       struct mb_decompress_report *sum, struct mb_error *err)
+{
+    uint64_t plan = 1 + (uint64_t)d->dtype; /* all that the options change in a shard */
+    size_t first = 0, n = d->ckpt->shards[shard].header.n_tensors;
+    for (size_t i = 0; i < shard; i++)
+        first += d->ckpt->shards[i].header.n_tensors;
+    const json_t *noted = mb_output_report(&d->output, shard, d->ckpt->n_shards, plan);
+    if (noted != NULL) {
+        uint64_t nbytes = 0;
+        for (size_t i = first; i < first + n; i++)
+            nbytes += d->ckpt->tensors[i]->nbytes;
+        add_report(sum, noted);
+        return mb_progress_add(&d->progress, "decompress", nbytes, err);
+    }
+    enum mb_status status = list_contents(d, first, n, err);
+    if (status == MB_OK)
+        status = write_shard(d, shard, first, n, plan, sum, err);
+    clear_contents(d);
+    return status;
+}
+
+/* config.json without our block, and with the type of the weights as it is now. */
+static char *plain_config(const struct decompression *d)
+{
+    static const char *const keys[] = {"torch_dtype", "dtype"}; /* transformers 4 and 5 */
+    bool is_set = false;
+    json_t *type = json_string(type_names[d->dtype].config);
+    char *text = mb_config_text_set(d->ckpt->config_text, "quantization_config", NULL);
+    for (size_t i = 0; i < 2 && text != NULL; i++) {
+        if (json_object_get(d->ckpt->config, keys[i]) == NULL && (i == 0 || is_set))
+            continue;
+        char *changed = mb_config_text_set(text, keys[i], type);
+        free(text);
+        text = changed;
+        is_set = true;
+    }
+    json_decref(type);
+    return text;
+}
+
+static enum mb_status write_side_files(const struct decompression *d, struct mb_error *err)
+{
+    enum mb_status status = mb_output_copy_files(&d->output, d->ckpt, err);
+    if (status != MB_OK)
+        return status;
+    char *text = plain_config(d);
+    if (text == NULL)
+        return mb_fail_memory(err, MB_CONFIG_NBYTES_MAX);
+    status = mb_output_write_config(&d->output, text, err);
+    free(text);
+    return status;
+}
+
+static enum mb_status write_folder(struct decompression *d, const char *out_path, bool force,
+                                   struct mb_decompress_report *report, struct mb_error *err)
+{
+    json_t *work = json_pack("{s:o, s:{s:s, s:s}}", "input", mb_input_identity(d->ckpt), "options", "verb",
+                             "decompress", "dtype", type_names[d->dtype].config);
+    enum mb_status status = work == NULL ? mb_fail_memory(err, 4096)
+                                         : mb_output_open(out_path, d->ckpt, work, force, &d->output, err);
+    json_decref(work);
+    if (status != MB_OK)
+        return status;
+    for (size_t i = 0; i < d->ckpt->n_shards && status == MB_OK; i++)
+        status = decompress_shard(d, i, report, err);
+    if (status == MB_OK && !d->output.is_done)
+        status = write_side_files(d, err);
+    if (status == MB_OK)
+        return mb_output_finish(&d->output, d->ckpt->n_shards, err);
+    mb_output_abandon(&d->output, status);
+    return status;
+}
+
+enum mb_status mb_decompress(const char *coded_path, const char *out_path, enum mb_dtype dtype, bool force,
+                             int n_threads, mb_progress_fn progress, void *progress_ctx,
+                             struct mb_decompress_report *report, struct mb_error *err)
+{
+    struct mb_checkpoint *ckpt;
+    *report = (struct mb_decompress_report){0};
+    enum mb_status status = mb_checkpoint_open(coded_path, &ckpt, err);
+    if (status != MB_OK)
+        return status;
+    struct decompression d = {.ckpt = ckpt,
+                              .dtype = dtype,
+                              .progress = {.fn = progress, .ctx = progress_ctx},
+                              .lock = PTHREAD_MUTEX_INITIALIZER};
+    for (size_t i = 0; i < ckpt->n_tensors; i++)
+        d.progress.total_nbytes += ckpt->tensors[i]->nbytes;
+    if (!ckpt->is_coded)
+        status = mb_fail(err, MB_UNSUPPORTED, "%s: not a coded folder, it is plain already", coded_path);
+    if (status == MB_OK)
+        status = mb_pool_create(n_threads, &d.pool, err);
+    if (status == MB_OK) {
+        status = write_folder(&d, out_path, force, report, err);
+        mb_pool_destroy(d.pool);
+    }
+    free(d.contents);
+    mb_checkpoint_close(ckpt);
+    return status;
+}

@@ -1,0 +1,349 @@
+/*
+ * verify.c - proves a coded folder: structure and checksums, and the bound of every weight against the
+ * original.
+ */
+#include "base/error.h"
+#include "checkpoint/walk.h"
+#include "codec/kernels.h"
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Indices from -127 to 127, and outliers. */
+enum { N_SYMBOLS = 256, SYMBOL_OUTLIER = 255, Q_MAX = 127 };
+
+/* What is found out about a matrix; pieces of it by many threads. */
+struct finding {
+    const struct mb_tensor *original;
+    double err_max;
+    uint64_t err_index;
+    uint64_t n_broken;
+    uint64_t counts[N_SYMBOLS];
+};
+
+struct verification {
+    const struct mb_checkpoint *coded, *original; /* original: NULL when there is none */
+    void (*each)(void *ctx, const struct mb_verify_tensor *tensor);
+    void *each_ctx;
+    struct mb_verify_report *report;
+    uint8_t *buffers; /* [n_threads][BUFFER_NBYTES], of the original; the first also takes exact tensors */
+    pthread_mutex_t lock;
+    char **names; /* of all original tensors, in the order found */
+    size_t n_names, cap;
+    const struct mb_tensor *differs; /* the exact tensor that was last counted as different */
+};
+
+enum { BUFFER_NBYTES = MB_WALK_WEIGHTS * 4 };
+
+/* ---------------------------------------------------------------- names */
+
+static enum mb_status keep_name(struct verification *v, const char *name, struct mb_error *err)
+{
+    if (v->n_names == v->cap) {
+        size_t cap = v->cap == 0 ? 256 : 2 * v->cap;
+        char **grown = realloc(v->names, cap * sizeof *grown);
+        if (grown == NULL)
+            return mb_fail_memory(err, cap * sizeof *grown);
+        v->names = grown;
+        v->cap = cap;
+    }
+    v->names[v->n_names] = strdup(name);
+    if (v->names[v->n_names] == NULL)
+        return mb_fail_memory(err, strlen(name));
+    v->n_names++;
+    return MB_OK;
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Each name stands for one tensor, and no tensor of the original is left out. */
+static enum mb_status check_names(struct verification *v, struct mb_error *err)
+{
+    qsort(v->names, v->n_names, sizeof *v->names, by_text);
+    for (size_t i = 1; i < v->n_names; i++)
+        if (strcmp(v->names[i], v->names[i - 1]) == 0)
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice", v->coded->path, v->names[i]);
+    for (size_t i = 0; v->original != NULL && i < v->original->n_tensors; i++) {
+        const struct mb_tensor *tensor = v->original->by_name[i];
+        if (bsearch(&tensor->name, v->names, v->n_names, sizeof *v->names, by_text) == NULL)
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: not in %s", mb_tensor_path(v->original, tensor),
+                           tensor->name, v->coded->path);
+    }
+    return MB_OK;
+}
+
+static enum mb_status find_original(const struct verification *v, const char *name,
+                                    const struct mb_tensor *stored, const struct mb_tensor **found,
+                                    struct mb_error *err)
+{
+    *found = mb_checkpoint_find(v->original, name);
+    if (*found == NULL)
+        return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: not in %s", mb_tensor_path(v->coded, stored), name,
+                       v->original->path);
+    return MB_OK;
+}
+
+/* ---------------------------------------------------------------- a coded matrix */
+
+static enum mb_status begin_matrix(void *ctx, struct mb_walk_matrix *matrix, struct mb_error *err)
+{
+    struct verification *v = ctx;
+    struct finding *finding = matrix->user;
+    enum mb_status status = keep_name(v, matrix->name, err);
+    if (status != MB_OK || v->original == NULL)
+        return status;
+    status = find_original(v, matrix->name, matrix->tensor, &finding->original, err);
+    if (status != MB_OK)
+        return status;
+    const struct mb_tensor *original = finding->original;
+    if (original->n_dims != 2 || original->type > MB_TENSOR_BF16 ||
+        original->shape[0] != matrix->coded->n_rows || original->shape[1] != matrix->coded->n_cols)
+        return mb_fail(err, MB_BAD_DATA,
+                       "%s: tensor %s: not a matrix of %" PRIu64 " x %zu weights as in the coded folder",
+                       mb_tensor_path(v->original, original), matrix->name, matrix->coded->n_rows,
+                       matrix->coded->n_cols);
+    return MB_OK;
+}
+
+/* "!(err <= eps)" lets no NaN pass; a weight that is none counts as infinitely far. */
+static void compare(struct finding *finding, double eps, enum mb_dtype dtype, const uint8_t *original,
+                    const float *decoded, uint64_t first, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        double err_abs = fabs((double)mb_load_value(dtype, original, i) - (double)decoded[i]);
+        if (!(err_abs <= eps)) {
+            finding->n_broken++;
+            err_abs = isnan(err_abs) ? INFINITY : err_abs;
+        }
+        if (err_abs > finding->err_max) {
+            finding->err_max = err_abs;
+            finding->err_index = first + i;
+        }
+    }
+}
+
+/*
+ * The index that a decoded weight came from.  Outliers lie off the grid (one that happens to lie on it is
+ * counted as an index); the weights of raw groups are counted as what they would have been coded as.
+ */
+static void count_symbols(struct finding *finding, const struct mb_coded_matrix *coded, uint64_t row,
+                          const float *decoded, size_t n)
+{
+    float step = coded->step, slack = 0;
+    if (coded->kinds[row / coded->group_rows] == MB_KIND_RAW)
+        slack = (float)coded->eps;
+    for (size_t i = 0; i < n; i++) {
+        float q = step == 0 ? 0 : rintf(decoded[i] / step);
+        bool is_index = fabsf(q) <= Q_MAX && fabsf(decoded[i] - step * q) <= slack;
+        finding->counts[is_index ? (int)q + Q_MAX : SYMBOL_OUTLIER]++;
+    }
+}
+
+static void add_finding(struct finding *to, const struct finding *from)
+{
+    bool is_worse = from->err_max > to->err_max;
+    bool is_earlier = from->err_max == to->err_max && from->err_max > 0 && from->err_index < to->err_index;
+    if (is_worse || is_earlier) {
+        to->err_max = from->err_max;
+        to->err_index = from->err_index;
+    }
+    to->n_broken += from->n_broken;
+    for (size_t i = 0; i < N_SYMBOLS; i++)
+        to->counts[i] += from->counts[i];
+}
+
+static enum mb_status verify_rows(void *ctx, const struct mb_walk_matrix *matrix, uint64_t row,
+                                  uint64_t n_rows, float *weights, int thread, struct mb_error *err)
+{
+    struct verification *v = ctx;
+    struct finding *finding = matrix->user, found = {0};
+    const struct mb_coded_matrix *coded = matrix->coded;
+    if (finding->original != NULL) {
+        uint8_t *buffer = v->buffers + (size_t)thread * BUFFER_NBYTES;
+        enum mb_dtype dtype = (enum mb_dtype)finding->original->type;
+        uint64_t row_nbytes = coded->n_cols * mb_dtype_nbytes(dtype);
+        enum mb_status status = mb_checkpoint_read(v->original, finding->original, row * row_nbytes, buffer,
+                                                   n_rows * row_nbytes, err);
+        if (status != MB_OK)
+            return status;
+        compare(&found, coded->eps, dtype, buffer, weights, row * coded->n_cols, n_rows * coded->n_cols);
+    }
+    for (uint64_t r = 0; r < n_rows; r += coded->group_rows) {
+        uint64_t n = n_rows - r < coded->group_rows ? n_rows - r : coded->group_rows;
+        count_symbols(&found, coded, row + r, weights + r * coded->n_cols, n * coded->n_cols);
+    }
+    pthread_mutex_lock(&v->lock);
+    add_finding(finding, &found);
+    pthread_mutex_unlock(&v->lock);
+    return MB_OK;
+}
+
+static double entropy_of(const uint64_t counts[N_SYMBOLS], double n)
+{
+    double bits = 0;
+    for (size_t i = 0; i < N_SYMBOLS; i++)
+        if (counts[i] > 0)
+            bits -= (double)counts[i] / n * log2((double)counts[i] / n);
+    return bits;
+}
+
+static uint64_t n_outliers_of(const struct mb_coded_matrix *coded)
+{
+    uint64_t n = 0;
+    const uint8_t *counts = coded->outlier_counts;
+    for (uint64_t i = 0; i < coded->n_groups; i++)
+        if (coded->kinds[i] & MB_KIND_OUTLIERS) {
+            n += mb_load_u16(counts);
+            counts += 2;
+        }
+    return n;
+}
+
+static void report_matrix(struct mb_verify_report *report, const struct mb_walk_matrix *matrix,
+                          const struct finding *finding)
+{
+    double ratio = finding->err_max == 0 ? 0 : finding->err_max / matrix->coded->eps;
+    report->n_weights += matrix->coded->n_rows * matrix->coded->n_cols;
+    report->n_broken += finding->n_broken;
+    if (ratio > report->worst_ratio) {
+        report->worst_ratio = ratio;
+        snprintf(report->worst_tensor, sizeof report->worst_tensor, "%.255s", matrix->name);
+    }
+}
+
+static enum mb_status end_matrix(void *ctx, struct mb_walk_matrix *matrix, struct mb_error *err)
+{
+    (void)err;
+    struct verification *v = ctx;
+    const struct finding *finding = matrix->user;
+    const struct mb_coded_matrix *coded = matrix->coded;
+    double n = (double)coded->n_rows * (double)coded->n_cols;
+    v->report->n_blobs += matrix->index == 0;
+    if (v->original != NULL)
+        report_matrix(v->report, matrix, finding);
+    const struct mb_verify_tensor tensor = {
+        .name = matrix->name,
+        .dtype = coded->dtype,
+        .n_rows = coded->n_rows,
+        .n_cols = coded->n_cols,
+        .eps = coded->eps,
+        .err_abs_max = v->original == NULL ? NAN : finding->err_max,
+        .err_max_index = finding->err_index,
+        .bits_per_weight = 8 * (double)(matrix->info->data_nbytes + matrix->info->directory_nbytes) / n,
+        .entropy_bits = entropy_of(finding->counts, n),
+        .n_outliers = n_outliers_of(coded),
+        .n_broken = finding->n_broken,
+    };
+    if (v->each != NULL)
+        v->each(v->each_ctx, &tensor);
+    return MB_OK;
+}
+
+/* ---------------------------------------------------------------- an exact tensor */
+
+static bool same_shape(const struct mb_tensor *a, const struct mb_tensor *b)
+{
+    return strcmp(a->type_name, b->type_name) == 0 && a->n_dims == b->n_dims &&
+           memcmp(a->shape, b->shape, a->n_dims * sizeof *a->shape) == 0;
+}
+
+static enum mb_status verify_exact(void *ctx, const struct mb_tensor *tensor, uint64_t pos, const void *bytes,
+                                   uint64_t nbytes, struct mb_error *err)
+{
+    struct verification *v = ctx;
+    enum mb_status status = pos == 0 ? keep_name(v, tensor->name, err) : MB_OK;
+    v->report->n_exact += pos == 0;
+    if (status != MB_OK || v->original == NULL)
+        return status;
+    const struct mb_tensor *original;
+    status = find_original(v, tensor->name, tensor, &original, err);
+    if (status != MB_OK)
+        return status;
+    if (!same_shape(tensor, original))
+        return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: another type or shape than in the coded folder",
+                       mb_tensor_path(v->original, original), tensor->name);
+    for (uint64_t at = 0; at < nbytes && v->differs != tensor; at += BUFFER_NBYTES) {
+        uint64_t n = nbytes - at < BUFFER_NBYTES ? nbytes - at : BUFFER_NBYTES;
+        status = mb_checkpoint_read(v->original, original, pos + at, v->buffers, n, err);
+        if (status != MB_OK)
+            return status;
+        if (memcmp(v->buffers, (const uint8_t *)bytes + at, n) != 0) {
+            v->differs = tensor; /* counted once */
+            v->report->n_broken++;
+        }
+    }
+    return MB_OK;
+}
+
+/* ---------------------------------------------------------------- the call */
+
+static enum mb_status verify(struct verification *v, int n_threads, struct mb_progress *progress,
+                             struct mb_error *err)
+{
+    static const struct mb_walk_ops ops = {sizeof(struct finding), begin_matrix, verify_rows, end_matrix,
+                                           verify_exact};
+    struct mb_pool *pool;
+    enum mb_status status = mb_pool_create(n_threads, &pool, err);
+    if (status != MB_OK)
+        return status;
+    v->buffers = malloc((size_t)mb_pool_n_threads(pool) * BUFFER_NBYTES);
+    status = v->buffers == NULL
+                 ? mb_fail_memory(err, BUFFER_NBYTES)
+                 : mb_walk(v->coded, 0, v->coded->n_tensors, pool, &ops, v, progress, "verify", err);
+    if (status == MB_OK)
+        status = check_names(v, err);
+    for (size_t i = 0; i < v->n_names; i++)
+        free(v->names[i]);
+    free(v->names);
+    free(v->buffers);
+    mb_pool_destroy(pool);
+    return status;
+}
+
+static enum mb_status open_both(const char *coded_path, const char *original_path,
+                                struct mb_checkpoint **coded, struct mb_checkpoint **original,
+                                struct mb_error *err)
+{
+    enum mb_status status = mb_checkpoint_open(coded_path, coded, err);
+    if (status != MB_OK)
+        return status;
+    if (!(*coded)->is_coded)
+        return mb_fail(err, MB_UNSUPPORTED, "%s: not a coded folder, there is nothing to verify", coded_path);
+    if (original_path == NULL)
+        return MB_OK;
+    status = mb_checkpoint_open(original_path, original, err);
+    if (status == MB_OK && (*original)->is_coded)
+        return mb_fail(err, MB_UNSUPPORTED, "%s: is coded itself, not an original", original_path);
+    return status;
+}
+
+enum mb_status mb_verify(const char *coded_path, const char *original_path, int n_threads,
+                         void (*each)(void *ctx, const struct mb_verify_tensor *tensor), void *each_ctx,
+                         mb_progress_fn progress, void *progress_ctx, struct mb_verify_report *report,
+                         struct mb_error *err)
+{
+    struct mb_checkpoint *coded = NULL, *original = NULL;
+    *report = (struct mb_verify_report){0};
+    enum mb_status status = open_both(coded_path, original_path, &coded, &original, err);
+    if (status == MB_OK) {
+        struct verification v = {.coded = coded,
+                                 .original = original,
+                                 .each = each,
+                                 .each_ctx = each_ctx,
+                                 .report = report,
+                                 .lock = PTHREAD_MUTEX_INITIALIZER};
+        struct mb_progress told = {.fn = progress, .ctx = progress_ctx};
+        for (size_t i = 0; i < coded->n_tensors; i++)
+            told.total_nbytes += coded->tensors[i]->nbytes;
+        status = verify(&v, n_threads, &told, err);
+    }
+    mb_checkpoint_close(original);
+    mb_checkpoint_close(coded);
+    return status;
+}
