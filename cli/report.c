@@ -3,6 +3,7 @@
  */
 #include "report.h"
 #include "cli.h"
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,6 +83,11 @@ int cli_print_json(json_t *object)
     puts(text);
     free(text);
     return 0;
+}
+
+json_t *cli_json_real(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
 }
 
 double cli_ratio(double over, double under)

@@ -38,6 +38,9 @@ const char *cli_count(char text[32], uint64_t n);
 /* Pretty JSON and a line end to stdout; takes the reference. Returns the exit status: 0, or 4 (no memory). */
 int cli_print_json(json_t *object);
 
+/* A real, or null where JSON has no word for it (infinite). */
+json_t *cli_json_real(double value);
+
 /* over / under; 0 when there is nothing to divide by (reports hold no NaN: JSON has none). */
 double cli_ratio(double over, double under);
 

@@ -232,8 +232,8 @@ static json_t *tensor_json(const struct mb_verify_tensor *t)
     if (json == NULL || isnan(t->err_abs_max))
         return json;
     json_t *error =
-        json_pack("{s:f, s:f, s:[I, I], s:I}", "err_abs_max", t->err_abs_max, "worst_ratio", worst_of(t),
-                  "at", (json_int_t)(t->err_max_index / t->n_cols),
+        json_pack("{s:o, s:o, s:[I, I], s:I}", "err_abs_max", cli_json_real(t->err_abs_max), "worst_ratio",
+                  cli_json_real(worst_of(t)), "at", (json_int_t)(t->err_max_index / t->n_cols),
                   (json_int_t)(t->err_max_index % t->n_cols), "n_broken", (json_int_t)t->n_broken);
     if (error == NULL || json_object_update(json, error) != 0) {
         json_decref(json);
@@ -257,7 +257,7 @@ static json_t *report_json(const struct results *results, const struct mb_verify
                   (json_int_t)r->n_exact, "n_weights", (json_int_t)r->n_weights, "tensors", tensors);
     if (json != NULL && has_original) {
         json_object_set_new(json, "n_broken", json_integer((json_int_t)r->n_broken));
-        json_object_set_new(json, "worst_ratio", json_real(r->worst_ratio));
+        json_object_set_new(json, "worst_ratio", cli_json_real(r->worst_ratio));
         json_object_set_new(json, "worst_tensor", json_string(r->worst_tensor));
     }
     return json;

@@ -269,6 +269,7 @@ static void verify_says_yes_or_no(void **state)
     assert_non_null(json);
     assert_false(json_is_true(json_object_get(json, "ok")));
     assert_int_equal(number(json, "n_broken", NULL), 1);
+    assert_true(json_is_null(json_object_get(json, "worst_ratio"))); /* infinite */
     json_decref(json);
     test_remove(test_path("other"));
 }
@@ -281,7 +282,7 @@ static void decompress_says_what_rounding_costs(void **state)
         json_t *json = run_json("decompress coded back --dtype %s -o json", types[i]);
         assert_int_equal(number(json, "n_weights_changed", NULL) > 0, i > 0);
         assert_int_equal(number(json, "err_enlarged_ratio", NULL) > 0, i > 0);
-        assert_true(number(json, "err_enlarged_ratio", NULL) < 0.2);
+        assert_true(number(json, "err_enlarged_ratio", NULL) < 1);
         json_decref(json);
         test_remove(test_path("back"));
     }
