@@ -33,6 +33,7 @@ void test_write_safetensors(const char *folder, const char *name, const char *he
 
 /* Both folders hold the same files with the same bytes; the first difference is printed. */
 bool test_same_folders(const char *a, const char *b);
+bool test_equal_folders(const char *a, const char *b); /* the same, nothing printed */
 
 /* ---------------------------------------------------------------- small random models */
 
