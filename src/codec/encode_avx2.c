@@ -182,7 +182,7 @@ static size_t make_codes(const struct mb_widths *widths, const int8_t *q, size_t
 
 static void pack_stream(const uint8_t *codes, size_t n, unsigned width, uint8_t *out)
 {
-    uint64_t low = 0x0101010101010101 * ((1u << width) - 1);
+    uint64_t low = UINT64_C(0x0101010101010101) * ((1u << width) - 1);
     for (size_t i = 0; i < n; i += 8, out += width)
         mb_store_u64(out, _pext_u64(mb_load_u64(codes + i), low));
 }
