@@ -16,7 +16,7 @@
 
 static const char SINGLE[] = "model.safetensors", INDEX[] = "model.safetensors.index.json",
                   SUFFIX[] = ".moebius";
-enum { INDEX_NBYTES_MAX = 256 << 20, N_SHARDS_MAX = 10000 };
+enum { INDEX_NBYTES_MAX = 64 << 20, N_SHARDS_MAX = 10000 };
 
 /* ---------------------------------------------------------------- config.json */
 

@@ -25,6 +25,7 @@ static const struct {
     {"BOOL", 1, MB_TENSOR_OTHER}, {"I8", 1, MB_TENSOR_OTHER},        {"I16", 2, MB_TENSOR_OTHER},
     {"U16", 2, MB_TENSOR_OTHER},  {"I32", 4, MB_TENSOR_OTHER},       {"U32", 4, MB_TENSOR_OTHER},
     {"F64", 8, MB_TENSOR_OTHER},  {"I64", 8, MB_TENSOR_OTHER},       {"U64", 8, MB_TENSOR_OTHER},
+    {"C64", 8, MB_TENSOR_OTHER},  {"F8_E8M0", 1, MB_TENSOR_OTHER},
 };
 enum { N_TYPES = sizeof types / sizeof types[0] };
 
