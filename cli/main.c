@@ -15,8 +15,10 @@ struct verb {
 
 static const struct verb verbs[] = {
     {"inspect", "MODEL [--experts]", "what a model folder holds, part by part", cli_inspect},
-    {"compress", "MODEL OUT", "write a coded folder in which every weight keeps to an error bound", cli_compress},
-    {"verify", "CODED [ORIGINAL]", "is a coded folder sound, and does every weight keep to its bound?", cli_verify},
+    {"compress", "MODEL OUT", "write a coded folder in which every weight keeps to an error bound",
+     cli_compress},
+    {"verify", "CODED [ORIGINAL]", "is a coded folder sound, and does every weight keep to its bound?",
+     cli_verify},
     {"decompress", "CODED OUT", "write an ordinary checkpoint that any program reads", cli_decompress},
     {"bench", "kernels", "how fast this machine multiplies from the coded form, and encodes", cli_bench},
     {0}, /* the end */

@@ -119,8 +119,8 @@ struct mb_tensor_bound {
 struct mb_compress_options {
     size_t size; /* sizeof(struct mb_compress_options) */
     bool has_bound, has_dense_bound;
-    struct mb_bound bound;       /* routed and shared experts */
-    struct mb_bound dense_bound; /* other linear matrices */
+    struct mb_bound bound;                       /* routed and shared experts */
+    struct mb_bound dense_bound;                 /* other linear matrices */
     const struct mb_tensor_bound *tensor_bounds; /* the last match wins */
     size_t n_tensor_bounds;
     bool dry_run; /* sample, predict, write nothing */
@@ -131,12 +131,12 @@ struct mb_compress_options {
 };
 
 struct mb_compress_report {
-    uint64_t n_weights;         /* in coded matrices */
-    uint64_t n_weights_exact;   /* in tensors kept exact */
-    uint64_t in_nbytes;         /* tensor bytes of the input */
-    uint64_t out_nbytes;        /* all files of the output folder's weights; predicted when dry_run */
-    uint64_t coded_nbytes;      /* blobs without page padding */
-    uint64_t padding_nbytes;    /* page padding of blobs */
+    uint64_t n_weights;       /* in coded matrices */
+    uint64_t n_weights_exact; /* in tensors kept exact */
+    uint64_t in_nbytes;       /* tensor bytes of the input */
+    uint64_t out_nbytes;      /* all files of the output folder's weights; predicted when dry_run */
+    uint64_t coded_nbytes;    /* blobs without page padding */
+    uint64_t padding_nbytes;  /* page padding of blobs */
     uint64_t exact_nbytes;
     uint64_t expert_n_weights, expert_in_nbytes, expert_coded_nbytes;
     uint64_t dense_n_weights, dense_in_nbytes, dense_coded_nbytes;
@@ -149,8 +149,9 @@ struct mb_compress_report {
  * Write OUT as a coded folder.  Work goes to OUT.partial, shard by shard; the finished folder is renamed.
  * The same call after a kill resumes.  MB_BAD_DATA with tensor and position for NaN or infinity.
  */
-enum mb_status mb_compress(const char *in_path, const char *out_path, const struct mb_compress_options *options,
-                           struct mb_compress_report *report, struct mb_error *err);
+enum mb_status mb_compress(const char *in_path, const char *out_path,
+                           const struct mb_compress_options *options, struct mb_compress_report *report,
+                           struct mb_error *err);
 
 struct mb_verify_tensor {
     const char *name;
@@ -186,7 +187,7 @@ enum mb_status mb_verify(const char *coded_path, const char *original_path, int 
 struct mb_decompress_report {
     uint64_t out_nbytes;
     uint64_t n_weights;
-    double err_enlarged_ratio;  /* max over weights of |rounded - w'| / eps: what rounding adds to the bound */
+    double err_enlarged_ratio; /* max over weights of |rounded - w'| / eps: what rounding adds to the bound */
     uint64_t n_weights_changed; /* by rounding to the output type */
 };
 

@@ -46,7 +46,10 @@ struct mb_weight_stats {
     double min, max;
 };
 
-#define MB_WEIGHT_STATS_INIT {0, 0.0, 0.0, 0.0}
+#define MB_WEIGHT_STATS_INIT \
+    {                        \
+        0, 0.0, 0.0, 0.0     \
+    }
 
 /*
  * Adds n weights of type dtype (unaligned is fine).  MB_BAD_DATA when one is NaN or infinite; *bad_index
@@ -64,9 +67,9 @@ float mb_step_of_eps(double eps);
 /* ---------------------------------------------------------------- encoding */
 
 enum {
-    MB_COLS_MAX = 65535,        /* more columns would overflow the int32 sums of the product */
-    MB_GROUP_WEIGHTS = 1024,    /* a row group has about this many weights, or is one longer row */
-    MB_SLACK_NBYTES = 128,      /* readable bytes that kernels want behind a blob and behind activations */
+    MB_COLS_MAX = 65535,     /* more columns would overflow the int32 sums of the product */
+    MB_GROUP_WEIGHTS = 1024, /* a row group has about this many weights, or is one longer row */
+    MB_SLACK_NBYTES = 128,   /* readable bytes that kernels want behind a blob and behind activations */
 };
 
 /* Rows in a row group: 1 when n_cols >= 1024, else ceil(1024 / n_cols). The last group may have fewer. */
@@ -106,7 +109,8 @@ enum mb_status mb_encode_rows(const struct mb_coding *coding, const void *weight
 
 /* ---------------------------------------------------------------- blobs */
 
-/* A matrix as a blob's header names it. 'name' is the part after the blob's own stem, e.g. "up_proj.weight". */
+/* A matrix as a blob's header names it. 'name' is the part after the blob's own stem, e.g. "up_proj.weight".
+ */
 struct mb_blob_matrix {
     const char *name; /* not terminated */
     size_t name_nbytes;
@@ -146,7 +150,7 @@ struct mb_coded_matrix {
     size_t n_cols;
     double eps;
     float step;
-    size_t group_rows;  /* rows in each group but the last */
+    size_t group_rows; /* rows in each group but the last */
     uint64_t n_groups;
     size_t tile_groups; /* groups in each tile but the last */
     uint64_t n_tiles;
@@ -155,16 +159,16 @@ struct mb_coded_matrix {
     const uint8_t *outlier_counts; /* [flagged groups] uint16, unaligned */
     const uint8_t *data;           /* records of all groups */
     uint64_t data_nbytes;
-    const struct mb_tile *tiles;   /* [n_tiles] */
+    const struct mb_tile *tiles; /* [n_tiles] */
 };
 
 /* An open blob. Free with mb_blob_close; the bytes stay the caller's. */
 struct mb_blob {
     size_t n_matrices;
-    struct mb_blob_matrix *info;     /* [n_matrices] names point into the blob */
-    struct mb_coded_matrix *matrix;  /* [n_matrices] */
-    uint64_t nbytes;                 /* of the blob, without padding behind it */
-    uint64_t tables_nbytes;          /* memory beside the blob's own bytes */
+    struct mb_blob_matrix *info;    /* [n_matrices] names point into the blob */
+    struct mb_coded_matrix *matrix; /* [n_matrices] */
+    uint64_t nbytes;                /* of the blob, without padding behind it */
+    uint64_t tables_nbytes;         /* memory beside the blob's own bytes */
     void *owned;
 };
 
@@ -174,7 +178,8 @@ struct mb_blob {
  * are.  Kernels need MB_SLACK_NBYTES readable bytes behind it.  The verdict is the same on every
  * instruction set.  err->msg says what and at which byte of the blob.
  */
-enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct mb_blob *blob, struct mb_error *err);
+enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct mb_blob *blob,
+                            struct mb_error *err);
 void mb_blob_close(struct mb_blob *blob);
 
 /* ---------------------------------------------------------------- activations */
@@ -201,7 +206,8 @@ static inline size_t mb_activation_plane_nbytes(size_t n_cols)
 struct mb_kernels {
     const char *isa; /* "scalar", "avx2", "avx512" */
 
-    /* Fill planes 'hi' and 'lo' (mb_activation_plane_nbytes each, zero padded) from x[n] and describe them. */
+    /* Fill planes 'hi' and 'lo' (mb_activation_plane_nbytes each, zero padded) from x[n] and describe them.
+     */
     void (*activation)(const float *x, size_t n, int8_t *hi, int8_t *lo, struct mb_activation *out);
 
     /* y[0 .. n_rows) = rows [row, row + n_rows) of W times x. Any row range; whole groups are fastest. */
@@ -227,8 +233,8 @@ struct mb_kernels {
 
     /* Encoder of row groups; see mb_encode_rows. */
     enum mb_status (*encode_rows)(const struct mb_coding *coding, const void *weights, size_t n_rows,
-                                  uint8_t *out, size_t out_cap, size_t *out_nbytes,
-                                  struct mb_group *groups, size_t *bad_index);
+                                  uint8_t *out, size_t out_cap, size_t *out_nbytes, struct mb_group *groups,
+                                  size_t *bad_index);
 
     /*
      * Dense products of plain checkpoints, in one fixed order everywhere: 16 lanes, element i goes to

@@ -41,8 +41,8 @@ struct mb_model_info {
 };
 
 /* Loads and checks all weights. MB_UNSUPPORTED names the setting of config.json that is not supported. */
-enum mb_status mb_model_open(const char *path, const struct mb_model_options *options, struct mb_model **model,
-                             struct mb_error *err);
+enum mb_status mb_model_open(const char *path, const struct mb_model_options *options,
+                             struct mb_model **model, struct mb_error *err);
 void mb_model_close(struct mb_model *model);
 const struct mb_model_info *mb_model_info(const struct mb_model *model);
 
@@ -67,7 +67,7 @@ struct mb_session_options {
 enum mb_status mb_session_open(struct mb_model *model, const struct mb_session_options *options,
                                struct mb_session **session, struct mb_error *err);
 void mb_session_close(struct mb_session *session);
-void mb_session_reset(struct mb_session *session);     /* forget all tokens */
+void mb_session_reset(struct mb_session *session); /* forget all tokens */
 size_t mb_session_n_past(const struct mb_session *session);
 uint64_t mb_session_nbytes(const struct mb_session *session); /* of its cache */
 

@@ -10,8 +10,8 @@
 /* Values never change. */
 enum mb_status {
     MB_OK = 0,
-    MB_BAD_DATA = 1,    /* a file's fault: truncated, contradictory, checksum, NaN weight, missing file */
-    MB_NO_SPACE = 2,    /* disk full, or an output buffer of the caller too small */
+    MB_BAD_DATA = 1, /* a file's fault: truncated, contradictory, checksum, NaN weight, missing file */
+    MB_NO_SPACE = 2, /* disk full, or an output buffer of the caller too small */
     MB_NO_MEMORY = 3,
     MB_IO = 4,          /* read, write, permission */
     MB_UNSUPPORTED = 5, /* a valid file that asks for what this program does not do; the message names it */

@@ -32,11 +32,11 @@ static double run_whole(const char *const *argv)
     pid_t child = start(argv);
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status));
-    if (WEXITSTATUS(status) != 0) {
-        size_t nbytes;
-        fail_msg("%s: exit status %d: %s", argv[1], WEXITSTATUS(status),
-                 (char *)test_read(test_path("stderr.txt"), &nbytes));
-    }
+    size_t nbytes;
+    char *words = (char *)test_read(test_path("stderr.txt"), &nbytes);
+    if (WEXITSTATUS(status) != 0)
+        fail_msg("%s: exit status %d: %s", argv[1], WEXITSTATUS(status), words);
+    free(words);
     return now() - begun;
 }
 
