@@ -35,7 +35,8 @@ struct mb_model_info {
     const int32_t *eos_ids; /* generation stops at any of them */
     size_t n_eos_ids;
     struct mb_weights_memory memory;
-    uint64_t copies_nbytes; /* anonymous: decoded copies, e.g. the key half of kv_b_proj */
+    uint64_t work_nbytes;  /* anonymous: memory of a pass, touched as far as it is used */
+    uint64_t token_nbytes; /* weights read for one generated token, its experts of average size */
     int n_threads;
     const char *notes; /* what was left alone and why, one line each; "" when nothing */
 };
@@ -45,6 +46,19 @@ enum mb_status mb_model_open(const char *path, const struct mb_model_options *op
                              struct mb_model **model, struct mb_error *err);
 void mb_model_close(struct mb_model *model);
 const struct mb_model_info *mb_model_info(const struct mb_model *model);
+
+/*
+ * Where time went since the model was opened or the timing was reset, in nanoseconds of the thread that
+ * called mb_decode.  'waiting' is contained in the others: the calling thread had no work left, another
+ * thread had.
+ */
+struct mb_model_timing {
+    uint64_t embedding_ns, attention_ns, router_ns, experts_ns, dense_ns, logits_ns;
+    uint64_t waiting_ns;
+    uint64_t n_tokens, n_passes;
+};
+struct mb_model_timing mb_model_timing(const struct mb_model *model);
+void mb_model_timing_reset(struct mb_model *model);
 
 enum mb_cache_type { MB_CACHE_F16 = 0, MB_CACHE_F32 = 1 };
 

@@ -40,6 +40,19 @@ void *mb_pages_alloc(uint64_t nbytes)
     return pages;
 }
 
+void *mb_sparse_alloc(uint64_t nbytes)
+{
+    if (nbytes == 0 || nbytes > (uint64_t)1 << 46)
+        return NULL;
+    nbytes = mb_round_up(nbytes, 4096);
+    void *pages =
+        mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pages == MAP_FAILED)
+        return NULL;
+    madvise(pages, nbytes, MADV_NOHUGEPAGE); /* advice */
+    return pages;
+}
+
 void mb_pages_free(void *pages, uint64_t nbytes)
 {
     if (pages != NULL)

@@ -17,13 +17,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
     N_THREADS_MAX = 256,
-    /* About 20 us of pauses: longer than the gaps between a layer's steps, shorter than a scheduler's slice.
-     */
-    N_SPINS = 400,
+    /* Ticks of the time stamp counter, 20 to 40 us: longer than the gaps between a layer's steps, shorter
+       than a scheduler's slice. */
+    SPIN_TICKS = 80000,
 };
 
 struct worker {
@@ -45,6 +46,7 @@ struct mb_pool {
     _Alignas(64) _Atomic uint32_t giver_asleep; /* futex of the giver */
     _Atomic bool stop;
 
+    uint64_t waited_ns; /* of the giver */
     int n_threads;
     struct worker *workers; /* n_threads - 1 */
 };
@@ -85,12 +87,13 @@ static void work(struct mb_pool *pool, uint32_t generation, int thread)
 
 static uint32_t wait_for_generation(struct mb_pool *pool, uint32_t seen)
 {
-    for (int spin = 0; spin < N_SPINS; spin++) {
+    uint64_t begun = __rdtsc();
+    do {
         uint32_t generation = atomic_load_explicit(&pool->generation, memory_order_acquire);
         if (generation != seen)
             return generation;
         _mm_pause();
-    }
+    } while (__rdtsc() - begun < SPIN_TICKS);
     atomic_fetch_add(&pool->n_asleep, 1);
     uint32_t generation;
     while ((generation = atomic_load(&pool->generation)) == seen)
@@ -121,11 +124,12 @@ static void show_generation(struct mb_pool *pool, uint32_t generation)
 
 static void wait_for_done(struct mb_pool *pool, uint32_t n_tasks)
 {
-    for (int spin = 0; spin < N_SPINS; spin++) {
+    uint64_t begun = __rdtsc();
+    do {
         if (atomic_load_explicit(&pool->n_done, memory_order_acquire) == n_tasks)
             return;
         _mm_pause();
-    }
+    } while (__rdtsc() - begun < SPIN_TICKS);
     for (;;) {
         atomic_store(&pool->giver_asleep, 1);
         if (atomic_load(&pool->n_done) == n_tasks)
@@ -135,6 +139,13 @@ static void wait_for_done(struct mb_pool *pool, uint32_t n_tasks)
             break;
     }
     atomic_store(&pool->giver_asleep, 0);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
 }
 
 static void run_piece(struct mb_pool *pool, uint32_t n_tasks, mb_task_fn fn, void *ctx)
@@ -147,7 +158,11 @@ static void run_piece(struct mb_pool *pool, uint32_t n_tasks, mb_task_fn fn, voi
     atomic_store(&pool->claim, (uint64_t)generation << 32);
     show_generation(pool, generation);
     work(pool, generation, 0);
+    if (atomic_load_explicit(&pool->n_done, memory_order_acquire) == n_tasks)
+        return;
+    uint64_t begun = now_ns();
     wait_for_done(pool, n_tasks);
+    pool->waited_ns += now_ns() - begun;
 }
 
 /* Task numbers of the caller for a second and later pieces of more than 2^31 tasks. */
@@ -237,4 +252,9 @@ void mb_pool_destroy(struct mb_pool *pool)
 int mb_pool_n_threads(const struct mb_pool *pool)
 {
     return pool->n_threads;
+}
+
+uint64_t mb_pool_waited_ns(const struct mb_pool *pool)
+{
+    return pool->waited_ns;
 }

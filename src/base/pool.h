@@ -8,6 +8,7 @@
 
 #include <moebius/status.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct mb_pool;
 
@@ -21,5 +22,8 @@ typedef void (*mb_task_fn)(void *ctx, size_t task, int thread);
 
 /* Runs tasks 0 .. n_tasks - 1, lowest first, and returns when all are done. Allocates nothing. */
 void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx);
+
+/* How long the giving thread has waited for others since the pool was made: it had no task left. */
+uint64_t mb_pool_waited_ns(const struct mb_pool *pool);
 
 #endif

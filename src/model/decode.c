@@ -1,0 +1,131 @@
+/*
+ * decode.c - cuts a batch of items into passes, and feeds them.
+ *
+ * How a batch is cut does not change results: every token's arithmetic depends on its own session alone.
+ */
+#include "base/error.h"
+#include "model/model.h"
+#include <string.h>
+
+static enum mb_status check_item(const struct mb_model *model, const struct mb_batch_item *item, size_t i,
+                                 struct mb_error *err)
+{
+    if (item->session == NULL || item->session->model != model)
+        return mb_fail(err, MB_USAGE, "item %zu of the batch: not a session of this model", i);
+    if (item->session->is_in_batch)
+        return mb_fail(err, MB_USAGE, "item %zu of the batch: its session is there twice", i);
+    if (item->is_generated && item->n_tokens != 1)
+        return mb_fail(err, MB_USAGE, "item %zu of the batch: %zu generated tokens, not one", i,
+                       item->n_tokens);
+    size_t n_ctx = item->session->options.n_ctx, n_past = item->session->n_past;
+    if (item->n_tokens > n_ctx - n_past)
+        return mb_fail(err, MB_USAGE,
+                       "item %zu of the batch: %zu tokens behind %zu do not fit a context of %zu", i,
+                       item->n_tokens, n_past, n_ctx);
+    for (size_t t = 0; t < item->n_tokens; t++)
+        if (item->tokens[t] < 0 || (size_t)item->tokens[t] >= model->config.n_vocab)
+            return mb_fail(err, MB_USAGE, "item %zu of the batch: token %d is not in the vocabulary of %zu",
+                           i, (int)item->tokens[t], model->config.n_vocab);
+    return MB_OK;
+}
+
+static enum mb_status check_items(const struct mb_model *model, const struct mb_batch_item *items,
+                                  size_t n_items, struct mb_error *err)
+{
+    size_t n = 0;
+    enum mb_status status = MB_OK;
+    for (; n < n_items && status == MB_OK; n++) {
+        status = check_item(model, &items[n], n, err);
+        if (status != MB_OK)
+            break;
+        items[n].session->is_in_batch = true;
+        items[n].session->n_fed = 0;
+    }
+    for (size_t i = 0; i < n; i++)
+        items[i].session->is_in_batch = false;
+    return status;
+}
+
+/* The next tokens of an item become a segment of the pass, as many as there is room for. */
+static void add_segment(struct mb_model *model, const struct mb_batch_item *item)
+{
+    struct mb_workspace *work = &model->work;
+    struct mb_session *session = item->session;
+    size_t n = item->n_tokens - session->n_fed, room = MB_PASS_TOKENS - work->n_tokens;
+    n = n < room ? n : room;
+    if (n == 0)
+        return;
+    bool is_last = session->n_fed + n == item->n_tokens;
+    struct mb_segment *segment = &work->segments[work->n_segments];
+    *segment = (struct mb_segment){
+        .session = session,
+        .first = work->n_tokens,
+        .n = n,
+        .pos = session->n_past,
+        .is_generated = item->is_generated,
+        .all_logits = item->all_logits,
+    };
+    if (item->logits != NULL && item->all_logits)
+        segment->logits = item->logits + session->n_fed * model->config.n_vocab;
+    else if (is_last)
+        segment->logits = item->logits;
+    for (size_t i = 0; i < n; i++) {
+        work->tokens[work->n_tokens] = item->tokens[session->n_fed + i];
+        work->pos[work->n_tokens] = segment->pos + i;
+        work->segment_of[work->n_tokens++] = (uint32_t)work->n_segments;
+    }
+    work->n_segments++;
+    session->n_fed += n;
+    session->n_past += n;
+}
+
+/* Prompts first, as attention wants them; then generated tokens, while their partial sums have room. */
+static void fill_pass(struct mb_model *model, const struct mb_batch_item *items, size_t n_items)
+{
+    struct mb_workspace *work = &model->work;
+    size_t n_chunks = 0;
+    work->n_tokens = work->n_segments = 0;
+    for (size_t i = 0; i < n_items; i++)
+        if (!items[i].is_generated)
+            add_segment(model, &items[i]);
+    for (size_t i = 0; i < n_items; i++) {
+        if (!items[i].is_generated || items[i].session->n_fed > 0)
+            continue;
+        n_chunks += items[i].session->n_past / MB_CHUNK_TOKENS + 1;
+        if (n_chunks > work->n_chunks_max)
+            return;
+        add_segment(model, &items[i]);
+    }
+}
+
+static void give_logits(struct mb_model *model)
+{
+    const struct mb_workspace *work = &model->work;
+    for (size_t s = 0; s < work->n_segments; s++) {
+        const struct mb_segment *segment = &work->segments[s];
+        if (segment->logits == NULL)
+            continue;
+        if (!segment->all_logits) {
+            mb_logits_add(model, segment->first + segment->n - 1, segment->logits);
+            continue;
+        }
+        for (size_t i = 0; i < segment->n; i++)
+            mb_logits_add(model, segment->first + i, segment->logits + i * model->config.n_vocab);
+    }
+    mb_logits_finish(model);
+}
+
+enum mb_status mb_decode(struct mb_model *model, const struct mb_batch_item *items, size_t n_items,
+                         struct mb_error *err)
+{
+    enum mb_status status = check_items(model, items, n_items, err);
+    if (status != MB_OK)
+        return status;
+    for (;;) {
+        fill_pass(model, items, n_items);
+        if (model->work.n_tokens == 0)
+            return MB_OK;
+        mb_pass_run(model);
+        give_logits(model);
+    }
+}

@@ -1,0 +1,108 @@
+/*
+ * linear.c - see linear.h.
+ */
+#include "model/linear.h"
+#include <assert.h>
+
+/* About 5 us of a fast core: long beside the cost of taking a piece, short beside a layer. */
+enum { PIECE_WEIGHTS = 1 << 17 };
+
+size_t mb_piece_rows(const struct mb_matrix *matrix)
+{
+    size_t rows = PIECE_WEIGHTS / matrix->n_cols;
+    if (matrix->is_coded) { /* products that begin at a tile need not look for their row */
+        size_t tile_rows = matrix->coded.group_rows * matrix->coded.tile_groups;
+        rows = rows < tile_rows ? tile_rows : rows / tile_rows * tile_rows;
+    }
+    rows = rows < 1 ? 1 : rows;
+    return rows > matrix->n_rows ? (size_t)matrix->n_rows : rows;
+}
+
+size_t mb_n_pieces(const struct mb_matrix *matrix)
+{
+    size_t rows = mb_piece_rows(matrix);
+    return ((size_t)matrix->n_rows + rows - 1) / rows;
+}
+
+void mb_activate(const struct mb_kernels *kernels, const float *x, size_t n, const struct mb_activations *to,
+                 size_t i)
+{
+    int8_t *hi = to->planes + 2 * i * to->plane_nbytes;
+    kernels->activation(x, n, hi, hi + to->plane_nbytes, &to->at[i]);
+}
+
+static void add_bias(const float *bias, size_t n_rows, size_t n_tokens, float *y, size_t y_stride,
+                     const struct mb_vec *vec)
+{
+    for (size_t t = 0; t < n_tokens; t++)
+        vec->add(bias, n_rows, y + t * y_stride);
+}
+
+void mb_linear_rows(const struct mb_stage *stage, const struct mb_linear *w, size_t row, size_t n_rows,
+                    const struct mb_vectors *in, size_t n_tokens, float *y, size_t y_stride, void *scratch)
+{
+    const struct mb_matrix *m = &w->matrix;
+    if (m->is_coded && n_tokens == 1)
+        stage->kernels->matvec(&m->coded, row, n_rows, in->activation, y);
+    else if (m->is_coded)
+        stage->kernels->matmul(&m->coded, row, n_rows, in->activation, n_tokens, y, y_stride, scratch);
+    else
+        stage->kernels->dense(m->dtype,
+                              (const uint8_t *)m->dense + row * m->n_cols * mb_dtype_nbytes(m->dtype),
+                              m->n_cols, n_rows, m->n_cols, in->x, in->stride, n_tokens, y, y_stride);
+    if (w->bias != NULL)
+        add_bias(w->bias + row, n_rows, n_tokens, y, y_stride, stage->vec);
+}
+
+void mb_stage_begin(struct mb_stage *stage)
+{
+    stage->n_products = stage->n_pieces = 0;
+}
+
+void mb_stage_add(struct mb_stage *stage, const struct mb_product *product)
+{
+    const struct mb_matrix *m = &product->w->matrix;
+    size_t rows = mb_piece_rows(m);
+    assert(stage->n_products < stage->n_products_max &&
+           stage->n_pieces + mb_n_pieces(m) <= stage->n_pieces_max);
+    struct mb_product *p = &stage->products[stage->n_products];
+    *p = *product;
+    atomic_store_explicit(&p->n_pieces_left, (uint32_t)mb_n_pieces(m), memory_order_relaxed);
+    for (size_t row = 0; row < m->n_rows; row += rows)
+        stage->pieces[stage->n_pieces++] =
+            (struct mb_piece){(uint32_t)stage->n_products, (uint32_t)row,
+                              (uint32_t)(m->n_rows - row < rows ? m->n_rows - row : rows)};
+    stage->n_products++;
+}
+
+/* The rows of all pieces are there: the next stage's products want them as integers. */
+static void finish_product(const struct mb_stage *stage, const struct mb_product *p)
+{
+    for (size_t t = 0; t < p->n_tokens; t++)
+        mb_activate(stage->kernels, p->y + t * p->y_stride, (size_t)p->w->matrix.n_rows, p->out,
+                    p->out_first + t);
+}
+
+static void run_piece(void *ctx, size_t task, int thread)
+{
+    const struct mb_stage *stage = ctx;
+    const struct mb_piece *piece = &stage->pieces[task];
+    struct mb_product *p = &stage->products[piece->product];
+    const struct mb_thread_scratch *scratch = &stage->scratch[thread];
+    float *y = p->y + piece->row;
+    mb_linear_rows(stage, p->w, piece->row, piece->n_rows, &p->in, p->n_tokens, y, p->y_stride,
+                   scratch->coded);
+    if (p->up != NULL) {
+        mb_linear_rows(stage, p->up, piece->row, piece->n_rows, &p->in, p->n_tokens, scratch->up,
+                       piece->n_rows, scratch->coded);
+        for (size_t t = 0; t < p->n_tokens; t++)
+            stage->vec->silu_mul(y + t * p->y_stride, scratch->up + t * piece->n_rows, piece->n_rows);
+    }
+    if (p->out != NULL && atomic_fetch_sub(&p->n_pieces_left, 1) == 1)
+        finish_product(stage, p);
+}
+
+void mb_stage_run(struct mb_stage *stage)
+{
+    mb_pool_run(stage->pool, stage->n_pieces, run_piece, stage);
+}

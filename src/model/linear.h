@@ -1,0 +1,91 @@
+/*
+ * linear.h - products of one or many matrices with one or many vectors, split over all threads.
+ *
+ * A *product* is y = W x (+ bias) for some vectors, or, with two matrices, y = silu(W x) * (U x): an MLP's
+ * gate and up half.  A *stage* is a list of products that do not depend on one another; its rows are cut into
+ * pieces that all threads take in turn, so that no thread waits while another has a queue.
+ */
+#ifndef MB_MODEL_LINEAR_H
+#define MB_MODEL_LINEAR_H
+
+#include "base/pool.h"
+#include "model/vec.h"
+#include <moebius/checkpoint.h>
+#include <stdatomic.h>
+
+struct mb_linear {
+    struct mb_matrix matrix;
+    const float *bias; /* [n_rows] or NULL */
+};
+
+/*
+ * Vectors of one length: floats, and what coded products see of them (activation is NULL in models without
+ * coded matrices).  Rows of x are 'stride' apart.
+ */
+struct mb_vectors {
+    const float *x;
+    size_t stride;
+    const struct mb_activation *activation;
+};
+
+/* Where products with coded matrices find their vectors. */
+struct mb_activations {
+    struct mb_activation *at; /* [n] */
+    int8_t *planes;           /* [n][2][plane_nbytes] */
+    size_t plane_nbytes;
+};
+
+struct mb_product {
+    const struct mb_linear *w, *up; /* up: NULL, or of the same shape as w */
+    struct mb_vectors in;
+    size_t n_tokens;
+    float *y; /* y[t * y_stride + r] */
+    size_t y_stride;
+    const struct mb_activations
+        *out; /* NULL, or filled with the finished rows of y from index out_first on */
+    size_t out_first;
+    _Atomic uint32_t n_pieces_left;
+};
+
+struct mb_piece {
+    uint32_t product, row, n_rows;
+};
+
+/* What a thread needs for itself. */
+struct mb_thread_scratch {
+    void *coded;      /* of matmul and matvec_transposed, 64-byte aligned */
+    float *up;        /* [N_TOKENS][rows of a piece] */
+    float *attention; /* see attention.c */
+    int8_t *planes;   /* two planes of the longest vector that attention quantises */
+};
+
+struct mb_stage {
+    const struct mb_kernels *kernels;
+    const struct mb_vec *vec;
+    struct mb_pool *pool;
+    const struct mb_thread_scratch *scratch; /* [threads] */
+    struct mb_product *products;
+    struct mb_piece *pieces;
+    size_t n_products, n_products_max, n_pieces, n_pieces_max;
+};
+
+/* Rows of a piece: whole tiles of the coded form, about 128 Ki weights. */
+size_t mb_piece_rows(const struct mb_matrix *matrix);
+
+/* The most pieces of a product with this matrix. */
+size_t mb_n_pieces(const struct mb_matrix *matrix);
+
+void mb_stage_begin(struct mb_stage *stage);
+void mb_stage_add(struct mb_stage *stage, const struct mb_product *product);
+void mb_stage_run(struct mb_stage *stage);
+
+/* Rows [row, row + n_rows) of one product on the calling thread, bias included: y[t * y_stride + i] is row +
+ * i. */
+void mb_linear_rows(const struct mb_stage *stage, const struct mb_linear *w, size_t row, size_t n_rows,
+                    const struct mb_vectors *in, size_t n_tokens, float *y, size_t y_stride, void *scratch);
+
+/* Fills entry i of 'to' from x[n]. */
+void mb_activate(const struct mb_kernels *kernels, const float *x, size_t n, const struct mb_activations *to,
+                 size_t i);
+
+#endif

@@ -1,0 +1,110 @@
+/*
+ * vec_scalar.c - sixteen lanes without vector instructions: what the other files must equal.
+ */
+#include "base/bytes.h"
+#include "model/vec_tables.h"
+
+#define ISA scalar
+#define EACH for (size_t i = 0; i < 16; i++)
+
+struct lanes {
+    float f[16];
+};
+
+static inline struct lanes v_set1(float x)
+{
+    struct lanes v;
+    EACH v.f[i] = x;
+    return v;
+}
+
+static inline struct lanes v_load(const float *p, size_t n)
+{
+    struct lanes v = {{0}};
+    memcpy(v.f, p, n * sizeof *p);
+    return v;
+}
+
+static inline void v_store(float *p, struct lanes v, size_t n)
+{
+    memcpy(p, v.f, n * sizeof *p);
+}
+
+static inline struct lanes v_load_as(enum mb_dtype dtype, const uint8_t *p, size_t n)
+{
+    struct lanes v = {{0}};
+    for (size_t i = 0; i < n; i++)
+        v.f[i] = dtype == MB_F32   ? mb_float_of_bits(mb_load_u32(p + 4 * i))
+                 : dtype == MB_F16 ? mb_float_of_f16(mb_load_u16(p + 2 * i))
+                                   : mb_float_of_bf16(mb_load_u16(p + 2 * i));
+    return v;
+}
+
+static inline void v_store_f16(uint16_t *p, struct lanes v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = mb_f16_of_float(v.f[i]);
+}
+
+static inline struct lanes v_add(struct lanes a, struct lanes b)
+{
+    EACH a.f[i] += b.f[i];
+    return a;
+}
+
+static inline struct lanes v_sub(struct lanes a, struct lanes b)
+{
+    EACH a.f[i] -= b.f[i];
+    return a;
+}
+
+static inline struct lanes v_mul(struct lanes a, struct lanes b)
+{
+    EACH a.f[i] *= b.f[i];
+    return a;
+}
+
+static inline struct lanes v_div(struct lanes a, struct lanes b)
+{
+    EACH a.f[i] /= b.f[i];
+    return a;
+}
+
+static inline struct lanes v_fma(struct lanes a, struct lanes b, struct lanes c)
+{
+    EACH c.f[i] = __builtin_fmaf(a.f[i], b.f[i], c.f[i]);
+    return c;
+}
+
+static inline struct lanes v_max(struct lanes a, struct lanes b)
+{
+    EACH b.f[i] = a.f[i] > b.f[i] ? a.f[i] : b.f[i];
+    return b;
+}
+
+static inline struct lanes v_min(struct lanes a, struct lanes b)
+{
+    EACH b.f[i] = a.f[i] < b.f[i] ? a.f[i] : b.f[i];
+    return b;
+}
+
+static inline struct lanes v_select_nan(struct lanes a, struct lanes b)
+{
+    EACH a.f[i] = b.f[i] != b.f[i] ? b.f[i] : a.f[i];
+    return a;
+}
+
+static inline struct lanes v_rint(struct lanes a)
+{
+    EACH a.f[i] = __builtin_rintf(a.f[i]);
+    return a;
+}
+
+/* NaN: any number; it is multiplied with NaN. */
+static inline struct lanes v_pow2(struct lanes a)
+{
+    EACH a.f[i] = mb_float_of_bits((uint32_t)((a.f[i] == a.f[i] ? (int32_t)a.f[i] : 0) + 127) << 23);
+    return a;
+}
+
+#include "model/vec_kernels.h"
