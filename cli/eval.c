@@ -331,7 +331,9 @@ static enum mb_status read_ids(const char *path, int32_t **ids, size_t *n_ids, s
         return status;
     *ids = malloc((nbytes / 2 + 1) * sizeof **ids);
     *n_ids = 0;
-    if (*ids == NULL)
+    if (text == NULL || strlen(text) != nbytes)
+        status = fail(err, MB_BAD_DATA, path, "not a text of token ids");
+    else if (*ids == NULL)
         status = fail(err, MB_NO_MEMORY, path, "no memory for this file");
     for (char *word, *rest = text; status == MB_OK && (word = strtok_r(rest, " \t\r\n", &rest)) != NULL;) {
         char *end;
@@ -344,8 +346,8 @@ static enum mb_status read_ids(const char *path, int32_t **ids, size_t *n_ids, s
             (*ids)[(*n_ids)++] = (int32_t)id;
         }
     }
-    if (status == MB_OK && (*n_ids == 0 || text == NULL || strlen(text) != nbytes))
-        status = fail(err, MB_BAD_DATA, path, *n_ids == 0 ? "no token ids" : "not a text of token ids");
+    if (status == MB_OK && *n_ids == 0)
+        status = fail(err, MB_BAD_DATA, path, "no token ids");
     free(text);
     if (status != MB_OK)
         free(*ids);

@@ -20,6 +20,7 @@ static const struct verb verbs[] = {
     {"verify", "CODED [ORIGINAL]", "is a coded folder sound, and does every weight keep to its bound?",
      cli_verify},
     {"decompress", "CODED OUT", "write an ordinary checkpoint that any program reads", cli_decompress},
+    {"eval", "MODEL --task FILE", "score a model's answers, or its perplexity", cli_eval},
     {"bench", "kernels", "how fast this machine multiplies from the coded form, and encodes", cli_bench},
     {0}, /* the end */
 };

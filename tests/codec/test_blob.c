@@ -163,7 +163,7 @@ static void several_matrices_share_a_blob(void **state)
     (void)state;
     struct mb_blob_matrix info[3];
     for (size_t i = 0; i < 3; i++)
-        info[i] = (struct mb_blob_matrix){"gate_proj.weight" + i, 16 - i, MB_BF16, 5, 4, 0, 0, 0, 3};
+        info[i] = (struct mb_blob_matrix){&"gate_proj.weight"[i], 16 - i, MB_BF16, 5, 4, 0, 0, 0, 3};
     size_t nbytes = mb_blob_header_nbytes(info, 3) + 9;
     uint8_t *bytes = calloc(1, nbytes); /* three all-zero matrices: no records, three directories of zeros */
     mb_blob_write_header(info, 3, 0, bytes);
