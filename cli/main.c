@@ -21,6 +21,7 @@ static const struct verb verbs[] = {
      cli_verify},
     {"decompress", "CODED OUT", "write an ordinary checkpoint that any program reads", cli_decompress},
     {"eval", "MODEL --task FILE", "score a model's answers, or its perplexity", cli_eval},
+    {"tokenize", "MODEL [--decode] < TEXT", "token ids of a text, and back", cli_tokenize},
     {"bench", "kernels", "how fast this machine multiplies from the coded form, and encodes", cli_bench},
     {0}, /* the end */
 };

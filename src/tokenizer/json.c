@@ -73,7 +73,7 @@ struct mb_json mb_json_get(const struct mb_json *object, const char *key)
     /* Cut where it does not fit: a place is for people. */
     int n =
         snprintf(member.place, sizeof member.place, "%s%s", object->place, object->place[0] == 0 ? "" : ".");
-    if (n > 0 && (size_t)n < sizeof member.place)
+    if (n >= 0 && (size_t)n < sizeof member.place)
         snprintf(member.place + n, sizeof member.place - (size_t)n, "%s", key);
     return member;
 }

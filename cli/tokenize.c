@@ -1,0 +1,172 @@
+/*
+ * tokenize.c - the verb "tokenize": text to token ids, or ids to text.
+ */
+#include "cli.h"
+#include <errno.h>
+#include <moebius/tokenizer.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { INPUT_NBYTES_MAX = 1 << 30, PATH_NBYTES_MAX = 4096 };
+
+static struct {
+    bool decode, no_bos, config_bos, skip_special;
+} args;
+
+static const struct cli_option options[] = {
+    {'d', "decode", NULL, "the other way: ids on stdin, their text on stdout, nothing added to it", CLI_FLAG,
+     &args.decode, 0, 0, 0},
+    {0, "no-bos", NULL, "without the special tokens that tokenizer.json puts around a text", CLI_FLAG,
+     &args.no_bos, 0, 0, 0},
+    {0, "config-bos", NULL,
+     "with those that tokenizer_config.json asks for (add_bos_token,\nadd_eos_token), as eval --perplexity "
+     "has them",
+     CLI_FLAG, &args.config_bos, 0, 0, 0},
+    {0, "skip-special", NULL, "with --decode: leave special tokens out", CLI_FLAG, &args.skip_special, 0, 0,
+     0},
+};
+
+static const struct cli_command command = {
+    .name = "tokenize",
+    .args = "MODEL [--decode] < TEXT",
+    .summary = "Print the token ids of the text on standard input, white space between.",
+    .details =
+        "MODEL is a folder or a tokenizer.json; nothing else of the model is needed. Special tokens in\n"
+        "the text (<|end|>) are recognised. Bytes that are not UTF-8 count as U+FFFD.\n\n"
+        "  echo -n 'Hello there' | moebius tokenize models/reference\n"
+        "  moebius tokenize models/reference < book.txt | moebius tokenize models/reference --decode",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .n_args_min = 1,
+    .n_args_max = 1,
+};
+
+static int fail(enum mb_status status, const char *what)
+{
+    struct mb_error err = {.status = status};
+    snprintf(err.msg, sizeof err.msg, "standard input: %s", what);
+    return cli_fail(&err);
+}
+
+/* All of standard input, terminated; *text is the caller's even after a failure. Returns the exit status. */
+static int read_input(char **text, size_t *nbytes)
+{
+    size_t cap = 0;
+    *text = NULL;
+    *nbytes = 0;
+    do {
+        if (*nbytes + 1 >= cap) {
+            cap = cap * 2 + 65536;
+            char *grown = realloc(*text, cap);
+            if (grown == NULL)
+                return fail(MB_NO_MEMORY, "no memory");
+            *text = grown;
+        }
+        *nbytes += fread(*text + *nbytes, 1, cap - 1 - *nbytes, stdin);
+        if (*nbytes > INPUT_NBYTES_MAX)
+            return fail(MB_BAD_DATA, "longer than 1 GiB");
+    } while (!feof(stdin) && !ferror(stdin));
+    if (ferror(stdin))
+        return fail(MB_IO, strerror(errno));
+    (*text)[*nbytes] = '\0';
+    return 0;
+}
+
+/* Only tokenizer.json is read, of a folder too, unless its neighbour is asked for. */
+static enum mb_status open_tokenizer(const char *path, struct mb_tokenizer **tokenizer, struct mb_error *err)
+{
+    char json_path[PATH_NBYTES_MAX];
+    struct stat st;
+    bool is_folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    if (!is_folder || args.config_bos)
+        return mb_tokenizer_open(path, tokenizer, err);
+    if ((size_t)snprintf(json_path, sizeof json_path, "%s/tokenizer.json", path) < sizeof json_path)
+        return mb_tokenizer_open(json_path, tokenizer, err);
+    err->status = MB_BAD_DATA;
+    snprintf(err->msg, sizeof err->msg, "%.200s...: the path is too long", path);
+    return err->status;
+}
+
+static int encode(const struct mb_tokenizer *tokenizer, const char *text, size_t nbytes)
+{
+    struct mb_error err;
+    int32_t *ids;
+    size_t n_ids;
+    if (mb_tokenizer_encode(tokenizer, text, nbytes, !args.no_bos, &ids, &n_ids, &err) != MB_OK)
+        return cli_fail(&err);
+    for (size_t i = 0; i < n_ids; i++)
+        printf("%d%c", ids[i], i + 1 == n_ids ? '\n' : ' ');
+    free(ids);
+    return 0;
+}
+
+/* The ids of a text, one after the other. Returns the exit status. */
+static int parse_ids(const char *text, size_t nbytes, int32_t *ids, size_t *n_ids)
+{
+    static const char spaces[] = " \t\r\n\f\v";
+    char what[80];
+    if (strlen(text) != nbytes)
+        return fail(MB_BAD_DATA, "a zero byte among token ids");
+    for (const char *p = text + strspn(text, spaces); *p != '\0'; p += strspn(p, spaces)) {
+        size_t n = strcspn(p, spaces);
+        char *end;
+        errno = 0;
+        long id = strtol(p, &end, 10);
+        if (strspn(p, "0123456789") != n || errno != 0 || id > INT32_MAX) {
+            snprintf(what, sizeof what, "byte %zu: '%.*s' is not a token id", (size_t)(p - text),
+                     n < 32 ? (int)n : 32, p);
+            return fail(MB_BAD_DATA, what);
+        }
+        ids[(*n_ids)++] = (int32_t)id;
+        p = end;
+    }
+    return 0;
+}
+
+static int decode(const struct mb_tokenizer *tokenizer, const char *text, size_t nbytes)
+{
+    struct mb_error err;
+    char *decoded;
+    size_t n_ids = 0, decoded_nbytes;
+    int32_t *ids = malloc((nbytes / 2 + 1) * sizeof *ids);
+    if (ids == NULL)
+        return fail(MB_NO_MEMORY, "no memory");
+    int exit_status = parse_ids(text, nbytes, ids, &n_ids);
+    if (exit_status == 0 && mb_tokenizer_decode(tokenizer, ids, n_ids, args.skip_special, &decoded,
+                                                &decoded_nbytes, &err) != MB_OK)
+        exit_status = cli_fail(&err);
+    else if (exit_status == 0) {
+        fwrite(decoded, 1, decoded_nbytes, stdout);
+        free(decoded);
+    }
+    free(ids);
+    return exit_status;
+}
+
+int cli_tokenize(int argc, char **argv)
+{
+    const char *positional[CLI_ARGS_MAX];
+    size_t n_args, nbytes;
+    int exit_status;
+    struct mb_error err;
+    struct mb_tokenizer *tokenizer;
+    char *text;
+    if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
+        return exit_status;
+    if (args.decode && (args.no_bos || args.config_bos))
+        return cli_usage_error(&command, "--decode takes the ids as they are: no --no-bos, no --config-bos");
+    if (args.skip_special && !args.decode)
+        return cli_usage_error(&command, "--skip-special goes with --decode");
+    if (args.no_bos && args.config_bos)
+        return cli_usage_error(&command, "--no-bos and --config-bos exclude each other");
+    if (open_tokenizer(positional[0], &tokenizer, &err) != MB_OK)
+        return cli_fail(&err);
+    exit_status = read_input(&text, &nbytes);
+    if (exit_status == 0)
+        exit_status = args.decode ? decode(tokenizer, text, nbytes) : encode(tokenizer, text, nbytes);
+    free(text);
+    mb_tokenizer_close(tokenizer);
+    return exit_status;
+}
