@@ -6,6 +6,35 @@
 #include <math.h>
 #include <string.h>
 
+/* Tables for all b < 8, of 64 and of 128 bytes. */
+#define T_4(F, b, i) F(b, i), F(b, (i) + 1), F(b, (i) + 2), F(b, (i) + 3)
+#define T_16(F, b, i) T_4(F, b, i), T_4(F, b, (i) + 4), T_4(F, b, (i) + 8), T_4(F, b, (i) + 12)
+#define T_64(F, b, i) T_16(F, b, i), T_16(F, b, (i) + 16), T_16(F, b, (i) + 32), T_16(F, b, (i) + 48)
+
+#define FROM(b, i) ((b) * ((i) / 8) + (i) % 8)
+#define SHIFT(b, i) ((b) * ((i) % 8))
+#define CODE(b, i) ((i) & ((1 << (b)) - 1))
+#define HALF(b) (1 << (b) >> 1)
+#define INDEX(b, i) (CODE(b, i) < HALF(b) ? -1 - CODE(b, i) : 1 + CODE(b, i) - HALF(b))
+#define TABLE(b, positive_0, positive_1)                                                  \
+    {                                                                                     \
+        {T_64(FROM, b, 0)}, {T_64(SHIFT, b, 0)}, {T_64(INDEX, b, 0), T_64(INDEX, b, 64)}, \
+        {                                                                                 \
+            positive_0, positive_1                                                        \
+        }                                                                                 \
+    }
+
+_Alignas(64) const struct mb_tail_table_512 mb_tail_tables_512[MB_WIDTH_MAX] = {
+    TABLE(0, 0, 0),
+    TABLE(1, 0xaaaaaaaaaaaaaaaa, 0xaaaaaaaaaaaaaaaa),
+    TABLE(2, 0xcccccccccccccccc, 0xcccccccccccccccc),
+    TABLE(3, 0xf0f0f0f0f0f0f0f0, 0xf0f0f0f0f0f0f0f0),
+    TABLE(4, 0xff00ff00ff00ff00, 0xff00ff00ff00ff00),
+    TABLE(5, 0xffff0000ffff0000, 0xffff0000ffff0000),
+    TABLE(6, 0xffffffff00000000, 0xffffffff00000000),
+    TABLE(7, 0, 0xffffffffffffffff),
+};
+
 MB_INLINE void group_bytes(unsigned a, const struct mb_group_view *group, const uint8_t *tail, uint8_t *out)
 {
     struct mb_body_512 body = mb_body_of_kind(a, group->b);
@@ -28,7 +57,8 @@ MB_INLINE void group_bytes(unsigned a, const struct mb_group_view *group, const 
 void mb_group_bytes_avx512(const struct mb_group_view *group, uint8_t *out)
 {
     uint8_t tail[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
-    mb_tail_decode_512(group->tail, group->n_escapes, group->a, group->b, tail);
+    struct mb_tail_512 kind = mb_tail_of_kind(group->a, group->b);
+    mb_tail_decode_512(group, &kind, mb_tail_rounds_512(group->n_escapes), tail);
     switch (group->a) {
     case 0:
         memset(out, 0, group->n);

@@ -1,10 +1,11 @@
 /*
  * simd_avx512.h - what the AVX-512 kernels share: codes to bytes, 64 at a time.
  *
- * A weight is held as the unsigned byte u = q + offset.  For the inner codes u = code + base, where base is a
- * multiple of 2^a (an "or" that the masking instruction does for nothing) that is large enough for the lowest
- * escape; for a = 7 there is no room for that, and base = T is added.  Tails are decoded ahead, a whole group
- * at once, to a buffer of such bytes, from which the escapes of each 64 weights are expanded into place.
+ * A weight is held as the unsigned byte u = q + offset.  For the inner codes u = code + base, where base is
+ * 128 (an "or" that the masking instruction does for nothing; the same for all b, so that rows of one a can
+ * be decoded together); for a = 7 there is no room for that, and base = T is added.  Tails are decoded ahead,
+ * a whole group at once, to a buffer of such bytes, from which the escapes of each 64 weights are expanded
+ * into place.
  *
  * Include only from files compiled with the AVX-512 flags.
  */
@@ -16,16 +17,13 @@
 
 #define MB_INLINE static inline __attribute__((always_inline))
 
-/* How far ahead records are fetched: measured from DRAM, 1 KiB costs a third of the speed, 8 KiB gains
- * nothing. */
-enum { MB_PREFETCH_NBYTES = 4096 };
+/* How far ahead records are fetched. */
+enum { MB_PREFETCH_NBYTES = 16384 };
 
+/* Lanes of a = 1 to 6 have bit 7: above all codes, and far enough from 0 for the lowest escape (T <= 64). */
 MB_INLINE unsigned mb_base_512(unsigned a, unsigned b)
 {
-    unsigned t = (unsigned)mb_tail_half(b);
-    if (t == 0 || a >= 7)
-        return t;
-    return t > 1u << a ? t : 1u << a;
+    return a == 0 ? 0 : a <= 6 ? 128 : (unsigned)mb_tail_half(b);
 }
 
 /* u of q = 0. */
@@ -63,25 +61,56 @@ MB_INLINE __m512i mb_unpack_64(const uint8_t *p, unsigned width, const struct mb
     return _mm512_multishift_epi64_epi8(unpack->shift, _mm512_permutexvar_epi8(unpack->from, bytes));
 }
 
-/*
- * The tail's n codes of b bits as bytes u in out[0 .. n), and rubbish in up to 63 bytes behind.
- * Reads fewer than 64 bytes behind the tail.
- */
-MB_INLINE void mb_tail_decode_512(const uint8_t *tail, size_t n, unsigned a, unsigned b, uint8_t *out)
+/* What 64 tail codes of b bits need, by b, so that a change of widths costs next to nothing. */
+struct mb_tail_table_512 {
+    uint8_t from[64], shift[64]; /* as of mb_unpack_of_width */
+    int8_t index[128];           /* of each code, for M = 0, and less one step where that is negative */
+    uint64_t is_positive[8];     /* of each code; padded to 64 bytes */
+};
+extern const struct mb_tail_table_512 mb_tail_tables_512[MB_WIDTH_MAX];
+
+/* Tail codes of a kind to bytes u: where 64 of them are, and what each of the 2^b <= 128 codes means. */
+struct mb_tail_512 {
+    struct mb_unpack_512 unpack;
+    __m512i u[2];
+};
+
+MB_INLINE struct mb_tail_512 mb_tail_of_kind(unsigned a, unsigned b)
 {
-    if (b == 0)
-        return;
-    int t_half = mb_tail_half(b), offset = (int)mb_offset_512(a, b), inner = mb_inner_max(a);
-    struct mb_unpack_512 unpack = mb_unpack_of_width(b);
-    __m512i low = _mm512_set1_epi8((char)(2 * t_half - 1)), half = _mm512_set1_epi8((char)t_half);
-    __m512i negative = _mm512_set1_epi8((char)(offset - (inner + 1)));
-    __m512i positive = _mm512_set1_epi8((char)(offset + inner + 1 - t_half));
-    for (size_t i = 0; i < n; i += 64, tail += 8 * b) {
-        _mm_prefetch((const char *)tail + MB_PREFETCH_NBYTES, _MM_HINT_T0);
-        __m512i t = _mm512_and_si512(mb_unpack_64(tail, 7, &unpack), low);
-        __m512i u =
-            _mm512_mask_sub_epi8(_mm512_add_epi8(t, positive), _mm512_cmplt_epu8_mask(t, half), negative, t);
-        _mm512_storeu_si512(out + i, u);
+    const struct mb_tail_table_512 *table = &mb_tail_tables_512[b];
+    __m512i base = _mm512_set1_epi8((char)mb_base_512(a, b));
+    __m512i positive = _mm512_set1_epi8((char)(mb_base_512(a, b) + 2 * (unsigned)mb_inner_max(a)));
+    struct mb_tail_512 tail = {{_mm512_load_si512(table->from), _mm512_load_si512(table->shift)},
+                               {base, base}};
+    for (int i = 0; i < 2; i++)
+        tail.u[i] = _mm512_add_epi8(_mm512_load_si512(table->index + 64 * i),
+                                    _mm512_mask_mov_epi8(base, table->is_positive[i], positive));
+    return tail;
+}
+
+/* Rounds of 64 codes. */
+MB_INLINE size_t mb_tail_rounds_512(size_t n_escapes)
+{
+    return (n_escapes + 63) / 64;
+}
+
+/*
+ * A group's tail as bytes u: n_rounds times 64 of them to 'out', of which those behind the tail are rubbish.
+ * Rounds behind the tail's end repeat its last: callers take the same number for many groups, since a loop
+ * whose end cannot be foreseen costs more than a few idle rounds.  Reads less than 64 bytes behind the tail.
+ */
+MB_INLINE void mb_tail_decode_512(const struct mb_group_view *group, const struct mb_tail_512 *kind,
+                                  size_t n_rounds, uint8_t *out)
+{
+    const uint8_t *p = group->tail;
+    size_t round_nbytes = 8 * (size_t)group->b, left = round_nbytes * mb_tail_rounds_512(group->n_escapes);
+    for (size_t i = 0; i < n_rounds; i++, out += 64) {
+        __m512i bytes = _mm512_permutexvar_epi8(kind->unpack.from, _mm512_loadu_si512(p));
+        __m512i t = _mm512_multishift_epi64_epi8(kind->unpack.shift, bytes);
+        _mm512_storeu_si512(out, _mm512_permutex2var_epi8(kind->u[0], t, kind->u[1]));
+        size_t step = round_nbytes & (0 - (size_t)(left > round_nbytes)); /* without a branch */
+        p += step;
+        left -= step;
     }
 }
 
@@ -110,7 +139,9 @@ MB_INLINE __m512i mb_code_to_u(__m512i codes, unsigned a, const struct mb_body_5
 /* The lanes of k become the next decoded tail codes. */
 MB_INLINE __m512i mb_patch_512(__m512i u, __mmask64 k, const uint8_t **tail)
 {
-    __m512i patched = _mm512_mask_expand_epi8(u, k, _mm512_loadu_si512(*tail));
+    __m512i next = _mm512_loadu_si512(*tail);
+    __asm__("" : "+v"(next));
+    __m512i patched = _mm512_mask_expand_epi8(u, k, next);
     *tail += _mm_popcnt_u64(k);
     return patched;
 }
@@ -121,6 +152,7 @@ MB_INLINE void mb_decode_128(const uint8_t *p, unsigned a, const struct mb_body_
 {
     if (a == 4) {
         __m512i nibbles = _mm512_loadu_si512(p);
+        __asm__("" : "+v"(nibbles)); /* gcc would load it twice, and it stands across two lines */
         u[0] = mb_code_to_u(nibbles, a, body);
         u[1] = mb_code_to_u(_mm512_srli_epi16(nibbles, 4), a, body);
     } else {
