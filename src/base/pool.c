@@ -22,10 +22,14 @@
 
 enum {
     N_THREADS_MAX = 256,
+    PIECE_TASKS_MAX = 1 << 30,
     /* Ticks of the time stamp counter, 20 to 40 us: longer than the gaps between a layer's steps, shorter
        than a scheduler's slice. */
     SPIN_TICKS = 80000,
 };
+
+/* A next task that no work has. */
+#define CLAIM_CLOSED UINT32_MAX
 
 struct worker {
     struct mb_pool *pool;
@@ -63,8 +67,8 @@ static void futex_wake(_Atomic uint32_t *word, int n)
 
 /*
  * Runs tasks of one generation until none is left. fn, ctx and n_tasks are read before the claim: when the
- * claim succeeds, the generation was still the current one, so they belonged to it (the giver changes them
- * only when all tasks of a generation are done, and a successful claim means that one is not).
+ * claim succeeds, 'claim' had not changed since, so they belonged to its generation (the giver closes 'claim'
+ * before it changes them).
  */
 static void work(struct mb_pool *pool, uint32_t generation, int thread)
 {
@@ -151,6 +155,8 @@ static uint64_t now_ns(void)
 static void run_piece(struct mb_pool *pool, uint32_t n_tasks, mb_task_fn fn, void *ctx)
 {
     uint32_t generation = atomic_load(&pool->generation) + 1;
+    /* A thread that is still looking for a task of the last work must not take one by this work's n_tasks. */
+    atomic_store(&pool->claim, (uint64_t)generation << 32 | CLAIM_CLOSED);
     atomic_store(&pool->n_done, 0);
     atomic_store(&pool->fn, fn);
     atomic_store(&pool->ctx, ctx);
@@ -165,7 +171,7 @@ static void run_piece(struct mb_pool *pool, uint32_t n_tasks, mb_task_fn fn, voi
     pool->waited_ns += now_ns() - begun;
 }
 
-/* Task numbers of the caller for a second and later pieces of more than 2^31 tasks. */
+/* Task numbers of the caller for a second and later pieces of more than PIECE_TASKS_MAX tasks. */
 struct shifted {
     mb_task_fn fn;
     void *ctx;
@@ -180,7 +186,7 @@ static void run_shifted(void *ctx, size_t task, int thread)
 
 void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx)
 {
-    const size_t piece = (size_t)1 << 31;
+    const size_t piece = PIECE_TASKS_MAX;
     if (pool->n_threads == 1 || n_tasks <= 1) {
         for (size_t task = 0; task < n_tasks; task++)
             fn(ctx, task, 0);

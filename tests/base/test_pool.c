@@ -53,6 +53,23 @@ static void each_task_runs_once(void **state)
     run_many_times(0, 100);
 }
 
+/* A thread that is late in one work must not take a task of the next, which has more of them. */
+static void works_follow_one_another(void **state)
+{
+    enum { N_WORKS = 100000 };
+    (void)state;
+    struct mb_pool *pool;
+    assert_int_equal(mb_pool_create(2, &pool, NULL), MB_OK);
+    static struct counts counts;
+    counts.n_threads = 2;
+    for (int i = 0; i < N_WORKS; i++)
+        mb_pool_run(pool, 2 + (size_t)(i % 2) * 5, count, &counts);
+    for (size_t task = 0; task < 7; task++)
+        assert_int_equal(counts.n_runs[task], task < 2 ? N_WORKS : N_WORKS / 2);
+    assert_int_equal(counts.n_bad_threads, 0);
+    mb_pool_destroy(pool);
+}
+
 static void sleeping_threads_wake(void **state)
 {
     (void)state;
@@ -83,6 +100,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_task_runs_once),
+        cmocka_unit_test(works_follow_one_another),
         cmocka_unit_test(sleeping_threads_wake),
         cmocka_unit_test(numbers_of_threads_are_checked),
     };
