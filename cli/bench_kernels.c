@@ -8,6 +8,7 @@
  * a gigabyte.
  */
 #include "cli.h"
+#include "machine.h"
 #include <jansson.h>
 #include <math.h>
 #include <moebius/codec.h>
@@ -17,7 +18,6 @@
 #include <sys/mman.h>
 
 enum { N_ROWS = 1408, N_COLS = 2048, TILE_ROWS = 16, N_TILES = N_ROWS / TILE_ROWS };
-enum { PAGE_NBYTES = 1 << 21 };
 enum { N_ENCODED_ROWS = 256, N_TOKENS = 64, N_REPEATS_MAX = 101, N_ROWS_MAX = 64, N_ISAS = 3 };
 
 static const double sigma_bounds[] = {0.5, 0.25, 0.167, 0.122};
@@ -73,7 +73,8 @@ struct bench {
     struct mb_group *groups, *encoded_groups;
     struct mb_tile tiles[N_TILES];
     struct mb_coded_matrix w;
-    uint8_t *map, *memory; /* copies of the records; the first is the one for the cache */
+    void *map;
+    uint8_t *memory; /* copies of the records; the first is the one for the cache */
     size_t map_nbytes, n_copies, next_copy;
     float *x, *y;
     int8_t *planes;
@@ -113,20 +114,6 @@ static uint16_t bf16_of(double v)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-/*
- * Anonymous memory in 2 MiB pages where the kernel gives them, as the engine holds weights: 4 KiB pages would
- * lie in a cache by chance.  *begin is the first byte on a border of such pages.
- */
-static uint8_t *map_memory(size_t nbytes, uint8_t **begin)
-{
-    uint8_t *p = mmap(NULL, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED)
-        return NULL;
-    madvise(p, nbytes, MADV_HUGEPAGE); /* only a wish */
-    *begin = p + (PAGE_NBYTES - (uintptr_t)p % PAGE_NBYTES) % PAGE_NBYTES;
-    return p;
-}
-
 static void free_bench(struct bench *bench)
 {
     free(bench->weights);
@@ -163,12 +150,11 @@ static bool allocate(struct bench *bench)
     bench->y = malloc((size_t)N_TOKENS * N_ROWS * sizeof *bench->y);
     bench->planes = aligned_alloc(64, (size_t)N_TOKENS * 2 * N_COLS + MB_SLACK_NBYTES);
     bench->scratch = aligned_alloc(64, (mb_matmul_scratch_nbytes(&largest) + 63) / 64 * 64);
-    bench->map_nbytes = copies_nbytes() + MB_SLACK_NBYTES + PAGE_NBYTES;
-    bench->map = map_memory(bench->map_nbytes, &bench->memory);
-    return bench->weights != NULL && bench->records != NULL && bench->directory != NULL &&
+    return cli_map_memory(copies_nbytes() + MB_SLACK_NBYTES, &bench->map, &bench->map_nbytes,
+                          &bench->memory) &&
+           bench->weights != NULL && bench->records != NULL && bench->directory != NULL &&
            bench->encoded != NULL && bench->groups != NULL && bench->encoded_groups != NULL &&
-           bench->x != NULL && bench->y != NULL && bench->planes != NULL && bench->scratch != NULL &&
-           bench->memory != NULL;
+           bench->x != NULL && bench->y != NULL && bench->planes != NULL && bench->scratch != NULL;
 }
 
 static void fill(struct bench *bench)
@@ -226,21 +212,6 @@ static enum mb_status code(struct bench *bench, double sigma_bound)
 
 /* ---------------------------------------------------------------- calls */
 
-/* 64 bytes a step, asked for ahead as the kernels do. */
-static uint64_t read_bytes(const uint8_t *bytes, size_t nbytes)
-{
-    uint64_t sum[8] = {0};
-    for (size_t i = 0; i + 64 <= nbytes; i += 64) {
-        __builtin_prefetch(bytes + i + 4096);
-        for (size_t k = 0; k < 8; k++) {
-            uint64_t v;
-            memcpy(&v, bytes + i + 8 * k, sizeof v);
-            sum[k] += v;
-        }
-    }
-    return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
-}
-
 static void call(struct bench *bench, const struct row *row)
 {
     struct mb_coded_matrix w = bench->w;
@@ -262,7 +233,7 @@ static void call(struct bench *bench, const struct row *row)
                                   bench->encoded_groups, NULL);
         break;
     case READ:
-        bench->sink += read_bytes(w.data, bench->records_nbytes);
+        bench->sink += cli_read_bytes(w.data, bench->records_nbytes);
         break;
     }
 }
@@ -362,18 +333,6 @@ static double share_of_read(const struct bench *bench, const struct row *row)
     return row->nbytes / median(row) / (read->nbytes / median(read));
 }
 
-static void cpu_name(char name[128])
-{
-    char line[256];
-    snprintf(name, 128, "unknown");
-    FILE *file = fopen("/proc/cpuinfo", "r");
-    while (file != NULL && fgets(line, sizeof line, file) != NULL)
-        if (sscanf(line, "model name : %127[^\n]", name) == 1)
-            break;
-    if (file != NULL)
-        fclose(file);
-}
-
 static void number_cell(struct cli_table *table, bool is_given, int digits, double value)
 {
     if (is_given)
@@ -385,8 +344,8 @@ static void number_cell(struct cli_table *table, bool is_given, int digits, doub
 static void print_table(const struct bench *bench)
 {
     char cpu[128];
-    cpu_name(cpu);
-    printf("%s, 1 thread, %d repetitions: medians (best)\n\n", cpu, args.n_repeats);
+    cli_cpu_name(cpu);
+    printf("%s, commit %s, 1 thread, %d repetitions: medians (best)\n\n", cpu, cli_commit, args.n_repeats);
     static const char *const heads[] = {"kernel",      "isa",  "eps/sigma", "source",   "bits/weight",
                                         "G weights/s", "best", "GB/s",      "% of read"};
     struct cli_table *table = cli_table_new("llrlrrrrr", heads);
@@ -427,12 +386,12 @@ static json_t *row_as_json(const struct bench *bench, const struct row *row)
 static void print_json(const struct bench *bench)
 {
     char cpu[128];
-    cpu_name(cpu);
+    cli_cpu_name(cpu);
     json_t *rows = json_array();
     for (size_t i = 0; i < bench->n_rows; i++)
         json_array_append_new(rows, row_as_json(bench, &bench->rows[i]));
-    json_t *root = json_pack("{s:s, s:i, s:i, s:o}", "cpu", cpu, "n_threads", 1, "n_repetitions",
-                             args.n_repeats, "rows", rows);
+    json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:o}", "cpu", cpu, "commit", cli_commit, "n_threads", 1,
+                             "n_repetitions", args.n_repeats, "rows", rows);
     json_dumpf(root, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
     putchar('\n');
     json_decref(root);

@@ -93,6 +93,16 @@ void cli_table_print(struct cli_table *table); /* to stdout; frees it */
 const char *cli_bytes(char text[32], uint64_t nbytes);
 const char *cli_seconds(char text[32], double seconds);
 
+/* ---------------------------------------------------------------- files (file.c) */
+
+/* Fill err with "PATH: WHAT", or with what errno says; return its status. */
+enum mb_status cli_error(struct mb_error *err, enum mb_status status, const char *path, const char *what);
+enum mb_status cli_system_error(struct mb_error *err, const char *path);
+
+/* A whole file, or stdin when path is "-". *text is malloc'ed with a 0 behind it; nothing to free after an
+ * error. */
+enum mb_status cli_read_text(const char *path, char **text, size_t *nbytes, struct mb_error *err);
+
 /* ---------------------------------------------------------------- progress and interrupts (progress.c) */
 
 /* One line on stderr while it is a terminal: what, bar, share, rate, time left. */

@@ -2,6 +2,7 @@
  * eval.c - the verb "eval": answers to a task, perplexity of a text, or the logits of given tokens.
  */
 #include "cli.h"
+#include "report.h"
 #include <errno.h>
 #include <jansson.h>
 #include <moebius/lab.h>
@@ -10,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { TEXT_NBYTES_MAX = 1 << 30, PATH_NBYTES_MAX = 4096, N_LOGIT_TOKENS = 64 };
+enum { PATH_NBYTES_MAX = 4096, N_LOGIT_TOKENS = 64 };
 
 static struct {
     const char *task, *perplexity, *tokens, *logits, *replies, *cache;
@@ -56,59 +57,7 @@ static const struct cli_command command = {
     .n_args_max = 1,
 };
 
-static enum mb_status fail(struct mb_error *err, enum mb_status status, const char *path, const char *what)
-{
-    err->status = status;
-    snprintf(err->msg, sizeof err->msg, "%s: %s", path, what);
-    return status;
-}
-
-static enum mb_status fail_system(struct mb_error *err, const char *path)
-{
-    enum mb_status status = errno == ENOENT || errno == ENOTDIR || errno == EISDIR ? MB_BAD_DATA
-                            : errno == ENOSPC || errno == EDQUOT                   ? MB_NO_SPACE
-                                                                                   : MB_IO;
-    return fail(err, status, path, strerror(errno));
-}
-
-/* ---------------------------------------------------------------- input and output files */
-
-/* Reads to the end of the file; *text is malloc'ed, with a 0 behind it, also after an error. */
-static enum mb_status read_stream(FILE *file, const char *path, char **text, size_t *nbytes,
-                                  struct mb_error *err)
-{
-    size_t cap = 0, n_read;
-    do {
-        if (*nbytes + 1 >= cap) {
-            cap = cap == 0 ? 1 << 16 : 2 * cap;
-            char *grown = realloc(*text, cap);
-            if (grown == NULL)
-                return fail(err, MB_NO_MEMORY, path, "no memory for this file");
-            *text = grown;
-        }
-        n_read = fread(*text + *nbytes, 1, cap - 1 - *nbytes, file);
-        *nbytes += n_read;
-        (*text)[*nbytes] = '\0';
-        if (*nbytes > TEXT_NBYTES_MAX)
-            return fail(err, MB_BAD_DATA, path, "larger than 1 GiB");
-    } while (n_read > 0);
-    return ferror(file) ? fail_system(err, path) : MB_OK;
-}
-
-/* *text is the caller's to free when all is well. */
-static enum mb_status read_text(const char *path, char **text, size_t *nbytes, struct mb_error *err)
-{
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return fail_system(err, path);
-    *text = NULL;
-    *nbytes = 0;
-    enum mb_status status = read_stream(file, path, text, nbytes, err);
-    fclose(file);
-    if (status != MB_OK)
-        free(*text);
-    return status;
-}
+/* ---------------------------------------------------------------- output files */
 
 /* A file that appears under its name when it is complete, or not at all. */
 struct output {
@@ -122,9 +71,9 @@ static enum mb_status output_open(struct output *output, const char *path, struc
     output->path = path;
     int n = snprintf(output->partial, sizeof output->partial, "%s.tmp", path);
     if (n < 0 || (size_t)n >= sizeof output->partial)
-        return fail(err, MB_USAGE, path, "name too long");
+        return cli_error(err, MB_USAGE, path, "name too long");
     output->file = fopen(output->partial, "wb");
-    return output->file == NULL ? fail_system(err, output->path) : MB_OK;
+    return output->file == NULL ? cli_system_error(err, output->path) : MB_OK;
 }
 
 /* 'status' is how the work ended: after an error the partial file goes. Returns it, or how writing ended. */
@@ -133,11 +82,11 @@ static enum mb_status output_close(struct output *output, enum mb_status status,
     if (output->file == NULL)
         return status;
     if (status == MB_OK && (fflush(output->file) != 0 || fsync(fileno(output->file)) != 0))
-        status = fail_system(err, output->path);
+        status = cli_system_error(err, output->path);
     if (fclose(output->file) != 0 && status == MB_OK)
-        status = fail_system(err, output->path);
+        status = cli_system_error(err, output->path);
     if (status == MB_OK && rename(output->partial, output->path) != 0)
-        status = fail_system(err, output->path);
+        status = cli_system_error(err, output->path);
     if (status != MB_OK)
         unlink(output->partial);
     return status;
@@ -182,14 +131,6 @@ static json_t *share_json(uint64_t k, uint64_t n)
                      low, high);
 }
 
-static void print_json(json_t *object)
-{
-    if (object == NULL || json_dumpf(object, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(10)) != 0)
-        fputs("moebius eval: no memory for the report\n", stderr);
-    putchar('\n');
-    json_decref(object);
-}
-
 static void print_share(struct cli_table *table, const char *what, uint64_t k, uint64_t n)
 {
     double low, high;
@@ -201,18 +142,17 @@ static void print_share(struct cli_table *table, const char *what, uint64_t k, u
     cli_table_cell(table, "%.2f to %.2f %%", 100 * low, 100 * high);
 }
 
-static void print_task(const char *model_path, const struct mb_model_info *info,
-                       const struct mb_eval_report *r)
+static int print_task(const char *model_path, const struct mb_model_info *info,
+                      const struct mb_eval_report *r)
 {
     double tokens_per_s = (double)(r->n_prompt_tokens + r->n_reply_tokens) / r->seconds;
     if (args.format == CLI_JSON) {
-        print_json(json_pack("{s:s, s:b, s:s, s:I, s:o, s:o, s:I, s:I, s:I, s:f, s:f}", "model", model_path,
-                             "coded", (int)info->is_coded, "task", args.task, "n", (json_int_t)r->n, "ica",
-                             share_json(r->n_ica, r->n), "pia", share_json(r->n_pia, r->n), "n_prompt_tokens",
-                             (json_int_t)r->n_prompt_tokens, "n_reply_tokens", (json_int_t)r->n_reply_tokens,
-                             "n_truncated", (json_int_t)r->n_truncated, "seconds", r->seconds, "tokens_per_s",
-                             tokens_per_s));
-        return;
+        return cli_print_json(json_pack(
+            "{s:s, s:b, s:s, s:I, s:o, s:o, s:I, s:I, s:I, s:f, s:f}", "model", model_path, "coded",
+            (int)info->is_coded, "task", args.task, "n", (json_int_t)r->n, "ica", share_json(r->n_ica, r->n),
+            "pia", share_json(r->n_pia, r->n), "n_prompt_tokens", (json_int_t)r->n_prompt_tokens,
+            "n_reply_tokens", (json_int_t)r->n_reply_tokens, "n_truncated", (json_int_t)r->n_truncated,
+            "seconds", r->seconds, "tokens_per_s", tokens_per_s));
     }
     static const char *const heads[] = {"", "right", "of", "share", "95 % interval"};
     struct cli_table *table = cli_table_new("lrrrr", heads);
@@ -223,6 +163,7 @@ static void print_task(const char *model_path, const struct mb_model_info *info,
     printf("\n%llu prompt and %llu reply tokens in %s, %.0f tokens/s; %llu replies cut\n",
            (unsigned long long)r->n_prompt_tokens, (unsigned long long)r->n_reply_tokens,
            cli_seconds(seconds, r->seconds), tokens_per_s, (unsigned long long)r->n_truncated);
+    return 0;
 }
 
 static enum mb_status eval_task(struct mb_model *model, const struct mb_tokenizer *tokenizer,
@@ -247,7 +188,7 @@ static enum mb_status eval_task(struct mb_model *model, const struct mb_tokenize
     status = mb_eval_task(model, tokenizer, task, &eval_options, report, err);
     cli_progress_end(&work.progress);
     if (work.has_write_error)
-        status = fail(err, MB_IO, args.replies, "cannot write");
+        status = cli_error(err, MB_IO, args.replies, "cannot write");
     return output_close(&work.replies, status, err);
 }
 
@@ -262,8 +203,8 @@ static enum mb_status run_task(const char *model_path, struct mb_model *model,
         return status;
     status = eval_task(model, tokenizer, &task, cache_type, &report, err);
     mb_task_close(&task);
-    if (status == MB_OK)
-        print_task(model_path, mb_model_info(model), &report);
+    if (status == MB_OK && print_task(model_path, mb_model_info(model), &report) != 0)
+        status = cli_error(err, MB_NO_MEMORY, model_path, "no memory for the report");
     return status;
 }
 
@@ -274,21 +215,21 @@ static bool show_windows(void *ctx, size_t done, size_t total)
     return cli_progress_show(ctx, "reading", done, total);
 }
 
-static void print_perplexity(const char *model_path, const struct mb_model_info *info,
-                             const struct mb_perplexity_report *r)
+static int print_perplexity(const char *model_path, const struct mb_model_info *info,
+                            const struct mb_perplexity_report *r)
 {
     if (args.format == CLI_JSON) {
-        print_json(json_pack("{s:s, s:b, s:s, s:f, s:f, s:f, s:I, s:I, s:f}", "model", model_path, "coded",
-                             (int)info->is_coded, "text", args.perplexity, "ppl", r->ppl, "ppl_stderr",
-                             r->ppl_stderr, "nll_mean", r->nll_mean, "n_tokens_scored",
-                             (json_int_t)r->n_tokens_scored, "n_windows", (json_int_t)r->n_windows, "seconds",
-                             r->seconds));
-        return;
+        return cli_print_json(json_pack("{s:s, s:b, s:s, s:f, s:f, s:f, s:I, s:I, s:f}", "model", model_path,
+                                        "coded", (int)info->is_coded, "text", args.perplexity, "ppl", r->ppl,
+                                        "ppl_stderr", r->ppl_stderr, "nll_mean", r->nll_mean,
+                                        "n_tokens_scored", (json_int_t)r->n_tokens_scored, "n_windows",
+                                        (json_int_t)r->n_windows, "seconds", r->seconds));
     }
     char seconds[32];
     printf("PPL = %.4f +/- %.4f\n\n%llu tokens scored in %llu windows, %s\n", r->ppl, r->ppl_stderr,
            (unsigned long long)r->n_tokens_scored, (unsigned long long)r->n_windows,
            cli_seconds(seconds, r->seconds));
+    return 0;
 }
 
 static enum mb_status run_perplexity(const char *model_path, struct mb_model *model,
@@ -307,47 +248,53 @@ static enum mb_status run_perplexity(const char *model_path, struct mb_model *mo
         .progress = show_windows,
         .progress_ctx = &progress,
     };
-    enum mb_status status = read_text(args.perplexity, &text, &nbytes, err);
+    enum mb_status status = cli_read_text(args.perplexity, &text, &nbytes, err);
     if (status != MB_OK)
         return status;
     cli_progress_begin(&progress, "windows");
     status = mb_eval_perplexity(model, tokenizer, text, nbytes, &ppl_options, &report, err);
     cli_progress_end(&progress);
     free(text);
-    if (status == MB_OK)
-        print_perplexity(model_path, mb_model_info(model), &report);
+    if (status == MB_OK && print_perplexity(model_path, mb_model_info(model), &report) != 0)
+        status = cli_error(err, MB_NO_MEMORY, model_path, "no memory for the report");
     return status;
 }
 
 /* ---------------------------------------------------------------- --tokens */
+
+/* 'ids' has room for as many as the text can hold. The text is cut into words. */
+static enum mb_status parse_ids(const char *path, char *text, int32_t *ids, size_t *n_ids,
+                                struct mb_error *err)
+{
+    *n_ids = 0;
+    for (char *word, *rest = text; (word = strtok_r(rest, " \t\r\n", &rest)) != NULL;) {
+        char *end;
+        long id = strtol(word, &end, 10);
+        if (*end != '\0' || id < 0 || id > INT32_MAX) {
+            char what[96];
+            snprintf(what, sizeof what, "token %zu, '%.32s', is not a token id", *n_ids + 1, word);
+            return cli_error(err, MB_BAD_DATA, path, what);
+        }
+        ids[(*n_ids)++] = (int32_t)id;
+    }
+    return *n_ids == 0 ? cli_error(err, MB_BAD_DATA, path, "no token ids") : MB_OK;
+}
 
 /* Decimal ids with white space between; malloc'ed. */
 static enum mb_status read_ids(const char *path, int32_t **ids, size_t *n_ids, struct mb_error *err)
 {
     char *text = NULL;
     size_t nbytes = 0;
-    enum mb_status status = read_text(path, &text, &nbytes, err);
+    enum mb_status status = cli_read_text(path, &text, &nbytes, err);
     if (status != MB_OK)
         return status;
     *ids = malloc((nbytes / 2 + 1) * sizeof **ids);
-    *n_ids = 0;
-    if (text == NULL || strlen(text) != nbytes)
-        status = fail(err, MB_BAD_DATA, path, "not a text of token ids");
-    else if (*ids == NULL)
-        status = fail(err, MB_NO_MEMORY, path, "no memory for this file");
-    for (char *word, *rest = text; status == MB_OK && (word = strtok_r(rest, " \t\r\n", &rest)) != NULL;) {
-        char *end;
-        long id = strtol(word, &end, 10);
-        if (*end != '\0' || id < 0 || id > INT32_MAX) {
-            char what[96];
-            snprintf(what, sizeof what, "token %zu, '%.32s', is not a token id", *n_ids + 1, word);
-            status = fail(err, MB_BAD_DATA, path, what);
-        } else {
-            (*ids)[(*n_ids)++] = (int32_t)id;
-        }
-    }
-    if (status == MB_OK && *n_ids == 0)
-        status = fail(err, MB_BAD_DATA, path, "no token ids");
+    if (*ids == NULL)
+        status = cli_error(err, MB_NO_MEMORY, path, "no memory for this file");
+    else if (strlen(text) != nbytes)
+        status = cli_error(err, MB_BAD_DATA, path, "not a text of token ids");
+    else
+        status = parse_ids(path, text, *ids, n_ids, err);
     free(text);
     if (status != MB_OK)
         free(*ids);
@@ -377,10 +324,10 @@ static enum mb_status write_logits(struct mb_model *model, struct mb_session *se
     float *logits = malloc(N_LOGIT_TOKENS * n_vocab * sizeof *logits);
     struct cli_progress progress;
     if (logits == NULL)
-        return fail(err, MB_NO_MEMORY, args.logits, "no memory for the logits");
+        return cli_error(err, MB_NO_MEMORY, args.logits, "no memory for the logits");
     enum mb_status status = MB_OK;
     if (!write_npy_header(file, n_ids, n_vocab))
-        status = fail_system(err, args.logits);
+        status = cli_system_error(err, args.logits);
     cli_progress_begin(&progress, "tokens");
     for (size_t pos = 0; pos < n_ids && status == MB_OK; pos += N_LOGIT_TOKENS) {
         size_t n = n_ids - pos < N_LOGIT_TOKENS ? n_ids - pos : N_LOGIT_TOKENS;
@@ -388,9 +335,9 @@ static enum mb_status write_logits(struct mb_model *model, struct mb_session *se
             .session = session, .tokens = ids + pos, .n_tokens = n, .logits = logits, .all_logits = true};
         status = mb_decode(model, &item, 1, err);
         if (status == MB_OK && fwrite(logits, n_vocab * sizeof *logits, n, file) != n)
-            status = fail_system(err, args.logits);
+            status = cli_system_error(err, args.logits);
         if (status == MB_OK && cli_progress_show(&progress, "reading", pos + n, n_ids))
-            status = fail(err, MB_CANCELLED, args.logits, "interrupted, not written");
+            status = cli_error(err, MB_CANCELLED, args.logits, "interrupted, not written");
     }
     cli_progress_end(&progress);
     free(logits);
@@ -404,7 +351,7 @@ static enum mb_status check_ids(const int32_t *ids, size_t n_ids, size_t n_vocab
             char what[96];
             snprintf(what, sizeof what, "token %zu, %d, is not in the vocabulary of %zu", i + 1, ids[i],
                      n_vocab);
-            return fail(err, MB_BAD_DATA, args.tokens, what);
+            return cli_error(err, MB_BAD_DATA, args.tokens, what);
         }
     return MB_OK;
 }
@@ -412,7 +359,7 @@ static enum mb_status check_ids(const int32_t *ids, size_t n_ids, size_t n_vocab
 static enum mb_status run_tokens(struct mb_model *model, enum mb_cache_type cache_type, struct mb_error *err)
 {
     int32_t *ids;
-    size_t n_ids;
+    size_t n_ids = 0;
     struct mb_session *session = NULL;
     struct output output = {0};
     enum mb_status status = read_ids(args.tokens, &ids, &n_ids, err);
@@ -450,6 +397,7 @@ static enum mb_status run(const char *path, enum mb_cache_type cache_type, struc
         return status;
     status = mb_model_open(path, &model_options, &model, err);
     if (status == MB_OK) {
+        cli_catch_interrupts(); /* only now: while it loads nothing would look at the flag */
         if (args.task != NULL)
             status = run_task(path, model, tokenizer, cache_type, err);
         else if (args.perplexity != NULL)
@@ -494,6 +442,5 @@ int cli_eval(int argc, char **argv)
         return cli_usage_error(&command, "%s", contradiction);
     enum mb_cache_type cache_type =
         args.cache != NULL && strcmp(args.cache, "f32") == 0 ? MB_CACHE_F32 : MB_CACHE_F16;
-    cli_catch_interrupts();
     return run(positional[0], cache_type, &err) == MB_OK ? 0 : cli_fail(&err);
 }

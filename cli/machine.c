@@ -1,0 +1,129 @@
+/*
+ * machine.c - the CPU's name, memory in use, and the plain read that products are compared with.
+ */
+#include "machine.h"
+#include "commit.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+enum { PAGE_NBYTES = 1 << 21 };
+
+const char cli_commit[] = MB_COMMIT;
+
+void cli_cpu_name(char name[128])
+{
+    char line[256];
+    snprintf(name, 128, "unknown");
+    FILE *file = fopen("/proc/cpuinfo", "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "model name : %127[^\n]", name) == 1)
+            break;
+    if (file != NULL)
+        fclose(file);
+}
+
+struct cli_memory cli_memory_in_use(void)
+{
+    struct cli_memory memory = {0};
+    const struct {
+        const char *name;
+        uint64_t *nbytes;
+    } fields[] = {{"RssAnon:", &memory.anon_nbytes},
+                  {"RssFile:", &memory.file_nbytes},
+                  {"VmHWM:", &memory.peak_nbytes}};
+    char line[256];
+    FILE *file = fopen("/proc/self/status", "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+            if (strncmp(line, fields[i].name, strlen(fields[i].name)) == 0)
+                *fields[i].nbytes = 1024 * strtoull(line + strlen(fields[i].name), NULL, 10); /* "12 kB" */
+    if (file != NULL)
+        fclose(file);
+    return memory;
+}
+
+bool cli_map_memory(size_t nbytes, void **map, size_t *map_nbytes, uint8_t **begin)
+{
+    *map_nbytes = nbytes + PAGE_NBYTES;
+    *map = mmap(NULL, *map_nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (*map == MAP_FAILED) {
+        *map = NULL;
+        return false;
+    }
+    madvise(*map, *map_nbytes, MADV_HUGEPAGE); /* only a wish */
+    *begin = (uint8_t *)*map + (PAGE_NBYTES - (uintptr_t)*map % PAGE_NBYTES) % PAGE_NBYTES;
+    return true;
+}
+
+uint64_t cli_read_bytes(const uint8_t *bytes, size_t nbytes)
+{
+    uint64_t sum[8] = {0};
+    for (size_t i = 0; i + 64 <= nbytes; i += 64) {
+        __builtin_prefetch(bytes + i + 4096);
+        for (size_t k = 0; k < 8; k++) {
+            uint64_t v;
+            memcpy(&v, bytes + i + 8 * k, sizeof v);
+            sum[k] += v;
+        }
+    }
+    return sum[0] + sum[1] + sum[2] + sum[3] + sum[4] + sum[5] + sum[6] + sum[7];
+}
+
+/* ---------------------------------------------------------------- reading with several threads */
+
+struct reader {
+    pthread_t thread;
+    const uint8_t *bytes;
+    size_t nbytes;
+    struct timespec begun, ended;
+    volatile uint64_t sink; /* what was read is used */
+};
+
+static void *read_share(void *ctx)
+{
+    struct reader *reader = ctx;
+    clock_gettime(CLOCK_MONOTONIC, &reader->begun);
+    reader->sink = cli_read_bytes(reader->bytes, reader->nbytes);
+    clock_gettime(CLOCK_MONOTONIC, &reader->ended);
+    return NULL;
+}
+
+static double seconds_of(const struct timespec *t)
+{
+    return (double)t->tv_sec + (double)t->tv_nsec * 1e-9;
+}
+
+/* From the first that began to the last that ended. */
+static double seconds_of_all(const struct reader *readers, int n)
+{
+    double begun = seconds_of(&readers[0].begun), ended = seconds_of(&readers[0].ended);
+    for (int i = 1; i < n; i++) {
+        double b = seconds_of(&readers[i].begun), e = seconds_of(&readers[i].ended);
+        begun = b < begun ? b : begun;
+        ended = e > ended ? e : ended;
+    }
+    return ended - begun;
+}
+
+/* A share takes milliseconds, making a thread some microseconds: no need to let them wait for one another. */
+double cli_read_rate(const uint8_t *bytes, size_t nbytes, int n_threads)
+{
+    struct reader *readers = calloc((size_t)n_threads, sizeof *readers);
+    size_t share = nbytes / (size_t)n_threads / 64 * 64;
+    int n = 0;
+    for (; readers != NULL && n < n_threads; n++) {
+        readers[n].bytes = bytes + (size_t)n * share;
+        readers[n].nbytes = share;
+        if (pthread_create(&readers[n].thread, NULL, read_share, &readers[n]) != 0)
+            break;
+    }
+    for (int i = 0; i < n; i++)
+        pthread_join(readers[i].thread, NULL);
+    double rate = n == n_threads ? (double)share * (double)n_threads / seconds_of_all(readers, n_threads) : 0;
+    free(readers);
+    return rate;
+}

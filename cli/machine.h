@@ -1,0 +1,35 @@
+/*
+ * machine.h - what verbs tell about this machine and process: CPU, memory in use, how fast memory is read.
+ */
+#ifndef MOEBIUS_CLI_MACHINE_H
+#define MOEBIUS_CLI_MACHINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+extern const char cli_commit[]; /* of the sources, "-dirty" behind it when they differ; "unknown" */
+
+void cli_cpu_name(char name[128]);
+
+/* Of this process, as the kernel counts pages. */
+struct cli_memory {
+    uint64_t anon_nbytes, file_nbytes; /* in memory now */
+    uint64_t peak_nbytes;              /* both, at most so far */
+};
+struct cli_memory cli_memory_in_use(void);
+
+/*
+ * Anonymous memory in 2 MiB pages where the kernel gives them, as the engine holds weights: 4 KiB pages would
+ * lie in a cache by chance.  Memory for munmap(*map, *map_nbytes); *begin is the first byte on a border of
+ * such pages, with nbytes behind it.  false: no memory.
+ */
+bool cli_map_memory(size_t nbytes, void **map, size_t *map_nbytes, uint8_t **begin);
+
+/* A plain read, asked for ahead as the kernels do; the sum is returned so that it is not left out. */
+uint64_t cli_read_bytes(const uint8_t *bytes, size_t nbytes);
+
+/* Bytes per second (wall time) of threads that each read their share once. 0: a thread could not be made. */
+double cli_read_rate(const uint8_t *bytes, size_t nbytes, int n_threads);
+
+#endif
