@@ -20,6 +20,7 @@ static const struct verb verbs[] = {
     {"verify", "CODED [ORIGINAL]", "is a coded folder sound, and does every weight keep to its bound?",
      cli_verify},
     {"decompress", "CODED OUT", "write an ordinary checkpoint that any program reads", cli_decompress},
+    {"run", "MODEL -p PROMPT", "continue a text, or answer a message (--chat)", cli_run},
     {"eval", "MODEL --task FILE", "score a model's answers, or its perplexity", cli_eval},
     {"tokenize", "MODEL [--decode] < TEXT", "token ids of a text, and back", cli_tokenize},
     {"bench", "kernels", "how fast this machine multiplies from the coded form, and encodes", cli_bench},

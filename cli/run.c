@@ -1,0 +1,492 @@
+/*
+ * run.c - the verb "run": a prompt's continuation, or the answer to a message, while it is made.
+ *
+ * stdout gets the text alone, stderr how long it took and what memory it took.
+ */
+#include "cli.h"
+#include "machine.h"
+#include "report.h"
+#include "stream.h"
+#include <moebius/codec.h>
+#include <moebius/engine.h>
+#include <moebius/tokenizer.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+/* A prompt is fed in pieces so that Ctrl-C and the progress bar come in between; pieces change no bit. */
+enum { N_PIECE_TOKENS = 256 };
+
+/* llama.cpp's values, for those of the sampling options that are not given when another one is. */
+static const float llama_temp = 0.8F, llama_top_p = 0.95F, llama_min_p = 0.05F;
+enum { LLAMA_TOP_K = 40 };
+
+enum { UNSET = -1, UNLIMITED = -1 };
+
+static struct {
+    const char *prompt, *prompt_file, *template, *cache;
+    bool chat;
+    int n_predict, n_ctx, n_threads, top_k;
+    double temp, top_p, min_p;
+    uint64_t seed;
+    enum cli_format format;
+} args;
+
+static const uint64_t no_seed = UINT64_MAX;
+
+static const struct cli_option options[] = {
+    {'p', "prompt", "TEXT", "the text to go on from; - reads it from stdin", CLI_STRING, &args.prompt, 0, 0,
+     0},
+    {'f', "file", "FILE", "read the prompt from FILE", CLI_STRING, &args.prompt_file, 0, 0, 0},
+    {0, "chat", NULL, "the prompt is a user's message: put it into the model's chat template", CLI_FLAG,
+     &args.chat, 0, 0, 0},
+    {0, "chat-template", "FILE",
+     "another template (Jinja) instead of the model's, or the word 'plain' for\n"
+     "\"User: ... Assistant:\"; implies --chat",
+     CLI_STRING, &args.template, 0, 0, 0},
+    {'n', "predict", "N", "most tokens to make (default -1: until the model ends or its context is full)",
+     CLI_INT, &args.n_predict, -1, 1e9, 0},
+    {'c', "ctx-size", "N", "tokens of context (default 0: as many as are needed, at most the model's)",
+     CLI_INT, &args.n_ctx, 0, 1e9, 0},
+    {'t', "threads", "N", "threads (default: all CPUs)", CLI_INT, &args.n_threads, 1, 256, 0},
+    {0, "temp", "T", "sampling temperature; 0: always the likeliest token (default 0, see above)", CLI_DOUBLE,
+     &args.temp, 0, 1000, 0},
+    {0, "top-k", "K", "sample from the K likeliest tokens; 0: all (40)", CLI_INT, &args.top_k, 0, 1e9, 0},
+    {0, "top-p", "P", "sample from the likeliest tokens that reach this probability; 1: all (0.95)",
+     CLI_DOUBLE, &args.top_p, 0, 1, 0},
+    {0, "min-p", "P", "leave out tokens less likely than P times the likeliest; 0: none (0.05)", CLI_DOUBLE,
+     &args.min_p, 0, 1, 0},
+    {'s', "seed", "N", "seed of the sampling: the same seed gives the same text (default: by chance)",
+     CLI_UINT64, &args.seed, 0, 0x1p63, 0},
+    {0, "cache-type", "TYPE", "f16 (default) or f32: what the attention cache holds", CLI_STRING, &args.cache,
+     0, 0, 0},
+    {'o', "output", "md|json",
+     "text as it is made (default), or JSON at the end: text, token ids, times,\nmemory", CLI_FORMAT,
+     &args.format, 0, 0, CLI_MD | CLI_JSON},
+};
+
+static const struct cli_command command = {
+    .name = "run",
+    .args = "MODEL -p PROMPT [options]",
+    .summary = "Continue a text, or answer a message (--chat), from a plain or coded model.",
+    .details =
+        "Without sampling options the likeliest token is taken every time: the same text from the same\n"
+        "model, whatever the threads or the instruction set. With any of --temp, --top-k, --top-p, --min-p\n"
+        "and -s tokens are sampled, and those of them that are not given have llama.cpp's values: --temp "
+        "0.8\n"
+        "--top-k 40 --top-p 0.95 --min-p 0.05. The text goes to stdout, all else to stderr. Ctrl-C ends "
+        "it.\n\n"
+        "  moebius run models/reference --chat -p 'Ali has 92 pears. A friend gives Ali 43 pears. How many "
+        "pears does Ali have now?'\n"
+        "  moebius run models/reference -p 'Once upon a time' -n 40 --temp 0.7 -s 1\n"
+        "  moebius run models/reference --chat -f question.txt -o json",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .n_args_min = 1,
+    .n_args_max = 1,
+};
+
+/* ---------------------------------------------------------------- what is going on */
+
+enum finish { AT_EOS, AT_N_PREDICT, AT_CONTEXT, AT_INTERRUPT };
+
+struct generation {
+    struct mb_tokenizer *tokenizer;
+    struct mb_model *model;
+    struct mb_session *session;
+    const struct mb_model_info *info;
+    size_t n_ctx; /* of the session */
+    int32_t *prompt, *reply;
+    size_t n_prompt, n_reply, reply_cap;
+    float *logits;
+    void *scratch; /* of the sampler */
+    struct mb_sampler sampler;
+    struct cli_stream stream;
+    size_t n_printed;
+    enum finish finish;
+    double load_seconds, prompt_seconds, reply_seconds;
+};
+
+static void release(struct generation *g)
+{
+    cli_stream_free(&g->stream);
+    free(g->prompt);
+    free(g->reply);
+    free(g->logits);
+    free(g->scratch);
+    mb_session_close(g->session);
+    mb_model_close(g->model);
+    mb_tokenizer_close(g->tokenizer);
+}
+
+/* ---------------------------------------------------------------- the prompt */
+
+/* A whole file as a text without a 0 in it; malloc'ed. */
+static enum mb_status read_words(const char *path, char **text, struct mb_error *err)
+{
+    size_t nbytes;
+    enum mb_status status = cli_read_text(path, text, &nbytes, err);
+    if (status == MB_OK && strlen(*text) != nbytes) {
+        free(*text);
+        return cli_error(err, MB_BAD_DATA, path, "not a text: it has a byte 0");
+    }
+    return status;
+}
+
+/* A prompt file's last line end is left out, as llama.cpp does it. */
+static enum mb_status read_prompt(char **text, struct mb_error *err)
+{
+    bool is_stdin = args.prompt != NULL && strcmp(args.prompt, "-") == 0;
+    if (args.prompt != NULL && !is_stdin) {
+        *text = strdup(args.prompt);
+        return *text == NULL ? cli_error(err, MB_NO_MEMORY, "prompt", "no memory") : MB_OK;
+    }
+    enum mb_status status = read_words(is_stdin ? "-" : args.prompt_file, text, err);
+    size_t n = status == MB_OK ? strlen(*text) : 0;
+    if (n > 0 && (*text)[n - 1] == '\n')
+        (*text)[n - 1] = '\0';
+    return status;
+}
+
+/* *text: the conversation so far as the model wants to see it. */
+static enum mb_status put_into_template(const struct generation *g, const char *prompt, char **text,
+                                        struct mb_error *err)
+{
+    struct mb_chat_message message = {"user", prompt};
+    char *template = NULL;
+    if (args.template == NULL && !mb_tokenizer_has_chat(g->tokenizer))
+        return cli_error(err, MB_BAD_DATA, "--chat",
+                         "the model has no chat template (give --chat-template FILE, or plain)");
+    if (args.template == NULL)
+        return mb_tokenizer_chat(g->tokenizer, &message, 1, true, text, err);
+    if (strcmp(args.template, "plain") == 0)
+        return mb_tokenizer_chat_with(g->tokenizer, NULL, NULL, &message, 1, true, text, err);
+    enum mb_status status = read_words(args.template, &template, err);
+    if (status == MB_OK)
+        status = mb_tokenizer_chat_with(g->tokenizer, template, args.template, &message, 1, true, text, err);
+    free(template);
+    return status;
+}
+
+static enum mb_status encode_prompt(struct generation *g, struct mb_error *err)
+{
+    char *prompt = NULL, *text = NULL;
+    enum mb_status status = read_prompt(&prompt, err);
+    if (status != MB_OK)
+        return status;
+    if (args.chat)
+        status = put_into_template(g, prompt, &text, err);
+    const char *words = args.chat ? text : prompt;
+    if (status == MB_OK && words != NULL)
+        status = mb_tokenizer_encode(g->tokenizer, words, strlen(words), !args.chat, &g->prompt, &g->n_prompt,
+                                     err);
+    free(prompt);
+    free(text);
+    if (status == MB_OK && g->n_prompt == 0)
+        return cli_error(err, MB_USAGE, "prompt", "empty");
+    return status;
+}
+
+/* ---------------------------------------------------------------- sizes */
+
+/* As many tokens as will be used at most. */
+static enum mb_status choose_context(struct generation *g, struct mb_error *err)
+{
+    char what[160];
+    size_t n_most = g->info->n_ctx_train;
+    if (args.n_ctx > 0 && (size_t)args.n_ctx > n_most) {
+        snprintf(what, sizeof what, "the model's context has %zu tokens", n_most);
+        return cli_error(err, MB_USAGE, "-c", what);
+    }
+    if (args.n_ctx > 0)
+        n_most = (size_t)args.n_ctx;
+    if (g->n_prompt > n_most) {
+        snprintf(what, sizeof what, "%zu tokens, the context has %zu", g->n_prompt, n_most);
+        return cli_error(err, MB_USAGE, "prompt", what);
+    }
+    g->n_ctx = n_most;
+    if (args.n_predict != UNLIMITED && (size_t)args.n_predict < n_most - g->n_prompt)
+        g->n_ctx = g->n_prompt + (size_t)args.n_predict;
+    for (size_t i = 0; i < g->n_prompt; i++)
+        if ((size_t)g->prompt[i] >= g->info->n_vocab) {
+            snprintf(what, sizeof what, "token %d of the prompt is not in the model's vocabulary of %zu",
+                     (int)g->prompt[i], g->info->n_vocab);
+            return cli_error(err, MB_BAD_DATA, "tokenizer.json", what);
+        }
+    return MB_OK;
+}
+
+static enum mb_status open_session(struct generation *g, struct mb_error *err)
+{
+    struct mb_session_options session_options = {
+        .size = sizeof session_options,
+        .n_ctx = g->n_ctx,
+        .cache_type = args.cache != NULL && strcmp(args.cache, "f32") == 0 ? MB_CACHE_F32 : MB_CACHE_F16,
+    };
+    g->reply_cap = g->n_ctx - g->n_prompt + 1; /* the last token's own place is not needed */
+    g->reply = malloc(g->reply_cap * sizeof *g->reply);
+    g->logits = malloc(g->info->n_vocab * sizeof *g->logits);
+    g->scratch = malloc(g->info->n_vocab * 8);
+    if (g->reply == NULL || g->logits == NULL || g->scratch == NULL)
+        return cli_error(err, MB_NO_MEMORY, "run", "no memory for the reply");
+    return mb_session_open(g->model, &session_options, &g->session, err);
+}
+
+static enum mb_status open_all(struct generation *g, const char *path, struct mb_error *err)
+{
+    struct timespec begun;
+    struct mb_model_options model_options = {.size = sizeof model_options, .n_threads = args.n_threads};
+    clock_gettime(CLOCK_MONOTONIC, &begun);
+    enum mb_status status = mb_tokenizer_open(path, &g->tokenizer, err);
+    g->stream.tokenizer = g->tokenizer;
+    if (status == MB_OK)
+        status = encode_prompt(g, err);
+    if (status == MB_OK)
+        status = mb_model_open(path, &model_options, &g->model, err);
+    if (status != MB_OK)
+        return status;
+    g->info = mb_model_info(g->model);
+    status = choose_context(g, err);
+    if (status == MB_OK)
+        status = open_session(g, err);
+    g->load_seconds = cli_seconds_since(&begun);
+    return status;
+}
+
+/* ---------------------------------------------------------------- tokens */
+
+static void init_sampler(struct generation *g)
+{
+    bool is_greedy = args.temp == UNSET && args.top_k == UNSET && args.top_p == UNSET &&
+                     args.min_p == UNSET && args.seed == no_seed;
+    struct mb_sampler_options o = {
+        .size = sizeof o,
+        .temperature = is_greedy            ? 0
+                       : args.temp == UNSET ? llama_temp
+                                            : (float)args.temp,
+        .top_k = args.top_k == UNSET ? LLAMA_TOP_K : args.top_k,
+        .top_p = args.top_p == UNSET ? llama_top_p : (float)args.top_p,
+        .min_p = args.min_p == UNSET ? llama_min_p : (float)args.min_p,
+        .seed = args.seed,
+    };
+    if (o.temperature > 0 && args.seed == no_seed) {
+        uint32_t seed = 0;
+        if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
+            seed = (uint32_t)time(NULL);
+        o.seed = seed; /* short enough to type again */
+    }
+    mb_sampler_init(&g->sampler, &o);
+}
+
+static bool is_end(const struct mb_model_info *info, int32_t token)
+{
+    for (size_t i = 0; i < info->n_eos_ids; i++)
+        if (info->eos_ids[i] == token)
+            return true;
+    return false;
+}
+
+static enum mb_status read_prompt_tokens(struct generation *g, struct mb_error *err)
+{
+    struct timespec begun;
+    struct cli_progress progress;
+    enum mb_status status = MB_OK;
+    clock_gettime(CLOCK_MONOTONIC, &begun);
+    cli_progress_begin(&progress, "tokens");
+    for (size_t pos = 0, n; pos < g->n_prompt && status == MB_OK; pos += n) {
+        n = g->n_prompt - pos < N_PIECE_TOKENS ? g->n_prompt - pos : N_PIECE_TOKENS;
+        struct mb_batch_item item = {.session = g->session, .tokens = g->prompt + pos, .n_tokens = n};
+        item.logits = pos + n == g->n_prompt ? g->logits : NULL;
+        status = mb_decode(g->model, &item, 1, err);
+        if (pos + n < g->n_prompt &&
+            cli_progress_show(&progress, "reading the prompt", pos + n, g->n_prompt) && status == MB_OK)
+            status = cli_error(err, MB_CANCELLED, "run", "interrupted while reading the prompt");
+    }
+    cli_progress_end(&progress);
+    g->prompt_seconds = cli_seconds_since(&begun);
+    return status;
+}
+
+/* What is new and whole of the text goes out at once. */
+static enum mb_status print_text(struct generation *g, struct mb_error *err)
+{
+    if (args.format == CLI_JSON || g->stream.n == g->n_printed)
+        return MB_OK;
+    size_t n = g->stream.n - g->n_printed;
+    if (fwrite(g->stream.text + g->n_printed, 1, n, stdout) != n || fflush(stdout) != 0)
+        return cli_system_error(err, "standard output");
+    g->n_printed = g->stream.n;
+    return MB_OK;
+}
+
+static enum mb_status feed(struct generation *g, int32_t token, struct mb_error *err)
+{
+    struct mb_batch_item item = {
+        .session = g->session, .tokens = &token, .n_tokens = 1, .is_generated = true, .logits = g->logits};
+    return mb_decode(g->model, &item, 1, err);
+}
+
+/* One more token of the reply. *is_done: there is none, and g->finish says why. */
+static enum mb_status make_token(struct generation *g, bool *is_done, struct mb_error *err)
+{
+    int32_t token;
+    *is_done = true;
+    g->finish = AT_N_PREDICT;
+    if (args.n_predict != UNLIMITED && g->n_reply == (size_t)args.n_predict)
+        return MB_OK;
+    enum mb_status status =
+        mb_sampler_pick(&g->sampler, g->logits, g->info->n_vocab, g->scratch, &token, err);
+    if (status != MB_OK)
+        return status;
+    g->finish = AT_EOS;
+    if (is_end(g->info, token))
+        return MB_OK;
+    g->reply[g->n_reply++] = token;
+    status = cli_stream_add(&g->stream, token, err);
+    if (status == MB_OK)
+        status = print_text(g, err);
+    if (status != MB_OK)
+        return status;
+    bool is_last = args.n_predict != UNLIMITED && g->n_reply == (size_t)args.n_predict;
+    g->finish = is_last ? AT_N_PREDICT : cli_interrupted() ? AT_INTERRUPT : AT_CONTEXT;
+    if (is_last || cli_interrupted() || mb_session_n_past(g->session) == g->n_ctx)
+        return MB_OK;
+    *is_done = false;
+    return feed(g, token, err);
+}
+
+static enum mb_status make_reply(struct generation *g, struct mb_error *err)
+{
+    struct timespec begun;
+    bool is_done = false;
+    enum mb_status status = MB_OK;
+    clock_gettime(CLOCK_MONOTONIC, &begun);
+    while (status == MB_OK && !is_done)
+        status = make_token(g, &is_done, err);
+    if (status == MB_OK)
+        status = cli_stream_end(&g->stream, err);
+    if (status == MB_OK)
+        status = print_text(g, err);
+    g->reply_seconds = cli_seconds_since(&begun);
+    if (args.format != CLI_JSON && g->n_printed > 0 && g->stream.text[g->n_printed - 1] != '\n')
+        putchar('\n');
+    return status;
+}
+
+/* ---------------------------------------------------------------- the end */
+
+static const char *const finishes[] = {"eos", "length", "context", "interrupt"};
+
+static double rate_of(size_t n, double seconds)
+{
+    return seconds > 0 ? (double)n / seconds : 0;
+}
+
+static void print_words(const struct generation *g)
+{
+    static const char *const ends[] = {"the model ended", "-n reached", "the context is full", "interrupted"};
+    const struct mb_weights_memory *w = &g->info->memory;
+    struct cli_memory in_use = cli_memory_in_use();
+    uint64_t nbytes = w->blob_nbytes + w->table_nbytes + w->exact_nbytes + w->mapped_nbytes;
+    char a[32], b[32], c[32];
+    fflush(stdout);
+    if (g->info->notes[0] != '\0')
+        fprintf(stderr, "\nnote:       %s", g->info->notes);
+    fprintf(stderr, "\nload:       %s, %s weights of %s, %s, %d thread%s\n", cli_seconds(a, g->load_seconds),
+            g->info->is_coded ? "coded" : "plain", cli_bytes(b, nbytes), mb_kernels()->isa,
+            g->info->n_threads, g->info->n_threads == 1 ? "" : "s");
+    fprintf(stderr, "prompt:     %zu tokens, %.1f tokens/s\n", g->n_prompt,
+            rate_of(g->n_prompt, g->prompt_seconds));
+    fprintf(stderr, "generation: %zu tokens, %.1f tokens/s; %s", g->n_reply,
+            rate_of(g->n_reply, g->reply_seconds), ends[g->finish]);
+    if (g->finish == AT_CONTEXT)
+        fprintf(stderr, " (%zu tokens)", g->n_ctx);
+    if (g->sampler.options.temperature > 0)
+        fprintf(stderr, "; seed %llu", (unsigned long long)g->sampler.options.seed);
+    fprintf(stderr, "\nmemory:     %s anonymous, %s of files; %s at most\n", cli_bytes(a, in_use.anon_nbytes),
+            cli_bytes(b, in_use.file_nbytes), cli_bytes(c, in_use.peak_nbytes));
+}
+
+static json_t *ids_json(const int32_t *ids, size_t n)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(array, json_integer(ids[i]));
+    return array;
+}
+
+static int print_json(const struct generation *g, const char *path)
+{
+    const struct mb_weights_memory *w = &g->info->memory;
+    struct cli_memory in_use = cli_memory_in_use();
+    bool is_sampled = g->sampler.options.temperature > 0;
+    uint64_t anon_nbytes = w->blob_nbytes + w->table_nbytes + w->exact_nbytes;
+    json_t *memory = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "anonymous_nbytes",
+                               (json_int_t)in_use.anon_nbytes, "file_nbytes", (json_int_t)in_use.file_nbytes,
+                               "peak_nbytes", (json_int_t)in_use.peak_nbytes, "weights_anonymous_nbytes",
+                               (json_int_t)anon_nbytes, "weights_file_nbytes", (json_int_t)w->mapped_nbytes,
+                               "cache_nbytes", (json_int_t)mb_session_nbytes(g->session));
+    json_t *json = json_pack(
+        "{s:s, s:b, s:s, s:i, s:s, s:s, s:o, s:o, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "model",
+        path, "coded", (int)g->info->is_coded, "isa", mb_kernels()->isa, "n_threads", g->info->n_threads,
+        "text", g->stream.text == NULL ? "" : g->stream.text, "finish", finishes[g->finish], "prompt_tokens",
+        ids_json(g->prompt, g->n_prompt), "tokens", ids_json(g->reply, g->n_reply), "n_prompt_tokens",
+        (json_int_t)g->n_prompt, "n_tokens", (json_int_t)g->n_reply, "load_seconds", g->load_seconds,
+        "prompt_seconds", g->prompt_seconds, "seconds", g->reply_seconds, "prompt_tokens_per_s",
+        rate_of(g->n_prompt, g->prompt_seconds), "tokens_per_s", rate_of(g->n_reply, g->reply_seconds),
+        "temperature", (double)g->sampler.options.temperature, "seed",
+        is_sampled ? json_integer((json_int_t)g->sampler.options.seed) : json_null(), "memory", memory);
+    return cli_print_json(json);
+}
+
+static int run(const char *path)
+{
+    struct generation g = {0};
+    struct mb_error err;
+    enum mb_status status = open_all(&g, path, &err);
+    if (status == MB_OK) {
+        cli_catch_interrupts(); /* only now: while it loads nothing would look at the flag */
+        init_sampler(&g);
+        status = read_prompt_tokens(&g, &err);
+    }
+    if (status == MB_OK)
+        status = make_reply(&g, &err);
+    int exit_status = status == MB_OK ? 0 : cli_fail(&err);
+    if (status == MB_OK && args.format == CLI_JSON)
+        exit_status = print_json(&g, path);
+    else if (status == MB_OK)
+        print_words(&g);
+    if (status == MB_OK && g.finish == AT_INTERRUPT)
+        exit_status = mb_status_exit_code(MB_CANCELLED);
+    release(&g);
+    return exit_status;
+}
+
+static const char *find_contradiction(void)
+{
+    if ((args.prompt != NULL) + (args.prompt_file != NULL) != 1)
+        return "one of -p and -f is needed";
+    if (args.cache != NULL && strcmp(args.cache, "f16") != 0 && strcmp(args.cache, "f32") != 0)
+        return "--cache-type is f16 or f32";
+    return NULL;
+}
+
+int cli_run(int argc, char **argv)
+{
+    const char *positional[CLI_ARGS_MAX];
+    size_t n_args;
+    int exit_status;
+    args.format = CLI_MD;
+    args.n_predict = UNLIMITED;
+    args.temp = args.top_p = args.min_p = UNSET;
+    args.top_k = UNSET;
+    args.seed = no_seed;
+    if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
+        return exit_status;
+    const char *contradiction = find_contradiction();
+    if (contradiction != NULL)
+        return cli_usage_error(&command, "%s", contradiction);
+    args.chat = args.chat || args.template != NULL;
+    return run(positional[0]);
+}
