@@ -6,8 +6,8 @@ set -eu
 packages="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev jq"
 case "${1:-build}" in
 build) ;;
-test) packages="$packages libcmocka-dev python3 python3-numpy" ;;
-check) packages="$packages libcmocka-dev python3 python3-numpy clang clang-format clang-tidy libclang-rt-14-dev" ;;
+test) packages="$packages libcmocka-dev python3 python3-numpy python3-xxhash" ;;
+check) packages="$packages libcmocka-dev python3 python3-numpy python3-xxhash clang clang-format clang-tidy libclang-rt-14-dev" ;;
 *) echo "usage: setup.sh [build|test|check]" >&2; exit 2 ;;
 esac
 
