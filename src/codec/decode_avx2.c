@@ -1,18 +1,18 @@
 /*
- * decode_avx2.c - a row group's codes to bytes in L1, in three straight passes.
+ * decode_avx2.c - a row group's codes to bytes in L1.
  *
- * Bodies are unpacked 32 codes at a time, and the tail by pdep.  Then, 64 weights at a time, the places of
- * the escapes are walked and the tail's bytes put there one by one.  The walk takes a fixed number of steps
- * that suits the group's share of escapes, so that its branches are predictable: steps behind the last escape
- * write to the first byte of the next 64, which is put back.  Where escapes are many, vpshufb moves tail
- * bytes under their lanes instead, with indices from tables for masks of eight: the same time whatever their
- * number.
+ * Bodies are unpacked 32 codes at a time, and the tail by pdep.  Where escapes are more than a few, vpshufb
+ * moves tail bytes under their lanes, with indices from tables for masks of eight: the same time whatever
+ * their number, and in one pass with the unpacking of widths 2 to 4.  Where they are few, another pass walks
+ * their places, 64 weights at a time, and puts the tail's bytes there one by one.  The walk takes a fixed
+ * number of steps that suits the group's share of escapes, so that its branches are predictable: steps behind
+ * the last escape write to the first byte of the next 64, which is put back.
  */
 #include "codec/simd_avx2.h"
 #include <string.h>
 
 /* More escapes than this in 128 weights are moved by vpshufb. */
-enum { SPREAD_SHARE = 14 };
+enum { SPREAD_SHARE = 4 };
 
 /*
  * 32 codes of 'a' <= 6 bits from the 4a bytes at p.  Each 16-bit lane gets the two bytes that hold its two
@@ -65,7 +65,7 @@ MB_INLINE void unpack_stream(const uint8_t *p, size_t n, unsigned a, unsigned ba
 }
 
 /* 128 codes of two bits from 32 bytes: four planes, interleaved. */
-MB_INLINE void unpack_pairs_of_bits(const uint8_t *p, __m256i add, uint8_t *out)
+MB_INLINE void unpack_pairs_of_bits(const uint8_t *p, __m256i add, __m256i out[4])
 {
     __m256i low = _mm256_set1_epi8(3), order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
     __m256i v = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)p), order), plane[4];
@@ -74,19 +74,23 @@ MB_INLINE void unpack_pairs_of_bits(const uint8_t *p, __m256i add, uint8_t *out)
     plane[2] = _mm256_add_epi8(_mm256_and_si256(_mm256_srli_epi16(v, 4), low), add);
     plane[3] = _mm256_add_epi8(_mm256_and_si256(_mm256_srli_epi16(v, 6), low), add);
     __m256i even = _mm256_unpacklo_epi8(plane[0], plane[1]), odd = _mm256_unpacklo_epi8(plane[2], plane[3]);
-    _mm256_storeu_si256((__m256i *)out, _mm256_unpacklo_epi16(even, odd));
-    _mm256_storeu_si256((__m256i *)(out + 32), _mm256_unpackhi_epi16(even, odd));
+    out[0] = _mm256_unpacklo_epi16(even, odd);
+    out[1] = _mm256_unpackhi_epi16(even, odd);
     even = _mm256_unpackhi_epi8(plane[0], plane[1]);
     odd = _mm256_unpackhi_epi8(plane[2], plane[3]);
-    _mm256_storeu_si256((__m256i *)(out + 64), _mm256_unpacklo_epi16(even, odd));
-    _mm256_storeu_si256((__m256i *)(out + 96), _mm256_unpackhi_epi16(even, odd));
+    out[2] = _mm256_unpacklo_epi16(even, odd);
+    out[3] = _mm256_unpackhi_epi16(even, odd);
 }
 
 static void unpack_width_2(const uint8_t *p, size_t n, unsigned base, uint8_t *out)
 {
+    __m256i v[4];
     for (size_t i = 0; i < n; i += 128, p += 32) {
         _mm_prefetch((const char *)p + MB_PREFETCH_NBYTES, _MM_HINT_T0);
-        unpack_pairs_of_bits(p, _mm256_set1_epi8((char)base), out + i);
+        unpack_pairs_of_bits(p, _mm256_set1_epi8((char)base), v);
+#pragma GCC unroll 4
+        for (size_t k = 0; k < 4; k++)
+            _mm256_storeu_si256((__m256i *)(out + i + 32 * k), v[k]);
     }
 }
 
@@ -247,20 +251,65 @@ MB_INLINE __m128i spread_16(uint64_t escapes, const uint8_t *tail)
     return _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)tail), _mm_add_epi8(first, second));
 }
 
+/* 32 bytes whose escapes become the next tail bytes, which are added to them. */
+MB_INLINE __m256i spread_32(__m256i v, __m256i escape, const uint8_t **tail)
+{
+    uint64_t places = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, escape)), rows = places << 4;
+    const uint8_t *second = *tail + _mm_popcnt_u64(places & 0xffff);
+    __m256i moved = _mm256_inserti128_si256(_mm256_castsi128_si256(spread_16(rows, *tail)),
+                                            spread_16(rows >> 16, second), 1);
+    *tail += _mm_popcnt_u64(places);
+    return _mm256_add_epi8(v, moved);
+}
+
 /* The same where escapes are many: tail bytes are moved under their lanes, and added. */
 static void spread(uint8_t *u, size_t n, unsigned escape, const uint8_t *tail)
 {
     __m256i escapes = _mm256_set1_epi8((char)escape);
     for (size_t i = 0; i < n; i += 32) {
         __m256i v = _mm256_loadu_si256((const __m256i *)(u + i));
-        uint64_t places = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, escapes));
-        const uint8_t *second = tail + _mm_popcnt_u64(places & 0xffff);
-        uint64_t rows = places << 4;
-        __m256i moved = _mm256_inserti128_si256(_mm256_castsi128_si256(spread_16(rows, tail)),
-                                                spread_16(rows >> 16, second), 1);
-        tail += _mm_popcnt_u64(places);
-        _mm256_storeu_si256((__m256i *)(u + i), _mm256_add_epi8(v, moved));
+        _mm256_storeu_si256((__m256i *)(u + i), spread_32(v, escapes, &tail));
     }
+}
+
+/* 128 body codes as bytes; a is 2, 3 or 4. */
+MB_INLINE void unpack_128(const uint8_t *p, unsigned a, const struct unpack *unpack, __m256i add,
+                          __m256i v[4])
+{
+    if (a == 2) {
+        unpack_pairs_of_bits(p, add, v);
+    } else if (a == 4) {
+        __m256i low = _mm256_set1_epi8(15);
+        __m256i first = _mm256_loadu_si256((const __m256i *)p),
+                second = _mm256_loadu_si256((const __m256i *)(p + 32));
+        v[0] = _mm256_add_epi8(_mm256_and_si256(first, low), add);
+        v[1] = _mm256_add_epi8(_mm256_and_si256(second, low), add);
+        v[2] = _mm256_add_epi8(_mm256_and_si256(_mm256_srli_epi16(first, 4), low), add);
+        v[3] = _mm256_add_epi8(_mm256_and_si256(_mm256_srli_epi16(second, 4), low), add);
+    } else {
+#pragma GCC unroll 4
+        for (size_t k = 0; k < 4; k++)
+            v[k] = _mm256_add_epi8(unpack_32(p + 4 * a * k, a, unpack), add);
+    }
+}
+
+/* Bodies and tails in one pass. */
+MB_INLINE void unpack_and_spread(const struct mb_group_view *group, unsigned a, unsigned base,
+                                 unsigned escape, const uint8_t *tail, uint8_t *out)
+{
+    const uint8_t *p = group->body;
+    size_t i = 0, n = group->n;
+    struct unpack unpack = unpack_of_width(a);
+    __m256i add = _mm256_set1_epi8((char)base), escapes = _mm256_set1_epi8((char)escape), v[4];
+    for (; i + 128 <= n; i += 128, p += 16 * a) {
+        _mm_prefetch((const char *)p + MB_PREFETCH_NBYTES, _MM_HINT_T0);
+        unpack_128(p, a, &unpack, add, v);
+#pragma GCC unroll 4
+        for (size_t k = 0; k < 4; k++)
+            _mm256_storeu_si256((__m256i *)(out + i + 32 * k), spread_32(v[k], escapes, &tail));
+    }
+    unpack_body(p, n - i, a, base, out + i);
+    spread(out + i, n - i, escape, tail);
 }
 
 /*
@@ -269,8 +318,7 @@ static void spread(uint8_t *u, size_t n, unsigned escape, const uint8_t *tail)
  */
 static void patch_by_share(uint8_t *u, size_t n, unsigned escape, const uint8_t *tail, size_t n_escapes)
 {
-    static const uint8_t n_steps_of_share[SPREAD_SHARE + 1] = {2, 2, 4, 4, 6,  6,  6, 8,
-                                                               8, 8, 9, 9, 11, 11, 11};
+    static const uint8_t n_steps_of_share[SPREAD_SHARE + 1] = {2, 2, 4, 4, 6};
     switch (n_steps_of_share[128 * n_escapes / n]) {
     case 2:
         patch(u, n, escape, tail, 2);
@@ -278,32 +326,33 @@ static void patch_by_share(uint8_t *u, size_t n, unsigned escape, const uint8_t 
     case 4:
         patch(u, n, escape, tail, 4);
         break;
-    case 6:
-        patch(u, n, escape, tail, 6);
-        break;
-    case 8:
-        patch(u, n, escape, tail, 8);
-        break;
-    case 9:
-        patch(u, n, escape, tail, 9);
-        break;
     default:
-        patch(u, n, escape, tail, 11);
+        patch(u, n, escape, tail, 6);
     }
 }
 
 void mb_group_bytes_avx2(const struct mb_group_view *group, uint8_t *out)
 {
     unsigned a = group->a, b = group->b, base = (1u << b) / 2, escape = (1u << a) - 1 + base;
+    bool is_spread = 128 * (size_t)group->n_escapes / group->n > SPREAD_SHARE;
+    uint8_t tail[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
+    if (is_spread) {
+        decode_tail(group, escape, tail);
+        if (a == 2) {
+            unpack_and_spread(group, 2, base, escape, tail, out);
+        } else if (a == 3) {
+            unpack_and_spread(group, 3, base, escape, tail, out);
+        } else if (a == 4) {
+            unpack_and_spread(group, 4, base, escape, tail, out);
+        } else {
+            unpack_body(group->body, group->n, a, base, out);
+            spread(out, group->n, escape, tail);
+        }
+        return;
+    }
     unpack_body(group->body, group->n, a, base, out);
     if (group->n_escapes == 0)
         return;
-    uint8_t tail[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
-    if (128 * (size_t)group->n_escapes / group->n > SPREAD_SHARE) {
-        decode_tail(group, escape, tail);
-        spread(out, group->n, escape, tail);
-    } else {
-        decode_tail(group, 0, tail);
-        patch_by_share(out, group->n, escape, tail, group->n_escapes);
-    }
+    decode_tail(group, 0, tail);
+    patch_by_share(out, group->n, escape, tail, group->n_escapes);
 }
