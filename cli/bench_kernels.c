@@ -18,8 +18,11 @@
 #include <sys/mman.h>
 
 enum { N_ROWS = 1408, N_COLS = 2048, TILE_ROWS = 16, N_TILES = N_ROWS / TILE_ROWS };
-enum { N_ENCODED_ROWS = 256, N_TOKENS = 64, N_REPEATS_MAX = 101, N_ROWS_MAX = 64, N_ISAS = 3 };
+enum { N_ENCODED_ROWS = 256, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 80, N_ISAS = 3 };
+/* Scalar code would take seconds for more. */
+enum { N_TOKENS_SCALAR = 8 };
 
+static const size_t token_counts[] = {1, 2, 4, 8, 16, 64, N_TOKENS};
 static const double sigma_bounds[] = {0.5, 0.25, 0.167, 0.122};
 static const char *const isas[N_ISAS] = {"scalar", "avx2", "avx512"};
 
@@ -40,10 +43,12 @@ static const struct cli_command command = {
     .name = "bench kernels",
     .args = "[options]",
     .summary = "Time the codec's kernels on one thread, beside scalar code and a plain read of memory.",
-    .details = "Gaussian weights (bf16, 1408 x 2048), bounds as eps/sigma. fused: y = W x from the coded "
-               "form. matmul:\n"
-               "the same for 64 vectors (weights/s counts every vector). encode: choice of widths and check "
-               "included.",
+    .details =
+        "Gaussian weights (bf16, 1408 x 2048), bounds as eps/sigma. fused: y = W x from the coded "
+        "form. matmul:\n"
+        "the same for 1 to 512 vectors (weights/s counts every vector, and takes two products of bytes). "
+        "encode:\n"
+        "choice of widths and check included.",
     .options = options,
     .n_options = sizeof options / sizeof *options,
 };
@@ -58,6 +63,7 @@ struct row {
     const struct mb_kernels *kernels; /* NULL: the plain read */
     double sigma_bound;
     bool is_dram;
+    size_t n_tokens;               /* of a matmul */
     double bits_per_weight;        /* everything included */
     double n_weights, nbytes;      /* of a call */
     size_t n_calls;                /* in a window */
@@ -225,7 +231,8 @@ static void call(struct bench *bench, const struct row *row)
         row->kernels->matvec(&w, 0, N_ROWS, &bench->activations[0], bench->y);
         break;
     case MATMUL:
-        row->kernels->matmul(&w, 0, N_ROWS, bench->activations, N_TOKENS, bench->y, N_ROWS, bench->scratch);
+        row->kernels->matmul(&w, 0, N_ROWS, bench->activations, row->n_tokens, bench->y, N_ROWS,
+                             bench->scratch);
         break;
     case ENCODE:
         row->kernels->encode_rows(&bench->coding, bench->weights, N_ENCODED_ROWS, bench->encoded,
@@ -257,16 +264,17 @@ static void calibrate(struct bench *bench, struct row *row)
     row->n_calls = n_calls < 1 ? 1 : (size_t)n_calls;
 }
 
-static void add_row(struct bench *bench, enum kind kind, const struct mb_kernels *kernels, bool is_dram)
+static void add_row(struct bench *bench, enum kind kind, const struct mb_kernels *kernels, bool is_dram,
+                    size_t n_tokens)
 {
     double n_weights = (double)N_ROWS * N_COLS, coded = (double)bench->records_nbytes;
-    struct row row = {.kind = kind, .kernels = kernels, .is_dram = is_dram};
+    struct row row = {.kind = kind, .kernels = kernels, .is_dram = is_dram, .n_tokens = n_tokens};
     row.sigma_bound = bench->coding.eps;
     row.bits_per_weight =
         kind == READ ? 0 : 8 * (coded + (double)mb_directory_nbytes(bench->groups, N_ROWS)) / n_weights;
     row.n_weights = kind == READ     ? 0
                     : kind == ENCODE ? (double)N_ENCODED_ROWS * N_COLS
-                    : kind == MATMUL ? n_weights * N_TOKENS
+                    : kind == MATMUL ? n_weights * (double)n_tokens
                                      : n_weights;
     row.nbytes = kind == ENCODE ? (double)N_ENCODED_ROWS * N_COLS * 2 : coded;
     bench->rows[bench->n_rows++] = row;
@@ -280,13 +288,14 @@ static void measure_bound(struct bench *bench, bool with_matmul)
         const struct mb_kernels *kernels = mb_kernels_by_isa(isas[i]);
         if (kernels == NULL)
             continue;
-        add_row(bench, FUSED, kernels, false);
-        add_row(bench, FUSED, kernels, true);
-        if (with_matmul)
-            add_row(bench, MATMUL, kernels, false);
-        add_row(bench, ENCODE, kernels, false);
+        add_row(bench, FUSED, kernels, false, 0);
+        add_row(bench, FUSED, kernels, true, 0);
+        for (size_t k = 0; k < sizeof token_counts / sizeof *token_counts && with_matmul; k++)
+            if (kernels != mb_kernels_by_isa("scalar") || token_counts[k] <= N_TOKENS_SCALAR)
+                add_row(bench, MATMUL, kernels, false, token_counts[k]);
+        add_row(bench, ENCODE, kernels, false, 0);
     }
-    add_row(bench, READ, NULL, true);
+    add_row(bench, READ, NULL, true, 0);
     for (size_t i = first; i < bench->n_rows; i++)
         calibrate(bench, &bench->rows[i]);
     for (int k = 0; k < args.n_repeats; k++)
@@ -346,15 +355,16 @@ static void print_table(const struct bench *bench)
     char cpu[128];
     cli_cpu_name(cpu);
     printf("%s, commit %s, 1 thread, %d repetitions: medians (best)\n\n", cpu, cli_commit, args.n_repeats);
-    static const char *const heads[] = {"kernel",      "isa",  "eps/sigma", "source",   "bits/weight",
-                                        "G weights/s", "best", "GB/s",      "% of read"};
-    struct cli_table *table = cli_table_new("llrlrrrrr", heads);
+    static const char *const heads[] = {"kernel",      "isa",         "eps/sigma", "source", "tokens",
+                                        "bits/weight", "G weights/s", "best",      "GB/s",   "% of read"};
+    struct cli_table *table = cli_table_new("llrlrrrrrr", heads);
     for (size_t i = 0; i < bench->n_rows; i++) {
         const struct row *row = &bench->rows[i];
         cli_table_cell(table, "%s", kind_names[row->kind]);
         cli_table_cell(table, "%s", row->kernels == NULL ? "" : row->kernels->isa);
         cli_table_cell(table, "%.3g", row->sigma_bound);
         cli_table_cell(table, "%s", row->is_dram ? "dram" : "cache");
+        number_cell(table, row->kind == MATMUL, 0, (double)row->n_tokens);
         number_cell(table, row->kind != READ, 3, row->bits_per_weight);
         number_cell(table, row->kind != READ, 2, row->n_weights / median(row) * 1e-9);
         number_cell(table, row->kind != READ, 2, row->n_weights / row->seconds[0] * 1e-9);
@@ -379,7 +389,7 @@ static json_t *row_as_json(const struct bench *bench, const struct row *row)
     if (row->is_dram)
         json_object_set_new(json, "share_of_memory_read", json_real(share_of_read(bench, row)));
     if (row->kind == MATMUL)
-        json_object_set_new(json, "n_tokens", json_integer(N_TOKENS));
+        json_object_set_new(json, "n_tokens", json_integer((json_int_t)row->n_tokens));
     return json;
 }
 

@@ -11,6 +11,9 @@
 
 enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16, BLOCK_ROWS_MAX = 64 };
 
+/* So few tokens are faster with the fused product, which writes nothing in between. */
+enum { TOKENS_ONE_BY_ONE = 3 };
+
 /* Bytes of activations that stay in L2 beside a block of rows. */
 enum { TOKENS_NBYTES = 1 << 20 };
 
@@ -256,6 +259,11 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
                       const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
                       void *scratch)
 {
+    if (n_tokens <= TOKENS_ONE_BY_ONE) {
+        for (size_t t = 0; t < n_tokens; t++)
+            mb_matvec_avx512(w, row, n_rows, &x[t], y + t * y_stride);
+        return;
+    }
     size_t most = TOKENS_NBYTES / (2 * mb_matmul_row_nbytes(w->n_cols));
     most = most < TILE_TOKENS ? TILE_TOKENS : most / TILE_TOKENS * TILE_TOKENS;
     for (size_t t = 0; t < n_tokens && n_rows > 0; t += most)
