@@ -17,7 +17,7 @@ enum { ROWS_PENDING = 16, LANES = 4 };
  * How far ahead of a batch memory is asked for, line by line in order, into L2: into L1, or from four rows at
  * once, half of the speed is lost.
  */
-enum { AHEAD_NBYTES = 16384 };
+enum { AHEAD_NBYTES = 32768 };
 
 /* Decoded tails of a batch: at least two groups of the widest row. */
 enum { TAILS_NBYTES = 2 * (MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK) };
