@@ -1,0 +1,146 @@
+/*
+ * test_config.c - configurations that the engine must refuse, by name: a copy of a good folder with one
+ * setting changed.
+ */
+#include "cmocka_all.h"
+#include <jansson.h>
+#include <moebius/engine.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define GOOD MB_REPO "/tests/model/data/checkpoints/yarn"
+
+static char folder[256];
+
+static void path_of(char path[512], const char *name)
+{
+    snprintf(path, 512, "%s/%s", folder, name);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    char path[512];
+    const char *tmp = getenv("TMPDIR");
+    snprintf(folder, sizeof folder, "%s/moebius-config-XXXXXX", tmp != NULL ? tmp : P_tmpdir);
+    if (mkdtemp(folder) == NULL)
+        return 1;
+    path_of(path, "model.safetensors");
+    return symlink(GOOD "/model.safetensors", path);
+}
+
+static int remove_folder(void **state)
+{
+    static const char *const names[] = {"model.safetensors", "config.json", "generation_config.json"};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[512];
+        path_of(path, names[i]);
+        unlink(path);
+    }
+    return rmdir(folder);
+}
+
+/* config.json with the members of 'changes' in place of its own. */
+static void write_config(const char *changes)
+{
+    char path[512];
+    json_t *config = json_load_file(GOOD "/config.json", 0, NULL), *changed = json_loads(changes, 0, NULL);
+    assert_non_null(config);
+    if (changed == NULL)
+        fail_msg("not JSON: %s", changes);
+    assert_int_equal(json_object_update(config, changed), 0);
+    path_of(path, "config.json");
+    assert_int_equal(json_dump_file(config, path, 0), 0);
+    json_decref(config);
+    json_decref(changed);
+}
+
+static void refused_by_name(void **state)
+{
+    static const struct {
+        const char *changes;
+        enum mb_status status;
+        const char *message;
+    } cases[] = {
+        {"{\"architectures\": [\"MixtralForCausalLM\"]}", MB_UNSUPPORTED, "architecture MixtralForCausalLM"},
+        {"{\"architectures\": null, \"model_type\": \"olmoe\"}", MB_UNSUPPORTED, "architecture olmoe"},
+        {"{\"hidden_act\": \"gelu\"}", MB_UNSUPPORTED, "hidden_act is \"gelu\""},
+        {"{\"scoring_func\": \"softmax\"}", MB_UNSUPPORTED, "scoring_func"},
+        {"{\"topk_method\": \"greedy\"}", MB_UNSUPPORTED, "topk_method"},
+        {"{\"moe_layer_freq\": 2}", MB_UNSUPPORTED, "moe_layer_freq"},
+        {"{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", MB_UNSUPPORTED,
+         "rope_scaling is linear"},
+        {"{\"rope_parameters\": {\"rope_type\": \"llama3\"}}", MB_UNSUPPORTED, "rope_parameters is llama3"},
+        {"{\"rope_scaling\": 7}", MB_BAD_DATA, "rope_scaling is not an object"},
+        {"{\"rope_scaling\": {\"type\": \"yarn\", \"factor\": -1}}", MB_BAD_DATA, "rope_scaling.factor"},
+        {"{\"quantization_config\": {\"quant_method\": \"fp8\"}}", MB_UNSUPPORTED, "fp8"},
+        {"{\"hidden_size\": null}", MB_BAD_DATA, "hidden_size is missing"},
+        {"{\"hidden_size\": 0}", MB_BAD_DATA, "hidden_size is not a whole number"},
+        {"{\"hidden_size\": 41.5}", MB_BAD_DATA, "hidden_size is not a whole number"},
+        {"{\"hidden_size\": 99999999999}", MB_BAD_DATA, "hidden_size is not a whole number"},
+        {"{\"hidden_size\": 44}", MB_BAD_DATA, "config.json asks for"},
+        {"{\"vocab_size\": 81}", MB_BAD_DATA, "model.embed_tokens.weight"},
+        {"{\"num_hidden_layers\": 3}", MB_BAD_DATA, "model.layers.2"},
+        {"{\"num_attention_heads\": 5}", MB_BAD_DATA, "q_proj"},
+        {"{\"n_routed_experts\": 9}", MB_BAD_DATA, "mlp.gate.weight"},
+        {"{\"num_experts_per_tok\": 9}", MB_BAD_DATA, "num_experts_per_tok"},
+        {"{\"n_group\": 3}", MB_BAD_DATA, "n_group"},
+        {"{\"n_group\": 8}", MB_BAD_DATA, "n_group"},
+        {"{\"n_group\": 4, \"topk_group\": 1}", MB_BAD_DATA, "topk_group"},
+        {"{\"qk_rope_head_dim\": 7}", MB_BAD_DATA, "qk_rope_head_dim"},
+        {"{\"q_lora_rank\": 4}", MB_BAD_DATA, "q_a_proj"},
+        {"{\"attention_bias\": \"yes\"}", MB_BAD_DATA, "attention_bias is not true or false"},
+        {"{\"attention_bias\": true}", MB_BAD_DATA, "bias: missing"},
+        {"{\"rms_norm_eps\": \"small\"}", MB_BAD_DATA, "rms_norm_eps"},
+        {"{\"bos_token_id\": 80}", MB_BAD_DATA, "bos_token_id"},
+        {"{\"eos_token_id\": \"end\"}", MB_BAD_DATA, "eos_token_id"},
+        {"{\"eos_token_id\": [1, -1]}", MB_BAD_DATA, "eos_token_id"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mb_model *model = NULL;
+        struct mb_error err = {0};
+        write_config(cases[i].changes);
+        enum mb_status status = mb_model_open(folder, NULL, &model, &err);
+        if (status != cases[i].status || strstr(err.msg, cases[i].message) == NULL)
+            fail_msg("%s: status %d, \"%s\"", cases[i].changes, status, err.msg);
+        assert_null(model);
+        assert_non_null(strstr(err.msg, folder));
+    }
+}
+
+static void ends_of_a_reply(void **state)
+{
+    struct mb_model *model;
+    struct mb_error err;
+    char path[512];
+    (void)state;
+    write_config("{\"eos_token_id\": [3, 7]}");
+    assert_int_equal(mb_model_open(folder, NULL, &model, &err), MB_OK);
+    assert_int_equal(mb_model_info(model)->n_eos_ids, 2);
+    assert_int_equal(mb_model_info(model)->eos_ids[1], 7);
+    mb_model_close(model);
+
+    /* generation_config.json is asked first. */
+    path_of(path, "generation_config.json");
+    json_t *generation = json_pack("{si}", "eos_token_id", 5);
+    assert_int_equal(json_dump_file(generation, path, 0), 0);
+    json_decref(generation);
+    assert_int_equal(mb_model_open(folder, NULL, &model, &err), MB_OK);
+    assert_int_equal(mb_model_info(model)->n_eos_ids, 1);
+    assert_int_equal(mb_model_info(model)->eos_ids[0], 5);
+    mb_model_close(model);
+    unlink(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(refused_by_name),
+        cmocka_unit_test(ends_of_a_reply),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}

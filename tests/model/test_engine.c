@@ -1,0 +1,351 @@
+/*
+ * test_engine.c - results do not depend on threads, batches, pieces or instruction sets; nothing is allocated
+ * for a token; wrong batches are refused and change nothing.
+ *
+ * Each configuration runs in a child of its own, since a process reads MOEBIUS_CPU once.
+ */
+#include "cmocka_all.h"
+#include <ftw.h>
+#include <moebius/checkpoint.h>
+#include <moebius/engine.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#define REFERENCE MB_REPO "/models/reference"
+enum { N_PROMPT = 40, N_GENERATED = 12, N_VOCAB = 2048, N_BATCH_MAX = 16 };
+
+static char base[256], coded[300];
+
+/* ---------------------------------------------------------------- counting allocations */
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define COUNTS_ALLOCATIONS 1
+static _Atomic size_t n_allocations;
+void *__libc_malloc(size_t n);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *p, size_t n);
+void *__libc_memalign(size_t alignment, size_t n);
+
+void *malloc(size_t n)
+{
+    atomic_fetch_add(&n_allocations, 1);
+    return __libc_malloc(n);
+}
+
+void *calloc(size_t n, size_t size)
+{
+    atomic_fetch_add(&n_allocations, 1);
+    return __libc_calloc(n, size);
+}
+
+void *realloc(void *p, size_t n)
+{
+    atomic_fetch_add(&n_allocations, 1);
+    return __libc_realloc(p, n);
+}
+
+void *aligned_alloc(size_t alignment, size_t n)
+{
+    atomic_fetch_add(&n_allocations, 1);
+    return __libc_memalign(alignment, n);
+}
+#else
+#define COUNTS_ALLOCATIONS 0
+static size_t n_allocations;
+#endif
+
+/* ---------------------------------------------------------------- running */
+
+static void must(enum mb_status status, const struct mb_error *err)
+{
+    if (status != MB_OK)
+        fail_msg("%s", err->msg);
+}
+
+static int32_t prompt_token(size_t conversation, size_t i)
+{
+    return (int32_t)((i * 7919 + conversation * 104729 + 13) % N_VOCAB);
+}
+
+static int32_t argmax(const float *logits)
+{
+    int32_t best = 0;
+    for (int32_t i = 1; i < N_VOCAB; i++)
+        best = logits[i] > logits[best] ? i : best;
+    return best;
+}
+
+struct setting {
+    const char *cpu; /* MOEBIUS_CPU */
+    int n_threads;
+    size_t n_batch; /* conversations at once; conversation 0 is the one that is compared */
+    size_t piece;   /* of prompts */
+};
+
+struct conversation {
+    struct mb_session *session;
+    size_t n_fed; /* of the prompt */
+    int32_t token;
+    float logits[N_VOCAB];
+};
+
+/* What a conversation does next; later ones begin later, so that prompts and generated tokens share passes.
+ */
+static bool next_item(struct conversation *c, size_t index, size_t round, size_t piece,
+                      int32_t tokens[N_PROMPT], struct mb_batch_item *item)
+{
+    if (round < index)
+        return false;
+    *item = (struct mb_batch_item){.session = c->session, .tokens = tokens, .logits = c->logits};
+    size_t n_prompt = N_PROMPT - index; /* every conversation another length */
+    if (c->n_fed == n_prompt) {
+        tokens[0] = c->token;
+        item->n_tokens = 1;
+        item->is_generated = true;
+        return true;
+    }
+    size_t n = n_prompt - c->n_fed < piece ? n_prompt - c->n_fed : piece;
+    for (size_t i = 0; i < n; i++)
+        tokens[i] = prompt_token(index, c->n_fed + i);
+    item->n_tokens = n;
+    c->n_fed += n;
+    return true;
+}
+
+/* Hash of the logits of conversation 0: of its prompt's end and of all tokens it generates. */
+static uint64_t run_setting(const char *folder, const struct setting *setting)
+{
+    struct mb_error err;
+    struct mb_model *model;
+    struct mb_model_options options = {.size = sizeof options, .n_threads = setting->n_threads};
+    static struct conversation conversations[N_BATCH_MAX];
+    static int32_t tokens[N_BATCH_MAX][N_PROMPT];
+    XXH3_state_t *hash = XXH3_createState();
+    XXH3_64bits_reset(hash);
+    must(mb_model_open(folder, &options, &model, &err), &err);
+    for (size_t i = 0; i < setting->n_batch; i++) {
+        struct mb_session_options session = {.size = sizeof session, .n_ctx = N_PROMPT + N_GENERATED + 1};
+        must(mb_session_open(model, &session, &conversations[i].session, &err), &err);
+    }
+    for (size_t round = 0, n_generated = 0; n_generated < N_GENERATED; round++) {
+        struct mb_batch_item items[N_BATCH_MAX];
+        size_t n_items = 0;
+        for (size_t i = setting->n_batch; i-- > 0;) /* conversation 0 last */
+            n_items += next_item(&conversations[i], i, round, setting->piece, tokens[i], &items[n_items]);
+        must(mb_decode(model, items, n_items, &err), &err);
+        for (size_t i = 0; i < setting->n_batch && i <= round; i++)
+            conversations[i].token = argmax(conversations[i].logits);
+        if (conversations[0].n_fed < N_PROMPT)
+            continue;
+        XXH3_64bits_update(hash, conversations[0].logits, sizeof conversations[0].logits);
+        n_generated++;
+    }
+    for (size_t i = 0; i < setting->n_batch; i++)
+        mb_session_close(conversations[i].session);
+    mb_model_close(model);
+    uint64_t result = XXH3_64bits_digest(hash);
+    XXH3_freeState(hash);
+    return result;
+}
+
+static uint64_t run_in_child(const char *folder, const struct setting *setting)
+{
+    int ends[2], status;
+    uint64_t hash = 0;
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        setenv("MOEBIUS_CPU", setting->cpu, 1);
+        hash = run_setting(folder, setting);
+        _exit(write(ends[1], &hash, sizeof hash) == (ssize_t)sizeof hash ? 0 : 1);
+    }
+    close(ends[1]);
+    assert_int_equal(read(ends[0], &hash, sizeof hash), sizeof hash);
+    close(ends[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    return hash;
+}
+
+static void check_folder(const char *folder)
+{
+    static const struct setting settings[] = {
+        {"", 1, 1, N_PROMPT},        {"", 2, 1, N_PROMPT},  {"", 3, 1, 7},
+        {"", 2, 2, N_PROMPT},        {"", 2, 5, 11},        {"", 2, 16, N_PROMPT},
+        {"-avx512", 2, 1, N_PROMPT}, {"-avx512", 2, 16, 9}, {"-avx512,-avx2", 2, 1, N_PROMPT},
+        {"-avx512,-avx2", 1, 3, 13},
+    };
+    uint64_t first = run_in_child(folder, &settings[0]);
+    for (size_t i = 1; i < sizeof settings / sizeof *settings; i++) {
+        uint64_t hash = run_in_child(folder, &settings[i]);
+        if (hash != first)
+            fail_msg(
+                "%s: MOEBIUS_CPU=%s, %d threads, batch %zu, pieces of %zu: other bits than one thread alone",
+                folder, settings[i].cpu, settings[i].n_threads, settings[i].n_batch, settings[i].piece);
+    }
+}
+
+static void coded_model_gives_the_same_bits(void **state)
+{
+    (void)state;
+    check_folder(coded);
+}
+
+static void plain_model_gives_the_same_bits(void **state)
+{
+    (void)state;
+    check_folder(REFERENCE);
+}
+
+/* ---------------------------------------------------------------- one process */
+
+static struct mb_model *open_coded(void)
+{
+    struct mb_error err;
+    struct mb_model *model;
+    struct mb_model_options options = {.size = sizeof options, .n_threads = 2};
+    must(mb_model_open(coded, &options, &model, &err), &err);
+    return model;
+}
+
+static void tokens_allocate_nothing(void **state)
+{
+    (void)state;
+    if (!COUNTS_ALLOCATIONS)
+        skip();
+    struct mb_model *model = open_coded();
+    struct mb_error err;
+    struct mb_session *session;
+    static float logits[N_VOCAB];
+    int32_t tokens[N_PROMPT];
+    for (size_t i = 0; i < N_PROMPT; i++)
+        tokens[i] = prompt_token(0, i);
+    must(mb_session_open(model, NULL, &session, &err), &err);
+    size_t before = n_allocations;
+    struct mb_batch_item item = {
+        .session = session, .tokens = tokens, .n_tokens = N_PROMPT, .logits = logits};
+    must(mb_decode(model, &item, 1, &err), &err);
+    item.n_tokens = 1;
+    item.is_generated = true;
+    for (size_t i = 0; i < 20; i++)
+        must(mb_decode(model, &item, 1, &err), &err);
+    assert_int_equal(n_allocations, before);
+    mb_session_close(session);
+    mb_model_close(model);
+    assert_true(n_allocations >= before); /* the counter counts: opening and closing do allocate */
+    assert_true(before > 100);
+}
+
+static void wrong_batches_change_nothing(void **state)
+{
+    (void)state;
+    struct mb_model *model = open_coded();
+    struct mb_error err;
+    struct mb_session *session, *other;
+    struct mb_session_options small = {.size = sizeof small, .n_ctx = 8},
+                              large = {.size = sizeof large, .n_ctx = 257};
+    static float logits[N_VOCAB];
+    int32_t tokens[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, bad[2] = {1, N_VOCAB}, negative[1] = {-1};
+    must(mb_session_open(model, &small, &session, &err), &err);
+    must(mb_session_open(model, &small, &other, &err), &err);
+    struct mb_batch_item good = {.session = session, .tokens = tokens, .n_tokens = 3, .logits = logits};
+    must(mb_decode(model, &good, 1, &err), &err);
+    const struct {
+        struct mb_batch_item item;
+        const char *message;
+    } wrong[] = {
+        {{.session = other, .tokens = bad, .n_tokens = 2}, "token 2048 is not in the vocabulary of 2048"},
+        {{.session = other, .tokens = negative, .n_tokens = 1}, "token -1"},
+        {{.session = other, .tokens = tokens, .n_tokens = 9}, "do not fit a context of 8"},
+        {{.session = other, .tokens = tokens, .n_tokens = 2, .is_generated = true}, "2 generated tokens"},
+        {{.session = session, .tokens = tokens, .n_tokens = 1}, "twice"},
+        {{.session = NULL, .tokens = tokens, .n_tokens = 1}, "not a session"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        struct mb_batch_item items[2] = {{.session = session, .tokens = tokens, .n_tokens = 2},
+                                         wrong[i].item};
+        assert_int_equal(mb_decode(model, items, 2, &err), MB_USAGE);
+        assert_non_null(strstr(err.msg, wrong[i].message));
+        assert_int_equal(mb_session_n_past(session), 3);
+        assert_int_equal(mb_session_n_past(other), 0);
+    }
+    struct mb_session *none = NULL;
+    assert_int_equal(mb_session_open(model, &large, &none, &err), MB_USAGE);
+    assert_null(none);
+    mb_session_close(session);
+    mb_session_close(other);
+    mb_model_close(model);
+}
+
+static void timing_adds_up(void **state)
+{
+    (void)state;
+    struct mb_model *model = open_coded();
+    struct mb_error err;
+    struct mb_session *session;
+    static float logits[N_VOCAB];
+    int32_t token = 5;
+    must(mb_session_open(model, NULL, &session, &err), &err);
+    struct mb_batch_item item = {.session = session, .tokens = &token, .n_tokens = 1, .logits = logits};
+    must(mb_decode(model, &item, 1, &err), &err);
+    struct mb_model_timing timing = mb_model_timing(model);
+    assert_int_equal(timing.n_tokens, 1);
+    assert_int_equal(timing.n_passes, 1);
+    assert_true(timing.attention_ns > 0 && timing.experts_ns > 0 && timing.router_ns > 0 &&
+                timing.dense_ns > 0 && timing.logits_ns > 0);
+    mb_model_timing_reset(model);
+    assert_int_equal(mb_model_timing(model).n_tokens, 0);
+    mb_session_close(session);
+    mb_model_close(model);
+}
+
+/* ---------------------------------------------------------------- the coded folder */
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where)
+{
+    (void)info, (void)type, (void)where;
+    return remove(path);
+}
+
+static int compress_reference(void **state)
+{
+    (void)state;
+    struct mb_error err;
+    struct mb_compress_options options = {.size = sizeof options, .n_threads = 2};
+    struct mb_compress_report report;
+    const char *tmp = getenv("TMPDIR");
+    snprintf(base, sizeof base, "%s/moebius-engine-XXXXXX", tmp != NULL ? tmp : P_tmpdir);
+    if (mkdtemp(base) == NULL)
+        return 1;
+    snprintf(coded, sizeof coded, "%s/coded", base);
+    /* In a child: this process must not yet have chosen its kernels. */
+    pid_t child = fork();
+    if (child == 0)
+        _exit(mb_compress(REFERENCE, coded, &options, &report, &err) == MB_OK ? 0 : 1);
+    int status;
+    return waitpid(child, &status, 0) == child && status == 0 ? 0 : 1;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    return nftw(base, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(coded_model_gives_the_same_bits),
+        cmocka_unit_test(plain_model_gives_the_same_bits),
+        cmocka_unit_test(tokens_allocate_nothing),
+        cmocka_unit_test(wrong_batches_change_nothing),
+        cmocka_unit_test(timing_adds_up),
+    };
+    return cmocka_run_group_tests(tests, compress_reference, remove_folder);
+}
