@@ -11,13 +11,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Stands for a: each group has its own widths. */
+enum { MIXED_WIDTHS = 99 };
+
 /* What the indices of a matrix look like. */
 enum pattern { LARGEST, SMALLEST, ESCAPES, MIXED, ONE_OUTLIER, MANY_OUTLIERS, EVERY_SECOND_RAW, N_PATTERNS };
 
-/* A coded matrix made by hand; its records are guarded and have exactly the slack that kernels may read. */
+/*
+ * A coded matrix made by hand; its records and its directory are guarded and have exactly the slack that
+ * kernels may read.
+ */
 struct sample {
     struct mb_coded_matrix w;
-    struct guarded data;
+    struct guarded data, directory;
     uint8_t *kinds, *escape_counts, *outlier_counts;
     struct mb_tile *tiles;
     uint64_t seed;
@@ -64,6 +70,23 @@ static size_t make_group(struct sample *s, enum pattern pattern, size_t group, s
     return mb_write_group(&widths, s->w.dtype, q, n, weights, out, entry);
 }
 
+static bool is_legal(unsigned a, unsigned b)
+{
+    return mb_kind_is_legal((uint8_t)(9 * a + b));
+}
+
+/* Mostly runs of one width, as in real matrices. */
+static void pick_widths(uint64_t *seed, unsigned *a, unsigned *b)
+{
+    bool is_first = *a == MIXED_WIDTHS;
+    if (!is_first && test_random(seed) % 4 != 0)
+        return;
+    do {
+        *a = (unsigned)(test_random(seed) % (MB_WIDTH_MAX + 1));
+        *b = (unsigned)(test_random(seed) % (MB_WIDTH_MAX + 1));
+    } while ((*a == 0 && *b > 0) || !is_legal(*a, *b));
+}
+
 static void add_group(struct sample *s, uint64_t group, const struct mb_group *entry, size_t *n_flagged)
 {
     s->kinds[group] = entry->kind;
@@ -74,6 +97,21 @@ static void add_group(struct sample *s, uint64_t group, const struct mb_group *e
     }
 }
 
+/* As in a blob: kinds, escape counts, outlier counts, slack. */
+static void place_directory(struct sample *s, size_t n_groups, size_t n_flagged, bool at_end)
+{
+    size_t nbytes = 3 * n_groups + 2 * n_flagged;
+    s->directory = guarded_alloc(nbytes + MB_SLACK_NBYTES, at_end);
+    uint8_t *p = s->directory.data;
+    memcpy(p, s->kinds, n_groups);
+    memcpy(p + n_groups, s->escape_counts, 2 * n_groups);
+    memcpy(p + 3 * n_groups, s->outlier_counts, 2 * n_flagged);
+    memset(p + nbytes, 0xff, MB_SLACK_NBYTES);
+    s->w.kinds = p;
+    s->w.escape_counts = p + n_groups;
+    s->w.outlier_counts = p + 3 * n_groups;
+}
+
 static struct sample make_sample(enum pattern pattern, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
                                  unsigned a, unsigned b, bool at_end)
 {
@@ -81,7 +119,9 @@ static struct sample make_sample(enum pattern pattern, enum mb_dtype dtype, size
     size_t group_rows = mb_group_rows(n_cols), n_groups = (n_rows + group_rows - 1) / group_rows;
     s.w = (struct mb_coded_matrix){
         .dtype = dtype, .n_rows = n_rows, .n_cols = n_cols, .group_rows = group_rows};
-    s.w.step = pattern == ESCAPES ? 0x1p-140F : 0.0123F; /* a subnormal step is a step, too */
+    /* A subnormal step is a step, too: with every escape, and with every third shape of the other patterns.
+     */
+    s.w.step = pattern == ESCAPES || (n_cols + a + b) % 3 == 0 ? 0x1p-140F : 0.0123F;
     s.w.n_groups = n_groups;
     s.w.tile_groups = 3;
     s.w.n_tiles = (n_groups + 2) / 3;
@@ -91,8 +131,11 @@ static struct sample make_sample(enum pattern pattern, enum mb_dtype dtype, size
     s.tiles = calloc(s.w.n_tiles, sizeof *s.tiles);
     uint8_t *records = malloc(n_rows * n_cols * 8 + 64 * n_groups), *end = records;
     size_t n_flagged = 0;
+    bool is_mixed = a == MIXED_WIDTHS;
     for (size_t g = 0; g < n_groups; g++) {
         struct mb_group entry;
+        if (is_mixed)
+            pick_widths(&s.seed, &a, &b);
         if (g % 3 == 0)
             s.tiles[g / 3] = (struct mb_tile){(uint64_t)(end - records), (uint32_t)n_flagged};
         size_t rows = n_rows - g * group_rows < group_rows ? n_rows - g * group_rows : group_rows;
@@ -105,9 +148,7 @@ static struct sample make_sample(enum pattern pattern, enum mb_dtype dtype, size
     memset(s.data.data + s.w.data_nbytes, 0xff, MB_SLACK_NBYTES);
     free(records);
     s.w.data = s.data.data;
-    s.w.kinds = s.kinds;
-    s.w.escape_counts = s.escape_counts;
-    s.w.outlier_counts = s.outlier_counts;
+    place_directory(&s, n_groups, n_flagged, at_end);
     s.w.tiles = s.tiles;
     return s;
 }
@@ -115,6 +156,7 @@ static struct sample make_sample(enum pattern pattern, enum mb_dtype dtype, size
 static void free_sample(struct sample *s)
 {
     guarded_free(&s->data);
+    guarded_free(&s->directory);
     free(s->kinds);
     free(s->escape_counts);
     free(s->outlier_counts);
@@ -123,7 +165,7 @@ static void free_sample(struct sample *s)
 
 enum { N_TOKENS_MAX = 13 };
 
-/* Activations of n elements whose planes end at unmapped pages. */
+/* Activations of n elements whose planes end, or every third token's begin, at unmapped pages. */
 struct vectors {
     struct guarded planes[2 * N_TOKENS_MAX];
     struct mb_activation x[N_TOKENS_MAX];
@@ -137,7 +179,7 @@ static void make_vectors(struct vectors *v, size_t n)
         for (size_t i = 0; i < n; i++) /* the first one is all extremes */
             x[i] = t == 0 ? (test_random(&seed) & 1 ? -1.0F : 1.0F) : (float)test_normal(&seed);
         for (size_t p = 0; p < 2; p++)
-            v->planes[2 * t + p] = guarded_alloc(mb_activation_plane_nbytes(n), true);
+            v->planes[2 * t + p] = guarded_alloc(mb_activation_plane_nbytes(n), t % 3 != 2);
         mb_kernels_scalar.activation(x, n, (int8_t *)v->planes[2 * t].data,
                                      (int8_t *)v->planes[2 * t + 1].data, &v->x[t]);
     }
@@ -175,8 +217,9 @@ static void check_matmul(const struct mb_kernels *k, const struct mb_coded_matri
     size_t stride = n + 3, nbytes = (stride * (n_tokens - 1) + n) * sizeof(float);
     float *expected = calloc(1, nbytes);
     size_t scratch_nbytes = mb_matmul_scratch_nbytes(w);
-    struct guarded y = guarded_alloc(nbytes, true),
-                   scratch = guarded_alloc((scratch_nbytes + 63) / 64 * 64, true);
+    bool at_end = row % 2 == 0;
+    struct guarded y = guarded_alloc(nbytes, at_end),
+                   scratch = guarded_alloc((scratch_nbytes + 63) / 64 * 64, at_end);
     mb_kernels_scalar.matmul(w, row, n, v->x, n_tokens, expected, stride, scratch.data);
     k->matmul(w, row, n, v->x, n_tokens, (float *)y.data, stride, scratch.data);
     assert_same(y.data, expected, nbytes); /* what lies between rows of y is still 0 */
@@ -192,8 +235,9 @@ static void check_transposed(const struct mb_kernels *k, const struct mb_coded_m
     make_vectors(&v, n);
     float *expected = malloc(w->n_cols * sizeof(float));
     size_t scratch_nbytes = (mb_matvec_transposed_scratch_nbytes(w) + 63) / 64 * 64;
-    struct guarded y = guarded_alloc(w->n_cols * sizeof(float), true),
-                   scratch = guarded_alloc(scratch_nbytes, true);
+    bool at_end = row % 2 == 0;
+    struct guarded y = guarded_alloc(w->n_cols * sizeof(float), at_end),
+                   scratch = guarded_alloc(scratch_nbytes, at_end);
     mb_kernels_scalar.matvec_transposed(w, row, n, &v.x[1], expected, scratch.data);
     k->matvec_transposed(w, row, n, &v.x[1], (float *)y.data, scratch.data);
     assert_same(y.data, expected, w->n_cols * sizeof(float));
@@ -207,7 +251,7 @@ static void check_rows(const struct mb_kernels *k, const struct mb_coded_matrix 
 {
     size_t nbytes = n * w->n_cols * sizeof(float);
     float *expected = malloc(nbytes);
-    struct guarded out = guarded_alloc(nbytes, true);
+    struct guarded out = guarded_alloc(nbytes, row % 2 == 0);
     mb_kernels_scalar.rows(w, row, n, expected);
     k->rows(w, row, n, (float *)out.data);
     assert_same(out.data, expected, nbytes);
@@ -246,11 +290,6 @@ static void check_all_tables(enum pattern pattern, enum mb_dtype dtype, size_t n
     free_vectors(&v);
 }
 
-static bool is_legal(unsigned a, unsigned b)
-{
-    return mb_kind_is_legal((uint8_t)(9 * a + b));
-}
-
 /* Groups of one row, of several rows that can and that cannot be multiplied in place, and odd ends. */
 static void every_pair_of_widths(void **state)
 {
@@ -277,6 +316,18 @@ static void every_number_of_columns(void **state)
         check_all_tables((enum pattern)(n_cols % N_PATTERNS), MB_BF16, n_rows, n_cols, a, b);
         check_all_tables(MIXED, MB_F32, 1 + n_cols % 5, n_cols, 4, 4);
     }
+}
+
+/* Kernels that take several rows of one width at once meet rows of other widths, and raw ones, between them.
+ */
+static void rows_of_mixed_widths(void **state)
+{
+    (void)state;
+    static const size_t n_cols[] = {128, 640, 896, 1024, 1100, 2048};
+    for (size_t i = 0; i < sizeof n_cols / sizeof n_cols[0]; i++)
+        for (enum pattern p = 0; p < N_PATTERNS; p++)
+            for (enum mb_dtype dtype = MB_F32; dtype <= MB_BF16; dtype++)
+                check_all_tables(p, dtype, 71, n_cols[i], MIXED_WIDTHS, 0);
 }
 
 static void the_widest_row(void **state)
@@ -453,9 +504,13 @@ int main(void)
     if (n_tables == 0)
         return 77;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_pair_of_widths), cmocka_unit_test(every_number_of_columns),
-        cmocka_unit_test(the_widest_row),       cmocka_unit_test(activations),
-        cmocka_unit_test(encoded_bytes),        cmocka_unit_test(weights_between_levels),
+        cmocka_unit_test(every_pair_of_widths),
+        cmocka_unit_test(every_number_of_columns),
+        cmocka_unit_test(rows_of_mixed_widths),
+        cmocka_unit_test(the_widest_row),
+        cmocka_unit_test(activations),
+        cmocka_unit_test(encoded_bytes),
+        cmocka_unit_test(weights_between_levels),
         cmocka_unit_test(dense_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
