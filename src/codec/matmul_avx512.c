@@ -2,7 +2,7 @@
  * matmul_avx512.c - products with many vectors: a block of rows is decoded once, then meets all tokens.
  *
  * Decoded rows stand in tiles of sixteen.  A register holds 16 columns of four rows (row r of a tile is in
- * quad r % 4, slot r / 4); sixteen bytes of an activation are broadcast by the load port, and vpdpbusd leaves
+ * quad r / 4, slot r % 4); sixteen bytes of an activation are broadcast by the load port, and vpdpbusd leaves
  * four partial sums of each row.  Four quads times three tokens times two planes are 24 accumulators: 24
  * products for 10 loads, so the two multiplying ports are the limit.
  */
@@ -12,7 +12,7 @@
 enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16, BLOCK_ROWS_MAX = 64 };
 
 /* So few tokens are faster with the fused product, which writes nothing in between. */
-enum { TOKENS_ONE_BY_ONE = 3 };
+enum { TOKENS_ONE_BY_ONE = 2 };
 
 /* Bytes of activations that stay in L2 beside a block of rows. */
 enum { TOKENS_NBYTES = 1 << 20 };
@@ -32,7 +32,9 @@ struct source {
     struct mb_group_walk walk;
     struct mb_group_view view;
     size_t next_row; /* in the group */
-    uint8_t *bytes;  /* of the group */
+    uint8_t *bytes;  /* of a group of several rows */
+    uint8_t *rows;   /* [QUADS][row_nbytes], and slack: rows on their way to a tile */
+    size_t row_nbytes;
 };
 
 struct block {
@@ -47,7 +49,7 @@ static void next_group(struct source *source)
 {
     mb_group_next(&source->walk, &source->view);
     source->next_row = 0;
-    if (!source->view.is_raw)
+    if (!source->view.is_raw && source->w->group_rows > 1)
         mb_group_bytes_avx512(&source->view, source->bytes);
 }
 
@@ -71,15 +73,33 @@ static bool find_exact(const struct source *source, struct exact *exact)
     return end > i;
 }
 
-/* A row's bytes to its slot; up to 63 bytes of rubbish stand behind its columns, where activations are 0. */
-static void place_row(const uint8_t *bytes, size_t n_cols, uint8_t *slot)
+/* The source's next row as bytes in out[0 .. n_cols), and rubbish behind; nothing where it is raw. */
+static void decode_row(const struct source *source, uint8_t *out)
 {
-    for (size_t c = 0; c < n_cols; c += 64, slot += 4 * QUADS * 64) {
-        __m512i v = _mm512_loadu_si512(bytes + c);
-        _mm_storeu_si128((__m128i *)slot, _mm512_castsi512_si128(v));
-        _mm_storeu_si128((__m128i *)(slot + QUADS * 64), _mm512_extracti32x4_epi32(v, 1));
-        _mm_storeu_si128((__m128i *)(slot + 2 * QUADS * 64), _mm512_extracti32x4_epi32(v, 2));
-        _mm_storeu_si128((__m128i *)(slot + 3 * QUADS * 64), _mm512_extracti32x4_epi32(v, 3));
+    if (source->view.is_raw)
+        return;
+    if (source->w->group_rows == 1)
+        mb_group_bytes_avx512(&source->view, out);
+    else
+        memcpy(out, source->bytes + source->next_row * source->w->n_cols, source->w->n_cols);
+}
+
+/*
+ * Four rows to the four slots of their quad, in whole cache lines.  Behind their columns, where activations
+ * are 0, stands rubbish.
+ */
+static void place_quad(const uint8_t *rows, size_t row_nbytes, size_t n_cols, uint8_t *quad)
+{
+    for (size_t c = 0; c < n_cols; c += 4 * CHUNK, quad += 4 * QUADS * 64) {
+        __m512i r0 = _mm512_loadu_si512(rows + c), r1 = _mm512_loadu_si512(rows + row_nbytes + c);
+        __m512i r2 = _mm512_loadu_si512(rows + 2 * row_nbytes + c),
+                r3 = _mm512_loadu_si512(rows + 3 * row_nbytes + c);
+        __m512i even01 = _mm512_shuffle_i32x4(r0, r1, 0x88), odd01 = _mm512_shuffle_i32x4(r0, r1, 0xdd);
+        __m512i even23 = _mm512_shuffle_i32x4(r2, r3, 0x88), odd23 = _mm512_shuffle_i32x4(r2, r3, 0xdd);
+        _mm512_store_si512(quad, _mm512_shuffle_i32x4(even01, even23, 0x88));
+        _mm512_store_si512(quad + QUADS * 64, _mm512_shuffle_i32x4(odd01, odd23, 0x88));
+        _mm512_store_si512(quad + 2 * QUADS * 64, _mm512_shuffle_i32x4(even01, even23, 0xdd));
+        _mm512_store_si512(quad + 3 * QUADS * 64, _mm512_shuffle_i32x4(odd01, odd23, 0xdd));
     }
 }
 
@@ -97,11 +117,11 @@ static void fill_block(struct source *source, struct block *block, size_t n_rows
             block->n_exact++;
         }
         block->offset[r] = mb_offset_512(source->view.a, source->view.b);
-        uint8_t *slot =
-            block->tiles + r / TILE_ROWS * block->tile_nbytes + r % 4 * 64 + r % TILE_ROWS / 4 * CHUNK;
-        if (!source->view.is_raw)
-            place_row(source->bytes + source->next_row * n_cols, n_cols, slot);
+        decode_row(source, source->rows + r % 4 * source->row_nbytes);
         source->next_row++;
+        if (r % 4 == 3 || r + 1 == n_rows)
+            place_quad(source->rows, source->row_nbytes, n_cols,
+                       block->tiles + r / TILE_ROWS * block->tile_nbytes + r % TILE_ROWS / 4 * 64);
     }
 }
 
@@ -112,7 +132,10 @@ static inline __m512i add_slots(const __m512i quad[QUADS])
         _mm512_add_epi32(_mm512_unpacklo_epi32(quad[0], quad[1]), _mm512_unpackhi_epi32(quad[0], quad[1]));
     __m512i s23 =
         _mm512_add_epi32(_mm512_unpacklo_epi32(quad[2], quad[3]), _mm512_unpackhi_epi32(quad[2], quad[3]));
-    return _mm512_add_epi32(_mm512_unpacklo_epi64(s01, s23), _mm512_unpackhi_epi64(s01, s23));
+    __m512i sums = _mm512_add_epi32(_mm512_unpacklo_epi64(s01, s23), _mm512_unpackhi_epi64(s01, s23));
+    return _mm512_permutexvar_epi32(/* from slot by slot to quad by quad */
+                                    _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+                                    sums);
 }
 
 /* Sums of u * hi and u * lo of a tile's rows for up to three tokens. */
@@ -215,6 +238,9 @@ static void finish_tile(const struct mb_coded_matrix *w, const struct block *blo
     }
 }
 
+/* The scratch memory's room for activations, which are not copied here, is for rows on their way. */
+_Static_assert(2 * MB_MATMUL_TOKENS >= QUADS + 2 && 2 * 128 >= MB_DECODED_SLACK, "no room for rows");
+
 /* All rows of a block times all tokens: three tokens' planes stay in L1 while the tiles pass. */
 static void multiply_block(const struct mb_coded_matrix *w, const struct block *block,
                            const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride)
@@ -246,7 +272,13 @@ static void multiply_tokens(const struct mb_coded_matrix *w, uint64_t row, uint6
         .tiles = scratch + mb_group_room(w),
         .tile_nbytes = TILE_ROWS * mb_matmul_row_nbytes(w->n_cols),
     };
-    struct source source = {.w = w, .walk = mb_group_seek(w, row), .bytes = scratch};
+    struct source source = {
+        .w = w,
+        .walk = mb_group_seek(w, row),
+        .bytes = scratch,
+        .rows = block.tiles + block_rows * mb_matmul_row_nbytes(w->n_cols),
+        .row_nbytes = mb_matmul_row_nbytes(w->n_cols),
+    };
     next_group(&source);
     source.next_row = (size_t)(row - source.view.row);
     for (uint64_t done = 0; done < n_rows; done += block.n_rows) {
