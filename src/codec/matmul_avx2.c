@@ -165,6 +165,10 @@ void mb_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_ro
 {
     if (n_rows == 0)
         return;
+    if (n_tokens == 1) { /* nothing to share */
+        mb_matvec_avx2(w, row, n_rows, x, y);
+        return;
+    }
     size_t block_rows = mb_matmul_block_rows(w->n_cols), row_nbytes = mb_matmul_row_nbytes(w->n_cols);
     struct source source = {.walk = mb_group_seek(w, row), .bytes = scratch};
     struct block block = {.w = w, .row_nbytes = row_nbytes, .q = (int8_t *)scratch + mb_group_room(w)};

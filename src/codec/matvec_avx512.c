@@ -251,8 +251,11 @@ MB_INLINE void take_outliers(struct pending *pending, const struct mb_group_view
     if (w->group_rows == 1) {
         pending->offset[pending->n] = offset;
         pending->outliers[pending->n] = 0;
-        pending->exact[pending->n_exact] =
-            (struct exact){view->outlier_positions, view->outlier_values, view->n_outliers, pending->n};
+        struct exact *exact = &pending->exact[pending->n_exact];
+        exact->positions = view->outlier_positions;
+        exact->values = view->outlier_values;
+        exact->n = view->n_outliers;
+        exact->row = pending->n;
         pending->n_exact += view->n_outliers > 0;
         return;
     }
@@ -275,15 +278,19 @@ MB_INLINE void take_group(struct pending *pending, const struct mb_group_view *v
         flush(pending);
     if (pending->n == 0)
         pending->ahead = view->body + AHEAD_NBYTES;
-    struct lane lane = {view->body, take_tail(pending, view), pending->sums + 2 * pending->n};
+    /* Written in place: a copy of a struct that was just written waits for the stores. */
+    struct lane *lane = &pending->lanes[view->a][pending->n_lanes[view->a]];
+    lane->body = view->body;
+    lane->tail = take_tail(pending, view);
+    lane->sums = pending->sums + 2 * pending->n;
     take_outliers(pending, view);
     pending->n += w->group_rows;
     if (view->a == 0) /* all q are 0 */
-        memset(lane.sums, 0, 2 * w->group_rows * sizeof *lane.sums);
+        memset(lane->sums, 0, 2 * w->group_rows * sizeof *lane->sums);
     else if (view->a >= 7) /* b is part of the constants */
-        sums_of_width[view->a][0](view->b, &lane, pending, pending->ahead);
+        sums_of_width[view->a][0](view->b, lane, pending, pending->ahead);
     else
-        pending->lanes[view->a][pending->n_lanes[view->a]++] = lane;
+        pending->n_lanes[view->a]++;
 }
 
 static void dot_bytes(const uint8_t *u, size_t n_cols, const struct mb_activation *x, __m512i *sums)
@@ -337,6 +344,7 @@ void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
     pending.n = pending.n_exact = pending.n_rounds = 0;
     memset(pending.n_lanes, 0, sizeof pending.n_lanes);
     pending.tails = pending.next_tail = tails;
+    pending.ahead = w->data;
     pending.w = w;
     pending.x = x;
     pending.y = y;
