@@ -243,23 +243,23 @@ MB_INLINE void patch(uint8_t *u, size_t n, unsigned escape, const uint8_t *tail,
 static const _Alignas(64) uint8_t first_eight[256][16] = {TABLE_256(FIRST_ROW)};
 static const _Alignas(64) uint8_t second_eight[256][16] = {TABLE_256(SECOND_ROW)};
 
-/* The tail bytes of 16 lanes in their places; 'escapes' is shifted left by 4, which is a table row's size. */
-MB_INLINE __m128i spread_16(uint64_t escapes, const uint8_t *tail)
+MB_INLINE __m256i two_halves(const uint8_t *low, const uint8_t *high)
 {
-    __m128i first = _mm_load_si128((const __m128i *)(&first_eight[0][0] + (escapes & 0xff0)));
-    __m128i second = _mm_load_si128((const __m128i *)(&second_eight[0][0] + (escapes >> 8 & 0xff0)));
-    return _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)tail), _mm_add_epi8(first, second));
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)low)),
+                                   _mm_loadu_si128((const __m128i *)high), 1);
 }
 
-/* 32 bytes whose escapes become the next tail bytes, which are added to them. */
+/* 32 bytes whose escapes become the next tail bytes, which are moved under them and added. */
 MB_INLINE __m256i spread_32(__m256i v, __m256i escape, const uint8_t **tail)
 {
-    uint64_t places = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, escape)), rows = places << 4;
-    const uint8_t *second = *tail + _mm_popcnt_u64(places & 0xffff);
-    __m256i moved = _mm256_inserti128_si256(_mm256_castsi128_si256(spread_16(rows, *tail)),
-                                            spread_16(rows >> 16, second), 1);
+    uint64_t places = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(v, escape));
+    uint64_t rows = places << 4; /* a row of the tables is 16 bytes */
+    const uint8_t *first = &first_eight[0][0], *second = &second_eight[0][0];
+    __m256i from = _mm256_add_epi8(two_halves(first + (rows & 0xff0), first + (rows >> 16 & 0xff0)),
+                                   two_halves(second + (rows >> 8 & 0xff0), second + (rows >> 24 & 0xff0)));
+    __m256i bytes = two_halves(*tail, *tail + _mm_popcnt_u64(places & 0xffff));
     *tail += _mm_popcnt_u64(places);
-    return _mm256_add_epi8(v, moved);
+    return _mm256_add_epi8(v, _mm256_shuffle_epi8(bytes, from));
 }
 
 /* The same where escapes are many: tail bytes are moved under their lanes, and added. */
