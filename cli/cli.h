@@ -23,6 +23,7 @@ int cli_eval(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_bench_kernels(int argc, char **argv); /* "bench kernels"; argv[0] = "kernels" */
+int cli_bench_model(int argc, char **argv);   /* "bench MODEL"; argv[0] = "bench" */
 
 /* ---------------------------------------------------------------- options (options.c) */
 

@@ -23,7 +23,8 @@ static const struct verb verbs[] = {
     {"run", "MODEL -p PROMPT", "continue a text, or answer a message (--chat)", cli_run},
     {"eval", "MODEL --task FILE", "score a model's answers, or its perplexity", cli_eval},
     {"tokenize", "MODEL [--decode] < TEXT", "token ids of a text, and back", cli_tokenize},
-    {"bench", "kernels", "how fast this machine multiplies from the coded form, and encodes", cli_bench},
+    {"bench", "MODEL | kernels",
+     "tokens per second of a model; or how fast this machine multiplies and encodes", cli_bench},
     {0}, /* the end */
 };
 

@@ -1,0 +1,536 @@
+/*
+ * bench_model.c - "bench MODEL": tokens per second of prompts and generation, in llama-bench's shape.
+ *
+ * Inside the window: mb_decode of all tokens of a test and, for generation, the greedy choice of each token.
+ * Outside: opening the model, making sessions, warm-up.  Tokens are random, as llama-bench's, so that experts
+ * are used as evenly as the model's router lets them.  Figures are means and standard deviations of the
+ * repetitions.  The read rate of memory is measured in the same run, with as many threads.
+ */
+#include "cli.h"
+#include "machine.h"
+#include "report.h"
+#include <ctype.h>
+#include <jansson.h>
+#include <math.h>
+#include <moebius/codec.h>
+#include <moebius/engine.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { LIST_MAX = 16, REPEATS_MAX = 100, BATCH_MAX = 64, RESULTS_MAX = 3 * LIST_MAX * LIST_MAX };
+enum { READ_NBYTES = 512 << 20, N_READS = 3, WARM_UP_TOKENS = 8 };
+
+static struct {
+    const char *prompts, *predicts, *threads, *batches, *cache;
+    int n_repeats;
+    bool no_warmup;
+    enum cli_format format;
+} args;
+
+static const struct cli_option options[] = {
+    {'p', "n-prompt", "N,...", "tokens of a prompt; 0: no such test (default 512)", CLI_STRING, &args.prompts,
+     0, 0, 0},
+    {'n', "n-gen", "N,...", "generated tokens; 0: no such test (default 128)", CLI_STRING, &args.predicts, 0,
+     0, 0},
+    {'b', "n-seqs", "N,...", "sequences that generate together (default 1, at most 64)", CLI_STRING,
+     &args.batches, 0, 0, 0},
+    {'t', "threads", "N,...", "threads (default: all CPUs)", CLI_STRING, &args.threads, 0, 0, 0},
+    {'r', "repetitions", "N", "times that every test is measured (default 5)", CLI_INT, &args.n_repeats, 1,
+     REPEATS_MAX, 0},
+    {0, "cache-type", "TYPE", "f16 (default) or f32: what the attention cache holds", CLI_STRING, &args.cache,
+     0, 0, 0},
+    {0, "no-warmup", NULL, "do not run every test once before it is measured", CLI_FLAG, &args.no_warmup, 0,
+     0, 0},
+    {'o', "output", "md|csv|json|jsonl", "table (default), or the same for programs", CLI_FORMAT,
+     &args.format, 0, 0, CLI_MD | CLI_CSV | CLI_JSON | CLI_JSONL},
+};
+
+static const struct cli_command command = {
+    .name = "bench",
+    .args = "MODEL [options]",
+    .summary = "Time prompts (pp) and generation (tg) of a model, in llama-bench's shape.",
+    .details =
+        "Lists are numbers with commas between them. Beside generation of one sequence stand the bytes of "
+        "weights\n"
+        "that a token reads, their share of what a plain read of memory reaches with as many threads, and\n"
+        "where a token's time goes.\n\n"
+        "  moebius bench models/reference -p 128 -n 64 -t 1,2\n"
+        "  moebius bench CODED -p 0 -n 32 -b 1,4,16 -o json\n\n"
+        "'moebius bench kernels' times the kernels alone.",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .n_args_min = 1,
+    .n_args_max = 1,
+};
+
+struct list {
+    size_t n;
+    int at[LIST_MAX];
+};
+
+/* One line of the table. */
+struct result {
+    bool is_prompt;
+    int n_tokens, n_seqs, n_threads;
+    size_t n_samples;
+    double samples[REPEATS_MAX]; /* tokens/s */
+    double mean, deviation;
+    double read_nbytes_per_s;       /* of a plain read */
+    struct mb_model_timing timing;  /* of all samples */
+    double sampling_ns, elapsed_ns; /* of all samples */
+};
+
+struct bench {
+    const char *path;
+    struct list prompts, predicts, batches, threads;
+    enum mb_cache_type cache_type;
+    struct result results[RESULTS_MAX];
+    size_t n_results;
+    struct mb_model_info info; /* numbers only: the model is closed when it is printed */
+    char architecture[64];
+    uint64_t random;
+};
+
+/* ---------------------------------------------------------------- arguments */
+
+static bool parse_list(const char *text, const char *otherwise, int min, int max, struct list *list)
+{
+    const char *at = text == NULL ? otherwise : text;
+    list->n = 0;
+    for (;;) {
+        char *end;
+        long n = isdigit((unsigned char)*at) ? strtol(at, &end, 10) : -1;
+        if (n < min || n > max || list->n == LIST_MAX)
+            return false;
+        list->at[list->n++] = (int)n;
+        if (*end == '\0')
+            return true;
+        if (*end != ',')
+            return false;
+        at = end + 1;
+    }
+}
+
+/* MB_USAGE's exit status, or 0. */
+static int parse_lists(struct bench *bench)
+{
+    if (!parse_list(args.prompts, "512", 0, 1 << 20, &bench->prompts))
+        return cli_usage_error(&command, "-p '%s': not numbers from 0 to 1048576", args.prompts);
+    if (!parse_list(args.predicts, "128", 0, 1 << 20, &bench->predicts))
+        return cli_usage_error(&command, "-n '%s': not numbers from 0 to 1048576", args.predicts);
+    if (!parse_list(args.batches, "1", 1, BATCH_MAX, &bench->batches))
+        return cli_usage_error(&command, "-b '%s': not numbers from 1 to %d", args.batches, BATCH_MAX);
+    if (!parse_list(args.threads, "0", args.threads == NULL ? 0 : 1, 256, &bench->threads))
+        return cli_usage_error(&command, "-t '%s': not numbers from 1 to 256", args.threads);
+    if (args.cache != NULL && strcmp(args.cache, "f16") != 0 && strcmp(args.cache, "f32") != 0)
+        return cli_usage_error(&command, "--cache-type '%s': not f16 or f32", args.cache);
+    bench->cache_type = args.cache != NULL && strcmp(args.cache, "f32") == 0 ? MB_CACHE_F32 : MB_CACHE_F16;
+    return 0;
+}
+
+/* ---------------------------------------------------------------- measuring */
+
+static int32_t random_token(struct bench *bench, size_t n_vocab)
+{
+    bench->random = bench->random * 6364136223846793005U + 1442695040888963407U;
+    return (int32_t)((bench->random >> 33) % n_vocab);
+}
+
+static double read_rate(int n_threads)
+{
+    void *map;
+    size_t map_nbytes;
+    uint8_t *bytes;
+    double best = 0;
+    if (!cli_map_memory(READ_NBYTES, &map, &map_nbytes, &bytes))
+        return 0;
+    memset(bytes, 1, READ_NBYTES);
+    for (int i = 0; i < N_READS; i++) {
+        double rate = cli_read_rate(bytes, READ_NBYTES, n_threads);
+        best = rate > best ? rate : best;
+    }
+    munmap(map, map_nbytes);
+    return best;
+}
+
+/* What a test's runs share. */
+struct running {
+    struct bench *bench;
+    struct mb_model *model;
+    const struct mb_model_info *info;
+    struct mb_session *sessions[BATCH_MAX];
+    size_t n_sessions;
+    struct mb_batch_item items[BATCH_MAX];
+    int32_t *tokens; /* of the prompt, or one a session */
+    float *logits;   /* [n_sessions][n_vocab] */
+    void *scratch;
+    double sampling_ns;
+};
+
+static void close_running(struct running *r)
+{
+    for (size_t i = 0; i < r->n_sessions; i++)
+        mb_session_close(r->sessions[i]);
+    free(r->tokens);
+    free(r->logits);
+    free(r->scratch);
+}
+
+static enum mb_status no_memory(struct mb_error *err)
+{
+    err->status = MB_NO_MEMORY;
+    snprintf(err->msg, sizeof err->msg, "out of memory");
+    return MB_NO_MEMORY;
+}
+
+static enum mb_status open_running(struct running *r, size_t n_seqs, size_t n_ctx, size_t n_tokens,
+                                   struct mb_error *err)
+{
+    struct mb_session_options session = {
+        .size = sizeof session, .n_ctx = n_ctx, .cache_type = r->bench->cache_type};
+    r->tokens = calloc(n_tokens, sizeof *r->tokens);
+    r->logits = calloc(n_seqs * r->info->n_vocab, sizeof *r->logits);
+    r->scratch = calloc(r->info->n_vocab, 8);
+    if (r->tokens == NULL || r->logits == NULL || r->scratch == NULL)
+        return no_memory(err);
+    for (; r->n_sessions < n_seqs; r->n_sessions++) {
+        enum mb_status status = mb_session_open(r->model, &session, &r->sessions[r->n_sessions], err);
+        if (status != MB_OK)
+            return status;
+    }
+    return MB_OK;
+}
+
+static enum mb_status feed_prompt(struct running *r, int n_tokens, struct mb_error *err)
+{
+    for (int i = 0; i < n_tokens; i++)
+        r->tokens[i] = random_token(r->bench, r->info->n_vocab);
+    struct mb_batch_item item = {
+        .session = r->sessions[0], .tokens = r->tokens, .n_tokens = (size_t)n_tokens, .logits = r->logits};
+    mb_session_reset(r->sessions[0]);
+    return mb_decode(r->model, &item, 1, err);
+}
+
+static enum mb_status generate(struct running *r, int n_tokens, struct mb_error *err)
+{
+    struct mb_sampler sampler;
+    mb_sampler_init(&sampler,
+                    &(struct mb_sampler_options){.size = sizeof(struct mb_sampler_options), .top_p = 1});
+    for (size_t i = 0; i < r->n_sessions; i++)
+        mb_session_reset(r->sessions[i]);
+    enum mb_status status = MB_OK;
+    for (int k = 0; k < n_tokens && status == MB_OK; k++) {
+        for (size_t i = 0; i < r->n_sessions; i++) {
+            r->tokens[i] = random_token(r->bench, r->info->n_vocab);
+            r->items[i] = (struct mb_batch_item){.session = r->sessions[i],
+                                                 .tokens = &r->tokens[i],
+                                                 .n_tokens = 1,
+                                                 .is_generated = true,
+                                                 .logits = r->logits + i * r->info->n_vocab};
+        }
+        status = mb_decode(r->model, r->items, r->n_sessions, err);
+        struct timespec begun;
+        clock_gettime(CLOCK_MONOTONIC, &begun);
+        for (size_t i = 0; i < r->n_sessions && status == MB_OK; i++) {
+            int32_t token;
+            status = mb_sampler_pick(&sampler, r->items[i].logits, r->info->n_vocab, r->scratch, &token, err);
+        }
+        r->sampling_ns += cli_seconds_since(&begun) * 1e9;
+        if (cli_interrupted() && status == MB_OK) {
+            status = err->status = MB_CANCELLED;
+            snprintf(err->msg, sizeof err->msg, "interrupted");
+        }
+    }
+    return status;
+}
+
+static enum mb_status run_once(struct running *r, const struct result *result, int n_tokens,
+                               struct mb_error *err)
+{
+    return result->is_prompt ? feed_prompt(r, n_tokens, err) : generate(r, n_tokens, err);
+}
+
+static void finish_result(struct result *result)
+{
+    double sum = 0, squares = 0;
+    size_t n = result->n_samples;
+    for (size_t i = 0; i < n; i++)
+        sum += result->samples[i];
+    result->mean = sum / (double)n;
+    for (size_t i = 0; i < n; i++)
+        squares += pow(result->samples[i] - result->mean, 2);
+    result->deviation = n > 1 ? sqrt(squares / (double)(n - 1)) : 0;
+}
+
+static enum mb_status measure(struct bench *bench, struct mb_model *model, struct result *result,
+                              struct mb_error *err)
+{
+    struct running r = {.bench = bench, .model = model, .info = mb_model_info(model)};
+    size_t n_seqs = (size_t)result->n_seqs, n = (size_t)result->n_tokens;
+    enum mb_status status = open_running(&r, n_seqs, n, result->is_prompt ? n : n_seqs, err);
+    bool is_long = !result->is_prompt && result->n_tokens > WARM_UP_TOKENS;
+    if (status == MB_OK && !args.no_warmup)
+        status = run_once(&r, result, is_long ? WARM_UP_TOKENS : result->n_tokens, err);
+    mb_model_timing_reset(model);
+    r.sampling_ns = 0;
+    for (int i = 0; i < args.n_repeats && status == MB_OK; i++) {
+        struct timespec begun;
+        clock_gettime(CLOCK_MONOTONIC, &begun);
+        status = run_once(&r, result, result->n_tokens, err);
+        double seconds = cli_seconds_since(&begun);
+        result->samples[result->n_samples++] = (double)(n * n_seqs) / seconds;
+        result->elapsed_ns += seconds * 1e9;
+    }
+    result->timing = mb_model_timing(model);
+    result->sampling_ns = r.sampling_ns;
+    if (status == MB_OK)
+        finish_result(result);
+    close_running(&r);
+    return status;
+}
+
+static void add_result(struct bench *bench, struct result result)
+{
+    if (result.n_tokens > 0 && bench->n_results < RESULTS_MAX)
+        bench->results[bench->n_results++] = result;
+}
+
+static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_error *err)
+{
+    struct mb_model *model;
+    struct mb_model_options model_options = {.size = sizeof model_options, .n_threads = n_threads};
+    size_t first = bench->n_results;
+    enum mb_status status = mb_model_open(bench->path, &model_options, &model, err);
+    if (status != MB_OK)
+        return status;
+    bench->info = *mb_model_info(model);
+    snprintf(bench->architecture, sizeof bench->architecture, "%s", bench->info.architecture);
+    n_threads = bench->info.n_threads;
+    double rate = read_rate(n_threads);
+    for (size_t i = 0; i < bench->prompts.n; i++)
+        add_result(bench, (struct result){.is_prompt = true, .n_tokens = bench->prompts.at[i], .n_seqs = 1});
+    for (size_t i = 0; i < bench->predicts.n; i++)
+        for (size_t b = 0; b < bench->batches.n; b++)
+            add_result(bench,
+                       (struct result){.n_tokens = bench->predicts.at[i], .n_seqs = bench->batches.at[b]});
+    for (size_t i = first; i < bench->n_results && status == MB_OK; i++) {
+        struct result *result = &bench->results[i];
+        result->n_threads = n_threads;
+        result->read_nbytes_per_s = rate;
+        if (isatty(STDERR_FILENO))
+            fprintf(stderr, "\r%d threads, test %zu of %zu ...", n_threads, i - first + 1,
+                    bench->n_results - first);
+        status = measure(bench, model, result, err);
+    }
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r\033[K");
+    mb_model_close(model);
+    return status;
+}
+
+/* ---------------------------------------------------------------- printing */
+
+static void name_test(const struct result *result, char text[48])
+{
+    if (result->n_seqs > 1)
+        snprintf(text, 48, "tg%d x %d", result->n_tokens, result->n_seqs);
+    else
+        snprintf(text, 48, "%s%d", result->is_prompt ? "pp" : "tg", result->n_tokens);
+}
+
+static uint64_t model_nbytes(const struct bench *bench)
+{
+    const struct mb_weights_memory *m = &bench->info.memory;
+    return m->blob_nbytes + m->table_nbytes + m->exact_nbytes + m->mapped_nbytes;
+}
+
+static bool has_share(const struct result *result)
+{
+    return !result->is_prompt && result->n_seqs == 1 && result->read_nbytes_per_s > 0;
+}
+
+static double share_of_read(const struct bench *bench, const struct result *result)
+{
+    return result->mean * (double)bench->info.token_nbytes / result->read_nbytes_per_s;
+}
+
+/* Where time goes, in milliseconds a token; waiting is contained in the others. */
+enum { N_PARTS = 8 };
+static const char *const part_names[N_PARTS] = {"attention", "router",    "experts",  "dense",
+                                                "logits",    "embedding", "sampling", "waiting"};
+
+static void parts_of(const struct result *result, double ms[N_PARTS])
+{
+    const struct mb_model_timing *t = &result->timing;
+    double n = (double)t->n_tokens * 1e6;
+    const double ns[N_PARTS] = {(double)t->attention_ns, (double)t->router_ns, (double)t->experts_ns,
+                                (double)t->dense_ns,     (double)t->logits_ns, (double)t->embedding_ns,
+                                result->sampling_ns,     (double)t->waiting_ns};
+    for (size_t i = 0; i < N_PARTS; i++)
+        ms[i] = n > 0 ? ns[i] / n : 0;
+}
+
+static void print_breakdown(const struct bench *bench)
+{
+    const char *heads[N_PARTS + 2] = {"threads", "test"};
+    for (size_t i = 0; i < N_PARTS; i++)
+        heads[i + 2] = part_names[i];
+    struct cli_table *table = cli_table_new("rlrrrrrrrr", heads);
+    for (size_t i = 0; i < bench->n_results; i++) {
+        char test[48];
+        double ms[N_PARTS];
+        name_test(&bench->results[i], test);
+        parts_of(&bench->results[i], ms);
+        cli_table_cell(table, "%d", bench->results[i].n_threads);
+        cli_table_cell(table, "%s", test);
+        for (size_t k = 0; k < N_PARTS; k++)
+            cli_table_cell(table, "%.3f", ms[k]);
+    }
+    printf("\nms a token (waiting, for other threads, is contained in the others):\n\n");
+    cli_table_print(table);
+}
+
+static void print_table(const struct bench *bench, const struct cli_memory *memory)
+{
+    static const char *const heads[] = {"model", "size", "params",          "isa",           "threads",
+                                        "test",  "t/s",  "weights a token", "of memory read"};
+    struct cli_table *table = cli_table_new("lrrlrlrrr", heads);
+    char size[32], token[32], test[48], cpu[128], anon[32], file[32];
+    for (size_t i = 0; i < bench->n_results; i++) {
+        const struct result *result = &bench->results[i];
+        name_test(result, test);
+        cli_table_cell(table, "%s%s", bench->architecture, bench->info.is_coded ? ", coded" : "");
+        cli_table_cell(table, "%s", cli_bytes(size, model_nbytes(bench)));
+        cli_table_cell(table, "%.2f B", (double)bench->info.n_params * 1e-9);
+        cli_table_cell(table, "%s", mb_kernels()->isa);
+        cli_table_cell(table, "%d", result->n_threads);
+        cli_table_cell(table, "%s", test);
+        cli_table_cell(table, "%.2f ± %.2f", result->mean, result->deviation);
+        cli_table_cell(table, "%s", has_share(result) ? cli_bytes(token, bench->info.token_nbytes) : "");
+        if (has_share(result))
+            cli_table_cell(table, "%.0f %%", 100 * share_of_read(bench, result));
+        else
+            cli_table_cell(table, "%s", "");
+    }
+    cli_cpu_name(cpu);
+    cli_table_print(table);
+    print_breakdown(bench);
+    printf(
+        "\nbuild %s, %s; plain read %.1f GB/s; at most %s in memory (%s anonymous, %s of files at the end)\n",
+        cli_commit, cpu, bench->results[bench->n_results - 1].read_nbytes_per_s * 1e-9,
+        cli_bytes(size, memory->peak_nbytes), cli_bytes(anon, memory->anon_nbytes),
+        cli_bytes(file, memory->file_nbytes));
+}
+
+static json_t *result_json(const struct bench *bench, const struct result *result,
+                           const struct cli_memory *memory)
+{
+    char test[48], cpu[128];
+    double ms[N_PARTS];
+    json_t *samples = json_array(), *parts = json_object();
+    name_test(result, test);
+    parts_of(result, ms);
+    cli_cpu_name(cpu);
+    for (size_t i = 0; i < result->n_samples; i++)
+        json_array_append_new(samples, json_real(result->samples[i]));
+    for (size_t i = 0; i < N_PARTS; i++)
+        json_object_set_new(parts, part_names[i], json_real(ms[i]));
+    json_t *json = json_pack(
+        "{s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:s, s:i, s:s, s:i, s:i, s:i, s:f, s:f, s:o, s:I, s:f, s:o, "
+        "s:o, s:I}",
+        "build_commit", cli_commit, "cpu_info", cpu, "model", bench->path, "model_type", bench->architecture,
+        "coded", bench->info.is_coded, "model_size", (json_int_t)model_nbytes(bench), "model_n_params",
+        (json_int_t)bench->info.n_params, "isa", mb_kernels()->isa, "n_threads", result->n_threads, "test",
+        test, "n_prompt", result->is_prompt ? result->n_tokens : 0, "n_gen",
+        result->is_prompt ? 0 : result->n_tokens, "n_seqs", result->n_seqs, "avg_ts", result->mean,
+        "stddev_ts", result->deviation, "samples_ts", samples, "token_nbytes",
+        (json_int_t)bench->info.token_nbytes, "read_nbytes_per_s", result->read_nbytes_per_s, "share_of_read",
+        has_share(result) ? json_real(share_of_read(bench, result)) : json_null(), "ms_a_token", parts,
+        "peak_nbytes", (json_int_t)memory->peak_nbytes);
+    return json;
+}
+
+/* The members that are a number or a text, in order. */
+static void print_csv(json_t *const *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const char *key;
+        json_t *value;
+        for (int is_head = i == 0; is_head >= 0; is_head--) {
+            bool is_first = true;
+            json_object_foreach(rows[i], key, value)
+            {
+                if (json_is_array(value) || json_is_object(value))
+                    continue;
+                printf("%s", is_first ? "" : ",");
+                is_first = false;
+                if (is_head)
+                    printf("%s", key);
+                else if (json_is_string(value))
+                    printf("\"%s\"", json_string_value(value));
+                else if (json_is_boolean(value))
+                    printf("%s", json_is_true(value) ? "true" : "false");
+                else if (json_is_integer(value))
+                    printf("%lld", (long long)json_integer_value(value));
+                else if (json_is_real(value))
+                    printf("%.6g", json_real_value(value));
+            }
+            printf("\n");
+        }
+    }
+}
+
+static int print_rows(const struct bench *bench, const struct cli_memory *memory)
+{
+    json_t *rows[RESULTS_MAX], *all = json_array();
+    for (size_t i = 0; i < bench->n_results; i++) {
+        rows[i] = result_json(bench, &bench->results[i], memory);
+        if (rows[i] == NULL || json_array_append_new(all, rows[i]) != 0) {
+            json_decref(all);
+            fputs("moebius: out of memory\n", stderr);
+            return 4;
+        }
+    }
+    if (args.format == CLI_CSV)
+        print_csv(rows, bench->n_results);
+    for (size_t i = 0; i < bench->n_results && args.format == CLI_JSONL; i++) {
+        json_dumpf(rows[i], stdout, JSON_COMPACT | JSON_REAL_PRECISION(10));
+        putchar('\n');
+    }
+    if (args.format == CLI_JSON)
+        return cli_print_json(all);
+    json_decref(all);
+    return 0;
+}
+
+int cli_bench_model(int argc, char **argv)
+{
+    static struct bench bench;
+    const char *paths[CLI_ARGS_MAX];
+    size_t n_paths;
+    int exit_status;
+    struct mb_error err;
+    args.n_repeats = 5;
+    args.format = CLI_MD;
+    if (!cli_parse(&command, argc, argv, paths, &n_paths, &exit_status))
+        return exit_status;
+    bench.path = paths[0];
+    bench.random = 1;
+    exit_status = parse_lists(&bench);
+    if (exit_status != 0)
+        return exit_status;
+    cli_catch_interrupts();
+    for (size_t i = 0; i < bench.threads.n; i++)
+        if (run_threads(&bench, bench.threads.at[i], &err) != MB_OK)
+            return cli_fail(&err);
+    if (bench.n_results == 0)
+        return cli_usage_error(&command, "-p 0 -n 0: no test");
+    struct cli_memory memory = cli_memory_in_use();
+    if (args.format != CLI_MD)
+        return print_rows(&bench, &memory);
+    print_table(&bench, &memory);
+    return 0;
+}
