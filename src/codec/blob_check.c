@@ -114,8 +114,7 @@ enum mb_status mb_check_matrix(const struct mb_coded_matrix *matrix, uint64_t di
                                uint64_t data_pos, struct mb_tile *tiles, struct mb_error *err)
 {
     const uint64_t n_counts_max = (directory_nbytes - 3 * matrix->n_groups) / 2;
-    struct mb_group_walk walk = {
-        .w = matrix, .record = matrix->data, .outlier_count = matrix->outlier_counts};
+    struct mb_group_walk walk = {.w = matrix, .record = matrix->data};
     uint64_t pos = 0, n_flagged = 0;
     for (uint64_t group = 0; group < matrix->n_groups; group++) {
         if (group % matrix->tile_groups == 0)
@@ -132,7 +131,11 @@ enum mb_status mb_check_matrix(const struct mb_coded_matrix *matrix, uint64_t di
         if (fault == NULL && nbytes > matrix->data_nbytes - pos)
             fault = "its record reaches behind the matrix";
         if (fault == NULL) {
+            /* The walk reads a count even where there is none: not from the file, which may end here. */
+            uint8_t count[2];
             struct mb_group_view view;
+            mb_store_u16(count, (uint16_t)n_outliers);
+            walk.outlier_count = count;
             mb_group_next(&walk, &view);
             fault = group_fault(matrix->dtype, &view);
         }

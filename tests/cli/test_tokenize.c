@@ -77,7 +77,8 @@ static void text_of_ids(void **state)
 static void every_text_comes_back(void **state)
 {
     (void)state;
-    test_write(test_path("in.txt"), "A\0b \r\n\t <|end|> caf\xc3\xa9 12345 \xf0\x9f\x98\x80  ", 37);
+    static const char text[] = "A\0b \r\n\t <|end|> caf\xc3\xa9 12345 \xf0\x9f\x98\x80  ";
+    test_write(test_path("in.txt"), text, sizeof text - 1);
     const struct ran *ran = run_after("",
                                       "tokenize %s <in.txt >ids.txt && '%s' tokenize %s -d <ids.txt "
                                       ">out.txt && cmp in.txt out.txt",
