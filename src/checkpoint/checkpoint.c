@@ -51,6 +51,8 @@ static enum mb_status read_config(struct mb_checkpoint *ckpt, struct mb_error *e
         status = mb_read_file(path, MB_CONFIG_NBYTES_MAX, &ckpt->config_text, &nbytes, err);
     if (status != MB_OK)
         return status;
+    if (strlen(ckpt->config_text) != nbytes) /* jansson passes over it, who reads the text would stop there */
+        return mb_fail(err, MB_BAD_DATA, "%s: byte %zu: a zero byte", path, strlen(ckpt->config_text));
     json_error_t where;
     ckpt->config = json_loadb(ckpt->config_text, nbytes, JSON_REJECT_DUPLICATES, &where);
     if (ckpt->config == NULL)

@@ -1,0 +1,118 @@
+/*
+ * fuzz_folder.c - a coded folder loaded as the engine loads it: blobs, exact tensors and their checksums.
+ *
+ * The input is the header's text, a zero byte and the data section; checksums are made right for blobs and,
+ * in the second of two attempts, for exact tensors, by names that stand for them: a metadata value of 16
+ * times '0' is replaced by the tensor's checksum.
+ */
+#include "base/bytes.h"
+#include "checkpoint/checkpoint.h"
+#include "fuzz.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+enum { FILE_NBYTES_MAX = 1 << 16 };
+static struct fuzz_file config, model;
+
+static void repair_blob(uint8_t *bytes, uint64_t nbytes)
+{
+    size_t header_nbytes = nbytes < 40 ? 0 : mb_load_u32(bytes + 8);
+    uint64_t blob_nbytes = nbytes < 40 ? 0 : mb_load_u64(bytes + 16);
+    if (header_nbytes < 40 || header_nbytes > blob_nbytes || blob_nbytes > nbytes)
+        return;
+    mb_store_u64(bytes + 24, XXH3_64bits(bytes + header_nbytes, blob_nbytes - header_nbytes));
+    mb_store_u64(bytes + 32, 0);
+    mb_store_u64(bytes + 32, XXH3_64bits(bytes, header_nbytes));
+}
+
+/* "xxh3:NAME":"0000000000000000" in the header's text gets the checksum of the bytes. */
+static void repair_exact(char *header, size_t n, const char *name, const uint8_t *bytes, uint64_t nbytes)
+{
+    char wanted[700], digits[17];
+    int length = snprintf(wanted, sizeof wanted, "\"xxh3:%s\":\"0000000000000000\"", name);
+    char *found = memmem(header, n, wanted, (size_t)length);
+    if (found == NULL)
+        return;
+    snprintf(digits, sizeof digits, "%016" PRIx64, (uint64_t)XXH3_64bits(bytes, nbytes));
+    memcpy(found + length - 17, digits, 16);
+}
+
+/* Makes checksums right where the header can be read. */
+static void repair(char *header, size_t n, uint8_t *data, size_t data_nbytes)
+{
+    struct mb_st_header parsed;
+    fuzz_file_set_safetensors(&model, header, n, data_nbytes);
+    if (mb_st_read_header(model.fd, "model", &parsed, NULL) != MB_OK)
+        return;
+    for (size_t i = 0; i < parsed.n_tensors; i++) {
+        const struct mb_tensor *tensor = &parsed.tensors[i];
+        uint8_t *bytes = data + (tensor->file_pos - parsed.data_pos);
+        repair_blob(bytes, tensor->nbytes);
+        repair_exact(header, n, tensor->name, bytes, tensor->nbytes);
+    }
+    mb_st_free_header(&parsed);
+}
+
+/* Everything that can be asked of loaded weights, with names from the file. */
+static void ask(const struct mb_checkpoint *ckpt, const struct mb_weights *weights)
+{
+    static float vector[1 << 12];
+    struct mb_error err;
+    for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
+        struct mb_matrix matrix;
+        mb_weights_has(weights, tensor->name);
+        mb_weights_matrix(weights, tensor->name, tensor->shape[0], tensor->shape[1], &matrix, &err);
+        if (tensor->n_elems <= sizeof vector / sizeof *vector)
+            mb_weights_vector(weights, tensor->name, tensor->n_elems, vector, &err);
+    }
+    REQUIRE(!mb_weights_has(weights, "no such tensor"));
+    mb_weights_memory(weights);
+}
+
+static void load_weights(void)
+{
+    struct mb_checkpoint *ckpt;
+    struct mb_weights *weights;
+    struct mb_error err = {0};
+    if (mb_checkpoint_open(fuzz_folder(), &ckpt, &err) != MB_OK)
+        return;
+    enum mb_status status = mb_weights_load(ckpt, 1, &weights, &err);
+    if (status == MB_OK) {
+        ask(ckpt, weights);
+        mb_weights_free(weights);
+    } else {
+        REQUIRE((status == MB_BAD_DATA || status == MB_UNSUPPORTED) &&
+                strstr(err.msg, "model.safetensors: ") != NULL);
+    }
+    mb_checkpoint_close(ckpt);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const char text[] =
+        "{\"quantization_config\":{\"quant_method\":\"moebius\",\"format_version\":1}}";
+    static uint8_t bytes[FILE_NBYTES_MAX];
+    if (config.path[0] == 0) {
+        fuzz_file_set(&config, text, sizeof text - 1, 0);
+        fuzz_folder_add("config.json", &config);
+        fuzz_folder_add("model.safetensors", &model);
+    }
+    if (size > FILE_NBYTES_MAX)
+        return 0;
+    struct fuzz_input input = {data, size};
+    struct fuzz_input header = fuzz_until(&input, 0);
+    memcpy(bytes, data, size);
+    char *header_text = (char *)bytes;
+    uint8_t *section = bytes + (size - input.n);
+    repair(header_text, header.n, section, input.n);
+    uint64_t pos = 8 + header.n;
+    fuzz_file_set_safetensors(&model, header_text, header.n, input.n);
+    REQUIRE(input.n == 0 || pwrite(model.fd, section, input.n, (off_t)pos) == (ssize_t)input.n);
+    load_weights();
+    return 0;
+}
