@@ -755,7 +755,10 @@ static node *parse_block(struct parser *p, const char *const *ends)
             p->run->line = block->line;
             if (ends[0] == NULL)
                 break;
-            mb_jinja_fail(p->run, MB_BAD_DATA, "a block without '%s'", ends[0]);
+            size_t last = 0; /* what ends it for good: "endif", not "elif" */
+            while (ends[last + 1] != NULL)
+                last++;
+            mb_jinja_fail(p->run, MB_BAD_DATA, "a block without '%s'", ends[last]);
             return NULL;
         }
         if (p->lexer.tag != MB_JINJA_TAG_COMMENT && !add_tag(p, block, ends, &is_done))

@@ -13,8 +13,8 @@ enum {
     DEPTH_LIMIT = 100000,
     HEAP_LIMIT_KIB = 64 << 10,
     JIT_STACK_NBYTES_MAX = 8 << 20,
-    WINDOW_NBYTES = 4096, /* places tried in one call of PCRE2; between calls the clock may be read */
-    STEPS_A_LOOK = 1024,  /* calls between two looks at the clock */
+    WINDOW_NBYTES = 512, /* places tried in one call of PCRE2; between calls the clock is read */
+    LOOK_NS = 20000000,  /* between two looks at the CPU clock, which is a system call */
 };
 
 /*
@@ -86,12 +86,15 @@ void mb_matcher_free(struct mb_matcher *matcher)
     pcre2_match_data_free(matcher->match_data);
 }
 
-/* false: the call's time is used up. */
+/* false: the call's time is used up. The coarse clock is nearly free: one call of PCRE2 may take long. */
 static bool has_time(struct mb_matcher *matcher)
 {
-    if (++matcher->n_steps < STEPS_A_LOOK)
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    if (now_ns - matcher->looked_ns < LOOK_NS)
         return true;
-    matcher->n_steps = 0;
+    matcher->looked_ns = now_ns;
     return cpu_time_ns() - matcher->begun_ns < TIME_BASE_NS + TIME_A_BYTE_NS * matcher->text_nbytes;
 }
 

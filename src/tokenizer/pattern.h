@@ -30,8 +30,8 @@ void mb_pattern_free(struct mb_pattern *pattern);
 /* What matching needs besides the pattern: one a call. */
 struct mb_matcher {
     void *match_data, *context, *jit_stack;
-    size_t n_steps; /* since the clock was last read */
-    uint64_t text_nbytes, begun_ns;
+    uint64_t text_nbytes, begun_ns; /* of the thread's CPU time */
+    uint64_t looked_ns;             /* when that was last read, of the coarse clock */
 };
 
 enum mb_status mb_matcher_init(struct mb_matcher *matcher, size_t text_nbytes, struct mb_error *err);

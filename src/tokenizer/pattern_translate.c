@@ -296,6 +296,8 @@ static enum mb_status class_items(struct translator *t, size_t class_begin, stru
 static enum mb_status class_operand(struct translator *t, size_t class_begin, struct mb_bytes *out)
 {
     bool is_nested = at(t, "["), is_negated = at(t, "[^");
+    if (at(t, "[:")) /* [:alpha:] is a name there, not a class of its letters */
+        return unsupported(t, class_begin, t->i + 2);
     if (is_nested)
         t->i += is_negated ? 2 : 1;
     if (!mb_bytes_put(out, is_negated ? "[^" : "[", is_negated ? 2 : 1))

@@ -1,0 +1,77 @@
+#!/usr/bin/env python3
+"""Writes tests/tokenizer/data/chat/goldens.json: what `transformers` makes of conversations by chat templates.
+
+The templates in that folder have the constructs of the published ones; the published ones themselves are taken from
+MOEBIUS_TEST_DATA (deepseek_v3, qwen3) and stay there.
+"""
+
+import json
+import os
+import pathlib
+
+import transformers
+from transformers.utils.chat_template_utils import render_jinja_template
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CHAT = ROOT / "tests/tokenizer/data/chat"
+OUTSIDE = pathlib.Path(os.environ.get("MOEBIUS_TEST_DATA", ROOT / "../shared/data")) / "tokenizers"
+PUBLISHED = ["deepseek_v3", "qwen3"]
+
+
+def conversation(*turns):
+    roles = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
+    return [{"role": roles[t[0]]} | ({} if t[1] is None else {"content": t[1]}) for t in turns]
+
+
+CONVERSATIONS = [
+    conversation(("u", "Hello")),
+    conversation(("u", "  Hi \n"), ("a", " There\n\n"), ("u", "caf\u00e9 \u4e2d\u6587 \U0001f600 <|end|> {{ x }} 'q' \"r\" &<>")),
+    conversation(("s", "Be brief."), ("u", "1+1?")),
+    conversation(("s", "Be brief."), ("u", "1+1?"), ("a", "2"), ("u", "2+2?"), ("a", "4")),
+    conversation(("s", "One."), ("u", "a"), ("s", "Two."), ("u", "b")),
+    conversation(("u", "q"), ("a", "<think>\nlong\n</think>\n\nanswer"), ("u", "r"), ("a", "<think>\n\nmore\n\n</think>\nend")),
+    conversation(("u", "q"), ("t", "result"), ("t", "other"), ("a", "done")),
+    conversation(("u", "<tool_response>x</tool_response>"), ("a", "y")),
+    conversation(("a", "first")),
+    conversation(("u", "a"), ("u", "b")),
+    conversation(("u", "")),
+    conversation(("u", "q"), ("a", None)),
+]
+
+
+def token(config, key):
+    value = config.get(key)
+    return value["content"] if isinstance(value, dict) else value
+
+
+def cases(template, tokens):
+    for messages in CONVERSATIONS:
+        for prompt in (False, True):
+            case = {"messages": messages, "add_generation_prompt": prompt}
+            try:
+                texts, _ = render_jinja_template(
+                    conversations=[messages], chat_template=template, add_generation_prompt=prompt, **tokens
+                )
+                case["text"] = texts[0]
+            except Exception:  # the template refuses the conversation: so must we
+                case["text"] = None
+            yield case
+
+
+def main():
+    goldens = {"made_with": f"transformers {transformers.__version__}", "templates": {}, "published": {}}
+    tokens = {"bos_token": "<s>", "eos_token": "</s>"}
+    for path in sorted(CHAT.glob("*.jinja")):
+        goldens["templates"][path.stem] = list(cases(path.read_text(), tokens))
+    for name in PUBLISHED:
+        config = json.loads((OUTSIDE / name / "tokenizer_config.json").read_text())
+        tokens = {key: token(config, key) for key in ("bos_token", "eos_token") if token(config, key) is not None}
+        goldens["published"][name] = list(cases(config["chat_template"], tokens))
+    (CHAT / "goldens.json").write_text(json.dumps(goldens, indent=1) + "\n")
+    for kind in ("templates", "published"):
+        for name, made in goldens[kind].items():
+            print(kind, name, sum(c["text"] is not None for c in made), "texts", sum(c["text"] is None for c in made), "refused")
+
+
+if __name__ == "__main__":
+    main()
