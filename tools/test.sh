@@ -1,14 +1,16 @@
 #!/bin/sh
-# test.sh - build a preset and run its tests: test.sh [PRESET]. The last line counts test cases, not programs.
+# test.sh - build a preset and run its tests: test.sh [PRESET [REGEX of tests]]. The last line counts test cases, not
+# programs.
 set -eu
 cd "$(dirname "$0")/.."
 preset=${1:-release}
+tests=${2:-.}
 log=build/$preset/tests.log
 
 cmake --preset "$preset" >/dev/null
 cmake --build --preset "$preset"
 status=0
-ctest --test-dir "build/$preset" -j "$(nproc)" --verbose >"$log" 2>&1 || status=$?
+ctest --test-dir "build/$preset" -j "$(nproc)" -R "$tests" --verbose >"$log" 2>&1 || status=$?
 
 # Every program that ctest ran, and what failed in full.
 grep -E '^ *[0-9]+/[0-9]+ Test +#' "$log" || true
