@@ -131,7 +131,7 @@ static int decode(const struct mb_tokenizer *tokenizer, const char *text, size_t
     char *decoded;
     size_t n_ids = 0, decoded_nbytes;
     int32_t *ids = malloc((nbytes / 2 + 1) * sizeof *ids);
-    if (ids == NULL)
+    if (ids == NULL || text == NULL)
         return fail(MB_NO_MEMORY, "no memory");
     int exit_status = parse_ids(text, nbytes, ids, &n_ids);
     if (exit_status == 0 && mb_tokenizer_decode(tokenizer, ids, n_ids, args.skip_special, &decoded,
@@ -151,8 +151,8 @@ int cli_tokenize(int argc, char **argv)
     size_t n_args, nbytes;
     int exit_status;
     struct mb_error err;
-    struct mb_tokenizer *tokenizer;
-    char *text;
+    struct mb_tokenizer *tokenizer = NULL;
+    char *text = NULL;
     if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
         return exit_status;
     if (args.decode && (args.no_bos || args.config_bos))
