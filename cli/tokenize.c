@@ -107,7 +107,7 @@ static int parse_ids(const char *text, size_t nbytes, int32_t *ids, size_t *n_id
 {
     static const char spaces[] = " \t\r\n\f\v";
     char what[80];
-    if (strlen(text) != nbytes)
+    if (memchr(text, '\0', nbytes) != NULL)
         return fail(MB_BAD_DATA, "a zero byte among token ids");
     for (const char *p = text + strspn(text, spaces); *p != '\0'; p += strspn(p, spaces)) {
         size_t n = strcspn(p, spaces);
@@ -131,7 +131,7 @@ static int decode(const struct mb_tokenizer *tokenizer, const char *text, size_t
     char *decoded;
     size_t n_ids = 0, decoded_nbytes;
     int32_t *ids = malloc((nbytes / 2 + 1) * sizeof *ids);
-    if (ids == NULL || text == NULL)
+    if (ids == NULL)
         return fail(MB_NO_MEMORY, "no memory");
     int exit_status = parse_ids(text, nbytes, ids, &n_ids);
     if (exit_status == 0 && mb_tokenizer_decode(tokenizer, ids, n_ids, args.skip_special, &decoded,
@@ -164,7 +164,7 @@ int cli_tokenize(int argc, char **argv)
     if (open_tokenizer(positional[0], &tokenizer, &err) != MB_OK)
         return cli_fail(&err);
     exit_status = read_input(&text, &nbytes);
-    if (exit_status == 0)
+    if (exit_status == 0 && text != NULL)
         exit_status = args.decode ? decode(tokenizer, text, nbytes) : encode(tokenizer, text, nbytes);
     free(text);
     mb_tokenizer_close(tokenizer);
