@@ -95,6 +95,8 @@ static const char *entry_fault(const struct mb_coded_matrix *matrix, uint64_t gr
         *nbytes = (uint64_t)n * elem_nbytes;
         return n_escapes == 0 ? NULL : "a raw group with escapes";
     }
+    if (matrix->step == 0 && mb_kind_a(kind) > 0)
+        return "codes of weights, but the step is 0";
     if ((kind & MB_KIND_OUTLIERS) != 0 && n_outliers == 0)
         return "a group that has outliers, and none of them";
     if (mb_kind_b(kind) == 0 && n_escapes != 0)

@@ -86,6 +86,7 @@ def decode_group(record, kind, n_escapes, n_outliers, n, element_type, step):
         return values
     a, b = divmod(kind & 127, 9)
     need(a <= 8 and b <= 8 and (a > 0 or b == 0), f"kind {kind} has no meaning")
+    need(a == 0 or step != 0, "codes of weights, but the step is 0")
     m = 2 ** (a - 1) - 1 if a > 0 else 0
     t_half = 2 ** (b - 1) if b > 0 else 0
     need(m + t_half <= 127, f"kind {kind} reaches too far")
