@@ -108,8 +108,10 @@ static void find_moe(struct finding *f, struct mb_layer *layer, size_t i)
     if (f->status != MB_OK)
         return;
     layer->experts = mb_alloc(c->n_experts, sizeof *layer->experts);
-    if (layer->experts == NULL)
+    if (layer->experts == NULL) {
         f->status = mb_fail_memory(f->err, c->n_experts * sizeof *layer->experts);
+        return;
+    }
     for (size_t e = 0; e < c->n_experts && f->status == MB_OK; e++) {
         snprintf(prefix, sizeof prefix, "model.layers.%zu.mlp.experts.%zu", i, e);
         find_mlp(f, c->d_model, c->d_expert, &layer->experts[e], prefix);

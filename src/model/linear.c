@@ -14,8 +14,8 @@ size_t mb_piece_rows(const struct mb_matrix *matrix)
         size_t tile_rows = matrix->coded.group_rows * matrix->coded.tile_groups;
         rows = rows < tile_rows ? tile_rows : rows / tile_rows * tile_rows;
     }
-    rows = rows < 1 ? 1 : rows;
-    return rows > matrix->n_rows ? (size_t)matrix->n_rows : rows;
+    rows = rows > matrix->n_rows ? (size_t)matrix->n_rows : rows;
+    return rows < 1 ? 1 : rows;
 }
 
 size_t mb_n_pieces(const struct mb_matrix *matrix)

@@ -68,6 +68,7 @@ struct mb_workspace {
     float *hidden; /* [..][d_ff or n_shared * d_expert] */
     struct mb_activations hidden_a;
     float *router;        /* [..][n_experts] logits, then scores */
+    float *choice;        /* [..][n_experts] scores that experts are chosen by */
     int32_t *chosen;      /* [..][n_used] */
     float *chosen_weight; /* [..][n_used] */
     float *margin;        /* [..] */

@@ -52,7 +52,7 @@ static void choose_experts(struct mb_model *model, const struct mb_layer *layer,
     (void)thread;
     const struct mb_config *c = &model->config;
     struct mb_workspace *work = &model->work;
-    float choice[MB_EXPERTS_MAX], *scores = work->router + t * c->n_experts;
+    float *scores = work->router + t * c->n_experts, *choice = work->choice + t * c->n_experts;
     bool taken[MB_EXPERTS_MAX] = {false};
     int32_t *chosen = work->chosen + t * c->n_used;
     float *weight = work->chosen_weight + t * c->n_used;

@@ -63,6 +63,7 @@ static void place_experts(const struct mb_config *c, struct placing *p, struct m
 {
     const uint64_t n = MB_PASS_TOKENS, f = sizeof(float), n_slots = n * c->n_used;
     w->router = take(p, n * c->n_experts, f);
+    w->choice = take(p, n * c->n_experts, f);
     w->chosen = take(p, n_slots, sizeof *w->chosen);
     w->chosen_weight = take(p, n_slots, f);
     w->margin = take(p, n, f);

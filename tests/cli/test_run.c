@@ -1,0 +1,127 @@
+/*
+ * test_run.c - "moebius run" and "moebius bench MODEL" as a user calls them, on the reference model.
+ */
+#include "checkpoint/folder.h"
+#include "cmocka_all.h"
+#include "program.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REFERENCE MB_REPO "/models/reference"
+#define QUESTION                                                                                           \
+    "'Ali has 92 pears. A friend gives Ali 43 pears. How many pears does Ali have now? End with #### and " \
+    "the answer.'"
+
+static void a_question_is_answered(void **state)
+{
+    (void)state;
+    const char *text = run_well("run %s --chat -p %s", REFERENCE, QUESTION);
+    if (strstr(text, "#### 135") == NULL)
+        fail_msg("%s", text);
+}
+
+/* What is streamed is the text of the tokens that -o json names. */
+static void the_stream_is_the_tokens_text(void **state)
+{
+    (void)state;
+    char *streamed = strdup(run_well("run %s --chat -p %s", REFERENCE, QUESTION));
+    json_t *json = run_json("run %s --chat -p %s -o json", REFERENCE, QUESTION);
+    const char *text = json_string_value(json_object_get(json, "text"));
+    assert_non_null(text);
+    assert_int_equal(strncmp(streamed, text, strlen(text)), 0);
+    size_t n_ids = json_array_size(json_object_get(json, "tokens"));
+    assert_int_equal(json_integer_value(json_object_get(json, "n_tokens")), n_ids);
+    char ids[4096] = "";
+    for (size_t i = 0; i < n_ids; i++)
+        snprintf(ids + strlen(ids), sizeof ids - strlen(ids), "%lld ",
+                 (long long)json_integer_value(json_array_get(json_object_get(json, "tokens"), i)));
+    test_write(test_path("ids.txt"), ids, strlen(ids));
+    const struct ran *ran = run_after("", "tokenize %s --decode --skip-special <ids.txt", REFERENCE);
+    assert_string_equal(ran->out, text);
+    json_decref(json);
+    free(streamed);
+}
+
+static void a_seed_gives_its_text(void **state)
+{
+    (void)state;
+    char *first = strdup(run_well("run %s -p 'The ' -n 20 --temp 1.5 -s 1", REFERENCE));
+    assert_string_equal(run_well("run %s -p 'The ' -n 20 --temp 1.5 -s 1 -t 1", REFERENCE), first);
+    assert_string_not_equal(run_well("run %s -p 'The ' -n 20 --temp 1.5 -s 2", REFERENCE), first);
+    free(first);
+}
+
+static void a_prompt_comes_from_stdin_and_file(void **state)
+{
+    (void)state;
+    char *given = strdup(run_well("run %s -p 'Once upon' -n 5", REFERENCE));
+    const struct ran *ran = run_after("printf 'Once upon' |", "run %s -p - -n 5", REFERENCE);
+    assert_string_equal(ran->out, given);
+    test_write(test_path("prompt.txt"), "Once upon", 9);
+    assert_string_equal(run_well("run -m %s -f prompt.txt -n 5", REFERENCE), given);
+    free(given);
+}
+
+static void templates_can_be_replaced(void **state)
+{
+    (void)state;
+    const char template[] =
+        "{{ '<|begin|>' }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + "
+        "'<|end|>' }}{% endfor %}{{ '<|assistant|>' }}";
+    test_write(test_path("own.jinja"), template, sizeof template - 1);
+    char *usual = strdup(run_well("run %s --chat -p %s", REFERENCE, QUESTION));
+    assert_string_equal(run_well("run %s --chat-template own.jinja -p %s", REFERENCE, QUESTION), usual);
+    run_well("run %s --chat-template plain -p hello -n 3", REFERENCE);
+    test_write(test_path("bad.jinja"), "{% nonsense %}", 14);
+    assert_fails(run("run %s --chat-template bad.jinja -p x", REFERENCE), 3, "bad.jinja");
+    free(usual);
+}
+
+static void wrong_calls_are_told(void **state)
+{
+    (void)state;
+    assert_int_equal(run("run %s", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("run %s -p x --nonsense", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("run %s -p x --top-p 2", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("run %s -p x -n", REFERENCE)->exit_status, 2);
+    assert_fails(run("run missing -p x"), 3, "missing");
+    assert_int_equal(run("bench %s -p 1,x", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("bench %s -t 0", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("bench %s -p 0 -n 0", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("bench")->exit_status, 2);
+    assert_fails(run("bench missing"), 3, "missing");
+}
+
+static void bench_prints_every_test(void **state)
+{
+    (void)state;
+    json_t *rows = run_json("bench %s -p 16,32 -n 4 -b 1,2 -t 1,2 -r 2 -o json", REFERENCE);
+    static const char *const tests[] = {"pp16", "pp32", "tg4", "tg4 x 2"};
+    assert_int_equal(json_array_size(rows), 8);
+    for (size_t i = 0; i < 8; i++) {
+        const json_t *row = json_array_get(rows, i);
+        assert_string_equal(json_string_value(json_object_get(row, "test")), tests[i % 4]);
+        assert_int_equal(json_integer_value(json_object_get(row, "n_threads")), 1 + i / 4);
+        assert_int_equal(json_array_size(json_object_get(row, "samples_ts")), 2);
+        assert_true(json_real_value(json_object_get(row, "avg_ts")) > 0);
+        assert_true(json_real_value(json_object_get(json_object_get(row, "ms_a_token"), "experts")) > 0);
+    }
+    json_decref(rows);
+    const char *csv = run_well("bench %s -p 16 -n 0 -r 1 -o csv", REFERENCE);
+    assert_non_null(strstr(csv, "\"pp16\""));
+    const char *table = run_well("bench %s -p 0 -n 4 -r 1", REFERENCE);
+    assert_non_null(strstr(table, "| tg4 "));
+    assert_non_null(strstr(table, "of memory read"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_question_is_answered),    cmocka_unit_test(the_stream_is_the_tokens_text),
+        cmocka_unit_test(a_seed_gives_its_text),     cmocka_unit_test(a_prompt_comes_from_stdin_and_file),
+        cmocka_unit_test(templates_can_be_replaced), cmocka_unit_test(wrong_calls_are_told),
+        cmocka_unit_test(bench_prints_every_test),
+    };
+    return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
+}
