@@ -3,7 +3,6 @@
  */
 #include "base/error.h"
 #include <errno.h>
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,17 +15,16 @@ static void make_printable(char *text)
             *text = '?';
 }
 
-enum mb_status mb_fail(struct mb_error *err, enum mb_status status, const char *format, ...)
+void mb_error_set(struct mb_error *err, enum mb_status status, const char *format, ...)
 {
     if (err == NULL)
-        return status;
+        return;
     va_list args;
     va_start(args, format);
     vsnprintf(err->msg, sizeof err->msg, format, args);
     va_end(args);
     make_printable(err->msg);
     err->status = status;
-    return status;
 }
 
 enum mb_status mb_fail_in(struct mb_error *err, enum mb_status status, const char *format, ...)
@@ -69,12 +67,8 @@ static enum mb_status status_of_errno(int number)
 enum mb_status mb_fail_errno(struct mb_error *err, const char *path, const char *doing)
 {
     int number = errno;
-    return mb_fail(err, status_of_errno(number), "%s: %s: %s", path, doing, strerror(number));
-}
-
-enum mb_status mb_fail_memory(struct mb_error *err, uint64_t nbytes)
-{
-    return mb_fail(err, MB_NO_MEMORY, "out of memory (%" PRIu64 " bytes)", nbytes);
+    enum mb_status status = status_of_errno(number);
+    return mb_fail(err, status, "%s: %s: %s", path, doing, strerror(number));
 }
 
 int mb_status_exit_code(enum mb_status status)

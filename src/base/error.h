@@ -4,13 +4,19 @@
 #ifndef MB_BASE_ERROR_H
 #define MB_BASE_ERROR_H
 
+#include <inttypes.h>
 #include <moebius/status.h>
 #include <stdint.h>
 
-/* Formats the message and returns 'status', so that "return mb_fail(err, MB_IO, ...)" reads well. err may be
- * NULL. */
-enum mb_status mb_fail(struct mb_error *err, enum mb_status status, const char *format, ...)
+/* Formats the message. err may be NULL. */
+void mb_error_set(struct mb_error *err, enum mb_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/*
+ * Formats the message and is 'status', so that "return mb_fail(err, MB_IO, ...)" reads well.  A macro, so
+ * that compilers and analysers see which status it is.
+ */
+#define mb_fail(err, status, ...) (mb_error_set(err, status, __VA_ARGS__), (status))
 
 /* Puts "format: " in front of what a callee reported: "model-00001.safetensors: tensor x: ". Returns err's
  * status. */
@@ -23,6 +29,9 @@ enum mb_status mb_fail_in(struct mb_error *err, enum mb_status status, const cha
  */
 enum mb_status mb_fail_errno(struct mb_error *err, const char *path, const char *doing);
 
-enum mb_status mb_fail_memory(struct mb_error *err, uint64_t nbytes);
+static inline enum mb_status mb_fail_memory(struct mb_error *err, uint64_t nbytes)
+{
+    return mb_fail(err, MB_NO_MEMORY, "out of memory (%" PRIu64 " bytes)", nbytes);
+}
 
 #endif
