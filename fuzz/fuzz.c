@@ -2,12 +2,14 @@
  * fuzz.c - see fuzz.h.
  */
 #include "fuzz.h"
+#include "base/bytes.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 enum { GUARDED_NBYTES = 4 << 20, PAGE_NBYTES = 4096, N_NAMES_MAX = 8 };
 
@@ -134,7 +136,31 @@ void fuzz_folder_add(const char *name, struct fuzz_file *file)
     names[n_names++] = name;
 }
 
+const char *fuzz_folder_with_config(const void *bytes, size_t n)
+{
+    static struct fuzz_file config, model;
+    static const char header[] = "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}";
+    if (model.path[0] == 0) {
+        fuzz_file_set_safetensors(&model, header, sizeof header - 1, 8);
+        fuzz_folder_add("model.safetensors", &model);
+        fuzz_folder_add("config.json", &config);
+    }
+    fuzz_file_set(&config, bytes, n, 0);
+    return fuzz_folder();
+}
+
 /* ---------------------------------------------------------------- memory */
+
+void fuzz_repair_blob(uint8_t *bytes, uint64_t nbytes)
+{
+    size_t header_nbytes = nbytes < 40 ? 0 : mb_load_u32(bytes + 8);
+    uint64_t blob_nbytes = nbytes < 40 ? 0 : mb_load_u64(bytes + 16);
+    if (header_nbytes < 40 || header_nbytes > blob_nbytes || blob_nbytes > nbytes)
+        return;
+    mb_store_u64(bytes + 24, XXH3_64bits(bytes + header_nbytes, blob_nbytes - header_nbytes));
+    mb_store_u64(bytes + 32, 0);
+    mb_store_u64(bytes + 32, XXH3_64bits(bytes, header_nbytes));
+}
 
 uint8_t *fuzz_guarded(size_t n)
 {

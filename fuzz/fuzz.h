@@ -48,6 +48,12 @@ void fuzz_file_set_safetensors(struct fuzz_file *file, const void *header, size_
 const char *fuzz_folder(void);
 void fuzz_folder_add(const char *name, struct fuzz_file *file);
 
+/* The folder as a checkpoint of one tensor, whose config.json is these bytes. */
+const char *fuzz_folder_with_config(const void *bytes, size_t n);
+
+/* Makes both checksums of a blob right, where its header says where they stand. */
+void fuzz_repair_blob(uint8_t *bytes, uint64_t nbytes);
+
 /* Bytes that end at an unmapped page, n + slack of them: what is read behind them ends the program. */
 uint8_t *fuzz_guarded(size_t n);
 

@@ -2,23 +2,10 @@
  * fuzz_blob.c - coded blobs of any bytes, both checksums made right. An accepted blob goes through the
  * kernels of all instruction sets.
  */
-#include "base/bytes.h"
 #include "fuzz.h"
 #include "products.h"
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
-
-static void repair_checksums(uint8_t *bytes, size_t nbytes)
-{
-    size_t header_nbytes = nbytes < 40 ? 0 : mb_load_u32(bytes + 8);
-    uint64_t blob_nbytes = nbytes < 40 ? 0 : mb_load_u64(bytes + 16);
-    if (header_nbytes < 40 || header_nbytes > blob_nbytes || blob_nbytes > nbytes)
-        return;
-    mb_store_u64(bytes + 24, XXH3_64bits(bytes + header_nbytes, blob_nbytes - header_nbytes));
-    mb_store_u64(bytes + 32, 0);
-    mb_store_u64(bytes + 32, XXH3_64bits(bytes, header_nbytes));
-}
 
 /* Tables take no more memory than the blob itself, times a small number. */
 static void check_views(const struct mb_blob *blob)
@@ -39,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (exact == NULL || roomy == NULL || size == 0)
         return 0;
     memcpy(exact, data, size);
-    repair_checksums(exact, size);
+    fuzz_repair_blob(exact, size);
     enum mb_status status = mb_blob_open(exact, size, &blob, &err);
     if (status != MB_OK) {
         REQUIRE((status == MB_BAD_DATA || status == MB_UNSUPPORTED) && err.msg[0] != 0);

@@ -20,18 +20,10 @@ static void check_config(const struct mb_config *c)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct fuzz_file config, model;
-    static const char header[] = "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}";
     struct mb_checkpoint *ckpt;
     struct mb_config parsed;
     struct mb_error err = {0};
-    if (model.path[0] == 0) {
-        fuzz_file_set_safetensors(&model, header, sizeof header - 1, 8);
-        fuzz_folder_add("model.safetensors", &model);
-        fuzz_folder_add("config.json", &config);
-    }
-    fuzz_file_set(&config, data, size, 0);
-    if (mb_checkpoint_open(fuzz_folder(), &ckpt, &err) != MB_OK)
+    if (mb_checkpoint_open(fuzz_folder_with_config(data, size), &ckpt, &err) != MB_OK)
         return 0;
     enum mb_status status = mb_config_read(ckpt, &parsed, &err);
     if (status == MB_OK)

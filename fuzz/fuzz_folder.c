@@ -5,7 +5,6 @@
  * in the second of two attempts, for exact tensors, by names that stand for them: a metadata value of 16
  * times '0' is replaced by the tensor's checksum.
  */
-#include "base/bytes.h"
 #include "checkpoint/checkpoint.h"
 #include "fuzz.h"
 #include <inttypes.h>
@@ -17,17 +16,6 @@
 
 enum { FILE_NBYTES_MAX = 1 << 16 };
 static struct fuzz_file config, model;
-
-static void repair_blob(uint8_t *bytes, uint64_t nbytes)
-{
-    size_t header_nbytes = nbytes < 40 ? 0 : mb_load_u32(bytes + 8);
-    uint64_t blob_nbytes = nbytes < 40 ? 0 : mb_load_u64(bytes + 16);
-    if (header_nbytes < 40 || header_nbytes > blob_nbytes || blob_nbytes > nbytes)
-        return;
-    mb_store_u64(bytes + 24, XXH3_64bits(bytes + header_nbytes, blob_nbytes - header_nbytes));
-    mb_store_u64(bytes + 32, 0);
-    mb_store_u64(bytes + 32, XXH3_64bits(bytes, header_nbytes));
-}
 
 /* "xxh3:NAME":"0000000000000000" in the header's text gets the checksum of the bytes. */
 static void repair_exact(char *header, size_t n, const char *name, const uint8_t *bytes, uint64_t nbytes)
@@ -51,7 +39,7 @@ static void repair(char *header, size_t n, uint8_t *data, size_t data_nbytes)
     for (size_t i = 0; i < parsed.n_tensors; i++) {
         const struct mb_tensor *tensor = &parsed.tensors[i];
         uint8_t *bytes = data + (tensor->file_pos - parsed.data_pos);
-        repair_blob(bytes, tensor->nbytes);
+        fuzz_repair_blob(bytes, tensor->nbytes);
         repair_exact(header, n, tensor->name, bytes, tensor->nbytes);
     }
     mb_st_free_header(&parsed);
