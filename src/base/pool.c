@@ -6,6 +6,7 @@
  * can never claim a task of later work with the earlier work's function.
  */
 #include "base/pool.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include <immintrin.h>
 #include <linux/futex.h>
@@ -17,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -145,13 +145,6 @@ static void wait_for_done(struct mb_pool *pool, uint32_t n_tasks)
     atomic_store(&pool->giver_asleep, 0);
 }
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
-}
-
 static void run_piece(struct mb_pool *pool, uint32_t n_tasks, mb_task_fn fn, void *ctx)
 {
     uint32_t generation = atomic_load(&pool->generation) + 1;
@@ -166,9 +159,9 @@ static void run_piece(struct mb_pool *pool, uint32_t n_tasks, mb_task_fn fn, voi
     work(pool, generation, 0);
     if (atomic_load_explicit(&pool->n_done, memory_order_acquire) == n_tasks)
         return;
-    uint64_t begun = now_ns();
+    uint64_t begun = mb_now_ns();
     wait_for_done(pool, n_tasks);
-    pool->waited_ns += now_ns() - begun;
+    pool->waited_ns += mb_now_ns() - begun;
 }
 
 /* Task numbers of the caller for a second and later pieces of more than PIECE_TASKS_MAX tasks. */

@@ -1,22 +1,15 @@
 /*
  * pass.c - takes the tokens of a pass through all layers.
  */
+#include "base/clock.h"
 #include "model/model.h"
 #include "model/rope.h"
 #include <string.h>
-#include <time.h>
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
-}
 
 /* Adds the time since *mark to *sum, and sets *mark to now. */
 static void lap(uint64_t *mark, uint64_t *sum)
 {
-    uint64_t now = now_ns();
+    uint64_t now = mb_now_ns();
     *sum += now - *mark;
     *mark = now;
 }
@@ -122,7 +115,7 @@ static void run_layer(struct mb_model *model, size_t i, uint64_t *mark)
 
 void mb_pass_run(struct mb_model *model)
 {
-    uint64_t mark = now_ns();
+    uint64_t mark = mb_now_ns();
     mb_for_tokens(model, NULL, embed);
     mb_for_tokens(model, &model->layers[0], norm_input);
     lap(&mark, &model->timing.embedding_ns);
@@ -154,7 +147,7 @@ void mb_logits_finish(struct mb_model *model)
     struct mb_workspace *work = &model->work;
     if (work->n_logits == 0)
         return;
-    uint64_t mark = now_ns();
+    uint64_t mark = mb_now_ns();
     float *y = work->n_logits == 1 ? work->logits_to[0] : work->logits;
     mb_stage_begin(&model->stage);
     mb_stage_add(&model->stage, &(struct mb_product){
