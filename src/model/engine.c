@@ -63,10 +63,7 @@ static void count_weights(struct mb_model *model)
             count_mlp(&layer->shared, 1, &n, &nbytes);
     }
     count_matrix(&model->lm_head, 1, &n, &nbytes);
-    if (!c->is_tied && model->lm_head.matrix.dense != model->embedding.matrix.dense)
-        n += matrix_n(&model->embedding);
-    else if (model->lm_head.matrix.is_coded &&
-             model->lm_head.matrix.coded.data != model->embedding.matrix.coded.data)
+    if (model->has_own_head)
         n += matrix_n(&model->embedding);
     model->info.n_params = n;
     model->info.token_nbytes = (uint64_t)nbytes;

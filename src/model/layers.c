@@ -169,7 +169,8 @@ enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err)
         return mb_fail_memory(err, c->n_layers * sizeof *model->layers);
     find_matrix(&f, c->n_vocab, c->d_model, &model->embedding, "model.embed_tokens.weight");
     model->norm = find_vector(&f, c->d_model, false, "model.norm.weight");
-    if (c->is_tied || !mb_weights_has(model->weights, "lm_head.weight"))
+    model->has_own_head = !c->is_tied && mb_weights_has(model->weights, "lm_head.weight");
+    if (!model->has_own_head)
         model->lm_head = model->embedding;
     else
         find_matrix(&f, c->n_vocab, c->d_model, &model->lm_head, "lm_head.weight");

@@ -1,8 +1,9 @@
 /*
  * model.h - the engine's own view of a model, a session and a pass.
  *
- * A *pass* takes up to N_TOKENS tokens of any sessions through all layers.  Its tokens stand in *segments*:
- * tokens of one session that follow one another.  All memory of a pass is made when the model is opened.
+ * A *pass* takes up to MB_PASS_TOKENS tokens of any sessions through all layers.  Its tokens stand in
+ * *segments*: tokens of one session that follow one another.  All memory of a pass is made when the model is
+ * opened.
  */
 #ifndef MB_MODEL_MODEL_H
 #define MB_MODEL_MODEL_H
@@ -12,10 +13,9 @@
 #include <moebius/engine.h>
 
 enum {
-    MB_PASS_TOKENS = 512, /* most tokens of a pass */
-    MB_CHUNK_TOKENS =
-        256, /* positions that attention of generated tokens sums at once: never changes a bit's place */
-    MB_PASS_LOGITS = 64, /* rows of logits computed at once */
+    MB_PASS_TOKENS = 512,  /* most tokens of a pass */
+    MB_CHUNK_TOKENS = 256, /* positions that attention of generated tokens sums at once */
+    MB_PASS_LOGITS = 64,   /* rows of logits computed at once */
 };
 
 struct mb_mlp {
@@ -100,6 +100,7 @@ struct mb_model {
     float *norm;    /* [d_model] */
     bool has_coded; /* some matrix is coded: vectors are kept as integers too */
     bool has_plain_experts;
+    bool has_own_head; /* else lm_head is the embedding */
     struct mb_model_info info;
     struct mb_model_timing timing;
     uint64_t waited_before_ns;

@@ -117,32 +117,50 @@ static void assign_slots(struct mb_model *model)
 
 /* ---------------------------------------------------------------- products */
 
-static void add_gate_up(struct mb_model *model, const struct mb_mlp *mlp, size_t n_tokens)
+/* hidden = silu(gate x) * (up x), from vector 'first' of hidden on; ready for add_down. */
+static void add_gate_up(struct mb_model *model, const struct mb_mlp *mlp, struct mb_vectors in,
+                        size_t n_tokens, float *hidden, const struct mb_activations *activations,
+                        size_t first)
 {
-    struct mb_workspace *work = &model->work;
     size_t d_ff = (size_t)mlp->gate.matrix.n_rows;
     mb_stage_add(&model->stage, &(struct mb_product){
                                     .w = &mlp->gate,
                                     .up = &mlp->up,
-                                    .in = mb_vectors_of(work->normed, model->config.d_model, &work->normed_a),
+                                    .in = in,
                                     .n_tokens = n_tokens,
-                                    .y = work->hidden,
+                                    .y = hidden + first * d_ff,
                                     .y_stride = d_ff,
-                                    .out = model->has_coded ? &work->hidden_a : NULL,
+                                    .out = model->has_coded ? activations : NULL,
+                                    .out_first = first,
                                 });
 }
 
-static void add_down(struct mb_model *model, const struct mb_mlp *mlp, size_t n_tokens)
+/* y = down hidden, from vector 'first' of both on. */
+static void add_down(struct mb_model *model, const struct mb_mlp *mlp, size_t n_tokens, const float *hidden,
+                     const struct mb_activations *activations, float *y, size_t first)
 {
-    struct mb_workspace *work = &model->work;
-    size_t d_ff = (size_t)mlp->gate.matrix.n_rows;
+    size_t d_ff = (size_t)mlp->gate.matrix.n_rows, d_model = model->config.d_model;
     mb_stage_add(&model->stage, &(struct mb_product){
                                     .w = &mlp->down,
-                                    .in = mb_vectors_of(work->hidden, d_ff, &work->hidden_a),
+                                    .in = {hidden + first * d_ff, d_ff, activations->at + first},
                                     .n_tokens = n_tokens,
-                                    .y = work->y,
-                                    .y_stride = model->config.d_model,
+                                    .y = y + first * d_model,
+                                    .y_stride = d_model,
                                 });
+}
+
+/* The dense MLP, or the shared expert: for all tokens, from normed to y. */
+static void add_common_gate_up(struct mb_model *model, const struct mb_mlp *mlp)
+{
+    struct mb_workspace *work = &model->work;
+    add_gate_up(model, mlp, mb_vectors_of(work->normed, model->config.d_model, &work->normed_a),
+                work->n_tokens, work->hidden, &work->hidden_a, 0);
+}
+
+static void add_common_down(struct mb_model *model, const struct mb_mlp *mlp)
+{
+    struct mb_workspace *work = &model->work;
+    add_down(model, mlp, work->n_tokens, work->hidden, &work->hidden_a, work->y, 0);
 }
 
 static void add_experts_gate_up(struct mb_model *model, const struct mb_layer *layer)
@@ -151,38 +169,20 @@ static void add_experts_gate_up(struct mb_model *model, const struct mb_layer *l
     struct mb_workspace *work = &model->work;
     for (size_t e = 0; e < c->n_experts; e++) {
         size_t first = work->expert_first[e], n = work->expert_first[e + 1] - first;
-        if (n == 0)
-            continue;
-        mb_stage_add(&model->stage,
-                     &(struct mb_product){
-                         .w = &layer->experts[e].gate,
-                         .up = &layer->experts[e].up,
-                         .in = {work->slot_y + first * c->d_model, c->d_model, work->slot_in + first},
-                         .n_tokens = n,
-                         .y = work->slot_hidden + first * c->d_expert,
-                         .y_stride = c->d_expert,
-                         .out = model->has_coded ? &work->slot_hidden_a : NULL,
-                         .out_first = first,
-                     });
+        struct mb_vectors in = {work->slot_y + first * c->d_model, c->d_model, work->slot_in + first};
+        if (n > 0)
+            add_gate_up(model, &layer->experts[e], in, n, work->slot_hidden, &work->slot_hidden_a, first);
     }
 }
 
 static void add_experts_down(struct mb_model *model, const struct mb_layer *layer)
 {
-    const struct mb_config *c = &model->config;
     struct mb_workspace *work = &model->work;
-    for (size_t e = 0; e < c->n_experts; e++) {
+    for (size_t e = 0; e < model->config.n_experts; e++) {
         size_t first = work->expert_first[e], n = work->expert_first[e + 1] - first;
-        if (n == 0)
-            continue;
-        mb_stage_add(&model->stage, &(struct mb_product){
-                                        .w = &layer->experts[e].down,
-                                        .in = {work->slot_hidden + first * c->d_expert, c->d_expert,
-                                               work->slot_hidden_a.at + first},
-                                        .n_tokens = n,
-                                        .y = work->slot_y + first * c->d_model,
-                                        .y_stride = c->d_model,
-                                    });
+        if (n > 0)
+            add_down(model, &layer->experts[e], n, work->slot_hidden, &work->slot_hidden_a, work->slot_y,
+                     first);
     }
 }
 
@@ -214,7 +214,7 @@ void mb_route(struct mb_model *model, size_t layer_index)
                                       .y_stride = c->n_experts});
     /* The shared expert does not wait for the router, so that it keeps the threads busy meanwhile. */
     if (c->n_shared > 0)
-        add_gate_up(model, &layer->shared, work->n_tokens);
+        add_common_gate_up(model, &layer->shared);
     mb_stage_run(&model->stage);
     mb_for_tokens(model, layer, choose_experts);
     report_routes(model, layer_index);
@@ -230,7 +230,7 @@ void mb_experts(struct mb_model *model, size_t layer_index)
     mb_stage_begin(&model->stage);
     add_experts_down(model, layer);
     if (model->config.n_shared > 0)
-        add_down(model, &layer->shared, model->work.n_tokens);
+        add_common_down(model, &layer->shared);
     mb_stage_run(&model->stage);
     mb_for_tokens(model, layer, combine);
 }
@@ -238,9 +238,9 @@ void mb_experts(struct mb_model *model, size_t layer_index)
 void mb_dense_mlp(struct mb_model *model, const struct mb_layer *layer)
 {
     mb_stage_begin(&model->stage);
-    add_gate_up(model, &layer->mlp, model->work.n_tokens);
+    add_common_gate_up(model, &layer->mlp);
     mb_stage_run(&model->stage);
     mb_stage_begin(&model->stage);
-    add_down(model, &layer->mlp, model->work.n_tokens);
+    add_common_down(model, &layer->mlp);
     mb_stage_run(&model->stage);
 }
