@@ -59,7 +59,7 @@ static void spell(const struct mb_bound *bound, int n_digits, char text[40])
 {
     switch (bound->kind) {
     case MB_BOUND_EXACT:
-        strcpy(text, "0");
+        snprintf(text, 40, "0");
         break;
     case MB_BOUND_MEAN_ABS:
         snprintf(text, 40, "%.*g%%", n_digits, bound->value * 100);

@@ -595,7 +595,7 @@ static bool eval_set_block(struct eval *e, const node *n, value_t *out)
 
 static bool exec_set(struct eval *e, const node *n)
 {
-    value_t value, object;
+    value_t value = {0}, object = {0};
     if (!(n->b != NULL ? eval(e, n->b, &value) : eval_set_block(e, n, &value)))
         return false;
     if (n->a->kind == MB_JINJA_N_NAME)

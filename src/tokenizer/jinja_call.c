@@ -898,7 +898,7 @@ static bool test_comparison(run_t *run, string_t name, const value_t *input, con
     if (mb_jinja_is(name, "in"))
         return mb_jinja_contains(run, other, input, answer);
     for (size_t i = 0; i < COUNT(orders); i++) {
-        int order;
+        int order = 0;
         if (!is_one_of(name, orders[i].names, 3))
             continue;
         if (!mb_jinja_order(run, input, other, &order))

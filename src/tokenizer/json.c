@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum mb_status mb_json_fail(const struct mb_json *json, enum mb_status status, const char *format, ...)
+void mb_json_error_set(const struct mb_json *json, enum mb_status status, const char *format, ...)
 {
     char text[512];
     va_list args;
@@ -17,8 +17,9 @@ enum mb_status mb_json_fail(const struct mb_json *json, enum mb_status status, c
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     if (json->place[0] == 0)
-        return mb_fail(json->err, status, "%s: %s", json->path, text);
-    return mb_fail(json->err, status, "%s: %s: %s", json->path, json->place, text);
+        mb_error_set(json->err, status, "%s: %s", json->path, text);
+    else
+        mb_error_set(json->err, status, "%s: %s: %s", json->path, json->place, text);
 }
 
 const char *mb_json_shown(char out[64], const char *text)

@@ -26,9 +26,10 @@ enum mb_status mb_json_read(const char *path, size_t max_nbytes, json_t **owner,
 struct mb_json mb_json_get(const struct mb_json *object, const char *key);
 struct mb_json mb_json_at(const struct mb_json *array, size_t i);
 
-/* Fills err with file and place; returns status. */
-enum mb_status mb_json_fail(const struct mb_json *json, enum mb_status status, const char *format, ...)
+/* Fills err with file and place; mb_json_fail is the status (a macro for the reason that mb_fail is one). */
+void mb_json_error_set(const struct mb_json *json, enum mb_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+#define mb_json_fail(json, status, ...) (mb_json_error_set(json, status, __VA_ARGS__), (status))
 
 /* The value of a member; absent or null gives 'otherwise'. MB_BAD_DATA for a value of another type. */
 enum mb_status mb_json_bool(const struct mb_json *object, const char *key, bool otherwise, bool *value);

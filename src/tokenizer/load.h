@@ -17,15 +17,12 @@ enum mb_status mb_load_model(struct mb_tokenizer *tokenizer, const struct mb_jso
 
 /* After the model and the normalizer: added tokens are normalized by it. */
 enum mb_status mb_load_added(struct mb_tokenizer *tokenizer, const struct mb_json *added);
-enum mb_status mb_load_normalizer(struct mb_tokenizer *tokenizer, const struct mb_json *normalizer,
-                                  int depth);
-enum mb_status mb_load_pre_tokenizer(struct mb_tokenizer *tokenizer, const struct mb_json *pre_tokenizer,
-                                     int depth);
+enum mb_status mb_load_normalizer(struct mb_tokenizer *tokenizer, const struct mb_json *json, int depth);
+enum mb_status mb_load_pre_tokenizer(struct mb_tokenizer *tokenizer, const struct mb_json *json, int depth);
 
 /* After the added tokens: templates name them. */
-enum mb_status mb_load_post_processor(struct mb_tokenizer *tokenizer, const struct mb_json *processor,
-                                      int depth);
-enum mb_status mb_load_decoder(struct mb_tokenizer *tokenizer, const struct mb_json *decoder, int depth);
+enum mb_status mb_load_post_processor(struct mb_tokenizer *tokenizer, const struct mb_json *json, int depth);
+enum mb_status mb_load_decoder(struct mb_tokenizer *tokenizer, const struct mb_json *json, int depth);
 
 /*
  * Calls 'each' for the elements of a Sequence's array member 'key'.  MB_UNSUPPORTED when Sequences are nested

@@ -9,26 +9,26 @@
 
 enum { TEXT_NBYTES_MAX = 1 << 30 }; /* positions in a word are int32 */
 
-enum mb_status mb_tokenizer_open(const char *path, struct mb_tokenizer **out, struct mb_error *err)
+enum mb_status mb_tokenizer_open(const char *path, struct mb_tokenizer **tokenizer, struct mb_error *err)
 {
     struct stat st;
     char json_path[MB_PATH_MAX];
     if (stat(path, &st) != 0)
         return mb_fail_errno(err, path, "open");
     bool is_folder = S_ISDIR(st.st_mode);
-    struct mb_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
-    if (tokenizer == NULL)
-        return mb_fail_memory(err, sizeof *tokenizer);
+    struct mb_tokenizer *opened = calloc(1, sizeof *opened);
+    if (opened == NULL)
+        return mb_fail_memory(err, sizeof *opened);
     enum mb_status status = is_folder ? mb_join_path(json_path, path, "tokenizer.json", err) : MB_OK;
     if (status == MB_OK)
-        status = mb_tokenizer_load_json(tokenizer, is_folder ? json_path : path, err);
+        status = mb_tokenizer_load_json(opened, is_folder ? json_path : path, err);
     if (status == MB_OK && is_folder)
-        status = mb_tokenizer_load_config(tokenizer, path, err);
+        status = mb_tokenizer_load_config(opened, path, err);
     if (status != MB_OK) {
-        mb_tokenizer_close(tokenizer);
+        mb_tokenizer_close(opened);
         return status;
     }
-    *out = tokenizer;
+    *tokenizer = opened;
     return MB_OK;
 }
 
