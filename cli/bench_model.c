@@ -309,7 +309,6 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
     bench->info = *mb_model_info(model);
     snprintf(bench->architecture, sizeof bench->architecture, "%s", bench->info.architecture);
     n_threads = bench->info.n_threads;
-    double rate = read_rate(n_threads);
     for (size_t i = 0; i < bench->prompts.n; i++)
         add_result(bench, (struct result){.is_prompt = true, .n_tokens = bench->prompts.at[i], .n_seqs = 1});
     for (size_t i = 0; i < bench->predicts.n; i++)
@@ -319,7 +318,6 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
     for (size_t i = first; i < bench->n_results && status == MB_OK; i++) {
         struct result *result = &bench->results[i];
         result->n_threads = n_threads;
-        result->read_nbytes_per_s = rate;
         if (isatty(STDERR_FILENO))
             fprintf(stderr, "\r%d threads, test %zu of %zu ...", n_threads, i - first + 1,
                     bench->n_results - first);
@@ -328,6 +326,10 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
     if (isatty(STDERR_FILENO))
         fprintf(stderr, "\r\033[K");
     mb_model_close(model);
+    /* After the model has gone: what is read must not count in the peak of memory. */
+    double rate = status == MB_OK ? read_rate(n_threads) : 0;
+    for (size_t i = first; i < bench->n_results; i++)
+        bench->results[i].read_nbytes_per_s = rate;
     return status;
 }
 
