@@ -4,6 +4,7 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/config_text.h"
 #include "fuzz.h"
+#include "json.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,6 +42,11 @@ static void check_edits(const char *text, size_t nbytes)
         json_decref(value);
     }
     json_decref(config);
+}
+
+struct fuzz_input fuzz_json_part(const uint8_t *data, size_t size)
+{
+    return (struct fuzz_input){data, size};
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -2,6 +2,7 @@
  * fuzz_engine_config.c - config.json as the engine reads it, once the checkpoint has accepted it.
  */
 #include "fuzz.h"
+#include "json.h"
 #include "model/config.h"
 #include <math.h>
 #include <string.h>
@@ -16,6 +17,11 @@ static void check_config(const struct mb_config *c)
     REQUIRE(isfinite(c->softmax_scale) && isfinite(c->rope_factor) && isfinite(c->routed_scale));
     for (size_t i = 0; i < c->d_rope / 2; i++)
         REQUIRE(isfinite(c->inv_freq[i]));
+}
+
+struct fuzz_input fuzz_json_part(const uint8_t *data, size_t size)
+{
+    return (struct fuzz_input){data, size};
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -1,12 +1,12 @@
 /*
  * fuzz_folder.c - a coded folder loaded as the engine loads it: blobs, exact tensors and their checksums.
  *
- * The input is the header's text, a zero byte and the data section; checksums are made right for blobs and,
- * in the second of two attempts, for exact tensors, by names that stand for them: a metadata value of 16
- * times '0' is replaced by the tensor's checksum.
+ * The input is the header's text, a zero byte and the data section; checksums are made right for blobs, and
+ * for exact tensors where a metadata value of 16 times '0' stands for them.
  */
 #include "checkpoint/checkpoint.h"
 #include "fuzz.h"
+#include "json.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +45,39 @@ static void repair(char *header, size_t n, uint8_t *data, size_t data_nbytes)
     mb_st_free_header(&parsed);
 }
 
+static void ask_matrix(const struct mb_weights *weights, const char *name, uint64_t n_rows, uint64_t n_cols)
+{
+    struct mb_matrix matrix;
+    struct mb_error err = {0};
+    if (mb_weights_matrix(weights, name, n_rows, n_cols, &matrix, &err) == MB_OK)
+        REQUIRE(mb_weights_has(weights, name) && matrix.n_rows == n_rows && matrix.n_cols == n_cols);
+    else
+        REQUIRE(err.msg[0] != 0);
+}
+
+/* What is in a blob is there under its full name. */
+static void ask_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                     const struct mb_weights *weights)
+{
+    const void *bytes;
+    struct mb_blob blob;
+    struct mb_error err;
+    REQUIRE(mb_checkpoint_map(ckpt, tensor, &bytes, &err) == MB_OK);
+    REQUIRE(mb_blob_open(bytes, tensor->nbytes, &blob, &err) == MB_OK);
+    for (size_t i = 0; i < blob.n_matrices; i++) {
+        char *name = mb_blob_full_name(tensor, &blob.info[i]);
+        struct mb_matrix matrix;
+        REQUIRE(name != NULL);
+        REQUIRE(mb_weights_matrix(weights, name, blob.info[i].n_rows, blob.info[i].n_cols, &matrix, &err) ==
+                MB_OK);
+        REQUIRE(matrix.is_coded && matrix.coded.n_rows == matrix.n_rows &&
+                matrix.coded.n_cols == matrix.n_cols);
+        ask_matrix(weights, name, blob.info[i].n_cols, blob.info[i].n_rows);
+        free(name);
+    }
+    mb_blob_close(&blob);
+}
+
 /* Everything that can be asked of loaded weights, with names from the file. */
 static void ask(const struct mb_checkpoint *ckpt, const struct mb_weights *weights)
 {
@@ -52,11 +85,11 @@ static void ask(const struct mb_checkpoint *ckpt, const struct mb_weights *weigh
     struct mb_error err;
     for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
         const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
-        struct mb_matrix matrix;
-        mb_weights_has(weights, tensor->name);
-        mb_weights_matrix(weights, tensor->name, tensor->shape[0], tensor->shape[1], &matrix, &err);
+        ask_matrix(weights, tensor->name, tensor->shape[0], tensor->shape[1]);
         if (tensor->n_elems <= sizeof vector / sizeof *vector)
             mb_weights_vector(weights, tensor->name, tensor->n_elems, vector, &err);
+        if (mb_tensor_is_blob(ckpt, tensor))
+            ask_blob(ckpt, tensor, weights);
     }
     REQUIRE(!mb_weights_has(weights, "no such tensor"));
     mb_weights_memory(weights);
@@ -78,6 +111,12 @@ static void load_weights(void)
                 strstr(err.msg, "model.safetensors: ") != NULL);
     }
     mb_checkpoint_close(ckpt);
+}
+
+struct fuzz_input fuzz_json_part(const uint8_t *data, size_t size)
+{
+    struct fuzz_input input = {data, size};
+    return fuzz_until(&input, 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

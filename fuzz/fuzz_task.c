@@ -2,9 +2,16 @@
  * fuzz_task.c - task files: jsonl in GSM8K form.
  */
 #include "fuzz.h"
+#include "json.h"
 #include <moebius/lab.h>
 #include <stdio.h>
 #include <string.h>
+
+struct fuzz_input fuzz_json_part(const uint8_t *data, size_t size)
+{
+    struct fuzz_input input = {data, size};
+    return fuzz_until(&input, '\n');
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

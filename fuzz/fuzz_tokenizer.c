@@ -2,6 +2,7 @@
  * fuzz_tokenizer.c - tokenizer.json; what can be opened encodes and decodes short texts.
  */
 #include "fuzz.h"
+#include "json.h"
 #include <moebius/tokenizer.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,11 @@ static void use(const struct mb_tokenizer *tokenizer)
         free(text);
         free(ids);
     }
+}
+
+struct fuzz_input fuzz_json_part(const uint8_t *data, size_t size)
+{
+    return (struct fuzz_input){data, size};
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -2,6 +2,7 @@
  * fuzz_tokenizer_config.c - tokenizer_config.json beside a tokenizer that is sound.
  */
 #include "fuzz.h"
+#include "json.h"
 #include "tokenizer/tokenizer_impl.h"
 #include <stdlib.h>
 
@@ -23,6 +24,11 @@ static void forget(struct mb_tokenizer *tokenizer)
     tokenizer->bos_token = tokenizer->eos_token = NULL;
     tokenizer->chat = (struct mb_template){0};
     tokenizer->before = tokenizer->after = (struct mb_ids){0};
+}
+
+struct fuzz_input fuzz_json_part(const uint8_t *data, size_t size)
+{
+    return (struct fuzz_input){data, size};
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
