@@ -1,0 +1,80 @@
+#!/bin/sh
+# coverage.sh - lines of src/ and cli/ that are run, by gcov: coverage.sh [tests [REGEX] | fuzz]
+#   tests: by ctest's tests (all, or those that match), part by part. Single lines: build/coverage/lines.txt.
+#   fuzz:  by each fuzz target's kept corpus, of the files that its reader is.
+# Every process adds its counters to the files as it ends. What a test kills writes none, so cli_kill is left out; so is
+# cli_crash, which counts what a program writes.
+set -eu
+cd "$(dirname "$0")/.."
+what=${1:-tests}
+regex=${2:-.}
+tools/setup.sh coverage
+cmake --preset coverage >/dev/null
+cmake --build --preset coverage >/dev/null
+
+forget() { find build/coverage -name '*.gcda' -delete; }
+
+# "FILE LINES COVERED" of all sources, from what the programs left behind; lines in its first argument.
+measure() {
+    gcovr --root . --object-directory build/coverage --filter src/ --filter cli/ --txt "$1" --json-summary - |
+        jq -r '.files[] | "\(.filename) \(.line_total) \(.line_covered)"'
+}
+
+tests() {
+    forget
+    ctest --test-dir build/coverage -j "$(nproc)" -R "$regex" -E '^cli_(kill|crash)$' >build/coverage/tests.log 2>&1 ||
+        { tail -n 20 build/coverage/tests.log; echo "coverage.sh: tests failed; their lines count as well"; }
+    measure build/coverage/lines.txt | awk '
+        { part = $1; sub(/^src\//, "", part); sub(/\/.*/, "", part)
+          lines[part] += $2; covered[part] += $3; lines["all"] += $2; covered["all"] += $3 }
+        END {
+            n = split("base codec checkpoint tokenizer model lab cli all", parts, " ")
+            printf "%-11s %6s %8s\n", "part", "lines", "covered"
+            for (i = 1; i <= n; i++)
+                printf "%-11s %6d %6.1f %%\n", parts[i], lines[parts[i]], 100 * covered[parts[i]] / lines[parts[i]]
+        }'
+}
+
+# One line a target: its files' names without .c, relative to src/.
+readers() {
+    cat <<'END'
+safetensors checkpoint/safetensors
+index checkpoint/checkpoint
+config checkpoint/config_text
+folder checkpoint/weights
+blob codec/blob codec/blob_check
+kernels codec/scalar codec/decode_avx2 codec/decode_avx512 codec/matvec_avx2 codec/matvec_avx512 codec/matmul_avx2 codec/matmul_avx512 codec/transposed_avx2 codec/transposed_avx512
+encoder codec/encode codec/encode_avx2 codec/encode_avx512 codec/widths
+tokenizer tokenizer/json tokenizer/load_model tokenizer/load_pipeline tokenizer/vocab
+tokenizer_config tokenizer/load
+encode tokenizer/tokenizer tokenizer/bpe tokenizer/added tokenizer/normalize tokenizer/pretokenize tokenizer/decode tokenizer/utf8
+pattern tokenizer/pattern tokenizer/pattern_translate
+chat tokenizer/jinja tokenizer/jinja_lex tokenizer/jinja_parse tokenizer/jinja_call tokenizer/jinja_value
+engine_config model/config
+task lab/task
+score lab/answer lab/number
+END
+}
+
+fuzz() {
+    readers | while read -r name files; do
+        forget
+        "build/coverage/fuzz/replay_$name" "fuzz/corpus/$name" >/dev/null
+        measure "build/coverage/fuzz-$name.txt" | awk -v name="$name" -v files="$files" '
+            { lines[$1] = $2; covered[$1] = $3 }
+            END {
+                n_files = split(files, file, " ")
+                for (i = 1; i <= n_files; i++) {
+                    path = "src/" file[i] ".c"
+                    all += lines[path]; all_covered += covered[path]
+                }
+                printf "%-17s%6d %6.1f %%  %s\n", name, all, 100 * all_covered / all, files
+            }'
+    done
+}
+
+case "$what" in
+tests) tests ;;
+fuzz) fuzz ;;
+*) echo "usage: coverage.sh [tests [REGEX] | fuzz]" >&2; exit 2 ;;
+esac
