@@ -1,20 +1,20 @@
 # The two commands of the README, and what CONTRIBUTING names. The build itself is CMake's.
-.PHONY: all demo test check bench format clean
+.PHONY: all demo test check tidy format clean
 
 all:
-	tools/setup.sh build
-	cmake --preset release >/dev/null
-	cmake --build --preset release --target moebius
+	tools/build.sh
 
-demo: all
+demo:
 	tools/demo.sh
 
 test:
-	tools/setup.sh test
-	tools/test.sh release
+	tools/test.sh
 
 check:
 	bash .ci/run
+
+tidy:
+	tools/tidy.sh
 
 format:
 	git ls-files '*.c' '*.h' | xargs clang-format -i

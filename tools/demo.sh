@@ -1,8 +1,10 @@
 #!/bin/sh
 # demo.sh - the main job on the bundled model: compress it, prove the bound, answer five problems from the original
-# and from the coded model side by side, score both, and print what it cost. Everything is written to build/demo.
+# and from the coded model side by side, score both, and print what it cost. Installs and builds what is missing first.
+# Everything is written to build/demo.
 set -eu
 cd "$(dirname "$0")/.."
+tools/build.sh
 moebius=$PWD/build/release/cli/moebius
 original=models/reference
 coded=build/demo/reference-coded

@@ -1,8 +1,9 @@
 #!/bin/sh
-# test.sh - build a preset and run its tests: test.sh [PRESET [REGEX of tests]]. The last line counts test cases, not
-# programs.
+# test.sh - build a preset and run its tests: test.sh [PRESET [REGEX of tests]]. Installs what is missing first. The last
+# line counts test cases, not programs.
 set -eu
 cd "$(dirname "$0")/.."
+tools/setup.sh test
 preset=${1:-release}
 tests=${2:-.}
 log=build/$preset/tests.log

@@ -145,15 +145,15 @@ static enum mb_status list_tensors(struct mb_checkpoint *ckpt, struct mb_error *
     size_t n = 0;
     for (size_t s = 0; s < ckpt->n_shards; s++)
         n += ckpt->shards[s].header.n_tensors;
-    ckpt->tensors = calloc(n + 1, sizeof *ckpt->tensors);
-    ckpt->by_name = calloc(n + 1, sizeof *ckpt->by_name);
+    ckpt->tensors = calloc(n + 1, sizeof(const struct mb_tensor *));
+    ckpt->by_name = calloc(n + 1, sizeof(const struct mb_tensor *));
     if (ckpt->tensors == NULL || ckpt->by_name == NULL)
-        return mb_fail_memory(err, 2 * n * sizeof *ckpt->tensors);
+        return mb_fail_memory(err, 2 * n * sizeof(const struct mb_tensor *));
     for (size_t s = 0; s < ckpt->n_shards; s++)
         for (size_t i = 0; i < ckpt->shards[s].header.n_tensors; i++)
             ckpt->tensors[ckpt->n_tensors++] = &ckpt->shards[s].header.tensors[i];
-    memcpy(ckpt->by_name, ckpt->tensors, n * sizeof *ckpt->tensors);
-    qsort(ckpt->by_name, n, sizeof *ckpt->by_name, tensor_by_name);
+    memcpy(ckpt->by_name, ckpt->tensors, n * sizeof(const struct mb_tensor *));
+    qsort(ckpt->by_name, n, sizeof(const struct mb_tensor *), tensor_by_name);
     for (size_t i = 1; i < n; i++)
         if (strcmp(ckpt->by_name[i]->name, ckpt->by_name[i - 1]->name) == 0)
             return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: also in %s",
@@ -332,8 +332,8 @@ const struct mb_tensor *mb_checkpoint_tensor(const struct mb_checkpoint *ckpt, s
 const struct mb_tensor *mb_checkpoint_find(const struct mb_checkpoint *ckpt, const char *name)
 {
     const struct mb_tensor key = {.name = name}, *key_pointer = &key;
-    const struct mb_tensor **found =
-        bsearch(&key_pointer, ckpt->by_name, ckpt->n_tensors, sizeof *ckpt->by_name, tensor_by_name);
+    const struct mb_tensor **found = bsearch(&key_pointer, ckpt->by_name, ckpt->n_tensors,
+                                             sizeof(const struct mb_tensor *), tensor_by_name);
     return found == NULL ? NULL : *found;
 }
 

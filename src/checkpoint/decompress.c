@@ -119,12 +119,12 @@ static int by_name(const void *a, const void *b)
 
 static enum mb_status place_contents(struct decompression *d, struct mb_error *err)
 {
-    d->places = calloc(d->n_contents + 1, sizeof *d->places);
+    d->places = calloc(d->n_contents + 1, sizeof(struct content *));
     if (d->places == NULL)
-        return mb_fail_memory(err, d->n_contents * sizeof *d->places);
+        return mb_fail_memory(err, d->n_contents * sizeof(struct content *));
     for (size_t i = 0; i < d->n_contents; i++)
         d->places[i] = &d->contents[i];
-    qsort(d->places, d->n_contents, sizeof *d->places, by_place);
+    qsort(d->places, d->n_contents, sizeof(struct content *), by_place);
     uint64_t at = 0;
     for (size_t i = 0; i < d->n_contents; i++) {
         d->places[i]->tensor.file_pos = at;
@@ -162,6 +162,11 @@ static const struct content *find_content(const struct decompression *d, const c
 
 /* ---------------------------------------------------------------- decoding */
 
+/* Where the rows of a matrix go: what the walk keeps for it. */
+struct target {
+    const struct content *content;
+};
+
 /* What rounding did to some rows. */
 struct rounding {
     uint64_t n_changed;
@@ -192,7 +197,7 @@ static enum mb_status begin_matrix(void *ctx, struct mb_walk_matrix *matrix, str
         content->tensor.shape[1] != matrix->info->n_cols)
         return mb_fail(err, MB_IO, "%s: tensor %s: changed while it was read",
                        mb_tensor_path(d->ckpt, matrix->tensor), matrix->tensor->name);
-    memcpy(matrix->user, &content, sizeof content);
+    ((struct target *)matrix->user)->content = content;
     return MB_OK;
 }
 
@@ -201,9 +206,8 @@ static enum mb_status write_rows(void *ctx, const struct mb_walk_matrix *matrix,
 {
     (void)thread;
     struct decompression *d = ctx;
-    const struct content *content;
+    const struct content *content = ((const struct target *)matrix->user)->content;
     struct rounding rounding = {0};
-    memcpy(&content, matrix->user, sizeof content);
     uint64_t n = n_rows * matrix->info->n_cols, elem = mb_dtype_nbytes(d->dtype);
     if (d->dtype != MB_F32)
         rounding = round_weights(weights, n, d->dtype);
@@ -240,7 +244,7 @@ static enum mb_status write_exact(void *ctx, const struct mb_tensor *tensor, uin
 
 static enum mb_status fill_shard(struct decompression *d, size_t first, size_t n, struct mb_error *err)
 {
-    static const struct mb_walk_ops ops = {sizeof(struct content *), begin_matrix, write_rows, end_matrix,
+    static const struct mb_walk_ops ops = {sizeof(struct target), begin_matrix, write_rows, end_matrix,
                                            write_exact};
     enum mb_status status = mb_walk(d->ckpt, first, n, d->pool, &ops, d, &d->progress, "decompress", err);
     for (size_t i = 0; i < d->n_contents && status == MB_OK; i++) {

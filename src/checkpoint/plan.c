@@ -3,6 +3,7 @@
  */
 #include "checkpoint/plan.h"
 #include "base/error.h"
+#include <assert.h>
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -128,6 +129,7 @@ static enum mb_status set_bound(const struct mb_checkpoint *ckpt, const struct m
     static const struct mb_bound expert_bound = {MB_BOUND_MEAN_ABS, MB_EXPERT_FRACTION},
                                  linear_bound = {MB_BOUND_MEAN_ABS, MB_LINEAR_FRACTION};
     const struct mb_tensor *tensor = item->tensor;
+    assert(tensor != NULL);
     if (item->role == MB_ROLE_EXPERT)
         item->bound = options->has_bound ? options->bound : expert_bound;
     else if (item->role == MB_ROLE_LINEAR)
@@ -352,7 +354,7 @@ static enum mb_status make_plan(const struct mb_checkpoint *ckpt, const struct m
     size_t n = ckpt->n_tensors + 1;
     plan->items = calloc(n, sizeof *plan->items);
     plan->units = calloc(n, sizeof *plan->units);
-    plan->exact = calloc(n, sizeof *plan->exact);
+    plan->exact = calloc(n, sizeof(const struct mb_tensor *));
     plan->exact_shards = calloc(n, sizeof *plan->exact_shards);
     if (plan->items == NULL || plan->units == NULL || plan->exact == NULL || plan->exact_shards == NULL)
         return mb_fail_memory(err, n * (sizeof *plan->items + sizeof *plan->units));

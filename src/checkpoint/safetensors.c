@@ -245,7 +245,7 @@ static json_t *tensor_object(const struct mb_tensor *tensor)
     for (size_t i = 0; i < tensor->n_dims; i++)
         json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i]));
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", tensor->type_name, "shape", shape, "data_offsets",
-                     (json_int_t)tensor->file_pos, (json_int_t)(tensor->file_pos + tensor->nbytes));
+                     (json_int_t)tensor->file_pos, (json_int_t)tensor->file_pos + (json_int_t)tensor->nbytes);
 }
 
 enum mb_status mb_st_write_header(const struct mb_tensor *tensors, size_t n_tensors, const json_t *metadata,

@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "codec/blob_check.h"
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@ enum {
     NAME_NBYTES_MAX = 65535,
     HEADER_NBYTES_MAX = 1 << 24,
 };
+static const uint8_t magic[4] = {'M', 'O', 'E', 'B'};
 static const uint64_t N_WEIGHTS_MAX = (uint64_t)1 << 44; /* of a matrix: sizes below cannot overflow */
 
 size_t mb_blob_header_nbytes(const struct mb_blob_matrix *matrices, size_t n_matrices)
@@ -62,7 +64,7 @@ void mb_blob_write_header(const struct mb_blob_matrix *matrices, size_t n_matric
         name += matrices[i].name_nbytes;
         nbytes += matrices[i].data_nbytes + matrices[i].directory_nbytes;
     }
-    memcpy(out, "MOEB", 4);
+    memcpy(out, magic, sizeof magic);
     mb_store_u16(out + 4, VERSION);
     mb_store_u16(out + 6, (uint16_t)n_matrices);
     mb_store_u32(out + 8, (uint32_t)header_nbytes);
@@ -95,7 +97,7 @@ static uint64_t header_xxh3(const uint8_t *bytes, size_t header_nbytes)
 /* Magic, version, sizes and both checksums. */
 static enum mb_status check_frame(const uint8_t *bytes, uint64_t nbytes, struct mb_error *err)
 {
-    if (nbytes < HEADER_NBYTES || memcmp(bytes, "MOEB", 4) != 0)
+    if (nbytes < HEADER_NBYTES || memcmp(bytes, magic, sizeof magic) != 0)
         return mb_fail(err, MB_BAD_DATA, "byte 0: not a Moebius blob");
     unsigned version = mb_load_u16(bytes + 4);
     if (version != VERSION)
@@ -273,6 +275,7 @@ enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct mb_blo
     if (status == MB_OK)
         status = make_views(bytes, &made, &n_tiles, err);
     if (status == MB_OK) {
+        assert(n_tiles > 0); /* every matrix has rows */
         made.owned =
             calloc(n_tiles, sizeof(struct mb_tile)); /* no more than the directories' bytes times 6 */
         made.tables_nbytes += n_tiles * sizeof(struct mb_tile);

@@ -4,6 +4,8 @@
 #ifndef MB_CODEC_DECODE_H
 #define MB_CODEC_DECODE_H
 
+#include <assert.h>
+
 #include "codec/kernels.h"
 
 /* Code i of a bit stream of 'width' bits (0 to 8); reads the bytes that hold it and no others. */
@@ -38,6 +40,7 @@ static inline int mb_tail_index(unsigned t, unsigned a, unsigned b)
 /* q[0 .. view->n): the indices of a group that is not raw; 0 where an outlier stands. */
 static inline void mb_group_indices(const struct mb_group_view *view, int8_t *q)
 {
+    assert(view->n > 0);
     int inner = mb_inner_max(view->a);
     size_t escape = 0;
     for (size_t i = 0; i < view->n; i++) {

@@ -99,7 +99,7 @@ static void matmul_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_
                           void *scratch)
 {
     (void)scratch;
-    int8_t q[MB_GROUP_WEIGHTS_MAX];
+    int8_t q[MB_GROUP_WEIGHTS_MAX] = {0};
     uint64_t end = row + n_rows;
     struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
     for (uint64_t at = row; at < end;) {
@@ -155,7 +155,7 @@ static void add_row_transposed(const struct mb_coded_matrix *w, const struct mb_
 static void matvec_transposed_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                                      const struct mb_activation *x, float *y, void *scratch)
 {
-    int8_t q[MB_GROUP_WEIGHTS_MAX];
+    int8_t q[MB_GROUP_WEIGHTS_MAX] = {0};
     int64_t *s = scratch;
     double *o = (double *)(s + w->n_cols);
     memset(s, 0, w->n_cols * (sizeof *s + sizeof *o));
@@ -184,7 +184,7 @@ static void group_weights(const struct mb_coded_matrix *w, const struct mb_group
             out[i] = mb_load_value(w->dtype, view->body, i);
         return;
     }
-    int8_t q[MB_GROUP_WEIGHTS_MAX];
+    int8_t q[MB_GROUP_WEIGHTS_MAX] = {0};
     mb_group_indices(view, q);
     for (size_t i = 0; i < view->n; i++)
         out[i] = w->step * (float)q[i];

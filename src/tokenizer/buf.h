@@ -4,6 +4,7 @@
 #ifndef MB_TOKENIZER_BUF_H
 #define MB_TOKENIZER_BUF_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -47,6 +48,7 @@ static inline bool mb_bytes_put(struct mb_bytes *bytes, const void *from, size_t
         return true;
     if (!mb_bytes_reserve(bytes, n))
         return false;
+    assert(bytes->p != NULL);
     memcpy(bytes->p + bytes->n, from, n);
     bytes->n += n;
     return true;
@@ -63,8 +65,10 @@ static inline bool mb_ids_put(struct mb_ids *ids, const int32_t *from, size_t n)
     if (!mb_grow(&p, &ids->cap, ids->n, n, sizeof *ids->p))
         return false;
     ids->p = p;
-    if (n != 0)
-        memcpy(ids->p + ids->n, from, n * sizeof *from);
+    if (n == 0)
+        return true;
+    assert(ids->p != NULL);
+    memcpy(ids->p + ids->n, from, n * sizeof *from);
     ids->n += n;
     return true;
 }

@@ -51,6 +51,7 @@ static bool set_variable(struct eval *e, string_t name, value_t value)
     e->stack.entries = entries;
     if (!ok)
         return mb_jinja_fail(e->run, MB_NO_MEMORY, "no memory");
+    assert(e->stack.entries != NULL);
     e->stack.entries[e->stack.n++] = (struct mb_jinja_entry){name, value};
     return true;
 }

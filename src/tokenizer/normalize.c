@@ -184,16 +184,19 @@ static bool apply(const struct mb_normalizer *normalizer, struct mb_bytes *out, 
 bool mb_normalize(const struct mb_normalizers *normalizers, struct mb_bytes *out, struct mb_bytes *spare,
                   const char **text, size_t *nbytes)
 {
-    for (size_t i = 0; i<normalizers->n && * nbytes> 0; i++) {
+    struct mb_bytes *to = out, *other = spare; /* the text is in neither, or in 'other' */
+    for (size_t i = 0; i < normalizers->n && *nbytes != 0; i++) {
         const struct mb_normalizer *normalizer = &normalizers->items[i];
         if (normalizer->kind == MB_NORMALIZE_NFC && skip_low(*text, *nbytes, 0) == *nbytes)
             continue;
-        struct mb_bytes *to = *text == out->p ? spare : out;
         to->n = 0;
         if (!apply(normalizer, to, *text, *nbytes))
             return false;
         *text = to->p;
         *nbytes = to->n;
+        struct mb_bytes *written = to;
+        to = other;
+        other = written;
     }
     return true;
 }

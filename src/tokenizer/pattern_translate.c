@@ -382,7 +382,7 @@ static enum mb_status translate_escape(struct translator *t)
         t->i++;
         return put(t, t->p[begin + 1] == 'A' ? "\\A" : "\\z");
     }
-    uint32_t code;
+    uint32_t code = 0;
     enum mb_status status = escaped_char(t, &code);
     if (status == MB_OK && !put_range(t->out, code, code))
         status = mb_fail_memory(t->err, 0);
