@@ -1,15 +1,15 @@
 #!/bin/sh
 # setup.sh - install the Debian 12 packages that are missing: setup.sh [build|test|check|coverage]
-#   build: what the program needs; test: and the tests; check: and .ci/run's sanitizers, fuzzers and linters;
+#   build: what the program and CMake's set-up need; test: and the tests; check: and .ci/run's sanitizers, fuzzers and linters;
 #   coverage: the tests and what counts lines.
 set -eu
 
-packages="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev jq"
+packages="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libcmocka-dev jq"
 case "${1:-build}" in
 build) ;;
-test) packages="$packages libcmocka-dev python3 python3-numpy python3-xxhash" ;;
-check) packages="$packages libcmocka-dev python3 python3-numpy python3-xxhash clang clang-format clang-tidy libclang-rt-14-dev" ;;
-coverage) packages="$packages libcmocka-dev python3 python3-numpy python3-xxhash gcovr" ;;
+test) packages="$packages python3 python3-numpy python3-xxhash" ;;
+check) packages="$packages python3 python3-numpy python3-xxhash clang clang-format clang-tidy libclang-rt-14-dev" ;;
+coverage) packages="$packages python3 python3-numpy python3-xxhash gcovr" ;;
 *) echo "usage: setup.sh [build|test|check|coverage]" >&2; exit 2 ;;
 esac
 
