@@ -545,7 +545,8 @@ static bool exec_loop(struct eval *e, const node *n, const struct mb_jinja_list 
     struct mb_jinja_loop *loop = mb_jinja_alloc(e->run, sizeof *loop);
     if (loop == NULL)
         return false;
-    *loop = (struct mb_jinja_loop){.items = items, .depth = ++e->loop_depth};
+    *loop = (struct mb_jinja_loop){.items = items};
+    e->loop_depth++;
     for (; loop->i < items->n && e->flow != FLOW_BREAK; loop->i++) {
         e->frame = e->stack.n = n_variables;
         e->flow = FLOW_NEXT;

@@ -405,8 +405,8 @@ static bool loop_attribute(run_t *run, const struct mb_jinja_loop *loop, string_
         {"first", mb_jinja_bool(i == 0)},
         {"last", mb_jinja_bool(i == n - 1)},
         {"length", mb_jinja_int(n)},
-        {"depth", mb_jinja_int((int64_t)loop->depth)},
-        {"depth0", mb_jinja_int((int64_t)loop->depth - 1)},
+        {"depth", mb_jinja_int(1)}, /* of recursive loops, which are not there: not of loops in loops */
+        {"depth0", mb_jinja_int(0)},
     };
     for (size_t k = 0; k < COUNT(numbers); k++) {
         if (mb_jinja_is(name, numbers[k].name)) {

@@ -59,7 +59,6 @@ struct mb_jinja_map {
 struct mb_jinja_loop {
     const struct mb_jinja_list *items;
     size_t i;
-    size_t depth; /* 1 for the outermost */
 };
 
 struct mb_jinja_method {

@@ -145,6 +145,31 @@ static enum mb_status render(const char *template_text, char **text, struct mb_e
     return mb_tokenizer_chat_with(reference, template_text, "t.jinja", messages, 1, true, text, err);
 }
 
+/* Each line of data/chat/expressions.txt: the same text, or an error where transformers has one. */
+static void expressions_equal_transformers(void **state)
+{
+    (void)state;
+    const json_t *list = json_object_get(goldens, "expressions");
+    size_t n_wrong = 0;
+    assert_true(json_array_size(list) >= 100);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *line = json_string_value(json_array_get(json_array_get(list, i), 0)),
+                   *expected = json_string_value(json_array_get(json_array_get(list, i), 1));
+        struct mb_error err = {0};
+        char *text;
+        enum mb_status status = render(line, &text, &err);
+        bool is_right = expected != NULL ? status == MB_OK && strcmp(text, expected) == 0
+                                         : status != MB_OK && strncmp(err.msg, "t.jinja: line 1: ", 17) == 0;
+        if (!is_right) {
+            print_error("%s\nexpected: %s\ngot: %s\n", line, expected == NULL ? "(an error)" : expected,
+                        status == MB_OK ? text : err.msg);
+            n_wrong++;
+        }
+        free(text);
+    }
+    assert_int_equal(n_wrong, 0);
+}
+
 static void what_is_not_there_is_named(void **state)
 {
     (void)state;
@@ -160,6 +185,37 @@ static void what_is_not_there_is_named(void **state)
         {"{{ raise_exception('no such role') }}", "no such role"},
         {"{% if true %}", "endif"},
         {"{{ 'abc }}", "t.jinja"},
+        {"{{ [1] }}", "printing a list"},
+        {"{% for a in [1] %}{{ loop }}{% endfor %}", "printing a loop"},
+        {"{% for a in [1] %}{{ loop.cycle('a') }}{% endfor %}", "loop.cycle"},
+        {"{% for a in [1] recursive %}{% endfor %}", "recursive"},
+        {"{{ 5[1:2] }}", "a slice of a number"},
+        {"{{ 'abc'[::2] }}", "a slice of a string with a step"},
+        {"{{ [1]['a':] }}", "a slice by a string"},
+        {"{{ [1] < [2] }}", "a list and a list"},
+        {"{{ [[1]][0] | reverse }}", "printing a list"},
+        {"{{ 'ab' | reverse }}", "reverse of a string"},
+        {"{{ '7' | int }}", "int"},
+        {"{{ {1: 2} }}", "a mapping's key that is a number"},
+        {"{{ '\u00e9'.upper() }}", "beyond ASCII"},
+        {"{{ 'a'.title() }}", "the method 'title' of strings"},
+        {"{{ {}.update({}) }}", "the method 'update' of mappings"},
+        {"{{ strftime_now('%Y') }}", "strftime_now"},
+        {"{{ 1.5 }}", "no plain integer"},
+        {"{{ 9223372036854775808 }}", "over 64 bits"},
+        {"{{ 9223372036854775807 + 1 }}", "over 64 bits"},
+        {"{{ 3037000500 * 3037000500 }}", "over 64 bits"},
+        {"{{ '\\ud800' }}", "no character"},
+        {"{{ '\\xzz' }}", "broken escape"},
+        {"{{ [] | tojson(indent=17) }}", "tojson"},
+        {"{{ [] | tojson(ensure_ascii=true) }}", "tojson"},
+        {"{{ range | tojson }}", "tojson of a function"},
+        {"{{ [{'a': 1}] | selectattr('a.b') | list }}", "selectattr"},
+        {"{{ [1] | map('int', attribute='a') | list }}", "map"},
+        {"{{ dict([1]) }}", "dict"},
+        {"{{ range(*[1]) }}", "t.jinja"},
+        {"{{ range == range }}", "comparing a function"},
+        {"{% set a, b = [1, 2] %}", "','"},
     };
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
         struct mb_error err = {0};
@@ -229,15 +285,46 @@ static void bombs_are_stopped(void **state)
     free(text);
 }
 
+static void values_nested_without_end_are_stopped(void **state)
+{
+    (void)state;
+    static const char start[] = "{% set n = namespace(a=[], b=[]) %}{% for i in range(999) %}{% set n.a = "
+                                "[n.a] %}{% set n.b = [n.b] %}"
+                                "{% endfor %}";
+    static const char *const ends[][2] = {{"{{ n.a == n.b }}", "deep"}, {"{{ n.a | tojson }}", "tojson"}};
+    for (size_t i = 0; i < 2; i++) {
+        struct mb_error err = {0};
+        char line[512], *text;
+        snprintf(line, sizeof line, "%s%s", start, ends[i][0]);
+        assert_int_equal(render(line, &text, &err), MB_UNSUPPORTED);
+        if (strstr(err.msg, ends[i][1]) == NULL)
+            fail_msg("%s", err.msg);
+    }
+}
+
+static void a_template_is_text(void **state)
+{
+    (void)state;
+    struct mb_error err = {0};
+    char *text;
+    assert_int_equal(render("a\xff", &text, &err), MB_BAD_DATA);
+    assert_string_equal(err.msg, "t.jinja: not UTF-8");
+    assert_int_equal(mb_tokenizer_chat(reference, NULL, 0, true, &text, &err), MB_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "no chat template"));
+}
+
 static void the_plain_format(void **state)
 {
     (void)state;
-    static const struct mb_chat_message messages[] = {{"system", "S"}, {"user", "U"}, {"assistant", "A"}};
+    static const struct mb_chat_message messages[] = {{"system", "S"}, {"user", "U"}, {"assistant", "A"}},
+                                        strange[] = {{"tool", "T"}};
     struct mb_error err;
     char *text;
     assert_int_equal(mb_tokenizer_chat_with(reference, NULL, NULL, messages, 3, true, &text, &err), MB_OK);
     assert_string_equal(text, "S\n\nUser: U\n\nAssistant: A\n\nAssistant:");
     free(text);
+    assert_int_equal(mb_tokenizer_chat_with(reference, NULL, NULL, strange, 1, true, &text, &err), MB_USAGE);
+    assert_non_null(strstr(err.msg, "no role 'tool'"));
 }
 
 int main(void)
@@ -245,8 +332,11 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(templates_equal_transformers),
         cmocka_unit_test(published_templates_equal_transformers),
+        cmocka_unit_test(expressions_equal_transformers),
         cmocka_unit_test(what_is_not_there_is_named),
         cmocka_unit_test(bombs_are_stopped),
+        cmocka_unit_test(values_nested_without_end_are_stopped),
+        cmocka_unit_test(a_template_is_text),
         cmocka_unit_test(the_plain_format),
     };
     return cmocka_run_group_tests(tests, begin, end);

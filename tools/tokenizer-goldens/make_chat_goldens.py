@@ -2,7 +2,8 @@
 """Writes tests/tokenizer/data/chat/goldens.json: what `transformers` makes of conversations by chat templates.
 
 The templates in that folder have the constructs of the published ones; the published ones themselves are taken from
-MOEBIUS_TEST_DATA (deepseek_v3, qwen3) and stay there.
+MOEBIUS_TEST_DATA (deepseek_v3, qwen3) and stay there. expressions.txt has a small template a line, what is refused among
+them.
 """
 
 import json
@@ -44,18 +45,21 @@ def token(config, key):
     return value["content"] if isinstance(value, dict) else value
 
 
+def rendered(template, messages, prompt, tokens):
+    try:
+        texts, _ = render_jinja_template(
+            conversations=[messages], chat_template=template, add_generation_prompt=prompt, **tokens
+        )
+        return texts[0]
+    except Exception:  # the template is wrong, or refuses the conversation: so must we
+        return None
+
+
 def cases(template, tokens):
     for messages in CONVERSATIONS:
         for prompt in (False, True):
-            case = {"messages": messages, "add_generation_prompt": prompt}
-            try:
-                texts, _ = render_jinja_template(
-                    conversations=[messages], chat_template=template, add_generation_prompt=prompt, **tokens
-                )
-                case["text"] = texts[0]
-            except Exception:  # the template refuses the conversation: so must we
-                case["text"] = None
-            yield case
+            text = rendered(template, messages, prompt, tokens)
+            yield {"messages": messages, "add_generation_prompt": prompt, "text": text}
 
 
 def main():
@@ -63,6 +67,8 @@ def main():
     tokens = {"bos_token": "<s>", "eos_token": "</s>"}
     for path in sorted(CHAT.glob("*.jinja")):
         goldens["templates"][path.stem] = list(cases(path.read_text(), tokens))
+    lines = (CHAT / "expressions.txt").read_text().splitlines()
+    goldens["expressions"] = [[line, rendered(line, CONVERSATIONS[0], False, tokens)] for line in lines]
     for name in PUBLISHED:
         config = json.loads((OUTSIDE / name / "tokenizer_config.json").read_text())
         tokens = {key: token(config, key) for key in ("bos_token", "eos_token") if token(config, key) is not None}
