@@ -272,12 +272,14 @@ static enum mb_status template_ids(struct mb_tokenizer *tokenizer, const struct 
     struct mb_json all = mb_json_get(processor, "special_tokens");
     struct mb_json token = mb_json_get(&all, name);
     struct mb_json ids = mb_json_get(&token, "ids");
+    const struct mb_vocab *vocab = &tokenizer->bpe.vocab;
     if (!json_is_array(ids.value))
         return mb_json_fail(&token, MB_BAD_DATA, "has no ids");
     for (size_t i = 0; i < json_array_size(ids.value); i++) {
         const json_t *value = json_array_get(ids.value, i);
         json_int_t number = json_integer_value(value);
-        if (!json_is_integer(value) || number < 0 || (size_t)number >= tokenizer->bpe.vocab.n_ids)
+        if (!json_is_integer(value) || number < 0 || (size_t)number >= vocab->n_ids ||
+            !vocab->tokens[number].exists)
             return mb_json_fail(&ids, MB_BAD_DATA, "an id that no token has");
         int32_t id = (int32_t)number;
         if (!mb_ids_put(to, &id, 1))
