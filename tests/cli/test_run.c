@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define REFERENCE MB_REPO "/models/reference"
+#define SMALL MB_REPO "/tests/model/data/checkpoints/groups"
 #define QUESTION                                                                                           \
     "'Ali has 92 pears. A friend gives Ali 43 pears. How many pears does Ali have now? End with #### and " \
     "the answer.'"
@@ -91,6 +92,82 @@ static void wrong_calls_are_told(void **state)
     assert_int_equal(run("bench %s -p 0 -n 0", REFERENCE)->exit_status, 2);
     assert_int_equal(run("bench")->exit_status, 2);
     assert_fails(run("bench missing"), 3, "missing");
+    assert_int_equal(run("bench %s -n -1", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("bench %s -b 0", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("bench %s --cache-type f8", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("run %s -p x --cache-type f8", REFERENCE)->exit_status, 2);
+    assert_fails(run("run %s -p ''", REFERENCE), 2, "empty");
+    assert_fails(run("run %s -p x -c 257", REFERENCE), 2, "the model's context has 256 tokens");
+    assert_fails(run("run %s -p %s -c 3", REFERENCE, QUESTION), 2, "the context has 3");
+    assert_fails(run("run %s -f missing.txt", REFERENCE), 3, "missing.txt");
+    assert_fails(run("run %s -f .", REFERENCE), 3, "directory");
+    test_write(test_path("zero.txt"), "a\0b", 3);
+    assert_fails(run("run %s -f zero.txt", REFERENCE), 3, "zero.txt: not a text");
+    const struct ran *ran = run_after("", "run %s -p x -n 3 >/dev/full", REFERENCE);
+    assert_int_equal(ran->exit_status, 4);
+    assert_non_null(strstr(ran->err, "standard output"));
+}
+
+/* A folder with another model's tokenizer, and without a template. */
+static void parts_that_do_not_fit_are_told(void **state)
+{
+    (void)state;
+    static const char links[] = "ln -s " REFERENCE "/tokenizer.json mixed; ln -s " SMALL "/model* mixed;";
+    size_t nbytes;
+    uint8_t *bytes = test_read(SMALL "/config.json", &nbytes);
+    test_make_folder(test_path("mixed"));
+    test_write(test_path("mixed/config.json"), bytes, nbytes);
+    free(bytes);
+    assert_fails(run_after(links, "run mixed -p 'Ali has'"), 3, "is not in the model's vocabulary of 80");
+    assert_fails(run("run mixed -p x --chat"), 3, "no chat template");
+}
+
+/* Unlikely tokens are bytes that are no characters: streamed, they are replaced as Python does. */
+static void what_is_no_character_is_replaced(void **state)
+{
+    (void)state;
+    static const char python[] =
+        "python3 -c 'import sys; b = sys.stdin.buffer.read(); sys.stdout.buffer.write(b.decode(\"utf-8\", "
+        "\"replace\").encode())'";
+    static const char options[] = "-p x -n 200 --temp 50 --top-k 0 --top-p 1 --min-p 0 -s 3";
+    json_t *json = run_json("run %s %s -o json", REFERENCE, options);
+    const char *text = json_string_value(json_object_get(json, "text"));
+    assert_non_null(text);
+    assert_non_null(strstr(text, "\xef\xbf\xbd"));
+    assert_int_equal(strncmp(run_well("run %s %s", REFERENCE, options), text, strlen(text)), 0);
+    const json_t *tokens = json_object_get(json, "tokens");
+    char ids[8192] = "";
+    for (size_t i = 0; i < json_array_size(tokens); i++)
+        snprintf(ids + strlen(ids), sizeof ids - strlen(ids), "%lld ",
+                 (long long)json_integer_value(json_array_get(tokens, i)));
+    test_write(test_path("ids.txt"), ids, strlen(ids));
+    assert_string_equal(run_well("tokenize %s --decode --skip-special <ids.txt | %s", REFERENCE, python),
+                        text);
+    json_decref(json);
+}
+
+/* On a terminal, and nowhere else. */
+static void progress_is_shown_and_removed(void **state)
+{
+    (void)state;
+    char before[1024];
+    snprintf(before, sizeof before,
+             "script -qec '%s compress %s shown' /dev/null >terminal.txt </dev/null || exit 9;", MB_PROGRAM,
+             REFERENCE);
+    assert_int_equal(run_after(before, "verify shown")->exit_status, 0);
+    size_t nbytes;
+    char *text = (char *)test_read(test_path("terminal.txt"), &nbytes);
+    text = realloc(text, nbytes + 1);
+    assert_non_null(text);
+    text[nbytes] = '\0';
+    const char *first = strstr(text, "\r\033[K"), *last = first;
+    assert_true(first != NULL && strstr(first, "\xe2\x96\x91") != NULL && strchr(first, '%') != NULL);
+    for (const char *next = first; (next = strstr(next + 1, "\r\033[K")) != NULL;)
+        last = next;
+    assert_true(last != first && strstr(last, "\xe2\x96\x91") == NULL); /* gone at the end */
+    free(text);
+    const struct ran *ran = run("compress %s hidden", REFERENCE);
+    assert_null(strstr(ran->err, "\r"));
 }
 
 static void bench_prints_every_test(void **state)
@@ -110,18 +187,50 @@ static void bench_prints_every_test(void **state)
     json_decref(rows);
     const char *csv = run_well("bench %s -p 16 -n 0 -r 1 -o csv", REFERENCE);
     assert_non_null(strstr(csv, "\"pp16\""));
+    const char *lines = run_well("bench %s -p 4,8 -n 0 -r 1 -o jsonl", REFERENCE), *second;
+    json_t *line = json_loads(lines, JSON_DISABLE_EOF_CHECK, NULL);
+    assert_string_equal(json_string_value(json_object_get(line, "test")), "pp4");
+    json_decref(line);
+    second = strchr(lines, '\n');
+    assert_true(second != NULL && strstr(second, "\"pp8\"") != NULL);
     const char *table = run_well("bench %s -p 0 -n 4 -r 1", REFERENCE);
     assert_non_null(strstr(table, "| tg4 "));
     assert_non_null(strstr(table, "of memory read"));
 }
 
+static void bench_kernels_measures_every_kernel(void **state)
+{
+    (void)state;
+    static const char *const kernels[] = {"fused", "matmul", "encode", "read"};
+    size_t counts[4] = {0};
+    json_t *json = run_json("bench kernels -r 1 --dram-mb 16 -o json");
+    const json_t *rows = json_object_get(json, "rows");
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        const json_t *row = json_array_get(rows, i);
+        for (size_t k = 0; k < 4; k++)
+            counts[k] += strcmp(json_string_value(json_object_get(row, "kernel")), kernels[k]) == 0;
+        assert_true(json_real_value(json_object_get(row, "gbytes_per_s")) > 0);
+    }
+    assert_true(counts[0] >= 8 && counts[1] >= 1 && counts[2] >= 1 && counts[3] >= 1);
+    json_decref(json);
+    const char *table = run_well("bench kernels -r 1 --dram-mb 16");
+    assert_non_null(strstr(table, "| scalar "));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_question_is_answered),    cmocka_unit_test(the_stream_is_the_tokens_text),
-        cmocka_unit_test(a_seed_gives_its_text),     cmocka_unit_test(a_prompt_comes_from_stdin_and_file),
-        cmocka_unit_test(templates_can_be_replaced), cmocka_unit_test(wrong_calls_are_told),
+        cmocka_unit_test(a_question_is_answered),
+        cmocka_unit_test(the_stream_is_the_tokens_text),
+        cmocka_unit_test(a_seed_gives_its_text),
+        cmocka_unit_test(a_prompt_comes_from_stdin_and_file),
+        cmocka_unit_test(templates_can_be_replaced),
+        cmocka_unit_test(wrong_calls_are_told),
         cmocka_unit_test(bench_prints_every_test),
+        cmocka_unit_test(bench_kernels_measures_every_kernel),
+        cmocka_unit_test(parts_that_do_not_fit_are_told),
+        cmocka_unit_test(what_is_no_character_is_replaced),
+        cmocka_unit_test(progress_is_shown_and_removed),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
 }

@@ -188,6 +188,37 @@ static void task_report_and_replies_agree(void **state)
     json_decref(report);
 }
 
+static void tables_say_what_json_says(void **state)
+{
+    char output[8192], expected[128];
+    (void)state;
+    if (run(REFERENCE " --task " REFERENCE "/eval.jsonl --limit 4", output, sizeof output) != 0)
+        fail_msg("%s", output);
+    assert_non_null(strstr(output, "| ICA (in the asked format) "));
+    assert_non_null(strstr(output, "| PIA (in any format) "));
+    assert_non_null(strstr(output, "0 replies cut"));
+    if (run(REFERENCE " --perplexity " REFERENCE "/README.md -c 64 -o json", output, sizeof output) != 0)
+        fail_msg("%s", output);
+    json_t *report = json_loads(output, 0, NULL);
+    double ppl = json_real_value(json_object_get(report, "ppl")),
+           nll = json_real_value(json_object_get(report, "nll_mean"));
+    json_int_t n_windows = json_integer_value(json_object_get(report, "n_windows")),
+               n_scored = json_integer_value(json_object_get(report, "n_tokens_scored"));
+    assert_true(ppl > 1 && fabs(ppl - exp(nll)) < 1e-9 * ppl);
+    assert_true(n_windows > 4 && n_scored == 31 * n_windows); /* the second half, less its last token */
+    snprintf(expected, sizeof expected, "PPL = %.4f +/- %.4f\n\n%lld tokens scored in %lld windows", ppl,
+             json_real_value(json_object_get(report, "ppl_stderr")), (long long)n_scored,
+             (long long)n_windows);
+    json_decref(report);
+    if (run(REFERENCE " --perplexity " REFERENCE "/README.md -c 64", output, sizeof output) != 0 ||
+        strstr(output, expected) == NULL)
+        fail_msg("%s, not %s", output, expected);
+    assert_int_equal(
+        run(REFERENCE " --perplexity " REFERENCE "/README.md -c 64 --limit 2 -o json", output, sizeof output),
+        0);
+    assert_non_null(strstr(output, "\"n_windows\": 2"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,6 +227,7 @@ int main(void)
         cmocka_unit_test(wrong_usage_is_told),
         cmocka_unit_test(bad_input_is_told),
         cmocka_unit_test(task_report_and_replies_agree),
+        cmocka_unit_test(tables_say_what_json_says),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
