@@ -99,7 +99,10 @@ def run_program(name, command, n_threads, args):
                          "-r", str(args.repetitions), "-o", "json"]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as words:
         begun, busy, own = time.monotonic(), busy_seconds(), own_seconds()
-        process = subprocess.Popen(command, stdout=out, stderr=words)
+        try:
+            process = subprocess.Popen(command, stdout=out, stderr=words)
+        except OSError as error:
+            sys.exit(f"compare: {name}: {error}")
         anonymous = 0
         while True:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)

@@ -4,6 +4,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 moebius=${MOEBIUS:-$here/../../build/release/cli/moebius}
+python=${PYTHON:-python3}
 [ $# -ge 2 ] || { echo "usage: measure.sh FOLDER 5|27|avx2|default [options of compare.py]" >&2; exit 2; }
 folder=$(cd "$1" && pwd)
 set=$2
@@ -11,7 +12,7 @@ shift 2
 llama=$folder/llama.cpp
 models=$folder/models
 
-compare() { exec python3 "$here/compare.py" "$@"; }
+compare() { exec "$python" "$here/compare.py" "$@"; }
 
 case $set in
 5) compare "moebius=$moebius bench $models/coded-5" \

@@ -8,6 +8,7 @@ moebius=${MOEBIUS:-$here/../../build/release/cli/moebius}
 llama_commit=34af94cd9ab277632e27caeec2d41de2fd091b31
 ik_commit=8337e4cd3861406fc04e0854b1409cd1b027fbc9
 jobs=${JOBS:-$(nproc)}
+python=${PYTHON:-python3}
 
 [ $# -ge 1 ] || { echo "usage: prepare.sh FOLDER [5|27]" >&2; exit 2; }
 mkdir -p "$1/models"
@@ -42,7 +43,7 @@ build llama.cpp build-avx2-plain llama-bench $avx2 -DGGML_CPU_REPACK=OFF
 [ "$layers" = 5 ] || build ik_llama.cpp build llama-bench -DGGML_IQK_FA_ALL_QUANTS=OFF
 
 gguf() { # LAYERS
-    [ -e "$folder/models/q4km-$1.gguf" ] || python3 "$here/make_gguf.py" "$folder/models/q4km-$1.gguf" --layers "$1" \
+    [ -e "$folder/models/q4km-$1.gguf" ] || "$python" "$here/make_gguf.py" "$folder/models/q4km-$1.gguf" --layers "$1" \
         --source "$folder/llama.cpp" --build "$folder/llama.cpp/build"
 }
 
@@ -50,7 +51,7 @@ gguf() { # LAYERS
 coded() { # NAME LAYERS VOCABULARY "COMPRESS-OPTIONS"
     [ -e "$folder/models/$1" ] && return
     rm -rf "$folder/models/$1-bf16"
-    python3 "$here/../../tools/synthetic/make_checkpoint.py" "$folder/models/$1-bf16" --shape moonlight --layers "$2" \
+    "$python" "$here/../../tools/synthetic/make_checkpoint.py" "$folder/models/$1-bf16" --shape moonlight --layers "$2" \
         --vocab-size "$3" --tokenizer
     # shellcheck disable=SC2086  # a list of options
     "$moebius" compress "$folder/models/$1-bf16" "$folder/models/$1" $4
