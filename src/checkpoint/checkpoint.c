@@ -4,6 +4,7 @@
 #include "checkpoint/checkpoint.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -53,10 +54,9 @@ static enum mb_status read_config(struct mb_checkpoint *ckpt, struct mb_error *e
         return status;
     if (strlen(ckpt->config_text) != nbytes) /* jansson passes over it, who reads the text would stop there */
         return mb_fail(err, MB_BAD_DATA, "%s: byte %zu: a zero byte", path, strlen(ckpt->config_text));
-    json_error_t where;
-    ckpt->config = json_loadb(ckpt->config_text, nbytes, JSON_REJECT_DUPLICATES, &where);
-    if (ckpt->config == NULL)
-        return mb_fail(err, MB_BAD_DATA, "%s: byte %d: %s", path, where.position, where.text);
+    status = mb_json_parse(ckpt->config_text, nbytes, 0, &ckpt->config, err);
+    if (status != MB_OK)
+        return mb_fail_in(err, status, "%s", path);
     if (!json_is_object(ckpt->config))
         return mb_fail(err, MB_BAD_DATA, "%s: not an object", path);
     return check_quantization(ckpt, path, err);
@@ -214,11 +214,11 @@ static enum mb_status open_index(struct mb_checkpoint *ckpt, struct mb_error *er
         status = mb_read_file(path, INDEX_NBYTES_MAX, &text, &nbytes, err);
     if (status != MB_OK)
         return status;
-    json_error_t where;
-    json_t *root = json_loadb(text, nbytes, JSON_REJECT_DUPLICATES, &where);
+    json_t *root;
+    status = mb_json_parse(text, nbytes, 0, &root, err);
     free(text);
-    if (root == NULL)
-        return mb_fail(err, MB_BAD_DATA, "%s: byte %d: %s", path, where.position, where.text);
+    if (status != MB_OK)
+        return mb_fail_in(err, status, "%s", path);
     status = open_indexed(ckpt, path, root, err);
     json_decref(root);
     return status;

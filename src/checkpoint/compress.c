@@ -21,7 +21,23 @@ static json_t *bound_json(const struct mb_bound *bound, double default_fraction,
     return json_string(text);
 }
 
-/* The block in config.json. 'plan_xxh3' is of the bound of every tensor, by name. */
+/* NULL: none were given, or no memory. */
+static json_t *tensor_bounds_json(const struct mb_compress_options *options)
+{
+    json_t *patterns = options->n_tensor_bounds == 0 ? NULL : json_array();
+    for (size_t i = 0; i < options->n_tensor_bounds && patterns != NULL; i++)
+        if (json_array_append_new(patterns,
+                                  json_pack("[s, o]", options->tensor_bounds[i].pattern,
+                                            bound_json(&options->tensor_bounds[i].bound, 0, true))) != 0) {
+            json_decref(patterns);
+            patterns = NULL;
+        }
+    return patterns;
+}
+
+/*
+ * The block in config.json. 'plan_xxh3' is of the bound of every tensor, by name.  NULL: no memory.
+ */
 static json_t *quantization_config(const struct mb_compress_options *options, const struct mb_plan *plan)
 {
     char hash[24];
@@ -30,15 +46,14 @@ static json_t *quantization_config(const struct mb_compress_options *options, co
         json_pack("{s:s, s:i, s:o, s:o}", "quant_method", "moebius", "format_version", MB_FORMAT_VERSION,
                   "bound", bound_json(&options->bound, MB_EXPERT_FRACTION, options->has_bound), "dense_bound",
                   bound_json(&options->dense_bound, MB_LINEAR_FRACTION, options->has_dense_bound));
-    json_t *patterns = json_array();
-    for (size_t i = 0; i < options->n_tensor_bounds; i++)
-        json_array_append_new(patterns, json_pack("[s, o]", options->tensor_bounds[i].pattern,
-                                                  bound_json(&options->tensor_bounds[i].bound, 0, true)));
-    if (options->n_tensor_bounds > 0)
-        json_object_set(config, "tensor_bounds", patterns);
-    json_decref(patterns);
-    json_object_set_new(config, "plan_xxh3", json_string(hash));
-    return config;
+    bool ok = config != NULL;
+    if (ok && options->n_tensor_bounds > 0)
+        ok = json_object_set_new(config, "tensor_bounds", tensor_bounds_json(options)) == 0;
+    ok = ok && json_object_set_new(config, "plan_xxh3", json_string(hash)) == 0;
+    if (ok)
+        return config;
+    json_decref(config);
+    return NULL;
 }
 
 /* ---------------------------------------------------------------- exact tensors */
@@ -125,6 +140,10 @@ static enum mb_status write_shard(struct compression *c, size_t shard, const str
         return status;
     }
     json_t *json = mb_report_to_json(report);
+    if (json == NULL) {
+        mb_shard_cancel(&writer);
+        return mb_fail_memory(err, 4096);
+    }
     status = mb_shard_end(&writer, planned->hash, json, err);
     json_decref(json);
     return status;

@@ -2,6 +2,7 @@
  * config_text.c - edits config.json as text: printing parsed JSON again would change how numbers are spelled.
  */
 #include "checkpoint/config_text.h"
+#include "base/json.h"
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,16 +45,24 @@ struct member {
     const char *comma, *key, *value, *end;
 };
 
-static bool key_is(const char *text, size_t n, const char *key)
+enum found { FOUND, NOT_THERE, NO_MEMORY };
+
+static enum found compare_key(const char *text, size_t n, const char *key)
 {
-    json_t *spelled = json_loadb(text, n, JSON_DECODE_ANY, NULL); /* there may be escapes in it */
-    bool is_key = spelled != NULL && strcmp(json_string_value(spelled), key) == 0;
-    json_decref(spelled);
-    return is_key;
+    char *text_of_array = NULL;
+    json_t *array = NULL; /* there may be escapes in the key */
+    if (asprintf(&text_of_array, "[%.*s]", (int)n, text) >= 0)
+        mb_json_parse(text_of_array, n + 2, 0, &array, NULL);
+    free(text_of_array);
+    if (array == NULL)
+        return NO_MEMORY;
+    enum found found = strcmp(json_string_value(json_array_get(array, 0)), key) == 0 ? FOUND : NOT_THERE;
+    json_decref(array);
+    return found;
 }
 
-/* false: not there; then 'end' is behind the last member, and 'key' is NULL in an empty object. */
-static bool find_member(const char *text, const char *key, struct member *member)
+/* Where it is not there, 'end' is behind the last member, and 'key' is NULL in an empty object. */
+static enum found find_member(const char *text, const char *key, struct member *member)
 {
     *member = (struct member){0};
     const char *at = skip_space(skip_space(text) + 1);
@@ -63,15 +72,16 @@ static bool find_member(const char *text, const char *key, struct member *member
         member->key = at;
         member->value = skip_space(skip_space(name_end) + 1);
         member->end = skip_value(member->value);
-        if (key_is(at, (size_t)(name_end - at), key))
-            return true;
+        enum found found = compare_key(at, (size_t)(name_end - at), key);
+        if (found != NOT_THERE)
+            return found;
         at = skip_space(member->end);
         if (*at == ',') {
             member->comma = at;
             at = skip_space(at + 1);
         }
     }
-    return false;
+    return NOT_THERE;
 }
 
 static char *joined(const char *text, const char *cut_begin, const char *cut_end, const char *in_between)
@@ -96,8 +106,8 @@ static char *removed(const char *text, const struct member *member)
 static char *spelled(const char *text, const json_t *value)
 {
     if (strchr(text, '\n') == NULL)
-        return json_dumps(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII);
-    char *plain = json_dumps(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII | JSON_INDENT(2));
+        return mb_json_text(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII, NULL);
+    char *plain = mb_json_text(value, JSON_ENCODE_ANY | JSON_ENSURE_ASCII | JSON_INDENT(2), NULL);
     if (plain == NULL)
         return NULL;
     size_t n_lines = 0;
@@ -130,13 +140,15 @@ static char *appended(const char *text, const struct member *last, const char *k
 char *mb_config_text_set(const char *text, const char *key, const json_t *value)
 {
     struct member member;
-    bool is_there = find_member(text, key, &member);
+    enum found found = find_member(text, key, &member);
+    if (found == NO_MEMORY)
+        return NULL;
     if (value == NULL)
-        return is_there ? removed(text, &member) : strdup(text);
+        return found == FOUND ? removed(text, &member) : strdup(text);
     char *value_text = spelled(text, value), *out = NULL;
     if (value_text != NULL)
-        out = is_there ? joined(text, member.value, member.end, value_text)
-                       : appended(text, &member, key, value_text);
+        out = found == FOUND ? joined(text, member.value, member.end, value_text)
+                             : appended(text, &member, key, value_text);
     free(value_text);
     return out;
 }

@@ -45,19 +45,23 @@ struct decompression {
 
 /* ---------------------------------------------------------------- what a shard will hold */
 
-static enum mb_status add_content(struct decompression *d, struct content content, struct mb_error *err)
+/* 'name' is malloc'ed, and ours from now on; NULL: there was no memory for it. */
+static enum mb_status add_content(struct decompression *d, struct content content, char *name,
+                                  struct mb_error *err)
 {
-    if (d->n_contents == d->cap) {
+    if (name != NULL && d->n_contents == d->cap) {
         size_t cap = d->cap == 0 ? 64 : 2 * d->cap;
         struct content *grown = realloc(d->contents, cap * sizeof *grown);
-        if (grown == NULL)
+        if (grown == NULL) {
+            free(name);
             return mb_fail_memory(err, cap * sizeof *grown);
+        }
         d->contents = grown;
         d->cap = cap;
     }
-    content.tensor.name = content.is_coded ? content.tensor.name : strdup(content.stored->name);
-    if (content.tensor.name == NULL)
+    if (name == NULL)
         return mb_fail_memory(err, 100);
+    content.tensor.name = name;
     d->contents[d->n_contents++] = content;
     return MB_OK;
 }
@@ -70,7 +74,6 @@ static enum mb_status add_blob(struct decompression *d, const struct mb_tensor *
         const struct mb_blob_matrix *info = &loaded.blob.info[i];
         struct content content = {.stored = stored, .index = i, .is_coded = true};
         content.tensor = (struct mb_tensor){
-            .name = mb_blob_full_name(stored, info),
             .type = (enum mb_tensor_type)d->dtype,
             .type_name = type_names[d->dtype].tensor,
             .n_dims = 2,
@@ -78,7 +81,7 @@ static enum mb_status add_blob(struct decompression *d, const struct mb_tensor *
             .n_elems = info->n_rows * info->n_cols,
             .nbytes = info->n_rows * info->n_cols * mb_dtype_nbytes(d->dtype),
         };
-        status = add_content(d, content, err);
+        status = add_content(d, content, mb_blob_full_name(stored, info), err);
     }
     mb_unload_blob(&loaded);
     return status;
@@ -141,7 +144,8 @@ static enum mb_status list_contents(struct decompression *d, size_t first, size_
         const struct mb_tensor *stored = d->ckpt->tensors[i];
         status = mb_tensor_is_blob(d->ckpt, stored)
                      ? add_blob(d, stored, err)
-                     : add_content(d, (struct content){.tensor = *stored, .stored = stored}, err);
+                     : add_content(d, (struct content){.tensor = *stored, .stored = stored},
+                                   strdup(stored->name), err);
     }
     if (status != MB_OK)
         return status;
@@ -291,7 +295,11 @@ static enum mb_status write_shard(struct decompression *d, size_t shard, size_t 
         return status;
     }
     json_t *json = report_json(&d->report);
-    status = json == NULL ? mb_fail_memory(err, 100) : mb_shard_end(&d->writer, plan, json, err);
+    if (json == NULL) {
+        mb_shard_cancel(&d->writer);
+        return mb_fail_memory(err, 4096);
+    }
+    status = mb_shard_end(&d->writer, plan, json, err);
     add_report(sum, json);
     json_decref(json);
     return status;
@@ -325,6 +333,8 @@ static char *plain_config(const struct decompression *d)
     static const char *const keys[] = {"torch_dtype", "dtype"}; /* transformers 4 and 5 */
     bool is_set = false;
     json_t *type = json_string(type_names[d->dtype].config);
+    if (type == NULL)
+        return NULL;
     char *text = mb_config_text_set(d->ckpt->config_text, "quantization_config", NULL);
     for (size_t i = 0; i < 2 && text != NULL; i++) {
         if (json_object_get(d->ckpt->config, keys[i]) == NULL && (i == 0 || is_set))

@@ -3,6 +3,7 @@
  */
 #include "checkpoint/output.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "checkpoint/plan.h"
 #include <dirent.h>
 #include <errno.h>
@@ -16,7 +17,7 @@
 #include <unistd.h>
 
 static const char INDEX[] = "model.safetensors.index.json";
-static const uint64_t SIDE_FILE_NBYTES_MAX = 256 << 20;
+static const uint64_t SIDE_FILE_NBYTES_MAX = 256 << 20, NOTE_NBYTES_MAX = 256 << 20;
 
 /* ---------------------------------------------------------------- files of a folder */
 
@@ -55,30 +56,50 @@ static bool is_dots(const char *name)
     return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
 }
 
-/* Removes the files of a folder that 'pattern' matches (folders inside are never ours). */
-static enum mb_status remove_files(const char *path, const char *pattern, struct mb_error *err)
+typedef enum mb_status (*file_fn)(void *ctx, const char *path, const char *name, struct mb_error *err);
+
+/* All that is in a folder, until one fails. A folder that cannot be read to its end is a failure. */
+static enum mb_status for_each_file(const char *path, file_fn fn, void *ctx, struct mb_error *err)
 {
     DIR *folder = opendir(path);
     if (folder == NULL)
         return mb_fail_errno(err, path, "open");
     enum mb_status status = MB_OK;
-    for (struct dirent *entry; (entry = readdir(folder)) != NULL && status == MB_OK;)
-        if (!is_dots(entry->d_name) && fnmatch(pattern, entry->d_name, 0) == 0 &&
-            unlinkat(dirfd(folder), entry->d_name, 0) != 0)
-            status = mb_fail_errno(err, path, "remove a file");
+    while (status == MB_OK) {
+        errno = 0;
+        const struct dirent *entry = readdir(folder);
+        if (entry == NULL && errno != 0)
+            status = mb_fail_errno(err, path, "read");
+        if (entry == NULL)
+            break;
+        if (!is_dots(entry->d_name))
+            status = fn(ctx, path, entry->d_name, err);
+    }
     closedir(folder);
     return status;
 }
 
-static bool is_empty(const char *path)
+static enum mb_status remove_file(void *ctx, const char *path, const char *name, struct mb_error *err)
 {
-    DIR *folder = opendir(path);
-    size_t n = 0;
-    while (folder != NULL && readdir(folder) != NULL)
-        n++;
-    if (folder != NULL)
-        closedir(folder);
-    return n <= 2;
+    const char *pattern = ctx;
+    char file[MB_PATH_MAX];
+    enum mb_status status = mb_join_path(file, path, name, err);
+    if (status == MB_OK && fnmatch(pattern, name, 0) == 0 && unlink(file) != 0)
+        status = mb_fail_errno(err, file, "remove");
+    return status;
+}
+
+/* Removes the files of a folder that 'pattern' matches (folders inside are never ours). */
+static enum mb_status remove_files(const char *path, const char *pattern, struct mb_error *err)
+{
+    return for_each_file(path, remove_file, (char *)pattern, err);
+}
+
+static enum mb_status count_file(void *ctx, const char *path, const char *name, struct mb_error *err)
+{
+    (void)path, (void)name, (void)err;
+    ++*(size_t *)ctx;
+    return MB_OK;
 }
 
 /* The number of a folder's inode, 0 when there is none. */
@@ -92,12 +113,26 @@ static uint64_t inode_of(const char *path)
 
 static enum mb_status write_note(const struct mb_output *output, struct mb_error *err)
 {
-    char *text = json_dumps(output->note, JSON_COMPACT);
+    size_t nbytes;
+    char *text = mb_json_text(output->note, JSON_COMPACT, &nbytes);
     if (text == NULL)
         return mb_fail_memory(err, 4096);
-    enum mb_status status = mb_write_file(output->note_path, text, strlen(text), err);
+    enum mb_status status = mb_write_file(output->note_path, text, nbytes, err);
     free(text);
     return status;
+}
+
+/* No note, or none that can be read as JSON, is no note: then the partial folder holds other work. */
+static enum mb_status read_note(struct mb_output *output, struct mb_error *err)
+{
+    char *text;
+    size_t nbytes;
+    enum mb_status status = mb_read_file(output->note_path, NOTE_NBYTES_MAX, &text, &nbytes, err);
+    if (status == MB_OK) {
+        status = mb_json_parse(text, nbytes, 0, &output->note, err);
+        free(text);
+    }
+    return status == MB_BAD_DATA ? MB_OK : status;
 }
 
 /* The temporary name is mb_write_file's: a kill may have left it. */
@@ -134,11 +169,15 @@ static enum mb_status take_over(struct mb_output *output, const json_t *work, bo
         return remove_files(output->partial, "*.tmp", err);
     bool is_same_input =
         is_ours && json_equal(json_object_get(noted, "input"), json_object_get(work, "input"));
-    if (!is_empty(output->partial) && !force)
+    size_t n_files = 0;
+    enum mb_status status = for_each_file(output->partial, count_file, &n_files, err);
+    if (status != MB_OK)
+        return status;
+    if (n_files > 0 && !force)
         return mb_fail(err, MB_USAGE, "%s: unfinished work of other input or options; --force starts again",
                        output->partial);
     if (!is_same_input) {
-        enum mb_status status = remove_files(output->partial, "*", err);
+        status = remove_files(output->partial, "*", err);
         if (status != MB_OK)
             return status;
         json_object_del(output->note, "shards");
@@ -184,25 +223,30 @@ static bool is_folder_of(const struct mb_checkpoint *from, const char *path)
     return stat(from->path, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+static enum mb_status check_replaced_file(void *ctx, const char *path, const char *name, struct mb_error *err)
+{
+    (void)ctx;
+    return is_model_file(name)
+               ? MB_OK
+               : mb_fail(err, MB_USAGE, "%s: not replaced, it holds %.200s, which is no file of a model",
+                         path, name);
+}
+
 /* Only a model folder may be replaced: a wrong path must not cost somebody other files. */
 static enum mb_status check_replaced(const struct mb_output *output, struct mb_error *err)
 {
-    DIR *folder = opendir(output->path);
-    if (folder == NULL)
+    enum mb_status status = for_each_file(output->path, check_replaced_file, NULL, err);
+    if (status == MB_BAD_DATA)
         return mb_fail(err, MB_USAGE, "%s: exists and is not a folder that can be replaced", output->path);
-    enum mb_status status = MB_OK;
-    for (struct dirent *entry; (entry = readdir(folder)) != NULL && status == MB_OK;)
-        if (!is_dots(entry->d_name) && !is_model_file(entry->d_name))
-            status = mb_fail(err, MB_USAGE, "%s: not replaced, it holds %.200s, which is no file of a model",
-                             output->path, entry->d_name);
-    closedir(folder);
     return status;
 }
 
 static enum mb_status open_locked(struct mb_output *output, const json_t *work, bool force,
                                   struct mb_error *err)
 {
-    output->note = json_load_file(output->note_path, 0, NULL);
+    enum mb_status status = read_note(output, err);
+    if (status != MB_OK)
+        return status;
     uint64_t there = inode_of(output->path);
     output->is_done = there != 0 && noted_inode(output) == there &&
                       json_equal(json_object_get(output->note, "work"), (json_t *)work);
@@ -211,7 +255,7 @@ static enum mb_status open_locked(struct mb_output *output, const json_t *work, 
     output->replaces = access(output->path, F_OK) == 0;
     if (output->replaces && !force)
         return mb_fail(err, MB_USAGE, "%s: exists already; --force replaces it", output->path);
-    enum mb_status status = output->replaces ? check_replaced(output, err) : MB_OK;
+    status = output->replaces ? check_replaced(output, err) : MB_OK;
     return status == MB_OK ? take_over(output, work, force, err) : status;
 }
 
@@ -240,16 +284,21 @@ enum mb_status mb_output_open(const char *path, const struct mb_checkpoint *from
 json_t *mb_input_identity(const struct mb_checkpoint *ckpt)
 {
     json_t *files = json_array();
-    for (size_t i = 0; i < ckpt->n_shards && files != NULL; i++) {
+    bool ok = files != NULL;
+    for (size_t i = 0; i < ckpt->n_shards && ok; i++) {
         const struct mb_shard *shard = &ckpt->shards[i];
         struct stat st;
         if (fstat(shard->fd, &st) != 0)
             memset(&st, 0, sizeof st);
-        json_array_append_new(files, json_pack("[s, I, I, I, I]", shard->name, (json_int_t)st.st_size,
-                                               (json_int_t)st.st_mtim.tv_sec, (json_int_t)st.st_mtim.tv_nsec,
-                                               (json_int_t)shard->header.xxh3));
+        ok = json_array_append_new(files,
+                                   json_pack("[s, I, I, I, I]", shard->name, (json_int_t)st.st_size,
+                                             (json_int_t)st.st_mtim.tv_sec, (json_int_t)st.st_mtim.tv_nsec,
+                                             (json_int_t)shard->header.xxh3)) == 0;
     }
-    return json_pack("{s:o, s:s}", "files", files, "config", ckpt->config_text);
+    if (ok)
+        return json_pack("{s:o, s:s}", "files", files, "config", ckpt->config_text);
+    json_decref(files);
+    return NULL;
 }
 
 /* ---------------------------------------------------------------- ending */
@@ -298,10 +347,10 @@ static enum mb_status write_json(const struct mb_output *output, const char *nam
     enum mb_status status = mb_join_path(path, output->partial, name, err);
     if (status != MB_OK)
         return status;
-    char *text = json_dumps(root, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+    size_t n;
+    char *text = mb_json_text(root, JSON_INDENT(2) | JSON_ENSURE_ASCII, &n);
     if (text == NULL)
         return mb_fail_memory(err, 4096);
-    size_t n = strlen(text);
     text[n] = '\n'; /* in place of the terminator */
     status = mb_write_file(path, text, n + 1, err);
     free(text);
@@ -396,17 +445,23 @@ void mb_output_abandon(struct mb_output *output, enum mb_status status)
 
 /* ---------------------------------------------------------------- side files */
 
-static enum mb_status copy_file(const struct mb_output *output, const char *folder, const char *name,
-                                struct mb_error *err)
+static enum mb_status copy_file(void *ctx, const char *folder, const char *name, struct mb_error *err)
 {
+    const struct mb_output *output = ctx;
     char from[MB_PATH_MAX], to[MB_PATH_MAX], *bytes;
     size_t nbytes;
+    if (!is_side_file(name))
+        return MB_OK;
     enum mb_status status = mb_join_path(from, folder, name, err);
     if (status == MB_OK)
         status = mb_join_path(to, output->partial, name, err);
+    if (status != MB_OK)
+        return status;
     struct stat st;
-    if (status != MB_OK || stat(from, &st) != 0 || !S_ISREG(st.st_mode))
-        return status; /* folders and broken links are not ours to copy */
+    if (stat(from, &st) != 0)
+        return errno == ENOENT ? MB_OK : mb_fail_errno(err, from, "stat"); /* a broken link is not copied */
+    if (!S_ISREG(st.st_mode))
+        return MB_OK;
     status = mb_read_file(from, SIDE_FILE_NBYTES_MAX, &bytes, &nbytes, err);
     if (status != MB_OK)
         return status;
@@ -418,15 +473,7 @@ static enum mb_status copy_file(const struct mb_output *output, const char *fold
 enum mb_status mb_output_copy_files(const struct mb_output *output, const struct mb_checkpoint *from,
                                     struct mb_error *err)
 {
-    DIR *folder = opendir(from->path);
-    if (folder == NULL)
-        return mb_fail_errno(err, from->path, "open");
-    enum mb_status status = MB_OK;
-    for (struct dirent *entry; (entry = readdir(folder)) != NULL && status == MB_OK;)
-        if (is_side_file(entry->d_name))
-            status = copy_file(output, from->path, entry->d_name, err);
-    closedir(folder);
-    return status;
+    return for_each_file(from->path, copy_file, (struct mb_output *)output, err);
 }
 
 enum mb_status mb_output_write_config(const struct mb_output *output, const char *text, struct mb_error *err)

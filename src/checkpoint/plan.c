@@ -96,6 +96,8 @@ static enum mb_status compile_pattern(const struct mb_tensor_bound *given, struc
         pcre2_compile((PCRE2_SPTR)given->pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &number, &at, NULL);
     if (pattern->code != NULL)
         return MB_OK;
+    if (number == PCRE2_ERROR_HEAP_FAILED)
+        return mb_fail_memory(err, strlen(given->pattern));
     char text[120];
     pcre2_get_error_message(number, (PCRE2_UCHAR *)text, sizeof text);
     return mb_fail(err, MB_USAGE, "pattern '%.200s': character %zu: %s", given->pattern, at + 1, text);

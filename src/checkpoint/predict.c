@@ -205,8 +205,11 @@ static enum mb_status predict_rest(const struct mb_checkpoint *ckpt, const struc
         enum mb_status status = mb_plan_shard(plan, i, &planned, err);
         if (status != MB_OK)
             return status;
-        report->out_nbytes += mb_shard_data_pos(planned.tensors, planned.n_units + planned.n_exact);
+        uint64_t data_pos = mb_shard_data_pos(planned.tensors, planned.n_units + planned.n_exact);
         mb_planned_free(&planned);
+        if (data_pos == 0)
+            return mb_fail_memory(err, 4096);
+        report->out_nbytes += data_pos;
     }
     return MB_OK;
 }

@@ -28,9 +28,13 @@ json_t *mb_report_to_json(const struct mb_compress_report *report)
 {
     struct mb_compress_report copy = *report;
     json_t *json = json_object();
-    for (size_t i = 0; i < N_SUMS && json != NULL; i++)
-        json_object_set_new(json, sums[i].name, json_integer((json_int_t)*sum_of(&copy, i)));
-    return json;
+    bool ok = json != NULL;
+    for (size_t i = 0; i < N_SUMS && ok; i++)
+        ok = json_object_set_new(json, sums[i].name, json_integer((json_int_t)*sum_of(&copy, i))) == 0;
+    if (ok)
+        return json;
+    json_decref(json);
+    return NULL;
 }
 
 void mb_report_add(struct mb_compress_report *to, const struct mb_compress_report *from)

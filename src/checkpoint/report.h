@@ -7,7 +7,7 @@
 #include <jansson.h>
 #include <moebius/checkpoint.h>
 
-/* The sums of a report; what belongs to a whole run (seconds, shards) is left out. */
+/* The sums of a report; what belongs to a whole run (seconds, shards) is left out. NULL: no memory. */
 json_t *mb_report_to_json(const struct mb_compress_report *report);
 void mb_report_add(struct mb_compress_report *to, const struct mb_compress_report *from);
 void mb_report_add_json(struct mb_compress_report *to, const json_t *from);

@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -182,11 +183,10 @@ static enum mb_status parse_tensors(const char *path, json_t *root, struct mb_st
 static enum mb_status parse_header(const char *path, const char *text, size_t nbytes, uint64_t data_nbytes,
                                    struct mb_st_header *header, struct mb_error *err)
 {
-    json_error_t where;
-    json_t *root = json_loadb(text, nbytes, JSON_REJECT_DUPLICATES, &where);
-    if (root == NULL)
-        return mb_fail(err, MB_BAD_DATA, "%s: byte %d: header: %s", path, 8 + where.position, where.text);
-    enum mb_status status = MB_OK;
+    json_t *root;
+    enum mb_status status = mb_json_parse(text, nbytes, 8, &root, err);
+    if (status != MB_OK)
+        return mb_fail_in(err, status, "%s: header", path);
     if (text[0] != '{' || !json_is_object(root))
         status = mb_fail(err, MB_BAD_DATA, "%s: byte 8: the header is not an object", path);
     if (status == MB_OK)
@@ -239,11 +239,17 @@ void mb_st_free_header(struct mb_st_header *header)
     *header = (struct mb_st_header){0};
 }
 
+/* NULL: no memory. */
 static json_t *tensor_object(const struct mb_tensor *tensor)
 {
     json_t *shape = json_array();
-    for (size_t i = 0; i < tensor->n_dims; i++)
-        json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i]));
+    bool ok = shape != NULL;
+    for (size_t i = 0; i < tensor->n_dims && ok; i++)
+        ok = json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i])) == 0;
+    if (!ok) {
+        json_decref(shape);
+        return NULL;
+    }
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", tensor->type_name, "shape", shape, "data_offsets",
                      (json_int_t)tensor->file_pos, (json_int_t)tensor->file_pos + (json_int_t)tensor->nbytes);
 }
@@ -255,10 +261,7 @@ enum mb_status mb_st_write_header(const struct mb_tensor *tensors, size_t n_tens
     bool ok = root != NULL && json_object_set(root, "__metadata__", (json_t *)metadata) == 0;
     for (size_t i = 0; i < n_tensors && ok; i++)
         ok = json_object_set_new(root, tensors[i].name, tensor_object(&tensors[i])) == 0;
-    *text = ok ? json_dumps(root, JSON_COMPACT) : NULL;
+    *text = ok ? mb_json_text(root, JSON_COMPACT, nbytes) : NULL;
     json_decref(root);
-    if (*text == NULL)
-        return mb_fail_memory(err, n_tensors * 200);
-    *nbytes = strlen(*text);
-    return MB_OK;
+    return *text == NULL ? mb_fail_memory(err, n_tensors * 200) : MB_OK;
 }

@@ -7,6 +7,7 @@
 #include "model/config.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "model/rope.h"
 #include <inttypes.h>
 #include <jansson.h>
@@ -294,12 +295,14 @@ static enum mb_status read_generation_config(const struct mb_checkpoint *ckpt, s
     status = mb_read_file(path, GENERATION_CONFIG_NBYTES_MAX, &text, &nbytes, err);
     if (status != MB_OK)
         return status;
-    json_error_t where;
-    json_t *root = json_loadb(text, nbytes, JSON_REJECT_DUPLICATES, &where);
+    json_t *root;
+    status = mb_json_parse(text, nbytes, 0, &root, err);
     free(text);
+    if (status != MB_OK)
+        return mb_fail_in(err, status, "%s", path);
     if (!json_is_object(root)) {
         json_decref(root);
-        return mb_fail(err, MB_BAD_DATA, "%s: line %d: not a JSON object: %s", path, where.line, where.text);
+        return mb_fail(err, MB_BAD_DATA, "%s: not an object", path);
     }
     struct reading r = {.object = root, .path = path, .where = "", .err = err};
     read_eos(&r, config);

@@ -4,6 +4,7 @@
 #include "tokenizer/json.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,14 +38,9 @@ const char *mb_json_shown(char out[64], const char *text)
 static enum mb_status parse(const char *path, const char *bytes, size_t nbytes, json_t **owner,
                             struct mb_error *err)
 {
-    json_error_t error;
-    *owner = json_loadb(bytes, nbytes, JSON_REJECT_DUPLICATES, &error);
-    if (*owner == NULL && json_error_code(&error) == json_error_out_of_memory)
-        return mb_fail_memory(err, nbytes);
-    char shown[64];
-    if (*owner == NULL)
-        return mb_fail(err, MB_BAD_DATA, "%s: line %d: byte %d: %s", path, error.line, error.position,
-                       mb_json_shown(shown, error.text));
+    enum mb_status status = mb_json_parse(bytes, nbytes, 0, owner, err);
+    if (status != MB_OK)
+        return mb_fail_in(err, status, "%s", path);
     if (json_is_object(*owner))
         return MB_OK;
     json_decref(*owner);

@@ -160,7 +160,7 @@ static void bad_json_is_named_by_its_byte(void **state)
     assert_header_refused("{\"a\"", 0, "byte 1");
     assert_header_refused("{}{}", 0, "byte 1");
     assert_header_refused("[]", 0, "not an object");
-    assert_header_refused("12", 0, "byte 1");
+    assert_header_refused("12", 0, "byte 8");
     assert_header_refused("  {}", 0, "byte 8");
     assert_header_refused("{\"\xff\":1}", 0, "byte 1");
     assert_header_refused("{" TENSOR("a", "U8", "[1]", 0, 1) "," TENSOR("a", "U8", "[1]", 0, 1) "}", 1,
