@@ -228,6 +228,22 @@ static void add_layer(struct tensors *tensors, const struct test_model *model, s
     }
 }
 
+static void add_bare(struct tensors *tensors, const struct test_model *model)
+{
+    add(tensors, 0, model->n_hidden, "model.layers.0.input_layernorm.weight");
+    add(tensors, model->n_hidden, model->n_hidden, "model.layers.0.self_attn.q_proj.weight");
+    add_mlp(tensors, model, "model.layers.1.mlp.experts.0");
+}
+
+static void add_whole(struct tensors *tensors, const struct test_model *model)
+{
+    add(tensors, 64, model->n_hidden, "model.embed_tokens.weight");
+    for (size_t layer = 0; layer < model->n_layers; layer++)
+        add_layer(tensors, model, layer);
+    add(tensors, 0, model->n_hidden, "model.norm.weight");
+    add(tensors, 64, model->n_hidden, "lm_head.weight");
+}
+
 static uint64_t next_random(uint64_t *state)
 {
     uint64_t z = *state += 0x9e3779b97f4a7c15u;
@@ -334,11 +350,10 @@ void test_write_model(const char *folder, const struct test_model *model)
     uint64_t state = model->deal;
     const size_t n_shards = model->n_shards == 0 ? 1 : model->n_shards;
     test_make_folder(folder);
-    add(tensors, 64, model->n_hidden, "model.embed_tokens.weight");
-    for (size_t layer = 0; layer < model->n_layers; layer++)
-        add_layer(tensors, model, layer);
-    add(tensors, 0, model->n_hidden, "model.norm.weight");
-    add(tensors, 64, model->n_hidden, "lm_head.weight");
+    if (model->is_bare)
+        add_bare(tensors, model);
+    else
+        add_whole(tensors, model);
     for (size_t i = 0; i < tensors->n; i++) /* every shard gets one, the rest by chance */
         tensors->items[i].shard = i < n_shards ? i : next_random(&state) % n_shards;
     for (size_t shard = 0; shard < n_shards; shard++)

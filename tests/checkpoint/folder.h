@@ -40,6 +40,7 @@ bool test_equal_folders(const char *a, const char *b); /* the same, nothing prin
 struct test_model {
     enum mb_dtype dtype;
     size_t n_layers, n_experts; /* layer 0 is dense */
+    bool is_bare;               /* a norm and a linear matrix in one layer, one expert in another, no more */
     size_t n_hidden, n_inner;
     size_t n_shards;      /* tensors are dealt out to them one by one; 1: one file */
     uint64_t deal;        /* another number: another way to deal them */
