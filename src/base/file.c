@@ -14,6 +14,12 @@
 
 enum { PIECE_NBYTES = 1 << 30 }; /* one system call moves less than 2 GiB */
 
+enum mb_status mb_look_at(const char *path, bool *is_there, struct stat *info, struct mb_error *err)
+{
+    *is_there = stat(path, info) == 0;
+    return *is_there || errno == ENOENT || errno == ENOTDIR ? MB_OK : mb_fail_errno(err, path, "stat");
+}
+
 enum mb_status mb_read_at(int fd, const char *path, uint64_t pos, void *out, uint64_t nbytes,
                           struct mb_error *err)
 {

@@ -5,8 +5,16 @@
 #define MB_BASE_FILE_H
 
 #include <moebius/status.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
+
+/*
+ * What is at a path: *info is filled where *is_there.  That nothing is there is no failure; that it cannot be
+ * known is one.
+ */
+enum mb_status mb_look_at(const char *path, bool *is_there, struct stat *info, struct mb_error *err);
 
 /* Reads exactly nbytes at pos; a short file is MB_BAD_DATA ("truncated"). 'path' is for messages. */
 enum mb_status mb_read_at(int fd, const char *path, uint64_t pos, void *out, uint64_t nbytes,

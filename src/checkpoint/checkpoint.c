@@ -93,6 +93,7 @@ static enum mb_status open_shard(struct mb_checkpoint *ckpt, const char *name, s
     if (status != MB_OK)
         return status;
     shard->nbytes = (uint64_t)st.st_size;
+    shard->changed = st.st_mtim;
     shard->map = mmap(NULL, shard->nbytes, PROT_READ, MAP_PRIVATE, shard->fd, 0);
     if (shard->map == MAP_FAILED) {
         shard->map = NULL;
@@ -240,13 +241,19 @@ static enum mb_status open_files(struct mb_checkpoint *ckpt, struct mb_error *er
     enum mb_status status = mb_join_path(single, ckpt->path, SINGLE, err);
     if (status == MB_OK)
         status = mb_join_path(index, ckpt->path, INDEX, err);
-    if (status != MB_OK)
-        return status;
-    if (access(single, F_OK) == 0)
+    bool has_single, has_index;
+    struct stat unused;
+    if (status == MB_OK)
+        status = mb_look_at(single, &has_single, &unused, err);
+    if (status == MB_OK && has_single)
         return open_single(ckpt, err);
-    if (access(index, F_OK) == 0)
+    if (status == MB_OK)
+        status = mb_look_at(index, &has_index, &unused, err);
+    if (status == MB_OK && has_index)
         return open_index(ckpt, err);
-    return mb_fail(err, MB_BAD_DATA, "%s: neither %s nor %s is there", ckpt->path, SINGLE, INDEX);
+    return status != MB_OK
+               ? status
+               : mb_fail(err, MB_BAD_DATA, "%s: neither %s nor %s is there", ckpt->path, SINGLE, INDEX);
 }
 
 enum mb_status mb_checkpoint_open(const char *path, struct mb_checkpoint **ckpt, struct mb_error *err)

@@ -5,6 +5,7 @@
 #define MB_CHECKPOINT_CHECKPOINT_H
 
 #include "checkpoint/safetensors.h"
+#include <time.h>
 
 enum { MB_FORMAT_VERSION = 1, MB_CONFIG_NBYTES_MAX = 16 << 20 };
 
@@ -13,7 +14,8 @@ struct mb_shard {
     char *path;
     int fd;
     uint64_t nbytes;
-    void *map; /* the whole file */
+    struct timespec changed; /* as it was opened */
+    void *map;               /* the whole file */
     struct mb_st_header header;
 };
 

@@ -102,13 +102,6 @@ static enum mb_status count_file(void *ctx, const char *path, const char *name, 
     return MB_OK;
 }
 
-/* The number of a folder's inode, 0 when there is none. */
-static uint64_t inode_of(const char *path)
-{
-    struct stat st;
-    return stat(path, &st) == 0 ? (uint64_t)st.st_ino : 0;
-}
-
 /* ---------------------------------------------------------------- the note */
 
 static enum mb_status write_note(const struct mb_output *output, struct mb_error *err)
@@ -127,11 +120,15 @@ static enum mb_status read_note(struct mb_output *output, struct mb_error *err)
 {
     char *text;
     size_t nbytes;
-    enum mb_status status = mb_read_file(output->note_path, NOTE_NBYTES_MAX, &text, &nbytes, err);
-    if (status == MB_OK) {
-        status = mb_json_parse(text, nbytes, 0, &output->note, err);
-        free(text);
-    }
+    struct stat unused;
+    bool is_there;
+    enum mb_status status = mb_look_at(output->note_path, &is_there, &unused, err);
+    if (status == MB_OK && is_there)
+        status = mb_read_file(output->note_path, NOTE_NBYTES_MAX, &text, &nbytes, err);
+    if (status != MB_OK || !is_there)
+        return status;
+    status = mb_json_parse(text, nbytes, 0, &output->note, err);
+    free(text);
     return status == MB_BAD_DATA ? MB_OK : status;
 }
 
@@ -155,7 +152,7 @@ static enum mb_status new_note(struct mb_output *output, const json_t *work, str
     shards = json_is_object(shards) ? json_incref(shards) : json_object();
     json_decref(output->note);
     output->note = json_pack("{s:O, s:o, s:I}", "work", work, "shards", shards, "folder",
-                             (json_int_t)inode_of(output->partial));
+                             (json_int_t)output->folder_inode);
     return output->note == NULL ? mb_fail_memory(err, 4096) : write_note(output, err);
 }
 
@@ -164,7 +161,7 @@ static enum mb_status take_over(struct mb_output *output, const json_t *work, bo
                                 struct mb_error *err)
 {
     const json_t *noted = json_object_get(output->note, "work");
-    bool is_ours = noted_inode(output) == inode_of(output->partial);
+    bool is_ours = noted_inode(output) == output->folder_inode;
     if (is_ours && json_equal(noted, (json_t *)work))
         return remove_files(output->partial, "*.tmp", err);
     bool is_same_input =
@@ -190,18 +187,30 @@ static enum mb_status take_over(struct mb_output *output, const json_t *work, bo
 /* The lock is on the folder itself; it may have been renamed under us while we waited for nothing. */
 static enum mb_status lock_partial(struct mb_output *output, struct mb_error *err)
 {
-    struct stat ours;
+    struct stat ours, there;
+    bool is_there;
     if (mkdir(output->partial, 0777) != 0 && errno != EEXIST)
         return mb_fail_errno(err, output->partial, "create");
     output->folder_fd = open(output->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (output->folder_fd < 0)
         return mb_fail_errno(err, output->partial, "open");
-    if (flock(output->folder_fd, LOCK_EX | LOCK_NB) == 0 && fstat(output->folder_fd, &ours) == 0 &&
-        (uint64_t)ours.st_ino == inode_of(output->partial))
+    enum mb_status status = MB_OK;
+    bool is_ours = flock(output->folder_fd, LOCK_EX | LOCK_NB) == 0;
+    if (!is_ours && errno != EWOULDBLOCK)
+        status = mb_fail_errno(err, output->partial, "lock");
+    if (status == MB_OK && fstat(output->folder_fd, &ours) != 0)
+        status = mb_fail_errno(err, output->partial, "stat");
+    if (status == MB_OK)
+        status = mb_look_at(output->partial, &is_there, &there, err);
+    if (status == MB_OK && !(is_ours && is_there && there.st_ino == ours.st_ino))
+        status = mb_fail(err, MB_IO, "%s: another process is writing there", output->partial);
+    if (status == MB_OK) {
+        output->folder_inode = ours.st_ino;
         return MB_OK;
+    }
     close(output->folder_fd);
     output->folder_fd = -1;
-    return mb_fail(err, MB_IO, "%s: another process is writing there", output->partial);
+    return status;
 }
 
 static enum mb_status set_paths(struct mb_output *output, const char *path, struct mb_error *err)
@@ -217,10 +226,18 @@ static enum mb_status set_paths(struct mb_output *output, const char *path, stru
     return MB_OK;
 }
 
-static bool is_folder_of(const struct mb_checkpoint *from, const char *path)
+static enum mb_status check_is_not_input(const struct mb_checkpoint *from, const char *path,
+                                         struct mb_error *err)
 {
-    struct stat a, b;
-    return stat(from->path, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    struct stat input, there;
+    bool is_input_there, is_there;
+    enum mb_status status = mb_look_at(from->path, &is_input_there, &input, err);
+    if (status == MB_OK)
+        status = mb_look_at(path, &is_there, &there, err);
+    if (status == MB_OK && is_input_there && is_there && input.st_dev == there.st_dev &&
+        input.st_ino == there.st_ino)
+        status = mb_fail(err, MB_USAGE, "%s: is the input", path);
+    return status;
 }
 
 static enum mb_status check_replaced_file(void *ctx, const char *path, const char *name, struct mb_error *err)
@@ -245,14 +262,15 @@ static enum mb_status open_locked(struct mb_output *output, const json_t *work, 
                                   struct mb_error *err)
 {
     enum mb_status status = read_note(output, err);
+    struct stat there;
+    if (status == MB_OK)
+        status = mb_look_at(output->path, &output->replaces, &there, err);
     if (status != MB_OK)
         return status;
-    uint64_t there = inode_of(output->path);
-    output->is_done = there != 0 && noted_inode(output) == there &&
+    output->is_done = output->replaces && noted_inode(output) == there.st_ino &&
                       json_equal(json_object_get(output->note, "work"), (json_t *)work);
     if (output->is_done)
         return MB_OK;
-    output->replaces = access(output->path, F_OK) == 0;
     if (output->replaces && !force)
         return mb_fail(err, MB_USAGE, "%s: exists already; --force replaces it", output->path);
     status = output->replaces ? check_replaced(output, err) : MB_OK;
@@ -266,9 +284,11 @@ enum mb_status mb_output_open(const char *path, const struct mb_checkpoint *from
     enum mb_status status = set_paths(output, path, err);
     if (status != MB_OK)
         return status;
-    if (is_folder_of(from, output->path) || is_folder_of(from, output->partial))
-        return mb_fail(err, MB_USAGE, "%s: is the input", path);
-    status = lock_partial(output, err);
+    status = check_is_not_input(from, output->path, err);
+    if (status == MB_OK)
+        status = check_is_not_input(from, output->partial, err);
+    if (status == MB_OK)
+        status = lock_partial(output, err);
     if (status == MB_OK)
         status = open_locked(output, work, force, err);
     if (status != MB_OK) {
@@ -287,13 +307,10 @@ json_t *mb_input_identity(const struct mb_checkpoint *ckpt)
     bool ok = files != NULL;
     for (size_t i = 0; i < ckpt->n_shards && ok; i++) {
         const struct mb_shard *shard = &ckpt->shards[i];
-        struct stat st;
-        if (fstat(shard->fd, &st) != 0)
-            memset(&st, 0, sizeof st);
-        ok = json_array_append_new(files,
-                                   json_pack("[s, I, I, I, I]", shard->name, (json_int_t)st.st_size,
-                                             (json_int_t)st.st_mtim.tv_sec, (json_int_t)st.st_mtim.tv_nsec,
-                                             (json_int_t)shard->header.xxh3)) == 0;
+        ok = json_array_append_new(files, json_pack("[s, I, I, I, I]", shard->name, (json_int_t)shard->nbytes,
+                                                    (json_int_t)shard->changed.tv_sec,
+                                                    (json_int_t)shard->changed.tv_nsec,
+                                                    (json_int_t)shard->header.xxh3)) == 0;
     }
     if (ok)
         return json_pack("{s:o, s:s}", "files", files, "config", ckpt->config_text);
@@ -405,8 +422,10 @@ static void close_output(struct mb_output *output)
 /* Behind the last rename: what was replaced, or a folder made for the lock alone, and the note. */
 static enum mb_status clean_up(const struct mb_output *output, struct mb_error *err)
 {
-    enum mb_status status = MB_OK;
-    if (access(output->partial, F_OK) == 0) {
+    struct stat unused;
+    bool is_there;
+    enum mb_status status = mb_look_at(output->partial, &is_there, &unused, err);
+    if (status == MB_OK && is_there) {
         status = remove_files(output->partial, "*", err);
         if (status == MB_OK && rmdir(output->partial) != 0)
             status = mb_fail_errno(err, output->partial, "remove");

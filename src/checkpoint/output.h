@@ -14,6 +14,7 @@
 struct mb_output {
     char path[MB_PATH_MAX], partial[MB_PATH_MAX], note_path[MB_PATH_MAX];
     int folder_fd; /* of the partial folder, locked */
+    uint64_t folder_inode;
     bool replaces; /* a finished folder is there, and goes */
     bool is_done;  /* an earlier call was killed after its last rename: only the note has to go */
     json_t *note;
