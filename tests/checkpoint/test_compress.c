@@ -436,19 +436,152 @@ static void verify_needs_the_same_tensors(void **state)
     struct mb_verify_report report;
     struct mb_error err;
     test_write_model(test_path("plain"), &model);
-    model.n_experts = 3;
+    model.n_layers = 3;
     test_write_model(test_path("larger"), &model);
-    model.n_experts = 2;
+    model.n_layers = 2;
     model.n_inner = 41;
     test_write_model(test_path("wider"), &model);
     compress_default(test_path("plain"), test_path("coded"));
     assert_int_equal(
         mb_verify(test_path("coded"), test_path("larger"), 1, NULL, NULL, NULL, NULL, &report, &err),
         MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "not in "));
     assert_int_equal(
         mb_verify(test_path("coded"), test_path("wider"), 1, NULL, NULL, NULL, NULL, &report, &err),
         MB_BAD_DATA);
     assert_non_null(strstr(err.msg, "tensor "));
+    model.n_inner = 40;
+    model.n_layers = 1;
+    test_write_model(test_path("smaller"), &model);
+    assert_int_equal(
+        mb_verify(test_path("coded"), test_path("smaller"), 1, NULL, NULL, NULL, NULL, &report, &err),
+        MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "not in "));
+    assert_int_equal(
+        mb_verify(test_path("coded"), test_path("coded"), 1, NULL, NULL, NULL, NULL, &report, &err),
+        MB_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "is coded itself"));
+}
+
+/* ---------------------------------------------------------------- what strangers' folders hold */
+
+static void write_one(const char *folder, const char *name, const char *type, size_t n_rows, size_t n_cols,
+                      size_t elem_nbytes)
+{
+    static const uint8_t zeros[1024];
+    char header[300];
+    snprintf(header, sizeof header,
+             "{\"%s\":{\"dtype\":\"%s\",\"shape\":[%zu,%zu],\"data_offsets\":[0,%zu]}}", name, type, n_rows,
+             n_cols, n_rows * n_cols * elem_nbytes);
+    test_make_folder(folder);
+    test_write_text(folder, "config.json", "{}");
+    test_write_safetensors(folder, "model.safetensors", header, zeros, n_rows * n_cols * elem_nbytes);
+}
+
+static void assert_not_compressed(const struct mb_tensor_bound *bound, enum mb_status expected,
+                                  const char *words)
+{
+    struct mb_compress_options options = {
+        .size = sizeof options, .tensor_bounds = bound, .n_tensor_bounds = bound != NULL};
+    struct mb_compress_report report;
+    struct mb_error err = {0};
+    enum mb_status status = mb_compress(test_path("plain"), test_path("coded"), &options, &report, &err);
+    if (status != expected || strstr(err.msg, words) == NULL)
+        fail_msg("status %d, not %d with '%s': %s", (int)status, (int)expected, words, err.msg);
+    assert_false(test_exists(test_path("coded")) || test_exists(test_path("coded.partial")));
+    test_remove(test_path("plain"));
+}
+
+static void what_cannot_be_coded_is_told(void **state)
+{
+    (void)state;
+    write_one(test_path("plain"), "model.layers.3.mlp.experts.0.up_proj.weight", "F8_E4M3", 4, 8, 1);
+    assert_not_compressed(NULL, MB_UNSUPPORTED, "F8_E4M3 weights are not supported; convert them to bf16");
+    write_one(test_path("plain"), "x.moebius", "U8", 4, 8, 1);
+    assert_not_compressed(NULL, MB_UNSUPPORTED, "tensor x.moebius: names like this are for coded folders");
+    char name[80];
+    memset(name, 'a', 60);
+    strcpy(name + 60, ".weight");
+    const struct mb_tensor_bound slow = {"^(a+)+$", bound_of("10%")};
+    write_one(test_path("plain"), name, "F32", 4, 8, 4);
+    assert_not_compressed(&slow, MB_USAGE, "a pattern takes too long");
+}
+
+/* ".*" means what can be coded: not vectors, not integers. */
+static void a_bound_for_all_leaves_the_rest_exact(void **state)
+{
+    (void)state;
+    const struct mb_tensor_bound all = {".*", bound_of("20%")};
+    struct mb_compress_options options = {
+        .size = sizeof options, .tensor_bounds = &all, .n_tensor_bounds = 1};
+    struct mb_compress_report report;
+    struct test_model model = test_model_small();
+    struct mb_checkpoint *ckpt;
+    struct mb_error err;
+    test_write_model(test_path("plain"), &model);
+    compress(test_path("plain"), test_path("coded"), &options, &report);
+    assert_proved(test_path("coded"), test_path("plain"));
+    assert_int_equal(mb_checkpoint_open(test_path("coded"), &ckpt, &err), MB_OK);
+    assert_non_null(mb_checkpoint_find(ckpt, "model.norm.weight"));
+    assert_null(mb_checkpoint_find(ckpt, "model.embed_tokens.weight"));
+    assert_non_null(mb_checkpoint_find(ckpt, "model.embed_tokens.moebius"));
+    mb_checkpoint_close(ckpt);
+}
+
+static void weights_too_large_for_f16_are_told(void **state)
+{
+    (void)state;
+    struct mb_decompress_report report;
+    struct mb_error err;
+    write_matrix(test_path("plain"), 3000, 40, 1e6F);
+    compress_default(test_path("plain"), test_path("coded"));
+    assert_int_equal(
+        mb_decompress(test_path("coded"), test_path("out"), MB_F16, false, 2, NULL, NULL, &report, &err),
+        MB_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "tensor lm_head.weight: rows from 0: a weight is too large for F16"));
+    assert_false(test_exists(test_path("out")) || test_exists(test_path("out.partial")));
+    decompress(test_path("coded"), test_path("out"), MB_BF16, &report);
+}
+
+/* Everywhere in a file: 'to' has as many bytes as 'from'. */
+static void rename_in(const char *path, const char *from, const char *to)
+{
+    size_t nbytes, n = strlen(from), n_found = 0;
+    uint8_t *bytes = test_read(path, &nbytes);
+    assert_int_equal(strlen(to), n);
+    for (uint8_t *p = bytes; (p = memmem(p, nbytes - (size_t)(p - bytes), from, n)) != NULL; n_found++)
+        memcpy(p, to, n);
+    assert_true(n_found > 0);
+    test_write(path, bytes, nbytes);
+    free(bytes);
+}
+
+/* An exact tensor with the name of a matrix inside a blob. */
+static void a_name_for_two_tensors_is_told(void **state)
+{
+    (void)state;
+    static const char header[] =
+        "{\"lm_norm.weight\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+        "\"lm_head.weight\":{\"dtype\":\"F32\",\"shape\":[2,64],\"data_offsets\":[8,520]}}";
+    uint8_t data[520];
+    struct mb_decompress_report back;
+    struct mb_verify_report report;
+    struct mb_error err;
+    for (size_t i = 0; i < sizeof data / 4; i++)
+        mb_store_u32(data + 4 * i, mb_bits_of_float((float)i / 7));
+    test_make_folder(test_path("plain"));
+    test_write_text(test_path("plain"), "config.json", "{}");
+    test_write_safetensors(test_path("plain"), "model.safetensors", header, data, sizeof data);
+    compress_default(test_path("plain"), test_path("coded"));
+    rename_in(test_path("coded/model.safetensors"), "lm_norm.weight", "lm_head.weight");
+    assert_int_equal(mb_verify(test_path("coded"), NULL, 1, NULL, NULL, NULL, NULL, &report, &err),
+                     MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "lm_head.weight: is there twice"));
+    assert_int_equal(
+        mb_decompress(test_path("coded"), test_path("out"), MB_F32, false, 1, NULL, NULL, &back, &err),
+        MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "lm_head.weight: is there twice"));
+    assert_false(test_exists(test_path("out")));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, test_folder_begin, test_folder_end)
@@ -468,6 +601,10 @@ int main(void)
         TEST(threads_do_not_matter),
         TEST(tokenizer_files_are_copied_and_nothing_else),
         TEST(a_nan_is_named_by_its_place),
+        TEST(what_cannot_be_coded_is_told),
+        TEST(a_bound_for_all_leaves_the_rest_exact),
+        TEST(weights_too_large_for_f16_are_told),
+        TEST(a_name_for_two_tensors_is_told),
         TEST(a_coded_folder_is_not_compressed_again),
         TEST(verify_finds_a_broken_bound),
         TEST(verify_needs_the_same_tensors),

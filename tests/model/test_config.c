@@ -91,6 +91,10 @@ static void refused_by_name(void **state)
         {"{\"n_group\": 8}", MB_BAD_DATA, "n_group"},
         {"{\"n_group\": 4, \"topk_group\": 1}", MB_BAD_DATA, "topk_group"},
         {"{\"qk_rope_head_dim\": 7}", MB_BAD_DATA, "qk_rope_head_dim"},
+        {"{\"num_attention_heads\": 512, \"v_head_dim\": 4096}", MB_UNSUPPORTED,
+         "num_attention_heads x v_head_dim is more than 65535"},
+        {"{\"n_shared_experts\": 64, \"moe_intermediate_size\": 2048}", MB_BAD_DATA,
+         "n_shared_experts x moe_intermediate_size is more than 65535"},
         {"{\"q_lora_rank\": 4}", MB_BAD_DATA, "q_a_proj"},
         {"{\"attention_bias\": \"yes\"}", MB_BAD_DATA, "attention_bias is not true or false"},
         {"{\"attention_bias\": true}", MB_BAD_DATA, "bias: missing"},
@@ -133,6 +137,11 @@ static void ends_of_a_reply(void **state)
     assert_int_equal(mb_model_info(model)->n_eos_ids, 1);
     assert_int_equal(mb_model_info(model)->eos_ids[0], 5);
     mb_model_close(model);
+    json_t *list = json_array();
+    assert_int_equal(json_dump_file(list, path, 0), 0);
+    json_decref(list);
+    assert_int_equal(mb_model_open(folder, NULL, &model, &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "generation_config.json: not an object"));
     unlink(path);
 }
 

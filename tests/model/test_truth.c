@@ -8,12 +8,14 @@
 #include "cmocka_all.h"
 #include "npy.h"
 #include <ftw.h>
+#include <jansson.h>
 #include <math.h>
 #include <moebius/checkpoint.h>
 #include <moebius/engine.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define DATA MB_REPO "/tests/model/data"
@@ -271,7 +273,8 @@ static int remove_entry(const char *path, const struct stat *info, int type, str
     return remove(path);
 }
 
-/* The coded folder's logits are those of its decompressed twin; both run in our engine. */
+/* The coded folder's logits are those of its decompressed twin; both run in our engine. The embedding table,
+ * else exact, is coded too. */
 static int check_twin(const char *folder, const char *golden, const char *name)
 {
     char base[256], coded[300], plain[300];
@@ -282,7 +285,10 @@ static int check_twin(const char *folder, const char *golden, const char *name)
     snprintf(plain, sizeof plain, "%s/plain", base);
 
     struct mb_error err;
-    struct mb_compress_options options = {.size = sizeof options, .n_threads = 2};
+    struct mb_tensor_bound embedding = {"embed_tokens", {0}};
+    must(mb_bound_parse("10%", &embedding.bound, &err), &err);
+    struct mb_compress_options options = {
+        .size = sizeof options, .n_threads = 2, .tensor_bounds = &embedding, .n_tensor_bounds = 1};
     struct mb_compress_report compressed;
     struct mb_decompress_report decompressed;
     must(mb_compress(folder, coded, &options, &compressed, &err), &err);
@@ -321,12 +327,89 @@ static void coded_agrees_with_decompressed(void **state)
     assert_int_equal(n_broken, 0);
 }
 
+/* ---------------------------------------------------------------- shared experts */
+
+static void link_in(const char *from, const char *to, const char *name)
+{
+    char target[600], path[600];
+    snprintf(target, sizeof target, "%s/%s", from, name);
+    snprintf(path, sizeof path, "%s/%s", to, name);
+    assert_int_equal(symlink(target, path), 0);
+}
+
+/* 'plain' with all weights of shared experts 0. */
+static void write_zeros(const char *from, const char *to)
+{
+    char path[600];
+    struct mb_checkpoint *ckpt;
+    struct mb_error err;
+    size_t n_zeroed = 0;
+    must(mb_checkpoint_open(from, &ckpt, &err), &err);
+    uint64_t nbytes = mb_checkpoint_file_nbytes(ckpt);
+    uint8_t *bytes = malloc(nbytes);
+    snprintf(path, sizeof path, "%s/model.safetensors", from);
+    FILE *file = fopen(path, "rb");
+    assert_true(bytes != NULL && file != NULL && fread(bytes, 1, nbytes, file) == nbytes);
+    fclose(file);
+    for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
+        if (strstr(tensor->name, ".shared_experts.") == NULL)
+            continue;
+        memset(bytes + tensor->file_pos, 0, tensor->nbytes);
+        n_zeroed++;
+    }
+    assert_true(n_zeroed > 0);
+    mb_checkpoint_close(ckpt);
+    snprintf(path, sizeof path, "%s/model.safetensors", to);
+    assert_non_null(file = fopen(path, "wb"));
+    assert_int_equal(fwrite(bytes, 1, nbytes, file), nbytes);
+    assert_int_equal(fclose(file), 0);
+    free(bytes);
+}
+
+/* A model without shared experts is one whose shared experts give 0. */
+static void without_shared_experts(void **state)
+{
+    (void)state;
+    char from[512], base[256], zeros[300], without[300], path[600];
+    const char *tmp = getenv("TMPDIR");
+    small_folder(from, 0);
+    snprintf(base, sizeof base, "%s/moebius-truth-XXXXXX", tmp != NULL ? tmp : P_tmpdir);
+    assert_non_null(mkdtemp(base));
+    snprintf(zeros, sizeof zeros, "%s/zeros", base);
+    snprintf(without, sizeof without, "%s/without", base);
+    assert_int_equal(mkdir(zeros, 0700) | mkdir(without, 0700), 0);
+    link_in(from, zeros, "config.json");
+    write_zeros(from, zeros);
+    link_in(from, without, "model.safetensors");
+    snprintf(path, sizeof path, "%s/config.json", from);
+    json_t *config = json_load_file(path, 0, NULL);
+    assert_int_equal(json_object_set_new(config, "n_shared_experts", json_null()), 0);
+    snprintf(path, sizeof path, "%s/config.json", without);
+    assert_int_equal(json_dump_file(config, path, 0), 0);
+    json_decref(config);
+
+    struct run like = golden_read(small[0]);
+    struct mb_model *a = open_model(zeros), *b = open_model(without);
+    struct run expected = run_tokens(a, &like, MB_CACHE_F32, FEED_GENERATED),
+               got = run_tokens(b, &like, MB_CACHE_F32, FEED_GENERATED);
+    for (size_t i = 0; i < got.n_rows * got.n_vocab; i++)
+        assert_true(got.logits[i] == expected.logits[i]);
+    run_free(&expected, false);
+    run_free(&got, false);
+    run_free(&like, true);
+    mb_model_close(a);
+    mb_model_close(b);
+    nftw(base, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_checkpoints_agree),
         cmocka_unit_test(reference_agrees),
         cmocka_unit_test(coded_agrees_with_decompressed),
+        cmocka_unit_test(without_shared_experts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
