@@ -47,11 +47,6 @@ size_t mb_st_elem_nbytes(const char *type_name, enum mb_tensor_type *type)
     return types[i].nbytes;
 }
 
-const char *mb_st_type_name(enum mb_dtype dtype)
-{
-    return types[dtype].name; /* the first three, in order */
-}
-
 static bool name_is_sound(const char *name)
 {
     size_t n = strlen(name);

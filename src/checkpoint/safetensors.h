@@ -23,7 +23,6 @@ void mb_st_free_header(struct mb_st_header *header);
 
 /* Bytes of an element by the name of its type ("BF16"); 0: a type that we do not know. */
 size_t mb_st_elem_nbytes(const char *type_name, enum mb_tensor_type *type);
-const char *mb_st_type_name(enum mb_dtype dtype);
 
 /*
  * A header as JSON text for tensors in order; file_pos counts from the data section's beginning here.
