@@ -108,16 +108,14 @@ static enum mb_status write_and_sync(const char *path, const void *bytes, size_t
     return status;
 }
 
-static enum mb_status sync_folder_of(const char *path, struct mb_error *err)
+enum mb_status mb_sync_folder_of(const char *path, struct mb_error *err)
 {
     char folder[MB_PATH_MAX];
     const char *slash = strrchr(path, '/');
-    if (slash == NULL)
-        return mb_sync_folder(".", err);
-    if (slash == path)
-        return mb_sync_folder("/", err);
-    snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
-    return mb_sync_folder(folder, err);
+    snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1 : (int)(slash - path + 1),
+             slash == NULL ? "." : path);
+    enum mb_status status = mb_sync_folder(folder, err);
+    return status == MB_OK ? MB_OK : mb_fail_in(err, status, "%s", path);
 }
 
 enum mb_status mb_write_file(const char *path, const void *bytes, size_t nbytes, struct mb_error *err)
@@ -133,7 +131,7 @@ enum mb_status mb_write_file(const char *path, const void *bytes, size_t nbytes,
         unlink(temporary);
         return status;
     }
-    return sync_folder_of(path, err);
+    return mb_sync_folder_of(path, err);
 }
 
 enum mb_status mb_sync_folder(const char *path, struct mb_error *err)

@@ -29,8 +29,9 @@ enum mb_status mb_read_file(const char *path, uint64_t max_nbytes, char **bytes,
 /* Writes PATH.tmp, fsyncs it, renames it to PATH and fsyncs the folder. */
 enum mb_status mb_write_file(const char *path, const void *bytes, size_t nbytes, struct mb_error *err);
 
-/* fsync of a folder, so that renames in it last. */
+/* fsync of a folder, or of the one that a file or folder is in, so that renames there last. */
 enum mb_status mb_sync_folder(const char *path, struct mb_error *err);
+enum mb_status mb_sync_folder_of(const char *path, struct mb_error *err);
 
 /* Longest path that we build; mb_join_path fails (MB_BAD_DATA) where it would not fit. */
 enum { MB_PATH_MAX = 4096 };

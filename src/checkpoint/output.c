@@ -403,15 +403,6 @@ static enum mb_status swap_folders(const struct mb_output *output, struct mb_err
     return MB_OK;
 }
 
-static enum mb_status sync_parent(const struct mb_output *output, struct mb_error *err)
-{
-    char parent[MB_PATH_MAX];
-    const char *slash = strrchr(output->path, '/');
-    snprintf(parent, sizeof parent, "%.*s", slash == NULL ? 1 : (int)(slash - output->path + 1),
-             slash == NULL ? "." : output->path);
-    return mb_sync_folder(parent, err);
-}
-
 static void close_output(struct mb_output *output)
 {
     close(output->folder_fd);
@@ -442,7 +433,7 @@ static enum mb_status finish(const struct mb_output *output, size_t n_shards, st
         status = mb_sync_folder(output->partial, err);
     if (status == MB_OK)
         status = swap_folders(output, err);
-    return status == MB_OK ? sync_parent(output, err) : status;
+    return status == MB_OK ? mb_sync_folder_of(output->path, err) : status;
 }
 
 enum mb_status mb_output_finish(struct mb_output *output, size_t n_shards, struct mb_error *err)

@@ -1,9 +1,10 @@
 /*
  * crash.c - a library put before libc (LD_PRELOAD): the n-th call that changes files does not happen. Instead
- * the process is killed, or the call fails.
+ * the process is killed, or the call fails; or the process gets another signal, and the call happens.
  *
- * CRASH_AT: n, from 1.  CRASH_ERRNO: the error that the call reports; without it the process is killed.
- * CRASH_LASTS: all later calls fail too, as on a full disk.  The calls are counted over all threads.
+ * CRASH_AT: n, from 1.  CRASH_ERRNO: the error that the call reports; without it the process is killed, or
+ * gets CRASH_SIGNAL.  CRASH_LASTS: all later calls fail too, as on a full disk.  The calls are counted over
+ * all threads.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -23,13 +24,15 @@ static atomic_long n_calls;
 /* true: the call is to fail, and errno is set. */
 static bool strikes(void)
 {
-    const char *at = getenv("CRASH_AT"), *number = getenv("CRASH_ERRNO");
+    const char *at = getenv("CRASH_AT"), *number = getenv("CRASH_ERRNO"), *sent = getenv("CRASH_SIGNAL");
     long call = atomic_fetch_add(&n_calls, 1) + 1;
     if (at == NULL || call < atol(at) || (call > atol(at) && getenv("CRASH_LASTS") == NULL))
         return false;
-    if (number == NULL)
-        kill(getpid(), SIGKILL);
-    errno = number == NULL ? EINTR : atoi(number);
+    if (number == NULL) {
+        kill(getpid(), sent == NULL ? SIGKILL : atoi(sent));
+        return false;
+    }
+    errno = atoi(number);
     return true;
 }
 
