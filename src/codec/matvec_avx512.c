@@ -1,55 +1,55 @@
 /*
  * matvec_avx512.c - the fused product y = W x: codes to bytes to vpdpbusd, nothing written in between.
  *
- * Rows are taken in batches.  As a row is taken, its tail is decoded to bytes in L1.  Then bodies are decoded
- * and multiplied, four rows of one width at a time, which share the loads of activations and hide each
- * other's latencies; at last the sums of all rows are added over their lanes and finished.  For each 64
- * weights a compare, an expand and two products keep the two vector ports that can do them busy for 4 cycles
- * (on Zen 4), unpacking a width other than 4 for another; the rest of the code is short of branches that
+ * Groups are taken in batches of up to 16 rows.  A batch's directory entries are taken apart in vectors, one
+ * lane a group, and its tails are decoded to bytes in L1.  Then bodies are decoded and multiplied, four
+ * groups of one width at a time, which share the loads of activations and hide each other's latencies; at
+ * last the sums of all rows are added over their lanes and finished.  The code is short of branches that
  * cannot be foreseen, since one of them costs as much as 300 weights.
  */
 #include "codec/simd_avx512.h"
 #include <string.h>
 
-enum { ROWS_PENDING = 16, LANES = 4 };
+enum { BATCH = 16, LANES = 4 };
 
 /*
- * How far ahead of a batch memory is asked for, line by line in order, into L2: into L1, or from four rows at
- * once, half of the speed is lost.
+ * Memory is asked for this far ahead, line by line in order, and about as evenly over a batch as it is read:
+ * AHEAD_SIXTEENTHS of a body while it is multiplied, the rest before.  A prefetch whose page is not in the
+ * TLB may be dropped, so that a row's pages are touched by a first one that comes long before (measured: a
+ * third more weights/s from memory, where pages are small for the processor).
  */
-enum { AHEAD_NBYTES = 32768 };
+enum { AHEAD_NBYTES = 16384, AHEAD_SIXTEENTHS = 10, PAGE_AHEAD_NBYTES = AHEAD_NBYTES + 32768 };
 
-/* Decoded tails of a batch: at least two groups of the widest row. */
+/* Decoded tails of a batch: at least one group of the widest row. */
 enum { TAILS_NBYTES = 2 * (MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK) };
 
-/* A group whose rows are multiplied straight from its codes. */
-struct lane {
-    const uint8_t *body, *tail; /* 'tail' are decoded bytes */
-    __m512i *sums;              /* [rows of a group][2] of u * hi, u * lo */
-};
-
-/* The outliers of a pending row. */
-struct exact {
-    const uint8_t *positions, *values;
-    size_t n, row;
-};
-
-/* Rows that wait for their sums, and then for the end of their products. */
-struct pending {
-    __m512i sums[2 * ROWS_PENDING]; /* of u * hi and u * lo, row by row */
-    int64_t offset[ROWS_PENDING];
-    double outliers[ROWS_PENDING];
+/* Up to 16 whole groups taken apart, one a lane: what mb_group_next finds for one. */
+struct batch {
+    _Alignas(64) uint32_t a[BATCH], b[BATCH];
+    uint32_t body[BATCH], tail[BATCH], outliers[BATCH]; /* from 'records' on */
+    uint32_t n_escapes[BATCH], n_outliers[BATCH];
+    uint32_t nbytes[BATCH];                        /* of the record */
+    uint32_t n_rounds[BATCH], decoded_tail[BATCH]; /* of decoding the tail; where its bytes go */
+    uint32_t offset[BATCH];                        /* u of q = 0 */
+    uint32_t of_width[BATCH];                      /* groups of one width */
+    const uint8_t *records;
     size_t n;
-    struct exact exact[ROWS_PENDING + 1]; /* of groups of one row, and room for one that has none */
-    size_t n_exact;
-    struct lane lanes[MB_WIDTH_MAX + 1][ROWS_PENDING]; /* that have no sums yet, by their a */
-    size_t n_lanes[MB_WIDTH_MAX + 1];
-    uint8_t *tails, *next_tail; /* [TAILS_NBYTES]; where the next group's begins */
-    size_t n_rounds;            /* of the last tail */
-    const uint8_t *ahead;       /* memory that is asked for next */
+    __mmask16 has_outliers;
+};
+
+/* Rows that wait for the end of their products. */
+struct rows {
+    __m512i sums[2 * BATCH]; /* of u * hi and u * lo, row by row */
+    int64_t offset[BATCH];
+    double outliers[BATCH];
+};
+
+struct product {
     const struct mb_coded_matrix *w;
     const struct mb_activation *x;
-    float *y; /* of the first pending row */
+    struct rows *rows;
+    uint8_t *tails;       /* [TAILS_NBYTES + 64] decoded */
+    const uint8_t *ahead; /* memory that is asked for next */
 };
 
 /* Lane i of the result is the sum of the lanes of v[i]. */
@@ -70,30 +70,136 @@ static inline __m512i add_lanes_16(const __m512i v[16])
     return _mm512_add_epi32(_mm512_shuffle_i32x4(r01, r23, 0x88), _mm512_shuffle_i32x4(r01, r23, 0xdd));
 }
 
-static double outliers_of(const struct exact *exact, enum mb_dtype dtype, const struct mb_activation *x)
+static void finish(const struct product *product, size_t n_rows, float *y)
 {
-    double sum = 0;
-    for (size_t i = 0; i < exact->n; i++) {
-        size_t c = mb_load_u16(exact->positions + 2 * i);
-        sum += (double)mb_load_value(dtype, exact->values, i) * (double)(256 * x->hi[c] + x->lo[c]);
+    const struct rows *rows = product->rows;
+    __m512d step = _mm512_set1_pd((double)product->w->step),
+            scale = _mm512_set1_pd((double)product->x->scale);
+    __m512i sum_x = _mm512_set1_epi64(product->x->sum);
+    for (size_t r = 0; r < n_rows; r += 8) {
+        __m512i sums = add_lanes_16(rows->sums + 2 * r); /* hi, lo, hi, lo, ... */
+        __m512i hi = _mm512_srai_epi64(_mm512_slli_epi64(sums, 32), 32), lo = _mm512_srai_epi64(sums, 32);
+        __m512i shift = _mm512_mullo_epi64(_mm512_loadu_si512(rows->offset + r), sum_x);
+        __m512i s = _mm512_sub_epi64(_mm512_add_epi64(_mm512_slli_epi64(hi, 8), lo), shift);
+        __m512d coded = _mm512_mul_pd(_mm512_mul_pd(_mm512_cvtepi64_pd(s), step), scale);
+        __m512d exact = _mm512_mul_pd(_mm512_loadu_pd(rows->outliers + r), scale);
+        _mm256_mask_storeu_ps(y + r, (__mmask8)mb_lanes_16(n_rows - r),
+                              _mm512_cvtpd_ps(_mm512_add_pd(coded, exact)));
     }
-    return sum;
 }
 
-/* The results of eight rows (or fewer, 'lanes') from the first-th pending one on. */
-static void finish_8(const struct pending *pending, size_t first, __mmask8 lanes)
+/* ---------------------------------------------------------------- a batch of groups */
+
+/* Lane i of the result is the sum of lanes 0 to i. */
+static inline __m512i sums_so_far(__m512i v)
 {
-    __m512i sums = add_lanes_16(pending->sums + 2 * first); /* hi, lo, hi, lo, ... */
-    __m512i hi = _mm512_srai_epi64(_mm512_slli_epi64(sums, 32), 32), lo = _mm512_srai_epi64(sums, 32);
-    __m512i shift =
-        _mm512_mullo_epi64(_mm512_loadu_si512(pending->offset + first), _mm512_set1_epi64(pending->x->sum));
-    __m512i s = _mm512_sub_epi64(_mm512_add_epi64(_mm512_slli_epi64(hi, 8), lo), shift);
-    __m512d scale = _mm512_set1_pd((double)pending->x->scale);
-    __m512d y =
-        _mm512_mul_pd(_mm512_mul_pd(_mm512_cvtepi64_pd(s), _mm512_set1_pd((double)pending->w->step)), scale);
-    y = _mm512_add_pd(y, _mm512_mul_pd(_mm512_loadu_pd(pending->outliers + first), scale));
-    _mm256_mask_storeu_ps(pending->y + first, lanes, _mm512_cvtpd_ps(y));
+    const __m512i zero = _mm512_setzero_si512();
+    v = _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 15));
+    v = _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 14));
+    v = _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 12));
+    return _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 8));
 }
+
+/* u of q = 0, as mb_offset_512. */
+static inline __m512i offsets(__m512i a, __m512i b)
+{
+    const __m512i one = _mm512_set1_epi32(1);
+    __m512i half = _mm512_srli_epi32(_mm512_sllv_epi32(one, b), 1);
+    __m512i base =
+        _mm512_mask_mov_epi32(half, _mm512_cmple_epu32_mask(a, _mm512_set1_epi32(6)), _mm512_set1_epi32(128));
+    __m512i inner = _mm512_sub_epi32(_mm512_srli_epi32(_mm512_sllv_epi32(one, a), 1), one);
+    return _mm512_maskz_add_epi32(_mm512_test_epi32_mask(a, a), base, inner);
+}
+
+/* Takes the next groups, at most n, that are not raw and whose tails find room; the walk moves behind them.
+ */
+static size_t take_batch(struct mb_group_walk *walk, size_t n, struct batch *batch)
+{
+    const struct mb_coded_matrix *w = walk->w;
+    const __m512i seven = _mm512_set1_epi32(7);
+    __mmask16 lanes = mb_lanes_16(n);
+    __m128i kinds = _mm_maskz_loadu_epi8(lanes, w->kinds + walk->group);
+    lanes = mb_lanes_16(
+        (size_t)__builtin_ctz(_mm_cmpeq_epi8_mask(kinds, _mm_set1_epi8(MB_KIND_RAW)) | (1u << n)));
+    __m512i kind = _mm512_cvtepu8_epi32(_mm_and_si128(kinds, _mm_set1_epi8(0x7f)));
+    __m512i a = _mm512_srli_epi32(_mm512_mullo_epi32(kind, _mm512_set1_epi32(57)), 9); /* kind / 9 */
+    __m512i b = _mm512_sub_epi32(kind, _mm512_add_epi32(_mm512_slli_epi32(a, 3), a));
+    __m512i n_escapes =
+        _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, w->escape_counts + 2 * walk->group));
+
+    /* As many rounds for all where that is at most one too many: one branch less that is mispredicted. */
+    __m512i n_rounds = _mm512_srli_epi32(_mm512_add_epi32(n_escapes, _mm512_set1_epi32(63)), 6);
+    __m512i most = _mm512_set1_epi32(_mm512_reduce_max_epi32(n_rounds));
+    n_rounds = _mm512_mask_mov_epi32(
+        n_rounds, _mm512_cmple_epu32_mask(_mm512_sub_epi32(most, n_rounds), _mm512_set1_epi32(1)), most);
+    __m512i decoded_nbytes = _mm512_slli_epi32(n_rounds, 6), decoded_end = sums_so_far(decoded_nbytes);
+    lanes &= _mm512_cmple_epu32_mask(decoded_end, _mm512_set1_epi32(TAILS_NBYTES));
+
+    __mmask16 flags = (__mmask16)(_mm_movepi8_mask(kinds) & lanes);
+    size_t n_flags = (size_t)__builtin_popcount(flags);
+    __m512i n_outliers = _mm512_cvtepu16_epi32(_mm256_maskz_expand_epi16(
+        flags, _mm256_maskz_loadu_epi16(mb_lanes_16(n_flags), walk->outlier_count)));
+    __m512i n_weights = _mm512_set1_epi32((int)(w->group_rows * w->n_cols));
+    __m512i body_nbytes = _mm512_srli_epi32(_mm512_add_epi32(_mm512_mullo_epi32(a, n_weights), seven), 3);
+    __m512i tail_nbytes = _mm512_srli_epi32(_mm512_add_epi32(_mm512_mullo_epi32(b, n_escapes), seven), 3);
+    __m512i outlier_nbytes =
+        _mm512_mullo_epi32(n_outliers, _mm512_set1_epi32(2 + (int)mb_dtype_nbytes(w->dtype)));
+    __m512i nbytes =
+        _mm512_maskz_add_epi32(lanes, _mm512_add_epi32(body_nbytes, tail_nbytes), outlier_nbytes);
+    __m512i end = sums_so_far(nbytes), body = _mm512_sub_epi32(end, nbytes);
+    __m512i tail = _mm512_add_epi32(body, body_nbytes);
+
+    _mm512_store_si512(batch->a, a);
+    _mm512_store_si512(batch->b, b);
+    _mm512_store_si512(batch->body, body);
+    _mm512_store_si512(batch->tail, tail);
+    _mm512_store_si512(batch->outliers, _mm512_add_epi32(tail, tail_nbytes));
+    _mm512_store_si512(batch->n_escapes, n_escapes);
+    _mm512_store_si512(batch->n_outliers, n_outliers);
+    _mm512_store_si512(batch->nbytes, nbytes);
+    _mm512_store_si512(batch->n_rounds, n_rounds);
+    _mm512_store_si512(batch->decoded_tail, _mm512_sub_epi32(decoded_end, decoded_nbytes));
+    _mm512_store_si512(batch->offset, offsets(a, b));
+    batch->records = walk->record;
+    batch->n = (size_t)__builtin_popcount(lanes);
+    batch->has_outliers = flags;
+    walk->group += batch->n;
+    walk->record += _mm512_reduce_add_epi32(nbytes);
+    walk->outlier_count += 2 * n_flags;
+    return batch->n;
+}
+
+MB_INLINE const uint8_t *ask_for(const uint8_t *ahead, size_t nbytes)
+{
+    _mm_prefetch((const char *)ahead + PAGE_AHEAD_NBYTES - AHEAD_NBYTES, _MM_HINT_T0);
+    for (size_t i = 0; i < nbytes; i += 64)
+        _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
+    return ahead + nbytes;
+}
+
+static inline size_t asked_later(const struct mb_coded_matrix *w, size_t a)
+{
+    return w->group_rows * (w->n_cols / 128) * AHEAD_SIXTEENTHS * a;
+}
+
+static void decode_tails(struct product *product, const struct batch *batch)
+{
+    const uint8_t *ahead = product->ahead;
+    for (size_t i = 0; i < batch->n; i++) {
+        unsigned a = batch->a[i], b = batch->b[i];
+        struct mb_group_view view = {
+            .tail = batch->records + batch->tail[i], .b = b, .n_escapes = batch->n_escapes[i]};
+        struct mb_tail_512 kind = mb_tail_of_kind(a, b);
+        mb_tail_decode_512(&view, &kind, batch->n_rounds[i], product->tails + batch->decoded_tail[i]);
+        ahead = ask_for(ahead, batch->nbytes[i] - asked_later(product->w, a));
+    }
+    product->ahead = ahead;
+}
+
+/* A group whose rows are multiplied straight from its codes. */
+struct lane {
+    const uint8_t *body, *tail; /* 'tail' are decoded bytes */
+};
 
 /* The products of 128 weights of each lane. */
 MB_INLINE void multiply_128(unsigned a, size_t n_lanes, struct lane *lane, const struct mb_body_512 *body,
@@ -126,210 +232,183 @@ MB_INLINE void multiply_last(unsigned a, const struct lane *lane, const struct m
 }
 
 /*
- * The sums of n_rows rows of n_cols weights that follow one another, in up to four lanes: n_cols is a
- * multiple of 128 or there is one row.  Asks for as much memory as it reads, from 'ahead' on.
+ * The sums of the groups which[0 .. n_lanes): n_cols is a multiple of 128, or groups have one row.
  */
-MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, const struct lane *lanes, size_t n_rows,
-                         size_t n_cols, const struct mb_activation *x, const uint8_t *ahead)
+MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, struct product *product,
+                         const struct batch *batch, const uint32_t *which)
 {
+    const struct mb_activation *x = product->x;
+    size_t n_cols = product->w->n_cols, n_rows = product->w->group_rows;
     struct mb_body_512 body = mb_body_of_kind(a, b);
     struct lane lane[LANES];
+    __m512i *sums[LANES];
+    const uint8_t *ahead = product->ahead;
 #pragma GCC unroll 4
-    for (size_t i = 0; i < n_lanes; i++)
-        lane[i] = lanes[i];
+    for (size_t i = 0; i < n_lanes; i++) {
+        lane[i].body = batch->records + batch->body[which[i]];
+        lane[i].tail = product->tails + batch->decoded_tail[which[i]];
+        sums[i] = product->rows->sums + 2 * n_rows * which[i];
+    }
     for (size_t r = 0; r < n_rows; r++) {
         __m512i s[LANES][2];
 #pragma GCC unroll 4
         for (size_t i = 0; i < n_lanes; i++)
             s[i][0] = s[i][1] = _mm512_setzero_si512();
         size_t c = 0;
-        for (; c + 128 <= n_cols; c += 128, ahead += 16 * a * n_lanes) {
+        for (; c + 128 <= n_cols; c += 128, ahead += AHEAD_SIXTEENTHS * a * n_lanes) {
 #pragma GCC unroll 8
-            for (size_t i = 0; i < 16 * a * n_lanes; i += 64)
-                _mm_prefetch((const char *)ahead + i, _MM_HINT_T1);
+            for (size_t i = 0; i < AHEAD_SIXTEENTHS * a * n_lanes; i += 64)
+                _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
             multiply_128(a, n_lanes, lane, &body, x->hi + c, x->lo + c, s);
         }
 #pragma GCC unroll 4
         for (size_t i = 0; i < n_lanes; i++) {
             if (c < n_cols)
                 multiply_last(a, &lane[i], &body, c, n_cols - c, x, s[i]);
-            lane[i].sums[2 * r] = s[i][0];
-            lane[i].sums[2 * r + 1] = s[i][1];
+            sums[i][2 * r] = s[i][0];
+            sums[i][2 * r + 1] = s[i][1];
         }
     }
+    product->ahead = ahead;
 }
 
-typedef void (*lane_sums_fn)(unsigned b, const struct lane *lanes, const struct pending *pending,
-                             const uint8_t *ahead);
+typedef void (*group_sums_fn)(struct product *product, const struct batch *batch, const uint32_t *which,
+                              size_t n);
 
-/* Functions of each width keep constants in registers and shifts immediate. */
-#define SUMS(a, n_lanes)                                                                                \
-    static __attribute__((noinline)) void sums_##a##_##n_lanes(                                         \
-        unsigned b, const struct lane *lanes, const struct pending *pending, const uint8_t *ahead)      \
-    {                                                                                                   \
-        lane_sums(a, b, n_lanes, lanes, pending->w->group_rows, pending->w->n_cols, pending->x, ahead); \
+/* A function for each width keeps constants in registers and shifts immediate. */
+#define GROUP_SUMS(a)                                                                                     \
+    static void group_sums_##a(struct product *product, const struct batch *batch, const uint32_t *which, \
+                               size_t n)                                                                  \
+    {                                                                                                     \
+        for (; n >= 4; n -= 4, which += 4)                                                                \
+            lane_sums(a, 0, 4, product, batch, which);                                                    \
+        if (n >= 2)                                                                                       \
+            lane_sums(a, 0, 2, product, batch, which);                                                    \
+        if (n % 2 != 0)                                                                                   \
+            lane_sums(a, 0, 1, product, batch, which + n - 1);                                            \
     }
-#define SUMS_OF_WIDTH(a) SUMS(a, 1) SUMS(a, 2) SUMS(a, 4)
-
-SUMS_OF_WIDTH(1)
-SUMS_OF_WIDTH(2)
-SUMS_OF_WIDTH(3)
-SUMS_OF_WIDTH(4)
-SUMS_OF_WIDTH(5)
-SUMS_OF_WIDTH(6)
-SUMS(7, 1)
-SUMS(8, 1)
-
-/* Of width a, of 1, 2 and 4 lanes. */
-static const lane_sums_fn sums_of_width[][3] = {
-    {NULL},
-    {sums_1_1, sums_1_2, sums_1_4},
-    {sums_2_1, sums_2_2, sums_2_4},
-    {sums_3_1, sums_3_2, sums_3_4},
-    {sums_4_1, sums_4_2, sums_4_4},
-    {sums_5_1, sums_5_2, sums_5_4},
-    {sums_6_1, sums_6_2, sums_6_4},
-    {sums_7_1},
-    {sums_8_1},
-};
-
-/* All lanes of width a, 1 to 6. */
-static void multiply_lanes(struct pending *pending, unsigned a)
-{
-    const struct lane *lane = pending->lanes[a], *end = lane + pending->n_lanes[a];
-    size_t ahead_nbytes = pending->w->group_rows * pending->w->n_cols * a / 8;
-    while (lane < end) {
-        size_t which = end - lane >= 4 ? 2 : end - lane >= 2 ? 1 : 0, n = (size_t)1 << which;
-        sums_of_width[a][which](0, lane, pending, pending->ahead);
-        pending->ahead += n * ahead_nbytes;
-        lane += n;
+/* b is part of the constants */
+#define GROUP_SUMS_WIDE(a)                                                                                \
+    static void group_sums_##a(struct product *product, const struct batch *batch, const uint32_t *which, \
+                               size_t n)                                                                  \
+    {                                                                                                     \
+        for (size_t i = 0; i < n; i++)                                                                    \
+            lane_sums(a, batch->b[which[i]], 1, product, batch, which + i);                               \
     }
-    pending->n_lanes[a] = 0;
-}
 
-static void flush(struct pending *pending)
+static void group_sums_0(struct product *product, const struct batch *batch, const uint32_t *which, size_t n)
 {
-    for (unsigned a = 1; a < 7; a++)
-        if (pending->n_lanes[a] > 0)
-            multiply_lanes(pending, a);
-    for (size_t i = 0; i < pending->n_exact; i++)
-        pending->outliers[pending->exact[i].row] =
-            outliers_of(&pending->exact[i], pending->w->dtype, pending->x);
-    pending->n_exact = 0;
-    for (size_t first = 0; first < pending->n; first += 8)
-        finish_8(pending, first, (__mmask8)mb_lanes_16(pending->n - first));
-    pending->y += pending->n;
-    pending->n = 0;
-    pending->next_tail = pending->tails;
+    (void)batch; /* all q are 0 */
+    size_t n_sums = 2 * product->w->group_rows;
+    for (size_t i = 0; i < n; i++)
+        memset(product->rows->sums + n_sums * which[i], 0, n_sums * sizeof *product->rows->sums);
 }
+GROUP_SUMS(1)
+GROUP_SUMS(2)
+GROUP_SUMS(3)
+GROUP_SUMS(4)
+GROUP_SUMS(5)
+GROUP_SUMS(6)
+GROUP_SUMS_WIDE(7)
+GROUP_SUMS_WIDE(8)
 
-/* Decodes a group's tail ahead of its use; returns the bytes. */
-MB_INLINE const uint8_t *take_tail(struct pending *pending, const struct mb_group_view *view)
-{
-    struct mb_tail_512 kind = mb_tail_of_kind(view->a, view->b);
-    size_t n_rounds = mb_tail_rounds_512(view->n_escapes), last = pending->n_rounds;
-    if (last - n_rounds == 1) /* a round too many is cheaper than a branch that is mispredicted */
-        n_rounds = last;
-    pending->n_rounds = n_rounds;
-    uint8_t *tail = pending->next_tail;
-    mb_tail_decode_512(view, &kind, n_rounds, tail);
-    pending->next_tail = tail + 64 * n_rounds;
-    for (size_t i = 0; i < n_rounds * view->b; i += 8)
-        _mm_prefetch((const char *)pending->ahead + 8 * i, _MM_HINT_T1);
-    pending->ahead += 8 * n_rounds * view->b;
-    return tail;
-}
+static const group_sums_fn group_sums[] = {group_sums_0, group_sums_1, group_sums_2,
+                                           group_sums_3, group_sums_4, group_sums_5,
+                                           group_sums_6, group_sums_7, group_sums_8};
 
-/*
- * Whether a row has outliers cannot be foreseen: those of groups of one row are noted without a branch, for
- * one short loop over all rows.
- */
-MB_INLINE void take_outliers(struct pending *pending, const struct mb_group_view *view)
+/* Groups of one width together. */
+static void multiply_batch(struct product *product, struct batch *batch)
 {
-    const struct mb_coded_matrix *w = pending->w;
-    int64_t offset = mb_offset_512(view->a, view->b);
-    if (w->group_rows == 1) {
-        pending->offset[pending->n] = offset;
-        pending->outliers[pending->n] = 0;
-        struct exact *exact = &pending->exact[pending->n_exact];
-        exact->positions = view->outlier_positions;
-        exact->values = view->outlier_values;
-        exact->n = view->n_outliers;
-        exact->row = pending->n;
-        pending->n_exact += view->n_outliers > 0;
-        return;
-    }
-    struct mb_group_view group = *view;
-    unsigned next_outlier = 0;
-    for (size_t r = 0; r < w->group_rows; r++) {
-        pending->offset[pending->n + r] = offset;
-        pending->outliers[pending->n + r] =
-            mb_row_outliers(w->dtype, &group, w->n_cols, r, &next_outlier, pending->x);
+    __m512i a = _mm512_load_si512(batch->a);
+    __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    for (__mmask16 left = mb_lanes_16(batch->n); left != 0;) {
+        unsigned width = batch->a[__builtin_ctz(left)];
+        __mmask16 same = _mm512_mask_cmpeq_epi32_mask(left, a, _mm512_set1_epi32((int)width));
+        _mm512_store_si512(batch->of_width, _mm512_maskz_compress_epi32(same, index));
+        group_sums[width](product, batch, batch->of_width, (size_t)__builtin_popcount(same));
+        left &= (__mmask16)~same;
     }
 }
 
-/* A whole group straight from its codes. */
-MB_INLINE void take_group(struct pending *pending, const struct mb_group_view *view)
+static void find_outliers(const struct product *product, const struct batch *batch)
 {
-    const struct mb_coded_matrix *w = pending->w;
-    size_t tail_nbytes = 64 * (mb_tail_rounds_512(view->n_escapes) + 1);
-    if (pending->n + w->group_rows > ROWS_PENDING ||
-        tail_nbytes > (size_t)(pending->tails + TAILS_NBYTES - pending->next_tail))
-        flush(pending);
-    if (pending->n == 0)
-        pending->ahead = view->body + AHEAD_NBYTES;
-    /* Written in place: a copy of a struct that was just written waits for the stores. */
-    struct lane *lane = &pending->lanes[view->a][pending->n_lanes[view->a]];
-    lane->body = view->body;
-    lane->tail = take_tail(pending, view);
-    lane->sums = pending->sums + 2 * pending->n;
-    take_outliers(pending, view);
-    pending->n += w->group_rows;
-    if (view->a == 0) /* all q are 0 */
-        memset(lane->sums, 0, 2 * w->group_rows * sizeof *lane->sums);
-    else if (view->a >= 7) /* b is part of the constants */
-        sums_of_width[view->a][0](view->b, lane, pending, pending->ahead);
-    else
-        pending->n_lanes[view->a]++;
+    const struct mb_coded_matrix *w = product->w;
+    for (unsigned left = batch->has_outliers; left != 0; left &= left - 1) {
+        size_t i = (size_t)__builtin_ctz(left);
+        const uint8_t *positions = batch->records + batch->outliers[i];
+        struct mb_group_view view = {.outlier_positions = positions,
+                                     .outlier_values = positions + 2 * (size_t)batch->n_outliers[i],
+                                     .n_outliers = batch->n_outliers[i]};
+        unsigned next = 0;
+        for (size_t r = 0; r < w->group_rows; r++)
+            product->rows->outliers[i * w->group_rows + r] =
+                mb_row_outliers(w->dtype, &view, w->n_cols, r, &next, product->x);
+    }
 }
+
+/* The next whole groups' products to y; returns how many groups. */
+static size_t multiply_groups(struct product *product, struct mb_group_walk *walk, size_t n_groups, float *y)
+{
+    struct batch batch;
+    struct rows *rows = product->rows;
+    size_t group_rows = product->w->group_rows, n_max = BATCH / group_rows;
+    size_t n = take_batch(walk, n_groups < n_max ? n_groups : n_max, &batch);
+    product->ahead = batch.records + AHEAD_NBYTES;
+    decode_tails(product, &batch);
+    multiply_batch(product, &batch);
+    for (size_t i = 0; i < n; i++)
+        for (size_t r = 0; r < group_rows; r++) {
+            rows->offset[i * group_rows + r] = batch.offset[i];
+            rows->outliers[i * group_rows + r] = 0;
+        }
+    find_outliers(product, &batch);
+    finish(product, n * group_rows, y);
+    return n;
+}
+
+/* ---------------------------------------------------------------- other groups */
 
 static void dot_bytes(const uint8_t *u, size_t n_cols, const struct mb_activation *x, __m512i *sums)
 {
-    sums[0] = sums[1] = _mm512_setzero_si512();
+    __m512i hi = _mm512_setzero_si512(), lo = hi;
     for (size_t c = 0; c < n_cols; c += 64) {
         __m512i v = _mm512_loadu_si512(u + c);
-        sums[0] = mb_dot_512(sums[0], v, _mm512_loadu_si512(x->hi + c));
-        sums[1] = mb_dot_512(sums[1], v, _mm512_loadu_si512(x->lo + c));
+        hi = mb_dot_512(hi, v, _mm512_loadu_si512(x->hi + c));
+        lo = mb_dot_512(lo, v, _mm512_loadu_si512(x->lo + c));
     }
+    sums[0] = hi;
+    sums[1] = lo;
 }
 
-/* Rows [first, first + n_rows) of a group of several rows, by way of bytes in L1. */
-static void take_part(struct pending *pending, const struct mb_group_view *view, size_t first, size_t n_rows)
+/* Rows [first, first + n_rows) of a group, by way of bytes in L1. */
+static void multiply_part(struct product *product, const struct mb_group_view *view, size_t first,
+                          size_t n_rows, float *y)
 {
-    const struct mb_coded_matrix *w = pending->w;
-    uint8_t bytes[2 * MB_GROUP_WEIGHTS + MB_DECODED_SLACK];
+    const struct mb_coded_matrix *w = product->w;
+    struct rows *rows = product->rows;
+    uint8_t bytes[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
     mb_group_bytes_avx512(view, bytes);
     unsigned next_outlier = 0;
-    for (size_t r = first; r < first + n_rows; r++) {
-        if (pending->n == ROWS_PENDING)
-            flush(pending);
-        pending->offset[pending->n] = mb_offset_512(view->a, view->b);
-        pending->outliers[pending->n] =
-            mb_row_outliers(w->dtype, view, w->n_cols, r, &next_outlier, pending->x);
-        dot_bytes(bytes + r * w->n_cols, w->n_cols, pending->x, pending->sums + 2 * pending->n);
-        pending->n++;
+    for (size_t done = 0; done < n_rows; done += BATCH) {
+        size_t n = n_rows - done < BATCH ? n_rows - done : BATCH;
+        for (size_t i = 0; i < n; i++) {
+            size_t r = first + done + i;
+            rows->offset[i] = mb_offset_512(view->a, view->b);
+            rows->outliers[i] = mb_row_outliers(w->dtype, view, w->n_cols, r, &next_outlier, product->x);
+            dot_bytes(bytes + r * w->n_cols, w->n_cols, product->x, rows->sums + 2 * i);
+        }
+        finish(product, n, y + done);
     }
 }
 
-static void take_raw_rows(struct pending *pending, const struct mb_group_view *view, size_t first,
-                          size_t n_rows)
+static void multiply_raw(const struct product *product, const struct mb_group_view *view, size_t first,
+                         size_t n_rows, float *y)
 {
-    const struct mb_coded_matrix *w = pending->w;
-    flush(pending);
+    const struct mb_coded_matrix *w = product->w;
     size_t row_nbytes = w->n_cols * mb_dtype_nbytes(w->dtype);
-    for (size_t r = first; r < first + n_rows; r++)
-        *pending->y++ =
-            mb_raw_row_product_avx512(w->dtype, view->body + r * row_nbytes, w->n_cols, pending->x);
+    for (size_t r = 0; r < n_rows; r++)
+        y[r] =
+            mb_raw_row_product_avx512(w->dtype, view->body + (first + r) * row_nbytes, w->n_cols, product->x);
 }
 
 void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
@@ -337,33 +416,27 @@ void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
 {
     if (n_rows == 0)
         return;
-    uint64_t end = row + n_rows;
-    bool in_place = w->group_rows == 1 || w->n_cols % 128 == 0;
     _Alignas(64) uint8_t tails[TAILS_NBYTES + 64]; /* whole vectors are read */
-    struct pending pending;
-    pending.n = pending.n_exact = pending.n_rounds = 0;
-    memset(pending.n_lanes, 0, sizeof pending.n_lanes);
-    pending.tails = pending.next_tail = tails;
-    pending.ahead = w->data;
-    pending.w = w;
-    pending.x = x;
-    pending.y = y;
+    struct rows rows;
+    struct product product = {w, x, &rows, tails, w->data};
+    bool in_place = w->group_rows == 1 || w->n_cols % 128 == 0;
     struct mb_group_walk walk = mb_group_seek(w, row);
-    while (row < end) {
-        struct mb_group_view view;
-        mb_group_next(&walk, &view);
-        uint64_t group_end = view.row + view.n_rows;
-        size_t first = (size_t)(row - view.row), n = (size_t)((group_end < end ? group_end : end) - row);
-        row += n;
-        if (in_place && n == w->group_rows && !view.is_raw) {
-            take_group(&pending, &view);
-            continue;
+    for (uint64_t at = row, end = row + n_rows; at < end;) {
+        uint64_t group_row = walk.group * w->group_rows;
+        size_t n_whole = at == group_row ? (size_t)((end - at) / w->group_rows) : 0;
+        size_t n = in_place && n_whole > 0 && w->kinds[walk.group] != MB_KIND_RAW
+                       ? multiply_groups(&product, &walk, n_whole, y + (at - row)) * w->group_rows
+                       : 0;
+        if (n == 0) {
+            struct mb_group_view view;
+            mb_group_next(&walk, &view);
+            size_t first = (size_t)(at - group_row);
+            n = view.n_rows - first < end - at ? view.n_rows - first : (size_t)(end - at);
+            if (view.is_raw)
+                multiply_raw(&product, &view, first, n, y + (at - row));
+            else
+                multiply_part(&product, &view, first, n, y + (at - row));
         }
-        struct mb_group_view group = view; /* a copy, so that 'view' itself stays in registers */
-        if (group.is_raw)
-            take_raw_rows(&pending, &group, first, n);
-        else
-            take_part(&pending, &group, first, n);
+        at += n;
     }
-    flush(&pending);
 }
