@@ -20,7 +20,10 @@ int mb_pool_n_threads(const struct mb_pool *pool);
 /* 'thread' is 0 .. n_threads - 1, so that a task can use its thread's scratch memory. */
 typedef void (*mb_task_fn)(void *ctx, size_t task, int thread);
 
-/* Runs tasks 0 .. n_tasks - 1, lowest first, and returns when all are done. Allocates nothing. */
+/*
+ * Runs tasks 0 .. n_tasks - 1, and returns when all are done.  Tasks are begun about lowest first; a thread
+ * takes neighbours.  Allocates nothing.
+ */
 void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx);
 
 /* How long the giving thread has waited for others since the pool was made: it had no task left. */
