@@ -15,8 +15,8 @@ enum { BATCH = 16, LANES = 4 };
 /*
  * Memory is asked for this far ahead, line by line in order, and about as evenly over a batch as it is read:
  * AHEAD_SIXTEENTHS of a body while it is multiplied, the rest before.  A prefetch whose page is not in the
- * TLB may be dropped, so that a row's pages are touched by a first one that comes long before (measured: a
- * third more weights/s from memory, where pages are small for the processor).
+ * TLB may be dropped, so that pages are touched by a first one that comes long before (measured: a third more
+ * weights/s from memory, where pages are small for the processor).
  */
 enum { AHEAD_NBYTES = 16384, AHEAD_SIXTEENTHS = 10, PAGE_AHEAD_NBYTES = AHEAD_NBYTES + 32768 };
 
@@ -171,7 +171,6 @@ static size_t take_batch(struct mb_group_walk *walk, size_t n, struct batch *bat
 
 MB_INLINE const uint8_t *ask_for(const uint8_t *ahead, size_t nbytes)
 {
-    _mm_prefetch((const char *)ahead + PAGE_AHEAD_NBYTES - AHEAD_NBYTES, _MM_HINT_T0);
     for (size_t i = 0; i < nbytes; i += 64)
         _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
     return ahead + nbytes;
@@ -197,13 +196,16 @@ static inline size_t asked_later(const struct mb_coded_matrix *w, size_t a)
 
 static void decode_tails(struct product *product, const struct batch *batch)
 {
-    const uint8_t *ahead = product->ahead;
+    const uint8_t *ahead = product->ahead, *page = batch->records + PAGE_AHEAD_NBYTES;
     for (size_t i = 0; i < batch->n; i++) {
         unsigned a = batch->a[i], b = batch->b[i];
         struct mb_group_view view = {
             .tail = batch->records + batch->tail[i], .b = b, .n_escapes = batch->n_escapes[i]};
         struct mb_tail_512 kind = mb_tail_of_kind(a, b);
         mb_tail_decode_512(&view, &kind, batch->n_rounds[i], product->tails + batch->decoded_tail[i]);
+        for (size_t p = 0; p < batch->nbytes[i]; p += 2048)
+            _mm_prefetch((const char *)page + p, _MM_HINT_T0);
+        page += batch->nbytes[i];
         ahead = ask_for(ahead, batch->nbytes[i] - asked_later(product->w, a));
     }
     product->ahead = ahead;
