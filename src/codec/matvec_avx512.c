@@ -15,8 +15,8 @@ enum { BATCH = 16, LANES = 4 };
 /*
  * Memory is asked for this far ahead, line by line in order, and about as evenly over a batch as it is read:
  * AHEAD_SIXTEENTHS of a body while it is multiplied, the rest before.  A prefetch whose page is not in the
- * TLB may be dropped, so that pages are touched by a first one that comes long before (measured: a third more
- * weights/s from memory, where pages are small for the processor).
+ * TLB may be dropped, so that a row's pages are touched by a first one that comes long before (measured: a
+ * third more weights/s from memory, where pages are small for the processor).
  */
 enum { AHEAD_NBYTES = 16384, AHEAD_SIXTEENTHS = 10, PAGE_AHEAD_NBYTES = AHEAD_NBYTES + 32768 };
 
@@ -361,21 +361,33 @@ static void find_outliers(const struct product *product, const struct batch *bat
     }
 }
 
+/* Every row has its group's offset, and no outliers yet. */
+static void spread_offsets(const struct product *product, const struct batch *batch)
+{
+    struct rows *rows = product->rows;
+    size_t group_rows = product->w->group_rows;
+    memset(rows->outliers, 0, sizeof rows->outliers);
+    if (group_rows == 1) {
+        __m512i offset = _mm512_load_si512(batch->offset);
+        _mm512_storeu_si512(rows->offset, _mm512_cvtepu32_epi64(_mm512_castsi512_si256(offset)));
+        _mm512_storeu_si512(rows->offset + 8, _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(offset, 1)));
+        return;
+    }
+    for (size_t i = 0; i < batch->n; i++)
+        for (size_t r = 0; r < group_rows; r++)
+            rows->offset[i * group_rows + r] = batch->offset[i];
+}
+
 /* The next whole groups' products to y; returns how many groups. */
 static size_t multiply_groups(struct product *product, struct mb_group_walk *walk, size_t n_groups, float *y)
 {
     struct batch batch;
-    struct rows *rows = product->rows;
     size_t group_rows = product->w->group_rows, n_max = BATCH / group_rows;
     size_t n = take_batch(walk, n_groups < n_max ? n_groups : n_max, &batch);
     product->ahead = batch.records + AHEAD_NBYTES;
     decode_tails(product, &batch);
     multiply_batch(product, &batch);
-    for (size_t i = 0; i < n; i++)
-        for (size_t r = 0; r < group_rows; r++) {
-            rows->offset[i * group_rows + r] = batch.offset[i];
-            rows->outliers[i * group_rows + r] = 0;
-        }
+    spread_offsets(product, &batch);
     find_outliers(product, &batch);
     finish(product, n * group_rows, y);
     return n;
