@@ -29,7 +29,8 @@ bool mb_vocab_init(struct mb_vocab *vocab, size_t n)
 {
     *vocab = (struct mb_vocab){.n_slots = slots_for(n), .seed = mb_random_seed()};
     vocab->slots = calloc(vocab->n_slots, sizeof *vocab->slots);
-    return vocab->slots != NULL;
+    /* Text is there even when the only token is the empty one: NULL + 0 is not defined. */
+    return vocab->slots != NULL && mb_bytes_reserve(&vocab->text, 1);
 }
 
 void mb_vocab_free(struct mb_vocab *vocab)

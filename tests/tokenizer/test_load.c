@@ -100,6 +100,52 @@ static void the_sound_file_is_taken(void **state)
     mb_tokenizer_close(tokenizer);
 }
 
+/* Tokens of no bytes, and merges of them, are never met in a text. */
+static void an_empty_token_is_taken(void **state)
+{
+    (void)state;
+    struct mb_tokenizer *tokenizer;
+    struct mb_error err;
+    test_write_text(test_path("."), "tokenizer.json",
+                    "{\"model\": {\"vocab\": {\"\": 0}, \"merges\": [\" \"]}, "
+                    "\"decoder\": {\"type\": \"Fuse\"}}");
+    if (mb_tokenizer_open(test_path("."), &tokenizer, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    assert_ids(tokenizer, "", "");
+    mb_tokenizer_close(tokenizer);
+}
+
+/* More of them than the vocabulary has room for at first. */
+static void many_added_tokens_are_found(void **state)
+{
+    (void)state;
+    struct mb_tokenizer *tokenizer;
+    struct mb_error err;
+    char added[8192] = "[", text[64], expected[64];
+    for (int i = 0; i < 200; i++) /* 7 is c */
+        sprintf(added + strlen(added), "%s{'id': %d, 'content': '<%d>'}", i == 0 ? "" : ", ", 8 + i, i);
+    strcat(added, "]");
+    json_t *root = parse(SOUND);
+    set(root, "model.vocab.c", json_integer(4));
+    set(root, "model.vocab.d", json_integer(5));
+    set(root, "model.vocab.e", json_integer(6));
+    set(root, "model.vocab.f", json_integer(7));
+    set(root, "added_tokens", parse(added));
+    set(root, "post_processor", json_null());
+    char *json = json_dumps(root, JSON_COMPACT);
+    json_decref(root);
+    test_write_text(test_path("."), "tokenizer.json", json);
+    free(json);
+    if (mb_tokenizer_open(test_path("."), &tokenizer, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    for (int i = 0; i < 200; i++) {
+        sprintf(text, "<%d>", i);
+        sprintf(expected, "%d", 8 + i);
+        assert_ids(tokenizer, text, expected);
+    }
+    mb_tokenizer_close(tokenizer);
+}
+
 static const struct {
     const char *path, *value;
     enum mb_status status;
@@ -337,9 +383,14 @@ static void edges_come_from_the_configuration(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_sound_file_is_taken),  cmocka_unit_test(a_fault_is_named_with_its_place),
-        cmocka_unit_test(limits_are_kept),          cmocka_unit_test(faults_beside_it_are_named),
-        cmocka_unit_test(chat_templates_are_found), cmocka_unit_test(edges_come_from_the_configuration),
+        cmocka_unit_test(the_sound_file_is_taken),
+        cmocka_unit_test(an_empty_token_is_taken),
+        cmocka_unit_test(many_added_tokens_are_found),
+        cmocka_unit_test(a_fault_is_named_with_its_place),
+        cmocka_unit_test(limits_are_kept),
+        cmocka_unit_test(faults_beside_it_are_named),
+        cmocka_unit_test(chat_templates_are_found),
+        cmocka_unit_test(edges_come_from_the_configuration),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
 }
