@@ -13,12 +13,12 @@
 enum { BATCH = 16, LANES = 4 };
 
 /*
- * Memory is asked for this far ahead, line by line in order, and about as evenly over a batch as it is read:
- * AHEAD_SIXTEENTHS of a body while it is multiplied, the rest before.  A prefetch whose page is not in the
- * TLB may be dropped, so that a row's pages are touched by a first one that comes long before (measured: a
- * third more weights/s from memory, where pages are small for the processor).
+ * Memory is asked for this far ahead, line by line in order, as evenly as it is read: as much as a tail while
+ * it is decoded, as much as a body while it is multiplied.  A prefetch whose page is not in the TLB may be
+ * dropped, so that pages are touched by a first one that comes long before (measured: a third more weights/s
+ * from memory, where pages are small for the processor).
  */
-enum { AHEAD_NBYTES = 16384, AHEAD_SIXTEENTHS = 10, PAGE_AHEAD_NBYTES = AHEAD_NBYTES + 32768 };
+enum { AHEAD_NBYTES = 20480, PAGE_AHEAD_NBYTES = AHEAD_NBYTES + 32768 };
 
 /* Decoded tails of a batch: at least one group of the widest row. */
 enum { TAILS_NBYTES = 2 * (MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK) };
@@ -189,14 +189,10 @@ static void ask_for_first(const struct mb_coded_matrix *w, const uint8_t *record
         _mm_prefetch((const char *)record + i, _MM_HINT_T0);
 }
 
-static inline size_t asked_later(const struct mb_coded_matrix *w, size_t a)
-{
-    return w->group_rows * (w->n_cols / 128) * AHEAD_SIXTEENTHS * a;
-}
-
 static void decode_tails(struct product *product, const struct batch *batch)
 {
     const uint8_t *ahead = product->ahead, *page = batch->records + PAGE_AHEAD_NBYTES;
+    size_t asked_later_nbytes = product->w->group_rows * (product->w->n_cols / 128) * 16; /* a bit a weight */
     for (size_t i = 0; i < batch->n; i++) {
         unsigned a = batch->a[i], b = batch->b[i];
         struct mb_group_view view = {
@@ -206,7 +202,7 @@ static void decode_tails(struct product *product, const struct batch *batch)
         for (size_t p = 0; p < batch->nbytes[i]; p += 2048)
             _mm_prefetch((const char *)page + p, _MM_HINT_T0);
         page += batch->nbytes[i];
-        ahead = ask_for(ahead, batch->nbytes[i] - asked_later(product->w, a));
+        ahead = ask_for(ahead, batch->nbytes[i] - asked_later_nbytes * a);
     }
     product->ahead = ahead;
 }
@@ -270,9 +266,9 @@ MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, struct product 
         for (size_t i = 0; i < n_lanes; i++)
             s[i][0] = s[i][1] = _mm512_setzero_si512();
         size_t c = 0;
-        for (; c + 128 <= n_cols; c += 128, ahead += AHEAD_SIXTEENTHS * a * n_lanes) {
+        for (; c + 128 <= n_cols; c += 128, ahead += 16 * a * n_lanes) {
 #pragma GCC unroll 8
-            for (size_t i = 0; i < AHEAD_SIXTEENTHS * a * n_lanes; i += 64)
+            for (size_t i = 0; i < 16 * a * n_lanes; i += 64)
                 _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
             multiply_128(a, n_lanes, lane, &body, x->hi + c, x->lo + c, s);
         }
