@@ -77,14 +77,16 @@ bool mb_pattern_digits(struct mb_bytes *out)
            mb_bytes_put(out, "]", 2);
 }
 
-static bool put_word(struct mb_bytes *out)
+/* \w: the package has a few characters more in it outside of classes. */
+static bool put_word(struct mb_bytes *out, bool is_in_class)
 {
     static const char *const categories[] = {"L", "M", "Nd", "Nl", "Pc"};
     size_t n_put = 0;
     for (size_t i = 0; i < COUNT(categories); i++)
         if (!put_category(out, categories[i]))
             return false;
-    return put_table(out, mb_word_extra, COUNT(mb_word_extra), "", true, &n_put);
+    return put_table(out, mb_word_extra, COUNT(mb_word_extra), "", true, &n_put) &&
+           (is_in_class || put_table(out, mb_word_extra, COUNT(mb_word_extra), "outside", true, &n_put));
 }
 
 /* PCRE2's \s has U+180E besides, so both are spelled out. */
@@ -142,7 +144,8 @@ static enum mb_status property_items(struct translator *t, size_t begin, struct 
  * A set behind a backslash (t->i is behind its letter): its items, and whether the set is their
  * complement.
  */
-static enum mb_status set_items(struct translator *t, char letter, struct mb_bytes *items, bool *is_negated)
+static enum mb_status set_items(struct translator *t, char letter, bool is_in_class, struct mb_bytes *items,
+                                bool *is_negated)
 {
     size_t begin = t->i - 2;
     bool ok;
@@ -160,7 +163,7 @@ static enum mb_status set_items(struct translator *t, char letter, struct mb_byt
         break;
     case 'w':
     case 'W':
-        ok = put_word(items);
+        ok = put_word(items, is_in_class);
         break;
     default:
         return property_items(t, begin, items, is_negated);
@@ -280,7 +283,7 @@ static enum mb_status class_items(struct translator *t, size_t class_begin, stru
         if (is_behind_set) {
             bool is_negated;
             t->i += 2;
-            status = set_items(t, t->p[begin + 1], items, &is_negated);
+            status = set_items(t, t->p[begin + 1], true, items, &is_negated);
             if (status == MB_OK && is_negated)
                 return unsupported(t, begin, t->i);
         } else {
@@ -370,7 +373,7 @@ static enum mb_status translate_escape(struct translator *t)
         struct mb_bytes items = {0};
         bool is_negated;
         t->i++;
-        enum mb_status status = set_items(t, t->p[begin + 1], &items, &is_negated);
+        enum mb_status status = set_items(t, t->p[begin + 1], false, &items, &is_negated);
         if (status == MB_OK)
             status = put(t, is_negated ? "[^" : "[");
         if (status == MB_OK && !mb_bytes_put(t->out, items.p, items.n))

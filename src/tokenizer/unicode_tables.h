@@ -10,7 +10,7 @@
 
 struct mb_code_range {
     uint32_t first, last;
-    char tag[12]; /* general category or script */
+    char tag[12]; /* general category, script, or where it holds */
 };
 
 /* Characters assigned after Unicode 14. */
@@ -125,10 +125,10 @@ static const struct mb_code_range mb_scripts[] = {
     {0x966, 0x97f, "Devanagari"},   {0xa8e0, 0xa8ff, "Devanagari"}, {0x11b00, 0x11b09, "Devanagari"},
 };
 
-/* In \w besides L, M, Nd, Nl and Pc. */
+/* In \w besides L, M, Nd, Nl and Pc; some only where it stands outside of a class. */
 static const struct mb_code_range mb_word_extra[] = {
-    {0xb2, 0xb3, ""},       {0xb9, 0xb9, ""},       {0xbc, 0xbe, ""},       {0x24b6, 0x24e9, ""},
-    {0x1f130, 0x1f149, ""}, {0x1f150, 0x1f169, ""}, {0x1f170, 0x1f189, ""},
+    {0xb2, 0xb3, "outside"}, {0xb9, 0xb9, "outside"}, {0xbc, 0xbe, "outside"}, {0x24b6, 0x24e9, ""},
+    {0x1f130, 0x1f149, ""},  {0x1f150, 0x1f169, ""},  {0x1f170, 0x1f189, ""},
 };
 
 /* Numbers for the pre-tokenizer Digits besides \p{N}. */

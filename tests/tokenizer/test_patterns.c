@@ -4,6 +4,9 @@
  */
 #include "checkpoint/folder.h"
 #include "cmocka_all.h"
+#include "tokenizer/buf.h"
+#include "tokenizer/pattern.h"
+#include <jansson.h>
 #include <moebius/tokenizer.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,8 +99,26 @@ static void ordinary_patterns_are_not(void **state)
 static void unknown_syntax_is_refused(void **state)
 {
     (void)state;
-    static const char *const patterns[] = {
-        "(?<n>a)\\\\k<n>", "\\\\p{Greekish}", "[[:alpha:]]", "a{2}+", "\\\\h", "(?R)", "[a", "(a"};
+    static const char *const patterns[] = {"(?<n>a)\\\\k<n>",
+                                           "\\\\p{Greekish}",
+                                           "[[:alpha:]]",
+                                           "a{2}+",
+                                           "\\\\h",
+                                           "(?R)",
+                                           "[a",
+                                           "(a",
+                                           "(?i)\u00e9",
+                                           "(?i:\u017f)",
+                                           "[a&&\\\\D]",
+                                           "\\\\p{}",
+                                           "\\\\x{110000}",
+                                           "\\\\ud800",
+                                           "\\\\xff",
+                                           "[b-a]",
+                                           "[a-\\\\d]",
+                                           "[\\\\d-a]",
+                                           "a(?i)b",
+                                           "\\\\"};
     for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++) {
         struct mb_tokenizer *tokenizer;
         struct mb_error err = {0};
@@ -108,9 +129,66 @@ static void unknown_syntax_is_refused(void **state)
     }
 }
 
+/* The pieces between matches that have any bytes. */
+static json_t *left_of(const struct mb_pattern *pattern, const char *text)
+{
+    struct mb_matcher matcher;
+    struct mb_match match = {0};
+    struct mb_error err;
+    size_t n = strlen(text), done = 0;
+    json_t *pieces = json_array();
+    assert_int_equal(mb_matcher_init(&matcher, n, &err), MB_OK);
+    do {
+        if (mb_match_next(&matcher, pattern, text, n, &match, &err) != MB_OK)
+            fail_msg("%s", err.msg);
+        size_t end = match.is_found ? match.begin : n;
+        if (end > done)
+            json_array_append_new(pieces, json_stringn(text + done, end - done));
+        done = match.end;
+    } while (match.is_found);
+    mb_matcher_free(&matcher);
+    return pieces;
+}
+
+/* data/goldens/patterns.json is written by tools/tokenizer-goldens/make_pattern_goldens.py. */
+static void patterns_equal_the_package(void **state)
+{
+    (void)state;
+    json_t *goldens = json_load_file(MB_REPO "/tests/tokenizer/data/goldens/patterns.json", 0, NULL);
+    const json_t *texts = json_object_get(goldens, "texts"), *patterns = json_object_get(goldens, "patterns");
+    size_t n_wrong = 0;
+    assert_true(json_array_size(patterns) >= 50 && json_array_size(texts) >= 3);
+    for (size_t i = 0; i < json_array_size(patterns); i++) {
+        const json_t *golden = json_array_get(patterns, i);
+        const char *source = json_string_value(json_array_get(golden, 0));
+        struct mb_bytes translated = {0};
+        struct mb_pattern pattern;
+        struct mb_error err;
+        if (mb_pattern_translate(source, strlen(source), false, &translated, &err) != MB_OK ||
+            mb_pattern_compile(translated.p, &pattern, &err) != MB_OK)
+            fail_msg("%s: %s", source, err.msg);
+        for (size_t k = 0; k < json_array_size(texts); k++) {
+            json_t *left = left_of(&pattern, json_string_value(json_array_get(texts, k)));
+            if (!json_equal(left, json_array_get(golden, 1 + k))) {
+                char *got = json_dumps(left, 0), *expected = json_dumps(json_array_get(golden, 1 + k), 0);
+                print_error("%s, text %zu:\nexpected %s\ngot      %s\n", source, k, expected, got);
+                free(got);
+                free(expected);
+                n_wrong++;
+            }
+            json_decref(left);
+        }
+        mb_pattern_free(&pattern);
+        free(translated.p);
+    }
+    json_decref(goldens);
+    assert_int_equal(n_wrong, 0);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(patterns_equal_the_package),
         cmocka_unit_test(patterns_that_backtrack_are_stopped),
         cmocka_unit_test(ordinary_patterns_are_not),
         cmocka_unit_test(unknown_syntax_is_refused),

@@ -57,8 +57,9 @@ def scripts():
 
 def word_extra():
     known = [members(rf"\p{{{c}}}", ALL) for c in ("L", "M", "Nd", "Nl", "Pc")]
-    extra = set(members(r"\w", ALL)) - set().union(*known)
-    return [(first, last, "") for first, last in ranges(extra)]
+    word, in_class = set(members(r"\w", ALL)), set(members(r"[\w]", ALL))
+    extra = [(first, last, "") for first, last in ranges(in_class - set().union(*known))]
+    return sorted(extra + [(first, last, "outside") for first, last in ranges(word - in_class)])
 
 
 def digits_extra():
@@ -90,10 +91,10 @@ def main():
     print("/*\n * unicode_tables.h - where the `tokenizers` package's Unicode differs from PCRE2's and utf8proc's (14.0).\n"
           " *\n * Written by tools/tokenizer-goldens/unicode_tables.py.\n */")
     print("#ifndef MB_TOKENIZER_UNICODE_TABLES_H\n#define MB_TOKENIZER_UNICODE_TABLES_H\n\n#include <stdint.h>\n")
-    print("struct mb_code_range {\n    uint32_t first, last;\n    char tag[12]; /* general category or script */\n};\n")
+    print("struct mb_code_range {\n    uint32_t first, last;\n    char tag[12]; /* general category, script, or where it holds */\n};\n")
     print_table("mb_later_categories", "Characters assigned after Unicode 14.", later_categories())
     print_table("mb_scripts", "Scripts that patterns may name, whole.", scripts())
-    print_table("mb_word_extra", "In \\w besides L, M, Nd, Nl and Pc.", word_extra())
+    print_table("mb_word_extra", "In \\w besides L, M, Nd, Nl and Pc; some only where it stands outside of a class.", word_extra())
     print_table("mb_digits_extra", "Numbers for the pre-tokenizer Digits besides \\p{N}.", digits_extra())
     print_table("mb_nfc_opaque", "Marks and letters that its NFC does not know: they neither move nor compose.", nfc_opaque())
     print("#endif")
