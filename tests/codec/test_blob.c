@@ -185,6 +185,23 @@ static void several_matrices_share_a_blob(void **state)
     free(bytes);
 }
 
+static void a_directory_ends_with_its_groups(void **state)
+{
+    (void)state;
+    for (size_t n_more = 0; n_more < 4; n_more++) {
+        struct mb_blob_matrix info = {"w", 1, MB_BF16, 5, 4, 0, 0, 0, 3 + n_more};
+        size_t nbytes = mb_blob_header_nbytes(&info, 1) + 3 + n_more;
+        uint8_t *bytes = calloc(1, nbytes);
+        struct mb_error err = {0};
+        mb_blob_write_header(&info, 1, 0, bytes);
+        test_repair_checksums(bytes, nbytes);
+        assert_int_equal(open_copy(bytes, nbytes, &err), n_more == 0 ? MB_OK : MB_BAD_DATA);
+        if (n_more > 0)
+            assert_non_null(strstr(err.msg, "the directory is longer than its groups"));
+        free(bytes);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -193,6 +210,7 @@ int main(void)
         cmocka_unit_test(padding_is_zero),
         cmocka_unit_test(wrong_headers_are_named),
         cmocka_unit_test(several_matrices_share_a_blob),
+        cmocka_unit_test(a_directory_ends_with_its_groups),
         cmocka_unit_test(changed_payloads_are_refused_or_decode),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
