@@ -1,5 +1,6 @@
 /*
- * fuzz_engine_config.c - config.json as the engine reads it, once the checkpoint has accepted it.
+ * fuzz_engine_config.c - config.json as the engine reads it, once the checkpoint has accepted it, and behind
+ * a zero byte generation_config.json.
  */
 #include "fuzz.h"
 #include "json.h"
@@ -19,17 +20,24 @@ static void check_config(const struct mb_config *c)
         REQUIRE(isfinite(c->inv_freq[i]));
 }
 
+/* config.json or, as often as the input's length is odd, generation_config.json. */
 struct fuzz_input fuzz_json_part(const uint8_t *data, size_t size)
 {
-    return (struct fuzz_input){data, size};
+    struct fuzz_input input = {data, size}, config = fuzz_until(&input, 0);
+    return input.n > 0 && size % 2 == 1 ? input : config;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static struct fuzz_file generation;
+    struct fuzz_input input = {data, size}, config = fuzz_until(&input, 0);
     struct mb_checkpoint *ckpt;
     struct mb_config parsed;
     struct mb_error err = {0};
-    if (mb_checkpoint_open(fuzz_folder_with_config(data, size), &ckpt, &err) != MB_OK)
+    if (generation.path[0] == 0)
+        fuzz_folder_add("generation_config.json", &generation);
+    fuzz_file_set(&generation, input.n == 0 ? "{}" : (const char *)input.p, input.n == 0 ? 2 : input.n, 0);
+    if (mb_checkpoint_open(fuzz_folder_with_config(config.p, config.n), &ckpt, &err) != MB_OK)
         return 0;
     enum mb_status status = mb_config_read(ckpt, &parsed, &err);
     if (status == MB_OK)

@@ -56,7 +56,7 @@ pattern tokenizer/pattern tokenizer/pattern_translate
 chat tokenizer/jinja tokenizer/jinja_lex tokenizer/jinja_parse tokenizer/jinja_call tokenizer/jinja_value
 engine_config model/config
 task lab/task
-score lab/answer lab/number
+score lab/score lab/number
 END
 }
 
