@@ -8,89 +8,49 @@
  * number of steps that suits the group's share of escapes, so that its branches are predictable: steps behind
  * the last escape write to the first byte of the next 64, which is put back.
  */
-#include "codec/simd_avx2.h"
+#include "codec/spread_avx2.h"
 #include <string.h>
 
 /* More escapes than this in 128 weights are moved by vpshufb. */
 enum { SPREAD_SHARE = 4 };
 
-/*
- * 32 codes of 'a' <= 6 bits from the 4a bytes at p.  Each 16-bit lane gets the two bytes that hold its two
- * codes (2a bits at an even place: never more than 16), a product moves them to the top, a shift to the
- * bottom, and another shift brings the second code to its byte.
- */
-struct unpack {
-    __m256i bytes, move, low;
-};
-
-MB_INLINE struct unpack unpack_of_width(unsigned a)
-{
-    uint8_t bytes[16];
-    uint16_t move[8];
-    for (unsigned lane = 0; lane < 8; lane++) {
-        unsigned bit = 2 * a * lane;
-        bytes[2 * lane] = (uint8_t)(bit / 8);
-        bytes[2 * lane + 1] = (uint8_t)(bit / 8 + 1);
-        move[lane] = (uint16_t)(1u << (16 - 2 * a - bit % 8));
+/* Of 16-bit lane i of 16: its first byte (widths to 4 have all codes in 16 bytes), and its factor. */
+#define FROM(w, i) (2 * (w) * ((i) % 8) / 8 + ((w) <= 4 ? (i) / 8 * 2 * (w) : 0))
+#define MOVE(w, i) (1u << (16 - 2 * (w)-2 * (w) * ((i) % 8) % 8))
+#define TWO_FROM(w, i) FROM(w, i), FROM(w, i) + 1
+#define FOUR_OF(OF, w, i) OF(w, i), OF(w, (i) + 1), OF(w, (i) + 2), OF(w, (i) + 3)
+#define ALL_OF(OF, w) FOUR_OF(OF, w, 0), FOUR_OF(OF, w, 4), FOUR_OF(OF, w, 8), FOUR_OF(OF, w, 12)
+#define UNPACK_TABLE(w)        \
+    {                          \
+        {ALL_OF(TWO_FROM, w)}, \
+        {                      \
+            ALL_OF(MOVE, w)    \
+        }                      \
     }
-    return (struct unpack){_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)bytes)),
-                           _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)move)),
-                           _mm256_set1_epi8((char)((1u << a) - 1))};
-}
-
-MB_INLINE __m256i unpack_32(const uint8_t *p, unsigned a, const struct unpack *unpack)
-{
-    __m128i first = _mm_loadu_si128((const __m128i *)p),
-            second = _mm_loadu_si128((const __m128i *)(p + 2 * a));
-    __m256i v =
-        _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(first), second, 1), unpack->bytes);
-    v = _mm256_srli_epi16(_mm256_mullo_epi16(v, unpack->move), 16 - 2 * (int)a);
-    __m256i moved = _mm256_slli_epi16(v, 8 - (int)a);
-    if (a <= 4) /* the first code's copy stays above the low a bits */
-        return _mm256_and_si256(_mm256_or_si256(v, moved), unpack->low);
-    __m256i first_byte = _mm256_set1_epi16(0xff);
-    return _mm256_and_si256(
-        _mm256_or_si256(_mm256_and_si256(v, first_byte), _mm256_andnot_si256(first_byte, moved)),
-        unpack->low);
-}
+const _Alignas(32) struct mb_unpack_table_avx2 mb_unpack_tables_avx2[7] = {
+    {{0}, {0}},      UNPACK_TABLE(1), UNPACK_TABLE(2), UNPACK_TABLE(3),
+    UNPACK_TABLE(4), UNPACK_TABLE(5), UNPACK_TABLE(6),
+};
 
 MB_INLINE void unpack_stream(const uint8_t *p, size_t n, unsigned a, unsigned base, uint8_t *out)
 {
-    struct unpack unpack = unpack_of_width(a);
+    struct mb_unpack_avx2 unpack = mb_unpack_of_width_avx2(a);
     __m256i add = _mm256_set1_epi8((char)base);
     for (size_t i = 0; i < n; i += 32, p += 4 * a) {
         _mm_prefetch((const char *)p + MB_PREFETCH_NBYTES, _MM_HINT_T0);
-        _mm256_storeu_si256((__m256i *)(out + i), _mm256_add_epi8(unpack_32(p, a, &unpack), add));
+        _mm256_storeu_si256((__m256i *)(out + i), _mm256_add_epi8(mb_unpack_32_avx2(p, a, &unpack), add));
     }
-}
-
-/* 128 codes of two bits from 32 bytes: four planes, interleaved. */
-MB_INLINE void unpack_pairs_of_bits(const uint8_t *p, __m256i add, __m256i out[4])
-{
-    __m256i low = _mm256_set1_epi8(3), order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
-    __m256i v = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)p), order), plane[4];
-    plane[0] = _mm256_add_epi8(_mm256_and_si256(v, low), add);
-    plane[1] = _mm256_add_epi8(_mm256_and_si256(_mm256_srli_epi16(v, 2), low), add);
-    plane[2] = _mm256_add_epi8(_mm256_and_si256(_mm256_srli_epi16(v, 4), low), add);
-    plane[3] = _mm256_add_epi8(_mm256_and_si256(_mm256_srli_epi16(v, 6), low), add);
-    __m256i even = _mm256_unpacklo_epi8(plane[0], plane[1]), odd = _mm256_unpacklo_epi8(plane[2], plane[3]);
-    out[0] = _mm256_unpacklo_epi16(even, odd);
-    out[1] = _mm256_unpackhi_epi16(even, odd);
-    even = _mm256_unpackhi_epi8(plane[0], plane[1]);
-    odd = _mm256_unpackhi_epi8(plane[2], plane[3]);
-    out[2] = _mm256_unpacklo_epi16(even, odd);
-    out[3] = _mm256_unpackhi_epi16(even, odd);
 }
 
 static void unpack_width_2(const uint8_t *p, size_t n, unsigned base, uint8_t *out)
 {
-    __m256i v[4];
+    __m256i add = _mm256_set1_epi8((char)base), v[4];
     for (size_t i = 0; i < n; i += 128, p += 32) {
         _mm_prefetch((const char *)p + MB_PREFETCH_NBYTES, _MM_HINT_T0);
-        unpack_pairs_of_bits(p, _mm256_set1_epi8((char)base), v);
+        mb_unpack_pairs_avx2(p, v);
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; k++)
-            _mm256_storeu_si256((__m256i *)(out + i + 32 * k), v[k]);
+            _mm256_storeu_si256((__m256i *)(out + i + 32 * k), _mm256_add_epi8(v[k], add));
     }
 }
 
@@ -157,6 +117,11 @@ static void unpack_body(const uint8_t *p, size_t n, unsigned a, unsigned base, u
     default: /* 8: no escapes */
         memcpy(out, p, n);
     }
+}
+
+void mb_unpack_codes_avx2(const uint8_t *p, size_t n, unsigned a, uint8_t *out)
+{
+    unpack_body(p, n, a, 0, out);
 }
 
 /*
@@ -243,6 +208,62 @@ MB_INLINE void patch(uint8_t *u, size_t n, unsigned escape, const uint8_t *tail,
 static const _Alignas(64) uint8_t first_eight[256][16] = {TABLE_256(FIRST_ROW)};
 static const _Alignas(64) uint8_t second_eight[256][16] = {TABLE_256(SECOND_ROW)};
 
+#define RANKS_ROW(m)                                                                                 \
+    {                                                                                                \
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, LANES(m), COUNTS(m), \
+            COUNTS(m), COUNTS(m)                                                                     \
+    }
+const _Alignas(64) uint8_t mb_ranks_avx2[256][64] = {TABLE_256(RANKS_ROW)};
+
+/* See mb_spread_tail_avx2. */
+MB_INLINE void spread_tail(const struct mb_group_view *group, unsigned b, size_t n_rounds, uint8_t *out)
+{
+    /* u is base - 1 - t or base + 2 M + 1 - T + t */
+    int base = (int)mb_base_avx2(group->a), half = mb_tail_half(b);
+    int escape = (int)mb_escape_avx2(group->a);
+    __m256i negative = _mm256_set1_epi8((char)(base - 1 - escape));
+    __m256i positive = _mm256_set1_epi8((char)(base + 2 * mb_inner_max(group->a) + 1 - half - escape));
+    __m256i halves = _mm256_set1_epi8((char)(half - 1));
+    struct mb_unpack_avx2 unpack = mb_unpack_of_width_avx2(b);
+    const uint8_t *p = group->tail;
+    size_t left = 4 * b * ((group->n_escapes + 31u) / 32);
+    for (size_t i = 0; i < n_rounds; i++, out += 32) {
+        __m256i t = mb_unpack_32_avx2(p, b, &unpack);
+        __m256i u = _mm256_blendv_epi8(_mm256_sub_epi8(negative, t), _mm256_add_epi8(positive, t),
+                                       _mm256_cmpgt_epi8(t, halves));
+        _mm256_storeu_si256((__m256i *)out, u);
+        size_t step = 4 * b & (0 - (size_t)(left > 4 * b)); /* without a branch */
+        p += step;
+        left -= step;
+    }
+}
+
+void mb_spread_tail_avx2(const struct mb_group_view *group, size_t n_rounds, uint8_t *out)
+{
+    switch (group->b) {
+    case 1:
+        spread_tail(group, 1, n_rounds, out);
+        break;
+    case 2:
+        spread_tail(group, 2, n_rounds, out);
+        break;
+    case 3:
+        spread_tail(group, 3, n_rounds, out);
+        break;
+    case 4:
+        spread_tail(group, 4, n_rounds, out);
+        break;
+    case 5:
+        spread_tail(group, 5, n_rounds, out);
+        break;
+    case 6:
+        spread_tail(group, 6, n_rounds, out);
+        break;
+    default: /* 0: no escapes */
+        break;
+    }
+}
+
 MB_INLINE __m256i two_halves(const uint8_t *low, const uint8_t *high)
 {
     return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)low)),
@@ -273,11 +294,14 @@ static void spread(uint8_t *u, size_t n, unsigned escape, const uint8_t *tail)
 }
 
 /* 128 body codes as bytes; a is 2, 3 or 4. */
-MB_INLINE void unpack_128(const uint8_t *p, unsigned a, const struct unpack *unpack, __m256i add,
+MB_INLINE void unpack_128(const uint8_t *p, unsigned a, const struct mb_unpack_avx2 *unpack, __m256i add,
                           __m256i v[4])
 {
     if (a == 2) {
-        unpack_pairs_of_bits(p, add, v);
+        mb_unpack_pairs_avx2(p, v);
+#pragma GCC unroll 4
+        for (size_t k = 0; k < 4; k++)
+            v[k] = _mm256_add_epi8(v[k], add);
     } else if (a == 4) {
         __m256i low = _mm256_set1_epi8(15);
         __m256i first = _mm256_loadu_si256((const __m256i *)p),
@@ -289,7 +313,7 @@ MB_INLINE void unpack_128(const uint8_t *p, unsigned a, const struct unpack *unp
     } else {
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; k++)
-            v[k] = _mm256_add_epi8(unpack_32(p + 4 * a * k, a, unpack), add);
+            v[k] = _mm256_add_epi8(mb_unpack_32_avx2(p + 4 * a * k, a, unpack), add);
     }
 }
 
@@ -299,7 +323,7 @@ MB_INLINE void unpack_and_spread(const struct mb_group_view *group, unsigned a, 
 {
     const uint8_t *p = group->body;
     size_t i = 0, n = group->n;
-    struct unpack unpack = unpack_of_width(a);
+    struct mb_unpack_avx2 unpack = mb_unpack_of_width_avx2(a);
     __m256i add = _mm256_set1_epi8((char)base), escapes = _mm256_set1_epi8((char)escape), v[4];
     for (; i + 128 <= n; i += 128, p += 16 * a) {
         _mm_prefetch((const char *)p + MB_PREFETCH_NBYTES, _MM_HINT_T0);

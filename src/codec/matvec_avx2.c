@@ -1,11 +1,56 @@
 /*
- * matvec_avx2.c - the fused product y = W x on AVX2: a row group to bytes in L1, then vpmaddubsw.
+ * matvec_avx2.c - the fused product y = W x on AVX2.
+ *
+ * Rows are taken in batches.  As a row is taken, its tail is decoded to bytes in L1.  Then bodies of one
+ * width are decoded and multiplied row after row (spread_avx2.h), and at last the sums of all rows are added
+ * over their lanes and finished, four at a time.  Groups that cannot be spread become bytes in L1 first.
  */
-#include "codec/simd_avx2.h"
+#include "codec/spread_avx2.h"
+#include <string.h>
+
+enum { ROWS_PENDING = 16 };
+
+/* How far ahead of a batch memory is asked for, line by line in order, into L2. */
+enum { AHEAD_NBYTES = 32768 };
+
+/* Decoded tails of a batch: at least that of the widest row. */
+enum { TAILS_NBYTES = 2 * (MB_GROUP_WEIGHTS_MAX / 4 + 64) };
 
 /* Lanes of 32 bits; their sum is a row's. */
 struct sums {
     __m256i hi, lo;
+};
+
+/* A group whose rows are multiplied straight from its codes. */
+struct stream {
+    const uint8_t *body, *tail; /* 'tail' are decoded bytes */
+    const uint8_t *rest_tail;   /* where that of the columns behind whole blocks begins */
+    size_t first;               /* its first row among the pending ones */
+};
+
+/* The outliers of a pending row. */
+struct exact {
+    const uint8_t *positions, *values;
+    size_t n, row;
+};
+
+/* Rows that wait for their sums, and then for the end of their products. */
+struct pending {
+    struct sums sums[ROWS_PENDING];
+    double offset[ROWS_PENDING]; /* of all q: what the sum of X is multiplied by */
+    double outliers[ROWS_PENDING];
+    size_t n;
+    struct exact exact[ROWS_PENDING + 1]; /* of groups of one row, and room for one that has none */
+    size_t n_exact;
+    struct stream streams[7][ROWS_PENDING + 1]; /* by their a */
+    size_t n_streams[7];
+    uint8_t *tails, *next_tail; /* [TAILS_NBYTES]; where the next group's begins */
+    const struct mb_coded_matrix *w;
+    const struct mb_activation *x;
+    float *y;             /* of the first pending row */
+    uint64_t row;         /* the first pending row */
+    size_t n_rounds;      /* of the last tail */
+    const uint8_t *ahead; /* memory that is asked for next */
 };
 
 MB_INLINE __m256i pairs(__m256i u, const int8_t *x)
@@ -17,6 +62,8 @@ MB_INLINE __m256i widen(__m256i sum, __m256i pair_sums)
 {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pair_sums, _mm256_set1_epi16(1)));
 }
+
+/* ---------------------------------------------------------------- bytes in L1 */
 
 /*
  * Bytes u <= u_max < 128: a pair's sum is at most 2 * 128 * u_max, so that n_pairs = 32767 / (256 * u_max) of
@@ -61,56 +108,331 @@ MB_INLINE struct sums dot_signed(const uint8_t *u, size_t n, const int8_t *hi, c
     return s;
 }
 
-static int64_t sum_of(struct sums s)
+/* A pending row from bytes of this offset. */
+static void sum_bytes(struct pending *pending, size_t row, const uint8_t *u, unsigned offset)
 {
-    __m256i both = _mm256_hadd_epi32(s.hi, s.lo); /* hi hi lo lo, twice */
-    __m128i v = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-    v = _mm_hadd_epi32(v, v); /* hi, lo */
-    return 256 * (int64_t)_mm_cvtsi128_si32(v) + _mm_extract_epi32(v, 1);
+    const struct mb_activation *x = pending->x;
+    size_t n = pending->w->n_cols;
+    pending->offset[row] = offset > 63 ? 0 : (double)offset;
+    pending->sums[row] = offset > 63    ? dot_signed(u, n, x->hi, x->lo, offset)
+                         : offset <= 15 ? dot_unsigned(u, n, x->hi, x->lo, 4)
+                         : offset <= 31 ? dot_unsigned(u, n, x->hi, x->lo, 2)
+                                        : dot_unsigned(u, n, x->hi, x->lo, 1);
 }
 
-/* The sum of q X of a row that was decoded with this offset. */
-static int64_t row_sum(const uint8_t *u, size_t n, const struct mb_activation *x, unsigned offset)
-{
-    if (offset > 63)
-        return sum_of(dot_signed(u, n, x->hi, x->lo, offset));
-    struct sums s = offset <= 15   ? dot_unsigned(u, n, x->hi, x->lo, 4)
-                    : offset <= 31 ? dot_unsigned(u, n, x->hi, x->lo, 2)
-                                   : dot_unsigned(u, n, x->hi, x->lo, 1);
-    return sum_of(s) - (int64_t)offset * x->sum;
-}
-
-/* Rows [first, first + n_rows) of a group. */
-static void group_product(const struct mb_coded_matrix *w, const struct mb_group_view *view, size_t first,
-                          size_t n_rows, const struct mb_activation *x, float *y)
+/* Rows [first, first + n_rows) of a group; 'row' is the first one's place among the pending ones. */
+static void sum_group(struct pending *pending, const struct mb_group_view *group, size_t first, size_t n_rows,
+                      size_t row)
 {
     uint8_t bytes[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
-    mb_group_bytes_avx2(view, bytes);
-    double step = (double)w->step, scale = (double)x->scale;
-    unsigned offset = mb_offset_avx2(view->a, view->b), next_outlier = 0;
-    for (size_t r = first; r < first + n_rows; r++) {
-        int64_t s = row_sum(bytes + r * w->n_cols, w->n_cols, x, offset);
-        double o =
-            view->n_outliers == 0 ? 0 : mb_row_outliers(w->dtype, view, w->n_cols, r, &next_outlier, x);
-        *y++ = (float)((double)s * step * scale + o * scale);
+    mb_group_bytes_avx2(group, bytes);
+    for (size_t r = 0; r < n_rows; r++)
+        sum_bytes(pending, row + r, bytes + (first + r) * pending->w->n_cols,
+                  mb_offset_avx2(group->a, group->b));
+}
+
+/* ---------------------------------------------------------------- straight from codes */
+
+/* Pairs of u that meet in a lane of 16 bits: see dot_unsigned. u <= 2 (M + base). */
+MB_INLINE size_t pairs_of_width(unsigned a)
+{
+    return a <= 4 ? 4 : a == 5 ? 2 : 1;
+}
+
+/*
+ * The sums of n_rows rows of each stream, whole blocks of n_cols alone.  Returns the streams done: fewer than
+ * n_streams where the next one has too many escapes at one place.
+ */
+MB_INLINE size_t stream_sums(unsigned a, struct stream *streams, size_t n_streams, size_t n_rows,
+                             size_t n_cols, const struct mb_activation *x, struct sums *sums,
+                             const uint8_t *ahead)
+{
+    struct mb_spread spread = mb_spread_of_width(a);
+    struct mb_block block;
+    const uint8_t *p = streams->body;
+    const int8_t *const begin = x->hi, *const end = begin + n_cols / MB_BLOCK * MB_BLOCK;
+    const ptrdiff_t to_lo = x->lo - x->hi;
+    mb_block_of(&block, p, a, &spread);
+    for (size_t i = 0; i < n_streams; i++) {
+        const uint8_t *tail = streams[i].tail;
+        for (size_t r = 0; r < n_rows; r++) {
+            struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+            for (const int8_t *hi = begin; hi != end; hi += MB_BLOCK) {
+                __m256i h = _mm256_setzero_si256(), l = h, codes[4];
+                bool is_last = hi + MB_BLOCK == end && r + 1 == n_rows;
+                p = is_last ? streams[i + 1].body : p + MB_BLOCK / 8 * a;
+                _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+                if (a > 4)
+                    _mm_prefetch((const char *)ahead + 64, _MM_HINT_T1);
+                ahead += MB_BLOCK / 8 * a;
+#pragma GCC unroll 4
+                for (size_t k = 0; k < 4; k++) {
+                    size_t n = mb_count_escapes(block.escapes[k]);
+                    if (n > MB_SPREAD_REACH)
+                        return i;
+                    __m256i u = mb_spread_32(block.u[k], block.escapes[k], &spread, tail);
+                    tail += n;
+                    h = _mm256_add_epi16(h, pairs(u, hi + 32 * k));
+                    l = _mm256_add_epi16(l, pairs(u, hi + 32 * k + to_lo));
+                    if ((k + 1) % pairs_of_width(a) == 0) {
+                        s.hi = widen(s.hi, h);
+                        s.lo = widen(s.lo, l);
+                        h = l = _mm256_setzero_si256();
+                    }
+                    mb_block_quarter(&block, k, p, a, &spread, codes);
+                }
+            }
+            sums[streams[i].first + r] = s;
+        }
+        streams[i].rest_tail = tail;
     }
+    return n_streams;
+}
+
+/* Adds the columns behind whole blocks of groups of one row; returns as stream_sums does. */
+MB_INLINE size_t rest_sums(unsigned a, struct stream *streams, size_t n_streams, size_t n_cols,
+                           const struct mb_activation *x, struct sums *sums)
+{
+    struct mb_spread spread = mb_spread_of_width(a);
+    size_t first = n_cols / MB_BLOCK * MB_BLOCK, rest = n_cols - first;
+    for (size_t i = 0; i < n_streams; i++) {
+        uint8_t codes[MB_BLOCK + MB_DECODED_SLACK];
+        mb_unpack_codes_avx2(streams[i].body + first / 8 * a, rest, a, codes);
+        const uint8_t *tail = streams[i].rest_tail;
+        struct sums *s = &sums[streams[i].first];
+        for (size_t c = 0; c < rest; c += 32) {
+            __m256i u = mb_codes_to_u(_mm256_loadu_si256((const __m256i *)(codes + c)), a, &spread);
+            uint64_t escapes = _bzhi_u64(mb_escapes_of_u(u, a, &spread), (unsigned)(rest - c));
+            size_t n = mb_count_escapes(escapes);
+            if (n > MB_SPREAD_REACH)
+                return i;
+            u = mb_spread_32(u, escapes, &spread, tail);
+            tail += n;
+            s->hi = widen(s->hi, pairs(u, x->hi + first + c));
+            s->lo = widen(s->lo, pairs(u, x->lo + first + c));
+        }
+    }
+    return n_streams;
+}
+
+typedef size_t (*stream_sums_fn)(struct stream *streams, size_t n_streams, const struct pending *pending,
+                                 struct sums *sums);
+
+/* Functions of each width keep constants in registers and shifts immediate. */
+#define SUMS_OF_WIDTH(a)                                                                                    \
+    static __attribute__((noinline)) size_t sums_##a(struct stream *streams, size_t n_streams,              \
+                                                     const struct pending *pending, struct sums *sums)      \
+    {                                                                                                       \
+        const struct mb_coded_matrix *w = pending->w;                                                       \
+        n_streams =                                                                                         \
+            stream_sums(a, streams, n_streams, w->group_rows, w->n_cols, pending->x, sums, pending->ahead); \
+        if (w->n_cols % MB_BLOCK != 0)                                                                      \
+            n_streams = rest_sums(a, streams, n_streams, w->n_cols, pending->x, sums);                      \
+        return n_streams;                                                                                   \
+    }
+
+SUMS_OF_WIDTH(2)
+SUMS_OF_WIDTH(3)
+SUMS_OF_WIDTH(4)
+SUMS_OF_WIDTH(5)
+SUMS_OF_WIDTH(6)
+
+static const stream_sums_fn sums_of_width[7] = {NULL, NULL, sums_2, sums_3, sums_4, sums_5, sums_6};
+
+static void multiply_streams(struct pending *pending, unsigned a)
+{
+    size_t left = pending->n_streams[a], group_rows = pending->w->group_rows;
+    struct stream *streams = pending->streams[a];
+    streams[left].body = streams[left - 1].body; /* is looked at, and not used */
+    while (left > 0) {
+        size_t done = sums_of_width[a](streams, left, pending, pending->sums);
+        pending->ahead += done * (group_rows * pending->w->n_cols * a / 8);
+        if (done == left)
+            break;
+        struct mb_group_walk walk = mb_group_seek(pending->w, pending->row + streams[done].first);
+        struct mb_group_view view;
+        mb_group_next(&walk, &view);
+        sum_group(pending, &view, 0, group_rows, streams[done].first);
+        streams += done + 1;
+        left -= done + 1;
+    }
+    pending->n_streams[a] = 0;
+}
+
+/* ---------------------------------------------------------------- batches */
+
+static double outliers_of(const struct exact *exact, enum mb_dtype dtype, const struct mb_activation *x)
+{
+    double sum = 0;
+    for (size_t i = 0; i < exact->n; i++) {
+        size_t c = mb_load_u16(exact->positions + 2 * i);
+        sum += (double)mb_load_value(dtype, exact->values, i) * (double)(256 * x->hi[c] + x->lo[c]);
+    }
+    return sum;
+}
+
+/* hi, lo, hi, lo of a row, in each half: the sums of a quarter of its lanes. */
+MB_INLINE __m256i add_lanes_2(const struct sums *s)
+{
+    return _mm256_add_epi32(_mm256_unpacklo_epi32(s->hi, s->lo), _mm256_unpackhi_epi32(s->hi, s->lo));
+}
+
+/* hi, lo, hi, lo of two rows, in each half. */
+MB_INLINE __m256i add_lanes_4(const struct sums *s)
+{
+    __m256i first = add_lanes_2(s), second = add_lanes_2(s + 1);
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(first, second), _mm256_unpackhi_epi64(first, second));
+}
+
+/* The results of four rows from the first-th pending one on. S is exact in double: it is below 2^53. */
+static __m128 results_4(const struct pending *pending, size_t first)
+{
+    __m256i rows_01 = add_lanes_4(pending->sums + first), rows_23 = add_lanes_4(pending->sums + first + 2);
+    __m256i sums = _mm256_add_epi32(_mm256_permute2x128_si256(rows_01, rows_23, 0x20),
+                                    _mm256_permute2x128_si256(rows_01, rows_23, 0x31));
+    sums = _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+    __m256d hi = _mm256_cvtepi32_pd(_mm256_castsi256_si128(sums));
+    __m256d lo = _mm256_cvtepi32_pd(_mm256_extracti128_si256(sums, 1));
+    __m256d shift =
+        _mm256_mul_pd(_mm256_loadu_pd(pending->offset + first), _mm256_set1_pd((double)pending->x->sum));
+    __m256d s = _mm256_sub_pd(_mm256_add_pd(_mm256_mul_pd(hi, _mm256_set1_pd(256)), lo), shift);
+    __m256d scale = _mm256_set1_pd((double)pending->x->scale);
+    __m256d y = _mm256_mul_pd(_mm256_mul_pd(s, _mm256_set1_pd((double)pending->w->step)), scale);
+    y = _mm256_add_pd(y, _mm256_mul_pd(_mm256_loadu_pd(pending->outliers + first), scale));
+    return _mm256_cvtpd_ps(y);
+}
+
+static void flush(struct pending *pending)
+{
+    for (unsigned a = 2; a <= 6; a++)
+        if (pending->n_streams[a] > 0)
+            multiply_streams(pending, a);
+    for (size_t i = 0; i < pending->n_exact; i++)
+        pending->outliers[pending->exact[i].row] =
+            outliers_of(&pending->exact[i], pending->w->dtype, pending->x);
+    for (size_t first = 0; first < pending->n; first += 4) {
+        float y[4];
+        size_t left = pending->n - first;
+        _mm_storeu_ps(left >= 4 ? pending->y + first : y, results_4(pending, first));
+        if (left < 4)
+            memcpy(pending->y + first, y, left * sizeof y[0]);
+    }
+    pending->y += pending->n;
+    pending->row += pending->n;
+    pending->n = pending->n_exact = 0;
+    pending->next_tail = pending->tails;
+}
+
+/*
+ * Whether a row has outliers cannot be foreseen: those of groups of one row are noted without a branch, for
+ * one short loop over all rows.
+ */
+MB_INLINE void take_outliers(struct pending *pending, const struct mb_group_view *view, size_t first,
+                             size_t n_rows)
+{
+    const struct mb_coded_matrix *w = pending->w;
+    if (w->group_rows == 1) {
+        pending->outliers[pending->n] = 0;
+        struct exact *exact = &pending->exact[pending->n_exact];
+        exact->positions = view->outlier_positions;
+        exact->values = view->outlier_values;
+        exact->n = view->n_outliers;
+        exact->row = pending->n;
+        pending->n_exact += view->n_outliers > 0;
+        return;
+    }
+    unsigned next = 0;
+    for (size_t r = 0; r < n_rows; r++)
+        pending->outliers[pending->n + r] =
+            mb_row_outliers(w->dtype, view, w->n_cols, first + r, &next, pending->x);
+}
+
+/* A whole group straight from its codes. */
+MB_INLINE void take_group(struct pending *pending, const struct mb_group_view *view)
+{
+    size_t group_rows = pending->w->group_rows;
+    if (pending->n + group_rows > ROWS_PENDING ||
+        view->n_escapes + 64u > (size_t)(pending->tails + TAILS_NBYTES - pending->next_tail))
+        flush(pending);
+    if (pending->n == 0)
+        pending->ahead = view->body + AHEAD_NBYTES;
+    struct stream *stream = &pending->streams[view->a][pending->n_streams[view->a]++];
+    stream->body = view->body;
+    stream->tail = pending->next_tail;
+    stream->first = pending->n;
+    size_t n_rounds = (view->n_escapes + 31u) / 32, last = pending->n_rounds;
+    if (last - n_rounds == 1) /* a round too many is cheaper than a branch that is mispredicted */
+        n_rounds = last;
+    pending->n_rounds = n_rounds;
+    mb_spread_tail_avx2(view, n_rounds, pending->next_tail);
+    pending->next_tail += 32 * n_rounds;
+    for (size_t i = 0; i < n_rounds * view->b; i += 16)
+        _mm_prefetch((const char *)pending->ahead + 4 * i, _MM_HINT_T1);
+    pending->ahead += 4 * n_rounds * view->b;
+    for (size_t r = 0; r < group_rows; r++)
+        pending->offset[pending->n + r] = (double)(mb_inner_max(view->a) + (int)mb_base_avx2(view->a));
+    take_outliers(pending, view, 0, group_rows);
+    pending->n += group_rows;
+}
+
+/* Rows [first, first + n_rows) of a group by way of bytes in L1. */
+static void take_rows(struct pending *pending, const struct mb_group_view *view, size_t first, size_t n_rows)
+{
+    for (size_t n; n_rows > 0; first += n, n_rows -= n) {
+        if (pending->n == ROWS_PENDING)
+            flush(pending);
+        n = n_rows < ROWS_PENDING - pending->n ? n_rows : ROWS_PENDING - pending->n;
+        sum_group(pending, view, first, n, pending->n);
+        take_outliers(pending, view, first, n);
+        pending->n += n;
+    }
+}
+
+static void take_raw_rows(struct pending *pending, const struct mb_group_view *view, size_t first,
+                          size_t n_rows)
+{
+    const struct mb_coded_matrix *w = pending->w;
+    flush(pending);
+    size_t row_nbytes = w->n_cols * mb_dtype_nbytes(w->dtype);
+    for (size_t r = first; r < first + n_rows; r++)
+        *pending->y++ = mb_raw_row_product(w->dtype, view->body + r * row_nbytes, w->n_cols, pending->x);
+    pending->row += n_rows;
 }
 
 void mb_matvec_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                     const struct mb_activation *x, float *y)
 {
-    size_t row_nbytes = w->n_cols * mb_dtype_nbytes(w->dtype);
-    struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
-    for (uint64_t at = row, end = row + n_rows; at < end;) {
+    if (n_rows == 0)
+        return;
+    uint64_t end = row + n_rows;
+    bool in_place = w->group_rows == 1 ? w->n_cols >= MB_BLOCK : w->n_cols % MB_BLOCK == 0;
+    uint8_t tails[TAILS_NBYTES + 64]; /* whole vectors are read */
+    struct pending pending;
+    pending.n = pending.n_exact = 0;
+    memset(pending.n_streams, 0, sizeof pending.n_streams);
+    memset(pending.sums, 0, sizeof pending.sums); /* four rows are finished where there may be fewer */
+    memset(pending.offset, 0, sizeof pending.offset);
+    memset(pending.outliers, 0, sizeof pending.outliers);
+    pending.tails = pending.next_tail = tails;
+    pending.w = w;
+    pending.x = x;
+    pending.y = y;
+    pending.row = row;
+    pending.n_rounds = 0;
+    pending.ahead = w->data;
+    struct mb_group_walk walk = mb_group_seek(w, row);
+    while (row < end) {
         struct mb_group_view view;
         mb_group_next(&walk, &view);
-        uint64_t group_end = view.row + view.n_rows < end ? view.row + view.n_rows : end;
-        size_t first = (size_t)(at - view.row), n = (size_t)(group_end - at);
-        if (!view.is_raw)
-            group_product(w, &view, first, n, x, y);
-        for (size_t r = 0; r < n && view.is_raw; r++)
-            y[r] = mb_raw_row_product(w->dtype, view.body + (first + r) * row_nbytes, w->n_cols, x);
-        y += n;
-        at = group_end;
+        uint64_t group_end = view.row + view.n_rows;
+        size_t first = (size_t)(row - view.row), n = (size_t)((group_end < end ? group_end : end) - row);
+        row += n;
+        if (view.is_raw)
+            take_raw_rows(&pending, &view, first, n);
+        else if (in_place && n == w->group_rows && mb_can_spread(&view))
+            take_group(&pending, &view);
+        else
+            take_rows(&pending, &view, first, n);
     }
+    flush(&pending);
 }

@@ -23,6 +23,67 @@ MB_INLINE unsigned mb_offset_avx2(unsigned a, unsigned b)
 /* All weights of a group that is not raw as bytes u; 'out' has MB_DECODED_SLACK bytes behind them. */
 void mb_group_bytes_avx2(const struct mb_group_view *group, uint8_t *out);
 
+/* n body codes of width a at p as bytes, escapes as they are; 'out' as above. */
+void mb_unpack_codes_avx2(const uint8_t *p, size_t n, unsigned a, uint8_t *out);
+
+/*
+ * 32 codes of 'width' <= 6 bits from the 4 width bytes at p (16 or 32 are read).  Each 16-bit lane gets the
+ * two bytes that hold its two codes (2 width bits at an even place: never more than 16), a product moves them
+ * to the top, a shift to the bottom, and another shift brings the second code to its byte.
+ */
+struct mb_unpack_avx2 {
+    __m256i from, move, low;
+};
+
+/* Constants, by width. From memory: gcc would write them to the stack and load them before they are there. */
+extern const struct mb_unpack_table_avx2 {
+    uint8_t from[32];
+    uint16_t move[16];
+} mb_unpack_tables_avx2[7];
+
+MB_INLINE struct mb_unpack_avx2 mb_unpack_of_width_avx2(unsigned width)
+{
+    const struct mb_unpack_table_avx2 *table = &mb_unpack_tables_avx2[width];
+    return (struct mb_unpack_avx2){_mm256_load_si256((const __m256i *)table->from),
+                                   _mm256_load_si256((const __m256i *)table->move),
+                                   _mm256_set1_epi8((char)((1u << width) - 1))};
+}
+
+MB_INLINE __m256i mb_unpack_32_avx2(const uint8_t *p, unsigned width, const struct mb_unpack_avx2 *unpack)
+{
+    __m128i first = _mm_loadu_si128((const __m128i *)p);
+    __m256i v = width <= 4 ? _mm256_broadcastsi128_si256(first) /* all are in the first 16 bytes */
+                           : _mm256_inserti128_si256(_mm256_castsi128_si256(first),
+                                                     _mm_loadu_si128((const __m128i *)(p + 2 * width)), 1);
+    v = _mm256_mullo_epi16(_mm256_shuffle_epi8(v, unpack->from), unpack->move);
+    v = _mm256_srli_epi16(v, 16 - 2 * (int)width);
+    __m256i moved = _mm256_slli_epi16(v, 8 - (int)width);
+    if (width <= 4) /* the first code's copy stays above the low bits */
+        return _mm256_and_si256(_mm256_or_si256(v, moved), unpack->low);
+    __m256i first_byte = _mm256_set1_epi16(0xff);
+    return _mm256_and_si256(
+        _mm256_or_si256(_mm256_and_si256(v, first_byte), _mm256_andnot_si256(first_byte, moved)),
+        unpack->low);
+}
+
+/* 128 codes of two bits from 32 bytes: four planes, interleaved. */
+MB_INLINE void mb_unpack_pairs_avx2(const uint8_t *p, __m256i out[4])
+{
+    __m256i low = _mm256_set1_epi8(3), order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+    __m256i v = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)p), order), plane[4];
+    plane[0] = _mm256_and_si256(v, low);
+    plane[1] = _mm256_and_si256(_mm256_srli_epi16(v, 2), low);
+    plane[2] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
+    plane[3] = _mm256_and_si256(_mm256_srli_epi16(v, 6), low);
+    __m256i even = _mm256_unpacklo_epi8(plane[0], plane[1]), odd = _mm256_unpacklo_epi8(plane[2], plane[3]);
+    out[0] = _mm256_unpacklo_epi16(even, odd);
+    out[1] = _mm256_unpackhi_epi16(even, odd);
+    even = _mm256_unpackhi_epi8(plane[0], plane[1]);
+    odd = _mm256_unpackhi_epi8(plane[2], plane[3]);
+    out[2] = _mm256_unpacklo_epi16(even, odd);
+    out[3] = _mm256_unpackhi_epi16(even, odd);
+}
+
 /* Eight original values. */
 MB_INLINE __m256 mb_load_values_8(enum mb_dtype dtype, const uint8_t *values)
 {

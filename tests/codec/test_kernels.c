@@ -14,8 +14,19 @@
 /* Stands for a: each group has its own widths. */
 enum { MIXED_WIDTHS = 99 };
 
-/* What the indices of a matrix look like. */
-enum pattern { LARGEST, SMALLEST, ESCAPES, MIXED, ONE_OUTLIER, MANY_OUTLIERS, EVERY_SECOND_RAW, N_PATTERNS };
+/* What the indices of a matrix look like. CLUSTERS, LAST_CLUSTER: few escapes, but 40 in a row. */
+enum pattern {
+    LARGEST,
+    SMALLEST,
+    ESCAPES,
+    CLUSTERS,
+    LAST_CLUSTER,
+    MIXED,
+    ONE_OUTLIER,
+    MANY_OUTLIERS,
+    EVERY_SECOND_RAW,
+    N_PATTERNS
+};
 
 /*
  * A coded matrix made by hand; its records and its directory are guarded and have exactly the slack that
@@ -29,7 +40,7 @@ struct sample {
     uint64_t seed;
 };
 
-static int pick_index(enum pattern pattern, unsigned a, unsigned b, uint64_t *seed)
+static int pick_index(enum pattern pattern, bool in_cluster, unsigned a, unsigned b, uint64_t *seed)
 {
     int inner = mb_inner_max(a), outer = inner + mb_tail_half(b);
     uint64_t dice = test_random(seed);
@@ -38,7 +49,9 @@ static int pick_index(enum pattern pattern, unsigned a, unsigned b, uint64_t *se
     if (pattern == SMALLEST)
         return -outer;
     int magnitude = inner == 0 ? 0 : (int)(dice % (unsigned)(inner + 1));
-    bool is_escape = pattern == ESCAPES || (dice >> 32) % 8 == 0;
+    bool is_escape = pattern == ESCAPES || in_cluster;
+    if (pattern != CLUSTERS && pattern != LAST_CLUSTER)
+        is_escape = is_escape || (dice >> 32) % 8 == 0;
     if (outer > inner && is_escape)
         magnitude = inner + 1 + (int)(dice % (unsigned)(outer - inner));
     return dice >> 40 & 1 ? -magnitude : magnitude;
@@ -53,7 +66,8 @@ static size_t make_group(struct sample *s, enum pattern pattern, size_t group, s
     static uint16_t halves[MB_GROUP_WEIGHTS_MAX];
     struct mb_widths widths = {.a = a, .b = b, .is_raw = pattern == EVERY_SECOND_RAW && group % 2 == 1};
     for (size_t i = 0; i < n; i++) {
-        q[i] = (int8_t)pick_index(pattern, a, b, &s->seed);
+        bool in_cluster = (pattern == CLUSTERS && i % 320 >= 280) || (pattern == LAST_CLUSTER && i + 40 >= n);
+        q[i] = (int8_t)pick_index(pattern, in_cluster, a, b, &s->seed);
         values[i] = (float)test_normal(&s->seed);
         halves[i] = s->w.dtype == MB_F16 ? mb_f16_of_float(values[i]) : mb_bf16_of_float(values[i]);
         if (pattern == MANY_OUTLIERS && test_random(&s->seed) % 16 == 0)

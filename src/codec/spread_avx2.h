@@ -1,0 +1,151 @@
+/*
+ * spread_avx2.h - codes of widths 2 to 6 to bytes u, 128 at a time, with their escapes in place.
+ *
+ * A weight is u = q + M + base, where base depends on a alone, so that rows of one a share their constants.
+ * Tails are decoded ahead to bytes.  Escapes of 32 weights are a mask of 32 bits; its four bytes choose rows
+ * of a table, whose sum says for each escape how many are before it, and vpshufb fetches that tail byte.
+ * Sixteen bytes are in reach: where 32 weights have more escapes, the caller takes another way.
+ *
+ * Masks are taken one block before they are used: from codes to masks to addresses to sums are some 40
+ * cycles, which the out-of-order window alone does not cover.
+ */
+#ifndef MB_CODEC_SPREAD_AVX2_H
+#define MB_CODEC_SPREAD_AVX2_H
+
+#include "codec/simd_avx2.h"
+
+enum { MB_BLOCK = 128, MB_SPREAD_REACH = 16 };
+
+/* u of code 0. */
+MB_INLINE unsigned mb_base_avx2(unsigned a)
+{
+    return a <= 4 ? 8 : 1u << (a - 1);
+}
+
+/* Whether a group's escapes are so few that 32 weights seldom have more than are in reach. */
+MB_INLINE bool mb_can_spread(const struct mb_group_view *group)
+{
+    return group->a >= 2 && group->a <= 6 && (unsigned)mb_tail_half(group->b) <= mb_base_avx2(group->a) &&
+           4 * (size_t)group->n_escapes < group->n;
+}
+
+/* u of an escape before its tail byte is added: bit 7 tells it from codes for a <= 4. */
+MB_INLINE unsigned mb_escape_avx2(unsigned a)
+{
+    return a <= 4 ? 0x80 : (1u << a) - 1 + mb_base_avx2(a);
+}
+
+/*
+ * n_rounds times 32 of the tail's codes as what is added to escapes; those behind the tail are rubbish.
+ * Rounds behind the tail's end repeat its last.
+ */
+void mb_spread_tail_avx2(const struct mb_group_view *group, size_t n_rounds, uint8_t *out);
+
+/* Row m, from byte 24 - 8 k on, for a mask's byte k of value m: ranks in its 8 lanes, its count in lanes
+ * behind. */
+extern const uint8_t mb_ranks_avx2[256][64];
+
+/* What spreading keeps in registers. */
+struct mb_spread {
+    __m256i low, code_to_u, escape;
+    struct mb_unpack_avx2 unpack;
+    const uint8_t *ranks;
+    uint64_t second, third, fourth; /* shifts */
+};
+
+MB_INLINE struct mb_spread mb_spread_of_width(unsigned a)
+{
+    struct mb_spread s = {.low = _mm256_set1_epi8((char)((1u << a) - 1)),
+                          .escape = _mm256_set1_epi8((char)mb_escape_avx2(a)),
+                          .unpack = mb_unpack_of_width_avx2(a),
+                          .ranks = mb_ranks_avx2[0],
+                          .second = 8,
+                          .third = 16,
+                          .fourth = 24};
+    if (a <= 4) {
+        __m256i codes =
+            _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+        s.code_to_u = _mm256_blendv_epi8(_mm256_add_epi8(codes, _mm256_set1_epi8((char)mb_base_avx2(a))),
+                                         s.escape, _mm256_cmpeq_epi8(codes, s.low));
+    } else {
+        s.code_to_u = _mm256_set1_epi8((char)mb_base_avx2(a));
+    }
+    /* Opaque, so that gcc takes shifts and addresses from registers: one instruction each. */
+    __asm__("" : "+r"(s.ranks), "+r"(s.second), "+r"(s.third), "+r"(s.fourth));
+    return s;
+}
+
+MB_INLINE __m256i mb_codes_to_u(__m256i codes, unsigned a, const struct mb_spread *s)
+{
+    return a <= 4 ? _mm256_shuffle_epi8(s->code_to_u, codes) : _mm256_add_epi8(codes, s->code_to_u);
+}
+
+MB_INLINE uint64_t mb_escapes_of_u(__m256i u, unsigned a, const struct mb_spread *s)
+{
+    return (uint32_t)_mm256_movemask_epi8(a <= 4 ? u : _mm256_cmpeq_epi8(u, s->escape));
+}
+
+MB_INLINE __m256i mb_ranks_at(const struct mb_spread *s, uint64_t rows, size_t byte)
+{
+    return _mm256_loadu_si256((const __m256i *)(s->ranks + (rows & 0x3fc0) + 24 - 8 * byte));
+}
+
+/* u with the next tail bytes added to its escapes; they are at most MB_SPREAD_REACH. */
+MB_INLINE __m256i mb_spread_32(__m256i u, uint64_t escapes, const struct mb_spread *s, const uint8_t *tail)
+{
+    uint64_t rows = escapes << 6; /* a row is 64 bytes */
+    __m256i from = _mm256_add_epi8(mb_ranks_at(s, rows >> s->second, 1), mb_ranks_at(s, rows >> s->third, 2));
+    from = _mm256_add_epi8(from, mb_ranks_at(s, rows >> s->fourth, 3));
+    from = _mm256_add_epi8(from, mb_ranks_at(s, rows, 0));
+    __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)tail));
+    return _mm256_add_epi8(u, _mm256_shuffle_epi8(bytes, from));
+}
+
+/* Set bits. gcc would clear the register first, for the sake of old processors. */
+MB_INLINE uint64_t mb_count_escapes(uint64_t escapes)
+{
+    uint64_t n;
+    __asm__("popcnt %1, %0" : "=r"(n) : "r"(escapes) : "cc");
+    return n;
+}
+
+/* A block on its way: its codes as u, and where its escapes are. */
+struct mb_block {
+    __m256i u[4];
+    uint64_t escapes[4];
+};
+
+/*
+ * Quarter k of the block of codes at p; quarters are asked for in order, and 'codes' is what they leave to
+ * each other.
+ */
+MB_INLINE void mb_block_quarter(struct mb_block *block, size_t k, const uint8_t *p, unsigned a,
+                                const struct mb_spread *s, __m256i codes[4])
+{
+    __m256i v;
+    if (a == 2) {
+        if (k == 0)
+            mb_unpack_pairs_avx2(p, codes);
+        v = codes[k];
+    } else if (a == 4) {
+        if (k < 2) {
+            codes[k] = _mm256_loadu_si256((const __m256i *)(p + 32 * k));
+            __asm__("" : "+x"(codes[k])); /* gcc would load it twice, and it stands across two lines */
+        }
+        v = _mm256_and_si256(k < 2 ? codes[k] : _mm256_srli_epi16(codes[k - 2], 4), s->low);
+    } else {
+        v = mb_unpack_32_avx2(p + 4 * a * k, a, &s->unpack);
+    }
+    block->u[k] = mb_codes_to_u(v, a, s);
+    block->escapes[k] = mb_escapes_of_u(block->u[k], a, s);
+}
+
+MB_INLINE void mb_block_of(struct mb_block *block, const uint8_t *p, unsigned a, const struct mb_spread *s)
+{
+    __m256i codes[4];
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; k++)
+        mb_block_quarter(block, k, p, a, s, codes);
+}
+
+#endif
