@@ -84,6 +84,9 @@ int cli_usage_error(const struct cli_command *command, const char *format, ...)
 /* Prints "moebius: MESSAGE" to stderr; returns the exit status. */
 int cli_fail(const struct mb_error *err);
 
+/* The command line has nothing to give back when memory is out: where p is NULL it says so and ends (4). */
+void *cli_check_memory(void *p);
+
 /* A table as aligned markdown. Cells are added row by row; align has 'l' or 'r' for each column. */
 struct cli_table;
 struct cli_table *cli_table_new(const char *align, const char *const *heads);

@@ -174,13 +174,15 @@ static bool is_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *te
            n > n_suffix && strcmp(tensor->name + n - n_suffix, suffix) == 0;
 }
 
-/* "STEM.moebius" holds "STEM." + the first matrix's name, which tells what the blob is. */
-static enum mb_status survey_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
-                                  struct survey *survey, struct mb_error *err)
+/*
+ * "STEM.moebius" holds "STEM." + the first matrix's name, which tells what the blob is.  It is read to memory
+ * of our own: a file that is cut or changed while it is mapped would end the program.
+ */
+static enum mb_status survey_bytes(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                   uint8_t *bytes, struct survey *survey, struct mb_error *err)
 {
-    const void *bytes;
     struct mb_blob blob;
-    enum mb_status status = mb_checkpoint_map(ckpt, tensor, &bytes, err);
+    enum mb_status status = mb_checkpoint_read(ckpt, tensor, 0, bytes, tensor->nbytes, err);
     if (status != MB_OK)
         return status;
     status = mb_blob_open(bytes, tensor->nbytes, &blob, err);
@@ -200,6 +202,17 @@ static enum mb_status survey_blob(const struct mb_checkpoint *ckpt, const struct
         status = add_to_survey(survey, name, &sum, err);
     free(name);
     mb_blob_close(&blob);
+    return status;
+}
+
+static enum mb_status survey_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                  struct survey *survey, struct mb_error *err)
+{
+    uint8_t *bytes = malloc(tensor->nbytes + MB_SLACK_NBYTES);
+    if (bytes == NULL)
+        return out_of_memory(err);
+    enum mb_status status = survey_bytes(ckpt, tensor, bytes, survey, err);
+    free(bytes);
     return status;
 }
 

@@ -2,8 +2,10 @@
  * main.c - the table of verbs.
  */
 #include "cli.h"
+#include <jansson.h>
 #include <moebius/codec.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define VERSION "0.1.0"
@@ -63,8 +65,16 @@ static int run_verb(int argc, char **argv)
     return 2;
 }
 
+/* A report that lacks a part, or a text that lost a character, must not be: JSON gets its memory or we end.
+ */
+static void *json_malloc(size_t nbytes)
+{
+    return cli_check_memory(malloc(nbytes));
+}
+
 int main(int argc, char **argv)
 {
+    json_set_alloc_funcs(json_malloc, free);
     if (argc < 2) {
         print_usage(stderr);
         return 2;

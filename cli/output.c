@@ -33,8 +33,7 @@ static int text_width(const char *text)
     return width;
 }
 
-/* The command line has nothing to give back when memory is out: say so and end. */
-static void *check_memory(void *p)
+void *cli_check_memory(void *p)
 {
     if (p == NULL) {
         fputs("moebius: out of memory\n", stderr);
@@ -45,7 +44,7 @@ static void *check_memory(void *p)
 
 struct cli_table *cli_table_new(const char *align, const char *const *heads)
 {
-    struct cli_table *table = check_memory(calloc(1, sizeof *table));
+    struct cli_table *table = cli_check_memory(calloc(1, sizeof *table));
     table->n_cols = strlen(align) < N_COLUMNS_MAX ? strlen(align) : N_COLUMNS_MAX;
     memcpy(table->align, align, table->n_cols);
     for (size_t i = 0; i < table->n_cols; i++)
@@ -61,10 +60,10 @@ void cli_table_cell(struct cli_table *table, const char *format, ...)
     if (vasprintf(&text, format, args) < 0)
         text = NULL;
     va_end(args);
-    check_memory(text);
+    cli_check_memory(text);
     if (table->n_cells == table->cap) {
         table->cap = table->cap == 0 ? 64 : table->cap * 2;
-        table->cells = check_memory(realloc(table->cells, table->cap * sizeof *table->cells));
+        table->cells = cli_check_memory(realloc(table->cells, table->cap * sizeof *table->cells));
     }
     size_t column = table->n_cells % table->n_cols;
     int width = text_width(text);

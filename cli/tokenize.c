@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { INPUT_NBYTES_MAX = 1 << 30, PATH_NBYTES_MAX = 4096 };
+enum { PATH_NBYTES_MAX = 4096 };
 
 static struct {
     bool decode, no_bos, config_bos, skip_special;
@@ -45,33 +45,9 @@ static const struct cli_command command = {
 
 static int fail(enum mb_status status, const char *what)
 {
-    struct mb_error err = {.status = status};
-    snprintf(err.msg, sizeof err.msg, "standard input: %s", what);
+    struct mb_error err;
+    cli_error(&err, status, "standard input", what);
     return cli_fail(&err);
-}
-
-/* All of standard input, terminated; *text is the caller's even after a failure. Returns the exit status. */
-static int read_input(char **text, size_t *nbytes)
-{
-    size_t cap = 0;
-    *text = NULL;
-    *nbytes = 0;
-    do {
-        if (*nbytes + 1 >= cap) {
-            cap = cap * 2 + 65536;
-            char *grown = realloc(*text, cap);
-            if (grown == NULL)
-                return fail(MB_NO_MEMORY, "no memory");
-            *text = grown;
-        }
-        *nbytes += fread(*text + *nbytes, 1, cap - 1 - *nbytes, stdin);
-        if (*nbytes > INPUT_NBYTES_MAX)
-            return fail(MB_BAD_DATA, "longer than 1 GiB");
-    } while (!feof(stdin) && !ferror(stdin));
-    if (ferror(stdin))
-        return fail(MB_IO, strerror(errno));
-    (*text)[*nbytes] = '\0';
-    return 0;
 }
 
 /* Only tokenizer.json is read, of a folder too, unless its neighbour is asked for. */
@@ -163,10 +139,12 @@ int cli_tokenize(int argc, char **argv)
         return cli_usage_error(&command, "--no-bos and --config-bos exclude each other");
     if (open_tokenizer(positional[0], &tokenizer, &err) != MB_OK)
         return cli_fail(&err);
-    exit_status = read_input(&text, &nbytes);
-    if (exit_status == 0 && text != NULL)
+    if (cli_read_text("-", &text, &nbytes, &err) != MB_OK) {
+        exit_status = cli_fail(&err);
+    } else {
         exit_status = args.decode ? decode(tokenizer, text, nbytes) : encode(tokenizer, text, nbytes);
-    free(text);
+        free(text);
+    }
     mb_tokenizer_close(tokenizer);
     return exit_status;
 }
