@@ -1,7 +1,8 @@
 /*
- * crash.c - a library put before libc (LD_PRELOAD): the n-th call that changes files does not happen. Instead
- * the process is killed, or the call fails; or the process gets another signal, and the call happens.
+ * crash.c - a library put before libc (LD_PRELOAD): the n-th call of a kind does not happen. Instead the
+ * process is killed, or the call fails; or the process gets another signal, and the call happens.
  *
+ * CRASH_CALLS: "changes" of files (default), "reads", or "memory" (only where no sanitizer has its own).
  * CRASH_AT: n, from 1.  CRASH_ERRNO: the error that the call reports; without it the process is killed, or
  * gets CRASH_SIGNAL.  CRASH_LASTS: all later calls fail too, as on a full disk.  The calls are counted over
  * all threads.
@@ -15,15 +16,19 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 static atomic_long n_calls;
 
-/* true: the call is to fail, and errno is set. */
-static bool strikes(void)
+/* true: a call of this kind is to fail, and errno is set. */
+static bool strikes_at(const char *kind)
 {
+    const char *asked = getenv("CRASH_CALLS");
+    if (strcmp(asked == NULL ? "changes" : asked, kind) != 0)
+        return false;
     const char *at = getenv("CRASH_AT"), *number = getenv("CRASH_ERRNO"), *sent = getenv("CRASH_SIGNAL");
     long call = atomic_fetch_add(&n_calls, 1) + 1;
     if (at == NULL || call < atol(at) || (call > atol(at) && getenv("CRASH_LASTS") == NULL))
@@ -36,12 +41,18 @@ static bool strikes(void)
     return true;
 }
 
+static bool strikes(void)
+{
+    return strikes_at("changes");
+}
+
 /* POSIX lets a function's address come back as a void pointer. */
 #define NEXT(type, name) \
     static type next;    \
     if (next == NULL)    \
         next = (type)dlsym(RTLD_NEXT, name);
 
+typedef ssize_t (*pread_fn)(int, void *, size_t, off_t);
 typedef ssize_t (*pwrite_fn)(int, const void *, size_t, off_t);
 typedef int (*open_fn)(const char *, int, ...);
 typedef int (*fd_fn)(int);
@@ -63,8 +74,16 @@ int open(const char *path, int flags, ...)
         va_end(args);
         if (strikes())
             return -1;
+    } else if (strikes_at("reads")) {
+        return -1;
     }
     return next(path, flags, mode);
+}
+
+ssize_t pread(int fd, void *to, size_t nbytes, off_t pos)
+{
+    NEXT(pread_fn, "pread")
+    return strikes_at("reads") ? -1 : next(fd, to, nbytes, pos);
 }
 
 ssize_t pwrite(int fd, const void *bytes, size_t nbytes, off_t pos)
@@ -120,6 +139,33 @@ int renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned
     NEXT(renameat2_fn, "renameat2")
     return strikes() ? -1 : next(from_fd, from, to_fd, to, flags);
 }
+
+#ifdef MB_CRASH_MEMORY
+void *__libc_malloc(size_t nbytes);
+void *__libc_calloc(size_t n, size_t nbytes);
+void *__libc_realloc(void *block, size_t nbytes);
+void *__libc_memalign(size_t alignment, size_t nbytes);
+
+void *malloc(size_t nbytes)
+{
+    return strikes_at("memory") ? NULL : __libc_malloc(nbytes);
+}
+
+void *calloc(size_t n, size_t nbytes)
+{
+    return strikes_at("memory") ? NULL : __libc_calloc(n, nbytes);
+}
+
+void *realloc(void *block, size_t nbytes)
+{
+    return strikes_at("memory") ? NULL : __libc_realloc(block, nbytes);
+}
+
+void *aligned_alloc(size_t alignment, size_t nbytes)
+{
+    return strikes_at("memory") ? NULL : __libc_memalign(alignment, nbytes);
+}
+#endif
 
 /* Says how many calls there were, for the tests to know when n is beyond the last one. */
 __attribute__((destructor)) static void tell(void)
