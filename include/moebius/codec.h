@@ -246,6 +246,12 @@ struct mb_kernels {
                   const float *x, size_t x_stride, size_t n_tokens, float *y, size_t y_stride);
 };
 
+/*
+ * Asks for the memory of the first rows of the tile that 'row' is in: before a product that no product of the
+ * rows before led to.  Waiting for one line after another costs more than hundreds of requests.
+ */
+void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row);
+
 size_t mb_matmul_scratch_nbytes(const struct mb_coded_matrix *w);
 size_t mb_matvec_transposed_scratch_nbytes(const struct mb_coded_matrix *w);
 

@@ -176,19 +176,6 @@ MB_INLINE const uint8_t *ask_for(const uint8_t *ahead, size_t nbytes)
     return ahead + nbytes;
 }
 
-/*
- * A product's first rows, which no product before asked for: waiting for one line after another costs more
- * than a hundred requests.  A byte of each page is read, since a prefetch would be dropped.
- */
-static void ask_for_first(const struct mb_coded_matrix *w, const uint8_t *record)
-{
-    size_t left = (size_t)(w->data + w->data_nbytes - record), n = left < AHEAD_NBYTES ? left : AHEAD_NBYTES;
-    for (size_t i = 0; i < n; i += 4096)
-        (void)*(const volatile uint8_t *)(record + i);
-    for (size_t i = 0; i < n; i += 64)
-        _mm_prefetch((const char *)record + i, _MM_HINT_T0);
-}
-
 static void decode_tails(struct product *product, const struct batch *batch)
 {
     const uint8_t *ahead = product->ahead, *page = batch->records + PAGE_AHEAD_NBYTES;
@@ -444,7 +431,6 @@ void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
     struct product product = {w, x, &rows, tails, w->data};
     bool in_place = w->group_rows == 1 || w->n_cols % 128 == 0;
     struct mb_group_walk walk = mb_group_seek(w, row);
-    ask_for_first(w, walk.record);
     for (uint64_t at = row, end = row + n_rows; at < end;) {
         uint64_t group_row = walk.group * w->group_rows;
         size_t n_whole = at == group_row ? (size_t)((end - at) / w->group_rows) : 0;

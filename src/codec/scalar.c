@@ -211,6 +211,19 @@ static void rows_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_t 
     }
 }
 
+void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row)
+{
+    enum { NBYTES = 20480, PAGE_NBYTES = 4096, LINE_NBYTES = 64 };
+    uint64_t pos = w->tiles[row / (w->group_rows * w->tile_groups)].data_pos;
+    uint64_t n = w->data_nbytes - pos < NBYTES ? w->data_nbytes - pos : NBYTES;
+    const uint8_t *p = w->data + pos;
+    for (uint64_t i = 0; i < n;
+         i += PAGE_NBYTES) /* a prefetch may be dropped where its page is not in the TLB */
+        (void)*(const volatile uint8_t *)(p + i);
+    for (uint64_t i = 0; i < n; i += LINE_NBYTES)
+        __builtin_prefetch(p + i);
+}
+
 size_t mb_matmul_scratch_nbytes(const struct mb_coded_matrix *w)
 {
     size_t n_rows_as_bytes = mb_matmul_block_rows(w->n_cols) + MB_MATMUL_TOKENS * sizeof(int16_t);

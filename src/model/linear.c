@@ -83,12 +83,28 @@ static void finish_product(const struct mb_stage *stage, const struct mb_product
                     p->out_first + t);
 }
 
+/* A thread that comes to rows that its last product did not lead to asks for their memory at once. */
+static void come_to(struct mb_thread_scratch *scratch, const struct mb_product *p,
+                    const struct mb_piece *piece)
+{
+    bool is_next = scratch->last_w == p->w && scratch->last_row == piece->row;
+    scratch->last_w = p->w;
+    scratch->last_row = piece->row + piece->n_rows;
+    if (is_next)
+        return;
+    if (p->w->matrix.is_coded)
+        mb_prefetch_rows(&p->w->matrix.coded, piece->row);
+    if (p->up != NULL && p->up->matrix.is_coded)
+        mb_prefetch_rows(&p->up->matrix.coded, piece->row);
+}
+
 static void run_piece(void *ctx, size_t task, int thread)
 {
     const struct mb_stage *stage = ctx;
     const struct mb_piece *piece = &stage->pieces[task];
     struct mb_product *p = &stage->products[piece->product];
-    const struct mb_thread_scratch *scratch = &stage->scratch[thread];
+    struct mb_thread_scratch *scratch = &stage->scratch[thread];
+    come_to(scratch, p, piece);
     float *y = p->y + piece->row;
     mb_linear_rows(stage, p->w, piece->row, piece->n_rows, &p->in, p->n_tokens, y, p->y_stride,
                    scratch->coded);

@@ -53,17 +53,19 @@ struct mb_piece {
 
 /* What a thread needs for itself. */
 struct mb_thread_scratch {
-    void *coded;      /* of matmul and matvec_transposed, 64-byte aligned */
-    float *up;        /* [N_TOKENS][rows of a piece] */
-    float *attention; /* see attention.c */
-    int8_t *planes;   /* two planes of the longest vector that attention quantises */
+    void *coded;                    /* of matmul and matvec_transposed, 64-byte aligned */
+    float *up;                      /* [N_TOKENS][rows of a piece] */
+    float *attention;               /* see attention.c */
+    int8_t *planes;                 /* two planes of the longest vector that attention quantises */
+    const struct mb_linear *last_w; /* whose product it made last, and the row behind that */
+    size_t last_row;
 };
 
 struct mb_stage {
     const struct mb_kernels *kernels;
     const struct mb_vec *vec;
     struct mb_pool *pool;
-    const struct mb_thread_scratch *scratch; /* [threads] */
+    struct mb_thread_scratch *scratch; /* [threads] */
     struct mb_product *products;
     struct mb_piece *pieces;
     size_t n_products, n_products_max, n_pieces, n_pieces_max;
