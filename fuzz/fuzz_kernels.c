@@ -85,6 +85,8 @@ static void make_matrix(struct making *m)
     if (m->info.n_rows > N_WEIGHTS_MAX / m->info.n_cols)
         m->info.n_rows = N_WEIGHTS_MAX / m->info.n_cols;
     m->info.eps = mb_float_of_bits((fuzz_u32(&m->input) & 0x7effffff) | 1);
+    if (m->info.eps > 0x1p119) /* 127 steps have to be a float */
+        m->info.eps *= 0x1p-8;
     m->info.step = mb_step_of_eps(m->info.eps);
     size_t group_rows = mb_group_rows(m->info.n_cols);
     m->n_groups = (m->info.n_rows + group_rows - 1) / group_rows;

@@ -68,17 +68,32 @@ static const char *outliers_fault(enum mb_dtype dtype, const struct mb_group_vie
     return values_fault(dtype, view->outlier_values, view->n_outliers);
 }
 
+/* Codes are looked at one by one only where the widths could make an infinite weight: hardly ever. */
+static bool weights_are_finite(float step, const struct mb_group_view *view)
+{
+    int8_t q[MB_GROUP_WEIGHTS_MAX];
+    if (isfinite(step * (float)(mb_inner_max(view->a) + mb_tail_half(view->b))))
+        return true;
+    mb_group_indices(view, q);
+    for (size_t i = 0; i < view->n; i++)
+        if (!isfinite(step * (float)q[i]))
+            return false;
+    return true;
+}
+
 /* What is wrong with a group whose record lies inside the data; NULL: nothing. */
-static const char *group_fault(enum mb_dtype dtype, const struct mb_group_view *view)
+static const char *group_fault(const struct mb_coded_matrix *matrix, const struct mb_group_view *view)
 {
     if (view->is_raw)
-        return values_fault(dtype, view->body, view->n);
+        return values_fault(matrix->dtype, view->body, view->n);
     if (!unused_bits_are_zero(view->body, view->n, view->a) ||
         !unused_bits_are_zero(view->tail, view->n_escapes, view->b))
         return "unused bits are not zero";
     if (view->a > 0 && count_full_codes(view->body, view->n, view->a) != view->n_escapes)
         return "the number of escapes is not the directory's";
-    return outliers_fault(dtype, view);
+    if (!weights_are_finite(matrix->step, view))
+        return "a weight is infinite";
+    return outliers_fault(matrix->dtype, view);
 }
 
 /* What is wrong with a directory entry; *nbytes is its record's size. Checked before the record is looked at.
@@ -139,7 +154,7 @@ enum mb_status mb_check_matrix(const struct mb_coded_matrix *matrix, uint64_t di
             mb_store_u16(count, (uint16_t)n_outliers);
             walk.outlier_count = count;
             mb_group_next(&walk, &view);
-            fault = group_fault(matrix->dtype, &view);
+            fault = group_fault(matrix, &view);
         }
         if (fault != NULL)
             return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": row group %" PRIu64 ": %s", data_pos + pos,

@@ -125,36 +125,70 @@ static void wrong_headers_are_named(void **state)
     test_coded_free(&coded);
 }
 
-/* Every byte of the payload gets other values, with checksums made right: refused, or decodes without a stray
- * access. */
+/* Every byte of the payload gets other values, with checksums made right. */
+static void change_payload(const struct test_coded *coded, size_t *n_refused, size_t *n_taken)
+{
+    size_t header_nbytes = mb_load_u32(coded->bytes + 8);
+    size_t n_weights = coded->matrix->n_rows * coded->matrix->n_cols;
+    uint8_t *copy = malloc(coded->nbytes + MB_SLACK_NBYTES);
+    float *decoded = malloc(n_weights * sizeof *decoded);
+    *n_refused = *n_taken = 0;
+    for (size_t i = header_nbytes; i < coded->nbytes; i++)
+        for (int change = 0; change < 3; change++) {
+            static const uint8_t masks[] = {0x01, 0x80, 0xff};
+            memcpy(copy, coded->bytes, coded->nbytes);
+            copy[i] ^= masks[change];
+            test_repair_checksums(copy, coded->nbytes);
+            struct mb_blob blob;
+            if (mb_blob_open(copy, coded->nbytes, &blob, NULL) != MB_OK) {
+                ++*n_refused;
+                continue;
+            }
+            ++*n_taken;
+            mb_kernels()->rows(&blob.matrix[0], 0, coded->matrix->n_rows, decoded);
+            for (size_t k = 0; k < n_weights; k++)
+                assert_true(isfinite(decoded[k]));
+            mb_blob_close(&blob);
+        }
+    free(decoded);
+    free(copy);
+}
+
+/* Refused, or decodes to finite weights without a stray access: codes that mean another weight are legal. */
 static void changed_payloads_are_refused_or_decode(void **state)
 {
     (void)state;
     struct test_coded coded;
+    size_t n_refused, n_taken;
     make_small(&coded);
-    size_t header_nbytes = mb_load_u32(coded.bytes + 8), n_refused = 0, n_taken = 0;
-    uint8_t *copy = malloc(coded.nbytes + MB_SLACK_NBYTES);
-    float *decoded = malloc(40 * 50 * sizeof *decoded);
-    for (size_t i = header_nbytes; i < coded.nbytes; i++)
-        for (int change = 0; change < 3; change++) {
-            static const uint8_t masks[] = {0x01, 0x80, 0xff};
-            memcpy(copy, coded.bytes, coded.nbytes);
-            copy[i] ^= masks[change];
-            test_repair_checksums(copy, coded.nbytes);
-            struct mb_blob blob;
-            if (mb_blob_open(copy, coded.nbytes, &blob, NULL) != MB_OK) {
-                n_refused++;
-                continue;
-            }
-            n_taken++;
-            mb_kernels()->rows(&blob.matrix[0], 0, 40, decoded);
-            for (size_t k = 0; k < 2000; k++)
-                assert_true(isfinite(decoded[k]));
-            mb_blob_close(&blob);
-        }
-    assert_true(n_refused > 0 && n_taken > 0); /* codes that mean another weight are legal */
-    free(decoded);
-    free(copy);
+    change_payload(&coded, &n_refused, &n_taken);
+    assert_true(n_refused > 0 && n_taken > 0);
+    test_coded_free(&coded);
+}
+
+/* Weights of up to six steps, where seven are more than the largest float: a code could mean those. */
+static void infinite_weights_are_refused(void **state)
+{
+    (void)state;
+    enum { N_ROWS = 4, N_COLS = 300 };
+    static float weights[N_ROWS * N_COLS];
+    const double eps = 0.26e38;
+    const float step = mb_step_of_eps(eps);
+    struct test_coded coded;
+    size_t n_refused, n_taken;
+    assert_true(isinf(7 * step) && isfinite(6 * step));
+    for (size_t i = 0; i < N_ROWS * N_COLS; i++)
+        weights[i] = step * (float)((int)(i % 13) - 6);
+    test_code(&coded, MB_F32, weights, N_ROWS, N_COLS, eps);
+    assert_int_equal(coded.matrix->kinds[0], 9 * 4); /* a = 4: codes of -7 to 7 */
+    change_payload(&coded, &n_refused, &n_taken);
+    assert_true(n_refused > 0 && n_taken > 0);
+    size_t body = mb_load_u32(coded.bytes + 8);
+    coded.bytes[body] = (uint8_t)((coded.bytes[body] & 0xf0) | 14); /* the first code: q = 7 */
+    test_repair_checksums(coded.bytes, coded.nbytes);
+    struct mb_error err;
+    assert_int_equal(open_copy(coded.bytes, coded.nbytes, &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "row group 0: a weight is infinite"));
     test_coded_free(&coded);
 }
 
@@ -212,6 +246,7 @@ int main(void)
         cmocka_unit_test(several_matrices_share_a_blob),
         cmocka_unit_test(a_directory_ends_with_its_groups),
         cmocka_unit_test(changed_payloads_are_refused_or_decode),
+        cmocka_unit_test(infinite_weights_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

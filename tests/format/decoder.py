@@ -108,7 +108,9 @@ def decode_group(record, kind, n_escapes, n_outliers, n, element_type, step):
         need(escapes.sum() == n_escapes, "another number of escapes in the body")
         q = codes - m
         q[escapes] = np.where(tail < t_half, -(m + 1 + tail), m + 1 + (tail - t_half))
-    weights = np.float32(step) * q.astype(np.float32)
+    with np.errstate(over="ignore"):
+        weights = np.float32(step) * q.astype(np.float32)
+    need(np.isfinite(weights).all(), "a code stands for an infinite weight")
     if n_outliers:
         need((np.diff(places) > 0).all() and places[-1] < n, "outlier positions do not increase inside the group")
         need((q[places] == 0).all(), "an outlier's body code is not that of 0")
