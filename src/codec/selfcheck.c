@@ -6,7 +6,6 @@
  * features, not every mistake: the tests do that.
  */
 #include "codec/selfcheck.h"
-#include "base/memory.h"
 #include "codec/kernels.h"
 #include <stdlib.h>
 #include <string.h>
@@ -137,12 +136,9 @@ bool mb_kernels_agree(const struct mb_kernels *kernels)
         float step;
     } shapes[] = {{1, 0.5F},     {37, 0.03F},    {128, 0.3F}, {256, 0.1F},
                   {1024, 0.02F}, {1100, 0.006F}, {1100, 1.5F}};
-    struct trial *trial = mb_alloc(1, sizeof *trial);
-    if (trial == NULL)
-        return false;
+    static struct trial trial; /* static: a lack of memory must not look like a wrong kernel */
     bool agree = true;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0] && agree; i++)
-        agree = shape_agrees(kernels, trial, shapes[i].n_cols, shapes[i].step);
-    free(trial);
+        agree = shape_agrees(kernels, &trial, shapes[i].n_cols, shapes[i].step);
     return agree;
 }

@@ -6,7 +6,7 @@
 
 #include <moebius/codec.h>
 
-/* Whether a table gives the bits of the scalar one on small hard rows. false also when memory is out. */
+/* Whether a table gives the bits of the scalar one on small hard rows. One thread at a time. */
 bool mb_kernels_agree(const struct mb_kernels *kernels);
 
 #endif
