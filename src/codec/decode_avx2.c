@@ -216,48 +216,42 @@ static const _Alignas(64) uint8_t second_eight[256][16] = {TABLE_256(SECOND_ROW)
 const _Alignas(64) uint8_t mb_ranks_avx2[256][64] = {TABLE_256(RANKS_ROW)};
 
 /* See mb_spread_tail_avx2. */
-MB_INLINE void spread_tail(const struct mb_group_view *group, unsigned b, size_t n_rounds, uint8_t *out)
+MB_INLINE void spread_tail(const uint8_t *tail, unsigned a, unsigned b, size_t n_rounds, uint8_t *out)
 {
     /* u is base - 1 - t or base + 2 M + 1 - T + t */
-    int base = (int)mb_base_avx2(group->a), half = mb_tail_half(b);
-    int escape = (int)mb_escape_avx2(group->a);
+    int base = (int)mb_base_avx2(a), half = mb_tail_half(b), escape = (int)mb_escape_avx2(a);
     __m256i negative = _mm256_set1_epi8((char)(base - 1 - escape));
-    __m256i positive = _mm256_set1_epi8((char)(base + 2 * mb_inner_max(group->a) + 1 - half - escape));
+    __m256i positive = _mm256_set1_epi8((char)(base + 2 * mb_inner_max(a) + 1 - half - escape));
     __m256i halves = _mm256_set1_epi8((char)(half - 1));
     struct mb_unpack_avx2 unpack = mb_unpack_of_width_avx2(b);
-    const uint8_t *p = group->tail;
-    size_t left = 4 * b * ((group->n_escapes + 31u) / 32);
-    for (size_t i = 0; i < n_rounds; i++, out += 32) {
-        __m256i t = mb_unpack_32_avx2(p, b, &unpack);
+    for (size_t i = 0; i < n_rounds; i++, tail += 4 * b, out += 32) {
+        __m256i t = mb_unpack_32_avx2(tail, b, &unpack);
         __m256i u = _mm256_blendv_epi8(_mm256_sub_epi8(negative, t), _mm256_add_epi8(positive, t),
                                        _mm256_cmpgt_epi8(t, halves));
         _mm256_storeu_si256((__m256i *)out, u);
-        size_t step = 4 * b & (0 - (size_t)(left > 4 * b)); /* without a branch */
-        p += step;
-        left -= step;
     }
 }
 
-void mb_spread_tail_avx2(const struct mb_group_view *group, size_t n_rounds, uint8_t *out)
+void mb_spread_tail_avx2(const uint8_t *tail, unsigned a, unsigned b, size_t n_rounds, uint8_t *out)
 {
-    switch (group->b) {
+    switch (b) {
     case 1:
-        spread_tail(group, 1, n_rounds, out);
+        spread_tail(tail, a, 1, n_rounds, out);
         break;
     case 2:
-        spread_tail(group, 2, n_rounds, out);
+        spread_tail(tail, a, 2, n_rounds, out);
         break;
     case 3:
-        spread_tail(group, 3, n_rounds, out);
+        spread_tail(tail, a, 3, n_rounds, out);
         break;
     case 4:
-        spread_tail(group, 4, n_rounds, out);
+        spread_tail(tail, a, 4, n_rounds, out);
         break;
     case 5:
-        spread_tail(group, 5, n_rounds, out);
+        spread_tail(tail, a, 5, n_rounds, out);
         break;
     case 6:
-        spread_tail(group, 6, n_rounds, out);
+        spread_tail(tail, a, 6, n_rounds, out);
         break;
     default: /* 0: no escapes */
         break;

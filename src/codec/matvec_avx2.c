@@ -37,7 +37,7 @@ struct exact {
 /* Rows that wait for their sums, and then for the end of their products. */
 struct pending {
     struct sums sums[ROWS_PENDING];
-    double offset[ROWS_PENDING]; /* of all q: what the sum of X is multiplied by */
+    int32_t offset[ROWS_PENDING]; /* u of q = 0: what the sum of X is multiplied by */
     double outliers[ROWS_PENDING];
     size_t n;
     struct exact exact[ROWS_PENDING + 1]; /* of groups of one row, and room for one that has none */
@@ -113,7 +113,7 @@ static void sum_bytes(struct pending *pending, size_t row, const uint8_t *u, uns
 {
     const struct mb_activation *x = pending->x;
     size_t n = pending->w->n_cols;
-    pending->offset[row] = offset > 63 ? 0 : (double)offset;
+    pending->offset[row] = offset > 63 ? 0 : (int32_t)offset;
     pending->sums[row] = offset > 63    ? dot_signed(u, n, x->hi, x->lo, offset)
                          : offset <= 15 ? dot_unsigned(u, n, x->hi, x->lo, 4)
                          : offset <= 31 ? dot_unsigned(u, n, x->hi, x->lo, 2)
@@ -293,8 +293,8 @@ static __m128 results_4(const struct pending *pending, size_t first)
     sums = _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
     __m256d hi = _mm256_cvtepi32_pd(_mm256_castsi256_si128(sums));
     __m256d lo = _mm256_cvtepi32_pd(_mm256_extracti128_si256(sums, 1));
-    __m256d shift =
-        _mm256_mul_pd(_mm256_loadu_pd(pending->offset + first), _mm256_set1_pd((double)pending->x->sum));
+    __m256d offset = _mm256_cvtepi32_pd(_mm_loadu_si128((const __m128i *)(pending->offset + first)));
+    __m256d shift = _mm256_mul_pd(offset, _mm256_set1_pd((double)pending->x->sum));
     __m256d s = _mm256_sub_pd(_mm256_add_pd(_mm256_mul_pd(hi, _mm256_set1_pd(256)), lo), shift);
     __m256d scale = _mm256_set1_pd((double)pending->x->scale);
     __m256d y = _mm256_mul_pd(_mm256_mul_pd(s, _mm256_set1_pd((double)pending->w->step)), scale);
@@ -351,28 +351,31 @@ MB_INLINE void take_outliers(struct pending *pending, const struct mb_group_view
 MB_INLINE void take_group(struct pending *pending, const struct mb_group_view *view)
 {
     size_t group_rows = pending->w->group_rows;
+    unsigned a = view->a, b = view->b;
     if (pending->n + group_rows > ROWS_PENDING ||
         view->n_escapes + 64u > (size_t)(pending->tails + TAILS_NBYTES - pending->next_tail))
         flush(pending);
     if (pending->n == 0)
         pending->ahead = view->body + AHEAD_NBYTES;
-    struct stream *stream = &pending->streams[view->a][pending->n_streams[view->a]++];
-    stream->body = view->body;
-    stream->tail = pending->next_tail;
-    stream->first = pending->n;
     size_t n_rounds = (view->n_escapes + 31u) / 32, last = pending->n_rounds;
     if (last - n_rounds == 1) /* a round too many is cheaper than a branch that is mispredicted */
         n_rounds = last;
     pending->n_rounds = n_rounds;
-    mb_spread_tail_avx2(view, n_rounds, pending->next_tail);
-    pending->next_tail += 32 * n_rounds;
-    for (size_t i = 0; i < n_rounds * view->b; i += 16)
-        _mm_prefetch((const char *)pending->ahead + 4 * i, _MM_HINT_T1);
-    pending->ahead += 4 * n_rounds * view->b;
+    uint8_t *tail = pending->next_tail;
+    pending->next_tail = tail + 32 * n_rounds;
+    struct stream *stream = &pending->streams[a][pending->n_streams[a]++];
+    stream->body = view->body;
+    stream->tail = tail;
+    stream->first = pending->n;
+    const uint8_t *ahead = pending->ahead;
+    pending->ahead = ahead + 4 * n_rounds * b;
+    for (; ahead < pending->ahead; ahead += 64)
+        _mm_prefetch((const char *)ahead, _MM_HINT_T1);
     for (size_t r = 0; r < group_rows; r++)
-        pending->offset[pending->n + r] = (double)(mb_inner_max(view->a) + (int)mb_base_avx2(view->a));
+        pending->offset[pending->n + r] = mb_inner_max(a) + (int)mb_base_avx2(a);
     take_outliers(pending, view, 0, group_rows);
     pending->n += group_rows;
+    mb_spread_tail_avx2(view->tail, a, b, n_rounds, tail);
 }
 
 /* Rows [first, first + n_rows) of a group by way of bytes in L1. */
@@ -427,12 +430,15 @@ void mb_matvec_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_ro
         uint64_t group_end = view.row + view.n_rows;
         size_t first = (size_t)(row - view.row), n = (size_t)((group_end < end ? group_end : end) - row);
         row += n;
-        if (view.is_raw)
-            take_raw_rows(&pending, &view, first, n);
-        else if (in_place && n == w->group_rows && mb_can_spread(&view))
+        if (in_place && n == w->group_rows && mb_can_spread(&view)) { /* not raw: a > 0 */
             take_group(&pending, &view);
+            continue;
+        }
+        struct mb_group_view group = view; /* a copy, so that 'view' itself stays in registers */
+        if (group.is_raw)
+            take_raw_rows(&pending, &group, first, n);
         else
-            take_rows(&pending, &view, first, n);
+            take_rows(&pending, &group, first, n);
     }
     flush(&pending);
 }

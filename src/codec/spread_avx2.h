@@ -36,10 +36,10 @@ MB_INLINE unsigned mb_escape_avx2(unsigned a)
 }
 
 /*
- * n_rounds times 32 of the tail's codes as what is added to escapes; those behind the tail are rubbish.
- * Rounds behind the tail's end repeat its last.
+ * n_rounds times 32 codes of a tail as what is added to escapes. Those behind the tail are rubbish; at most
+ * 32 bytes behind a round are read.
  */
-void mb_spread_tail_avx2(const struct mb_group_view *group, size_t n_rounds, uint8_t *out);
+void mb_spread_tail_avx2(const uint8_t *tail, unsigned a, unsigned b, size_t n_rounds, uint8_t *out);
 
 /* Row m, from byte 24 - 8 k on, for a mask's byte k of value m: ranks in its 8 lanes, its count in lanes
  * behind. */
