@@ -97,7 +97,7 @@ enum mb_status cli_stream_add(struct cli_stream *stream, int32_t token, struct m
     char *both = NULL, *before = NULL;
     size_t n_both = 0, n_before = 0;
     int32_t ids[2] = {stream->before, token};
-    if (token < 0 || (size_t)token >= mb_tokenizer_n_vocab(stream->tokenizer))
+    if (!mb_tokenizer_has(stream->tokenizer, token))
         return MB_OK;
     enum mb_status status = MB_OK;
     if (stream->has_before)
@@ -105,9 +105,7 @@ enum mb_status cli_stream_add(struct cli_stream *stream, int32_t token, struct m
     if (status == MB_OK)
         status = mb_tokenizer_decode(stream->tokenizer, ids + !stream->has_before,
                                      1 + (size_t)stream->has_before, true, &both, &n_both, err);
-    if (status == MB_BAD_DATA) { /* a hole in the vocabulary */
-        status = MB_OK;
-    } else if (status == MB_OK && n_both > n_before) {
+    if (status == MB_OK && n_both > n_before) {
         status = add_bytes(stream, both + n_before, n_both - n_before, false, err);
         stream->before = token;
         stream->has_before = true;

@@ -25,6 +25,9 @@ void mb_tokenizer_close(struct mb_tokenizer *tokenizer);
 
 size_t mb_tokenizer_n_vocab(const struct mb_tokenizer *tokenizer); /* largest id + 1 */
 
+/* Whether an id is a token: a model may have more of them, and there may be holes. */
+bool mb_tokenizer_has(const struct mb_tokenizer *tokenizer, int32_t id);
+
 /*
  * Encode 'text' (UTF-8; bytes that are not are replaced by U+FFFD as Python's errors="replace" does).
  * Added tokens in the text are recognised.  'add_special': what the post-processor or

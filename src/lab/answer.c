@@ -152,12 +152,12 @@ static void report_finished(struct answering *a)
     }
 }
 
-/* Ids that the tokenizer does not have (a padded vocabulary) stand for no text. */
+/* Ids that the tokenizer does not have stand for no text. */
 static size_t drop_unknown(const struct mb_tokenizer *tokenizer, int32_t *ids, size_t n)
 {
-    size_t n_kept = 0, n_known = mb_tokenizer_n_vocab(tokenizer);
+    size_t n_kept = 0;
     for (size_t i = 0; i < n; i++)
-        if ((size_t)ids[i] < n_known)
+        if (mb_tokenizer_has(tokenizer, ids[i]))
             ids[n_kept++] = ids[i];
     return n_kept;
 }

@@ -114,7 +114,7 @@ static enum mb_status decode_all(struct decoding *d, const int32_t *ids, size_t 
         return mb_fail_memory(err, n_ids);
     for (size_t i = 0; i < n_ids; i++) {
         size_t n;
-        if (ids[i] < 0 || (size_t)ids[i] >= vocab->n_ids || !vocab->tokens[ids[i]].exists)
+        if (!mb_tokenizer_has(d->tokenizer, ids[i]))
             return mb_fail(err, MB_BAD_DATA, "id %d at position %zu is no token of this vocabulary", ids[i],
                            i);
         if (skip_special && vocab->tokens[ids[i]].is_special)

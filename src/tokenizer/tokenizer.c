@@ -59,6 +59,12 @@ size_t mb_tokenizer_n_vocab(const struct mb_tokenizer *tokenizer)
     return tokenizer->bpe.vocab.n_ids;
 }
 
+bool mb_tokenizer_has(const struct mb_tokenizer *tokenizer, int32_t id)
+{
+    const struct mb_vocab *vocab = &tokenizer->bpe.vocab;
+    return id >= 0 && (size_t)id < vocab->n_ids && vocab->tokens[id].exists;
+}
+
 int32_t mb_tokenizer_id(const struct mb_tokenizer *tokenizer, const char *content)
 {
     return mb_vocab_find(&tokenizer->bpe.vocab, content, strlen(content));
