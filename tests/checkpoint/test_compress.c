@@ -5,10 +5,14 @@
 #include "base/bytes.h"
 #include "cmocka_all.h"
 #include "folder.h"
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define REFERENCE MB_REPO "/models/reference"
 
@@ -191,6 +195,74 @@ static void any_shape_goes_there_and_back(void **state)
             test_remove(test_path("coded"));
             test_remove(test_path("back"));
         }
+}
+
+/* Twelve chunks of rows, which one thread takes in three waves, and more threads in fewer. */
+static void waves_do_not_show(void **state)
+{
+    (void)state;
+    struct mb_compress_options options = {.size = sizeof options};
+    struct mb_compress_report report;
+    write_matrix(test_path("plain"), 1500, 1030, 1e-3F);
+    for (options.n_threads = 1; options.n_threads <= 3; options.n_threads++) {
+        char name[24];
+        snprintf(name, sizeof name, "coded%d", options.n_threads);
+        compress(test_path("plain"), test_path(name), &options, &report);
+        assert_proved(test_path(name), test_path("plain"));
+        assert_true(test_same_folders(test_path("coded1"), test_path(name)));
+    }
+}
+
+/* A file of zeros that takes no room, but for a row here and there. */
+static void write_sparse_matrix(const char *folder, size_t n_rows, size_t n_cols)
+{
+    static uint16_t row[4096];
+    char header[200], path[1100];
+    size_t row_nbytes = 2 * n_cols;
+    int n = snprintf(header, sizeof header,
+                     "{\"lm_head.weight\":{\"dtype\":\"BF16\",\"shape\":[%zu,%zu],\"data_offsets\":[0,%zu]}}",
+                     n_rows, n_cols, n_rows * row_nbytes);
+    test_make_folder(folder);
+    test_write_text(folder, "config.json", "{}");
+    test_write_safetensors(folder, "model.safetensors", header, NULL, 0);
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    int fd = open(path, O_WRONLY);
+    assert_true(fd >= 0 && n_cols <= 4096);
+    assert_int_equal(ftruncate(fd, 8 + n + (off_t)(n_rows * row_nbytes)), 0);
+    for (size_t i = 0; i < n_cols; i++)
+        row[i] = mb_bf16_of_float((float)((int)(i % 13) - 6));
+    for (size_t r = 7; r < n_rows; r += n_rows / 5)
+        assert_int_equal(pwrite(fd, row, row_nbytes, 8 + n + (off_t)(r * row_nbytes)), row_nbytes);
+    close(fd);
+}
+
+/* 512 MiB of weights in 48 MiB of memory: a matrix is never there as a whole. */
+static void memory_does_not_grow_with_a_matrix(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip(); /* the sanitizer's own memory would count */
+#else
+    const rlim_t limit_nbytes = 48 << 20;
+    write_sparse_matrix(test_path("plain"), 65536, 4096);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct mb_compress_options options = {.size = sizeof options, .n_threads = 1};
+        struct mb_compress_report report;
+        struct mb_error err;
+        struct rlimit limit = {limit_nbytes, limit_nbytes};
+        void *volatile too_much = NULL;
+        if (setrlimit(RLIMIT_DATA, &limit) != 0 || (too_much = malloc(limit_nbytes)) != NULL)
+            _exit(99);
+        _exit((int)mb_compress(test_path("plain"), test_path("coded"), &options, &report, &err));
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), MB_OK);
+    assert_proved(test_path("coded"), test_path("plain"));
+#endif
 }
 
 static void too_wide_matrices_are_kept_exact(void **state)
@@ -593,6 +665,8 @@ int main(void)
         TEST(every_type_goes_there_and_back),
         TEST(sizes_in_the_report_are_those_of_the_files),
         TEST(any_shape_goes_there_and_back),
+        TEST(waves_do_not_show),
+        TEST(memory_does_not_grow_with_a_matrix),
         TEST(too_wide_matrices_are_kept_exact),
         TEST(every_spelling_of_a_bound_holds),
         TEST(the_last_pattern_that_matches_wins),
