@@ -40,7 +40,7 @@ static void coding_and_products_ask_for_none(void **state)
     uint8_t *records = malloc(cap);
     struct mb_group groups[N_ROWS];
     static float y[N_ROWS * N_COLS];
-    static int8_t planes[2][N_TOKENS][N_COLS + MB_SLACK_NBYTES];
+    static _Alignas(64) int8_t planes[2][N_TOKENS][(N_COLS + 127) / 128 * 128];
     struct mb_activation x[N_TOKENS];
     void *scratch = mb_alloc(1, mb_matmul_scratch_nbytes(coded.matrix) +
                                     mb_matvec_transposed_scratch_nbytes(coded.matrix));
