@@ -321,9 +321,11 @@ enum mb_status mb_config_read(const struct mb_checkpoint *ckpt, struct mb_config
     enum mb_status status = mb_join_path(path, mb_checkpoint_path(ckpt), "config.json", err);
     if (status != MB_OK)
         return status;
-    json_t *root = json_loads(mb_checkpoint_config_text(ckpt), JSON_REJECT_DUPLICATES, NULL);
-    if (root == NULL) /* the checkpoint was opened with this text */
-        return mb_fail_memory(err, strlen(mb_checkpoint_config_text(ckpt)));
+    const char *text = mb_checkpoint_config_text(ckpt);
+    json_t *root;
+    status = mb_json_parse(text, strlen(text), 0, &root, err);
+    if (status != MB_OK)
+        return mb_fail_in(err, status, "%s", path);
     struct reading r = {.object = root, .path = path, .where = "", .err = err};
     read_architecture(&r, config);
     if (r.status == MB_OK)

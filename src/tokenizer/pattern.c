@@ -51,6 +51,8 @@ enum mb_status mb_pattern_compile(const char *translated, struct mb_pattern *pat
                                              PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT,
                                          &code, &pos, context);
     pcre2_compile_context_free(context);
+    if (compiled == NULL && code == PCRE2_ERROR_HEAP_FAILED)
+        return mb_fail_memory(err, strlen(translated));
     if (compiled == NULL)
         return fail_pcre2(err, code, "the pattern cannot be used");
     pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE); /* where it fails, PCRE2 interprets */
