@@ -84,7 +84,7 @@ static void assert_ids(const struct mb_tokenizer *tokenizer, const char *text, c
     char got[256] = "";
     assert_int_equal(mb_tokenizer_encode(tokenizer, text, strlen(text), true, &ids, &n, &err), MB_OK);
     for (size_t i = 0; i < n; i++)
-        sprintf(got + strlen(got), "%s%d", i == 0 ? "" : " ", ids[i]);
+        snprintf(got + strlen(got), sizeof got - strlen(got), "%s%d", i == 0 ? "" : " ", ids[i]);
     assert_string_equal(got, expected);
     free(ids);
 }
@@ -115,22 +115,34 @@ static void an_empty_token_is_taken(void **state)
     mb_tokenizer_close(tokenizer);
 }
 
+/* 'n' times 'item' with 'between' between them. */
+static char *repeated(const char *item, const char *between, int n)
+{
+    size_t cap = (size_t)n * (strlen(item) + strlen(between)) + 1, at = 0;
+    char *text = malloc(cap);
+    assert_non_null(text);
+    for (int i = 0; i < n; i++)
+        at += (size_t)snprintf(text + at, cap - at, "%s%s", i == 0 ? "" : between, item);
+    return text;
+}
+
 /* More of them than the vocabulary has room for at first. */
 static void many_added_tokens_are_found(void **state)
 {
     (void)state;
     struct mb_tokenizer *tokenizer;
     struct mb_error err;
-    char added[8192] = "[", text[64], expected[64];
-    for (int i = 0; i < 200; i++) /* 7 is c */
-        sprintf(added + strlen(added), "%s{'id': %d, 'content': '<%d>'}", i == 0 ? "" : ", ", 8 + i, i);
-    strcat(added, "]");
-    json_t *root = parse(SOUND);
+    char text[64], expected[64];
+    json_t *root = parse(SOUND), *added = json_array();
+    for (int i = 0; i < 200; i++) {
+        snprintf(text, sizeof text, "<%d>", i);
+        json_array_append_new(added, json_pack("{s:i,s:s}", "id", 8 + i, "content", text));
+    }
     set(root, "model.vocab.c", json_integer(4));
     set(root, "model.vocab.d", json_integer(5));
     set(root, "model.vocab.e", json_integer(6));
     set(root, "model.vocab.f", json_integer(7));
-    set(root, "added_tokens", parse(added));
+    set(root, "added_tokens", added);
     set(root, "post_processor", json_null());
     char *json = json_dumps(root, JSON_COMPACT);
     json_decref(root);
@@ -139,8 +151,8 @@ static void many_added_tokens_are_found(void **state)
     if (mb_tokenizer_open(test_path("."), &tokenizer, &err) != MB_OK)
         fail_msg("%s", err.msg);
     for (int i = 0; i < 200; i++) {
-        sprintf(text, "<%d>", i);
-        sprintf(expected, "%d", 8 + i);
+        snprintf(text, sizeof text, "<%d>", i);
+        snprintf(expected, sizeof expected, "%d", 8 + i);
         assert_ids(tokenizer, text, expected);
     }
     mb_tokenizer_close(tokenizer);
@@ -258,26 +270,24 @@ static void limits_are_kept(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct mb_tokenizer *tokenizer;
         struct mb_error err;
-        char *value = calloc(1, 16384);
-        assert_non_null(value);
-        strcpy(value, cases[i].open);
-        for (int k = 0; k < cases[i].n; k++)
-            sprintf(value + strlen(value), "%s%s", k == 0 ? "" : ", ", cases[i].item);
-        strcat(value, cases[i].close);
+        char *items = repeated(cases[i].item, ", ", cases[i].n), *value = NULL;
+        assert_true(asprintf(&value, "%s%s%s", cases[i].open, items, cases[i].close) > 0);
+        free(items);
         assert_int_equal(open_changed(cases[i].path, value, &tokenizer, &err), MB_UNSUPPORTED);
         if (strstr(err.msg, cases[i].words) == NULL)
             fail_msg("%s", err.msg);
         free(value);
     }
-    char deep[2048] = "";
-    for (int k = 0; k < 40; k++)
-        strcat(deep, "{'type': 'Sequence', 'normalizers': [");
-    for (int k = 0; k < 40; k++)
-        strcat(deep, "]}");
+    char *open = repeated("{'type': 'Sequence', 'normalizers': [", "", 40), *close = repeated("]}", "", 40),
+         *deep = NULL;
+    assert_true(asprintf(&deep, "%s%s", open, close) > 0);
     struct mb_tokenizer *tokenizer;
     struct mb_error err;
     assert_int_not_equal(open_changed("normalizer", deep, &tokenizer, &err), MB_OK);
     assert_non_null(strstr(err.msg, "normalizers[0]"));
+    free(open);
+    free(close);
+    free(deep);
 }
 
 /* ---------------------------------------------------------------- the files beside it */
