@@ -2,8 +2,9 @@
 # coverage.sh - lines of src/ and cli/ that are run, by gcov: coverage.sh [tests [REGEX] | fuzz]
 #   tests: by ctest's tests (all, or those that match), part by part. Single lines: build/coverage/lines.txt.
 #   fuzz:  by each fuzz target's kept corpus, of the files that its reader is.
-# Every process adds its counters to the files as it ends. What a test kills writes none, so cli_kill is left out; so is
-# cli_crash, which counts what a program writes. Where a test allows no file to grow, gcov's complaint is dropped.
+# Every process adds its counters to the files as it ends. What a test kills writes none, so cli_kill is left out; so are
+# cli_crash and cli_starved, which count and fail calls of a program, and would count and fail gcov's. Where a test
+# allows no file to grow, gcov's complaint is dropped.
 set -eu
 cd "$(dirname "$0")/.."
 export GCOV_ERROR_FILE=/dev/null
@@ -25,7 +26,7 @@ measure() {
 
 tests() {
     forget
-    ctest --test-dir build/coverage -j "$(nproc)" -R "$regex" -E '^cli_(kill|crash)$' >build/coverage/tests.log 2>&1 ||
+    ctest --test-dir build/coverage -j "$(nproc)" -R "$regex" -E '^cli_(kill|crash|starved)$' >build/coverage/tests.log 2>&1 ||
         { tail -n 20 build/coverage/tests.log; echo "coverage.sh: tests failed; their lines count as well"; }
     measure build/coverage/lines.txt >build/coverage/files.txt
     awk '
