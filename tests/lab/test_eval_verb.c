@@ -155,6 +155,21 @@ static void bad_input_is_told(void **state)
     assert_int_equal(run(REFERENCE " --task missing.jsonl", output, sizeof output), 3);
     assert_int_equal(run(REFERENCE " --perplexity short.txt", output, sizeof output), 3);
     assert_int_equal(run("missing-model --perplexity short.txt", output, sizeof output), 3);
+    write_text("zero.txt", "1 2");
+    char path[512];
+    snprintf(path, sizeof path, "%s/zero.txt", folder);
+    FILE *file = fopen(path, "ab");
+    assert_non_null(file);
+    fputc(0, file);
+    fclose(file);
+    assert_int_equal(run(SMALL " --tokens zero.txt --logits x.npy", output, sizeof output), 3);
+    assert_non_null(strstr(output, "zero.txt: not a text of token ids"));
+    assert_int_equal(run("--help >help.txt && mkdir bare && ln -s " REFERENCE "/[!Rt]* " REFERENCE
+                         "/tokenizer.json bare && '" MB_PROGRAM "' eval bare --task " REFERENCE
+                         "/eval.jsonl --limit 1",
+                         output, sizeof output),
+                     3);
+    assert_non_null(strstr(output, "no chat template"));
     assert_int_equal(run(REFERENCE " --task " REFERENCE "/eval.jsonl --limit 1 --replies no/folder/x", output,
                          sizeof output),
                      3);

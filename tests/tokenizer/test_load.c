@@ -207,6 +207,10 @@ static const struct {
     {"pre_tokenizer.type", "'Whitespace'", MB_UNSUPPORTED, "'Whitespace'"},
     {"pre_tokenizer.pretokenizers.0.individual_digits", "5", MB_BAD_DATA, "individual_digits"},
     {"pre_tokenizer.pretokenizers.0.type", "'ByteLevel'", MB_UNSUPPORTED, "behind ByteLevel"},
+    {"pre_tokenizer.pretokenizers",
+     "[{'type': 'ByteLevel', 'add_prefix_space': false, 'use_regex': false}, {'type': 'ByteLevel', "
+     "'add_prefix_space': false, 'use_regex': false}]",
+     MB_UNSUPPORTED, "a second ByteLevel"},
     {"pre_tokenizer.pretokenizers.1.pattern", "{}", MB_BAD_DATA, "neither a Regex nor a String"},
     {"pre_tokenizer.pretokenizers.1.pattern", "{'String': ''}", MB_BAD_DATA, "neither a Regex nor a String"},
     {"pre_tokenizer.pretokenizers.1.pattern", "5", MB_BAD_DATA, "not an object"},
