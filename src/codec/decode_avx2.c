@@ -208,12 +208,36 @@ MB_INLINE void patch(uint8_t *u, size_t n, unsigned escape, const uint8_t *tail,
 static const _Alignas(64) uint8_t first_eight[256][16] = {TABLE_256(FIRST_ROW)};
 static const _Alignas(64) uint8_t second_eight[256][16] = {TABLE_256(SECOND_ROW)};
 
-#define RANKS_ROW(m)                                                                                 \
-    {                                                                                                \
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, LANES(m), COUNTS(m), \
-            COUNTS(m), COUNTS(m)                                                                     \
-    }
-const _Alignas(64) uint8_t mb_ranks_avx2[256][64] = {TABLE_256(RANKS_ROW)};
+/*
+ * Rows of mb_ranks_avx2: RANKS_n decides the last n of eleven lanes, in rows from m on; 'count' is that of
+ * escapes so far, and behind it are the lanes that are decided, with a 0 before them.
+ */
+#define TEN(n) n, n, n, n, n, n, n, n, n, n
+#define RANKS_0(m, count, ...) \
+    [m] = {[MB_RANKS_BEGIN - 1] = __VA_ARGS__, TEN(count), TEN(count), TEN(count), count},
+#define RANKS_1(m, count, ...) \
+    RANKS_0(m, count, __VA_ARGS__, 0x80) RANKS_0(m + 1024, count + 1, __VA_ARGS__, count)
+#define RANKS_2(m, count, ...) \
+    RANKS_1(m, count, __VA_ARGS__, 0x80) RANKS_1(m + 512, count + 1, __VA_ARGS__, count)
+#define RANKS_3(m, count, ...) \
+    RANKS_2(m, count, __VA_ARGS__, 0x80) RANKS_2(m + 256, count + 1, __VA_ARGS__, count)
+#define RANKS_4(m, count, ...) \
+    RANKS_3(m, count, __VA_ARGS__, 0x80) RANKS_3(m + 128, count + 1, __VA_ARGS__, count)
+#define RANKS_5(m, count, ...) \
+    RANKS_4(m, count, __VA_ARGS__, 0x80) RANKS_4(m + 64, count + 1, __VA_ARGS__, count)
+#define RANKS_6(m, count, ...) \
+    RANKS_5(m, count, __VA_ARGS__, 0x80) RANKS_5(m + 32, count + 1, __VA_ARGS__, count)
+#define RANKS_7(m, count, ...) \
+    RANKS_6(m, count, __VA_ARGS__, 0x80) RANKS_6(m + 16, count + 1, __VA_ARGS__, count)
+#define RANKS_8(m, count, ...) \
+    RANKS_7(m, count, __VA_ARGS__, 0x80) RANKS_7(m + 8, count + 1, __VA_ARGS__, count)
+#define RANKS_9(m, count, ...) \
+    RANKS_8(m, count, __VA_ARGS__, 0x80) RANKS_8(m + 4, count + 1, __VA_ARGS__, count)
+#define RANKS_10(m, count, ...) \
+    RANKS_9(m, count, __VA_ARGS__, 0x80) RANKS_9(m + 2, count + 1, __VA_ARGS__, count)
+#define RANKS_11(m, count, ...) \
+    RANKS_10(m, count, __VA_ARGS__, 0x80) RANKS_10(m + 1, count + 1, __VA_ARGS__, count)
+const _Alignas(64) uint8_t mb_ranks_avx2[MB_RANKS_ROWS][64] = {RANKS_11(0, 0, 0)};
 
 /* See mb_spread_tail_avx2. */
 MB_INLINE void spread_tail(const uint8_t *tail, unsigned a, unsigned b, size_t n_rounds, uint8_t *out)

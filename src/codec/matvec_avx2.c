@@ -139,6 +139,19 @@ MB_INLINE size_t pairs_of_width(unsigned a)
     return a <= 4 ? 4 : a == 5 ? 2 : 1;
 }
 
+/* Adds the products of quarter k of a block. */
+MB_INLINE void multiply_quarter(unsigned a, size_t k, const __m256i u[4], const int8_t *hi, ptrdiff_t to_lo,
+                                struct sums *pair_sums, struct sums *s)
+{
+    pair_sums->hi = _mm256_add_epi16(pair_sums->hi, pairs(u[k], hi + 32 * k));
+    pair_sums->lo = _mm256_add_epi16(pair_sums->lo, pairs(u[k], hi + 32 * k + to_lo));
+    if ((k + 1) % pairs_of_width(a) == 0) {
+        s->hi = widen(s->hi, pair_sums->hi);
+        s->lo = widen(s->lo, pair_sums->lo);
+        pair_sums->hi = pair_sums->lo = _mm256_setzero_si256();
+    }
+}
+
 /*
  * The sums of n_rows rows of each stream, whole blocks of n_cols alone.  Returns the streams done: fewer than
  * n_streams where the next one has too many escapes at one place.
@@ -158,7 +171,8 @@ MB_INLINE size_t stream_sums(unsigned a, struct stream *streams, size_t n_stream
         for (size_t r = 0; r < n_rows; r++) {
             struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
             for (const int8_t *hi = begin; hi != end; hi += MB_BLOCK) {
-                __m256i h = _mm256_setzero_si256(), l = h, codes[4];
+                struct sums pair_sums = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+                __m256i u[4], codes[4];
                 bool is_last = hi + MB_BLOCK == end && r + 1 == n_rows;
                 p = is_last ? streams[i + 1].body : p + MB_BLOCK / 8 * a;
                 _mm_prefetch((const char *)ahead, _MM_HINT_T1);
@@ -170,17 +184,13 @@ MB_INLINE size_t stream_sums(unsigned a, struct stream *streams, size_t n_stream
                     size_t n = mb_count_escapes(block.escapes[k]);
                     if (n > MB_SPREAD_REACH)
                         return i;
-                    __m256i u = mb_spread_32(block.u[k], block.escapes[k], &spread, tail);
+                    u[k] = mb_spread_32(block.u[k], block.escapes[k], &spread, tail);
                     tail += n;
-                    h = _mm256_add_epi16(h, pairs(u, hi + 32 * k));
-                    l = _mm256_add_epi16(l, pairs(u, hi + 32 * k + to_lo));
-                    if ((k + 1) % pairs_of_width(a) == 0) {
-                        s.hi = widen(s.hi, h);
-                        s.lo = widen(s.lo, l);
-                        h = l = _mm256_setzero_si256();
-                    }
+                    if (k > 0) /* one quarter later: its u is there */
+                        multiply_quarter(a, k - 1, u, hi, to_lo, &pair_sums, &s);
                     mb_block_quarter(&block, k, p, a, &spread, codes);
                 }
+                multiply_quarter(a, 3, u, hi, to_lo, &pair_sums, &s);
             }
             sums[streams[i].first + r] = s;
         }

@@ -2,9 +2,10 @@
  * spread_avx2.h - codes of widths 2 to 6 to bytes u, 128 at a time, with their escapes in place.
  *
  * A weight is u = q + M + base, where base depends on a alone, so that rows of one a share their constants.
- * Tails are decoded ahead to bytes.  Escapes of 32 weights are a mask of 32 bits; its four bytes choose rows
- * of a table, whose sum says for each escape how many are before it, and vpshufb fetches that tail byte.
- * Sixteen bytes are in reach: where 32 weights have more escapes, the caller takes another way.
+ * Tails are decoded ahead to bytes.  Escapes of 32 weights are a mask of 32 bits; three times eleven of
+ * them choose rows of a table, whose sum says for each escape how many are before it, and vpshufb fetches
+ * that tail byte. Sixteen bytes are in reach: where 32 weights have more escapes, the caller takes another
+ * way.
  *
  * Masks are taken one block before they are used: from codes to masks to addresses to sums are some 40
  * cycles, which the out-of-order window alone does not cover.
@@ -41,16 +42,19 @@ MB_INLINE unsigned mb_escape_avx2(unsigned a)
  */
 void mb_spread_tail_avx2(const uint8_t *tail, unsigned a, unsigned b, size_t n_rounds, uint8_t *out);
 
-/* Row m, from byte 24 - 8 k on, for a mask's byte k of value m: ranks in its 8 lanes, its count in lanes
- * behind. */
-extern const uint8_t mb_ranks_avx2[256][64];
+/*
+ * Row m, from byte 22 - 11 k on, is for the k-th eleven bits of a mask: the ranks of their escapes, bit 7 in
+ * their other lanes, and their count in all lanes behind.  128 KiB, but few rows have more than two escapes.
+ */
+enum { MB_RANKS_BITS = 11, MB_RANKS_BEGIN = 22, MB_RANKS_ROWS = 1 << MB_RANKS_BITS };
+extern const uint8_t mb_ranks_avx2[MB_RANKS_ROWS][64];
 
 /* What spreading keeps in registers. */
 struct mb_spread {
     __m256i low, code_to_u, escape;
     struct mb_unpack_avx2 unpack;
     const uint8_t *ranks;
-    uint64_t second, third, fourth; /* shifts */
+    uint64_t second, third; /* shifts */
 };
 
 MB_INLINE struct mb_spread mb_spread_of_width(unsigned a)
@@ -59,9 +63,8 @@ MB_INLINE struct mb_spread mb_spread_of_width(unsigned a)
                           .escape = _mm256_set1_epi8((char)mb_escape_avx2(a)),
                           .unpack = mb_unpack_of_width_avx2(a),
                           .ranks = mb_ranks_avx2[0],
-                          .second = 8,
-                          .third = 16,
-                          .fourth = 24};
+                          .second = MB_RANKS_BITS,
+                          .third = 2 * MB_RANKS_BITS};
     if (a <= 4) {
         __m256i codes =
             _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
@@ -71,7 +74,7 @@ MB_INLINE struct mb_spread mb_spread_of_width(unsigned a)
         s.code_to_u = _mm256_set1_epi8((char)mb_base_avx2(a));
     }
     /* Opaque, so that gcc takes shifts and addresses from registers: one instruction each. */
-    __asm__("" : "+r"(s.ranks), "+r"(s.second), "+r"(s.third), "+r"(s.fourth));
+    __asm__("" : "+r"(s.ranks), "+r"(s.second), "+r"(s.third));
     return s;
 }
 
@@ -85,9 +88,11 @@ MB_INLINE uint64_t mb_escapes_of_u(__m256i u, unsigned a, const struct mb_spread
     return (uint32_t)_mm256_movemask_epi8(a <= 4 ? u : _mm256_cmpeq_epi8(u, s->escape));
 }
 
-MB_INLINE __m256i mb_ranks_at(const struct mb_spread *s, uint64_t rows, size_t byte)
+/* The k-th eleven bits' part of ranks; 'rows' begins with them, and has six bits below. */
+MB_INLINE __m256i mb_ranks_at(const struct mb_spread *s, uint64_t rows, size_t k)
 {
-    return _mm256_loadu_si256((const __m256i *)(s->ranks + (rows & 0x3fc0) + 24 - 8 * byte));
+    size_t row = rows & (MB_RANKS_ROWS - 1) << 6;
+    return _mm256_loadu_si256((const __m256i *)(s->ranks + row + MB_RANKS_BEGIN - MB_RANKS_BITS * k));
 }
 
 /* u with the next tail bytes added to its escapes; they are at most MB_SPREAD_REACH. */
@@ -95,7 +100,6 @@ MB_INLINE __m256i mb_spread_32(__m256i u, uint64_t escapes, const struct mb_spre
 {
     uint64_t rows = escapes << 6; /* a row is 64 bytes */
     __m256i from = _mm256_add_epi8(mb_ranks_at(s, rows >> s->second, 1), mb_ranks_at(s, rows >> s->third, 2));
-    from = _mm256_add_epi8(from, mb_ranks_at(s, rows >> s->fourth, 3));
     from = _mm256_add_epi8(from, mb_ranks_at(s, rows, 0));
     __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)tail));
     return _mm256_add_epi8(u, _mm256_shuffle_epi8(bytes, from));
