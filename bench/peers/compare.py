@@ -39,7 +39,7 @@ def options(argv):
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default 3")
     parser.add_argument("--seconds", type=float, default=float("inf"), metavar="S",
                         help="begin no round that would last beyond this, judged by the last one")
-    parser.add_argument("--max-foreign", type=float, default=0.15, metavar="CORES", help="default 0.15")
+    parser.add_argument("--max-foreign", type=float, default=0.05, metavar="CORES", help="default 0.05")
     parser.add_argument("--samples", metavar="FILE", help="keep every run here, and count those that are here")
     args = parser.parse_args(argv)
     args.threads = [int(n) for n in args.threads.split(",")]
