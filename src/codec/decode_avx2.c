@@ -239,10 +239,9 @@ static const _Alignas(64) uint8_t second_eight[256][16] = {TABLE_256(SECOND_ROW)
     RANKS_10(m, count, __VA_ARGS__, 0x80) RANKS_10(m + 1, count + 1, __VA_ARGS__, count)
 const _Alignas(64) uint8_t mb_ranks_avx2[MB_RANKS_ROWS][64] = {RANKS_11(0, 0, 0)};
 
-/* See mb_spread_tail_avx2. */
+/* See mb_spread_tail_avx2. u is base - 1 - t, or base + 2 M + 1 - T + t. */
 MB_INLINE void spread_tail(const uint8_t *tail, unsigned a, unsigned b, size_t n_rounds, uint8_t *out)
 {
-    /* u is base - 1 - t or base + 2 M + 1 - T + t */
     int base = (int)mb_base_avx2(a), half = mb_tail_half(b), escape = (int)mb_escape_avx2(a);
     __m256i negative = _mm256_set1_epi8((char)(base - 1 - escape));
     __m256i positive = _mm256_set1_epi8((char)(base + 2 * mb_inner_max(a) + 1 - half - escape));

@@ -337,11 +337,11 @@ static void flush(struct pending *pending)
  * Whether a row has outliers cannot be foreseen: those of groups of one row are noted without a branch, for
  * one short loop over all rows.
  */
-MB_INLINE void take_outliers(struct pending *pending, const struct mb_group_view *view, size_t first,
-                             size_t n_rows)
+MB_INLINE void take_outliers(struct pending *pending, const struct mb_group_view *view, size_t group_rows,
+                             size_t first, size_t n_rows)
 {
     const struct mb_coded_matrix *w = pending->w;
-    if (w->group_rows == 1) {
+    if (group_rows == 1) {
         pending->outliers[pending->n] = 0;
         struct exact *exact = &pending->exact[pending->n_exact];
         exact->positions = view->outlier_positions;
@@ -351,16 +351,16 @@ MB_INLINE void take_outliers(struct pending *pending, const struct mb_group_view
         pending->n_exact += view->n_outliers > 0;
         return;
     }
+    struct mb_group_view group = *view; /* a copy, so that the view itself stays in registers */
     unsigned next = 0;
     for (size_t r = 0; r < n_rows; r++)
         pending->outliers[pending->n + r] =
-            mb_row_outliers(w->dtype, view, w->n_cols, first + r, &next, pending->x);
+            mb_row_outliers(w->dtype, &group, w->n_cols, first + r, &next, pending->x);
 }
 
 /* A whole group straight from its codes. */
-MB_INLINE void take_group(struct pending *pending, const struct mb_group_view *view)
+MB_INLINE void take_group(struct pending *pending, const struct mb_group_view *view, size_t group_rows)
 {
-    size_t group_rows = pending->w->group_rows;
     unsigned a = view->a, b = view->b;
     if (pending->n + group_rows > ROWS_PENDING ||
         view->n_escapes + 64u > (size_t)(pending->tails + TAILS_NBYTES - pending->next_tail))
@@ -383,7 +383,7 @@ MB_INLINE void take_group(struct pending *pending, const struct mb_group_view *v
         _mm_prefetch((const char *)ahead, _MM_HINT_T1);
     for (size_t r = 0; r < group_rows; r++)
         pending->offset[pending->n + r] = mb_inner_max(a) + (int)mb_base_avx2(a);
-    take_outliers(pending, view, 0, group_rows);
+    take_outliers(pending, view, group_rows, 0, group_rows);
     pending->n += group_rows;
     mb_spread_tail_avx2(view->tail, a, b, n_rounds, tail);
 }
@@ -396,7 +396,7 @@ static void take_rows(struct pending *pending, const struct mb_group_view *view,
             flush(pending);
         n = n_rows < ROWS_PENDING - pending->n ? n_rows : ROWS_PENDING - pending->n;
         sum_group(pending, view, first, n, pending->n);
-        take_outliers(pending, view, first, n);
+        take_outliers(pending, view, pending->w->group_rows, first, n);
         pending->n += n;
     }
 }
@@ -412,13 +412,44 @@ static void take_raw_rows(struct pending *pending, const struct mb_group_view *v
     pending->row += n_rows;
 }
 
+/* Rows [first, first + n_rows) of the walk's next group, whatever it is. */
+static __attribute__((noinline)) void take_slowly(struct pending *pending, struct mb_group_walk walk,
+                                                  size_t first, size_t n_rows)
+{
+    struct mb_group_view view;
+    mb_group_next(&walk, &view);
+    if (view.is_raw)
+        take_raw_rows(pending, &view, first, n_rows);
+    else
+        take_rows(pending, &view, first, n_rows);
+}
+
+/* All rows [row, end); 'group_rows' is a constant where that is possible, which saves half of the work. */
+MB_INLINE void take_all(struct pending *pending, uint64_t row, uint64_t end, size_t group_rows)
+{
+    struct mb_coded_matrix w = *pending->w;
+    w.group_rows = group_rows;
+    bool in_place = group_rows == 1 ? w.n_cols >= MB_BLOCK : w.n_cols % MB_BLOCK == 0;
+    struct mb_group_walk walk = mb_group_seek(&w, row);
+    while (row < end) {
+        struct mb_group_walk before = walk;
+        struct mb_group_view view;
+        mb_group_next(&walk, &view);
+        uint64_t group_end = view.row + view.n_rows;
+        size_t first = (size_t)(row - view.row), n = (size_t)((group_end < end ? group_end : end) - row);
+        row += n;
+        if (in_place && n == group_rows && mb_can_spread(&view)) /* not raw: a > 0 */
+            take_group(pending, &view, group_rows);
+        else
+            take_slowly(pending, before, first, n);
+    }
+}
+
 void mb_matvec_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                     const struct mb_activation *x, float *y)
 {
     if (n_rows == 0)
         return;
-    uint64_t end = row + n_rows;
-    bool in_place = w->group_rows == 1 ? w->n_cols >= MB_BLOCK : w->n_cols % MB_BLOCK == 0;
     uint8_t tails[TAILS_NBYTES + 64]; /* whole vectors are read */
     struct pending pending;
     pending.n = pending.n_exact = 0;
@@ -433,22 +464,9 @@ void mb_matvec_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_ro
     pending.row = row;
     pending.n_rounds = 0;
     pending.ahead = w->data;
-    struct mb_group_walk walk = mb_group_seek(w, row);
-    while (row < end) {
-        struct mb_group_view view;
-        mb_group_next(&walk, &view);
-        uint64_t group_end = view.row + view.n_rows;
-        size_t first = (size_t)(row - view.row), n = (size_t)((group_end < end ? group_end : end) - row);
-        row += n;
-        if (in_place && n == w->group_rows && mb_can_spread(&view)) { /* not raw: a > 0 */
-            take_group(&pending, &view);
-            continue;
-        }
-        struct mb_group_view group = view; /* a copy, so that 'view' itself stays in registers */
-        if (group.is_raw)
-            take_raw_rows(&pending, &group, first, n);
-        else
-            take_rows(&pending, &group, first, n);
-    }
+    if (w->group_rows == 1)
+        take_all(&pending, row, row + n_rows, 1);
+    else
+        take_all(&pending, row, row + n_rows, w->group_rows);
     flush(&pending);
 }

@@ -52,13 +52,17 @@ MB_INLINE struct mb_unpack_avx2 mb_unpack_of_width_avx2(unsigned width)
 MB_INLINE __m256i mb_unpack_32_avx2(const uint8_t *p, unsigned width, const struct mb_unpack_avx2 *unpack)
 {
     __m128i first = _mm_loadu_si128((const __m128i *)p);
-    __m256i v = width <= 4 ? _mm256_broadcastsi128_si256(first) /* all are in the first 16 bytes */
-                           : _mm256_inserti128_si256(_mm256_castsi128_si256(first),
-                                                     _mm_loadu_si128((const __m128i *)(p + 2 * width)), 1);
+    if (width == 4) {
+        __m256i pairs = _mm256_cvtepu8_epi16(first);
+        return _mm256_and_si256(_mm256_or_si256(pairs, _mm256_slli_epi16(pairs, 4)), unpack->low);
+    }
+    __m256i v = width < 4 ? _mm256_broadcastsi128_si256(first) /* all are in the first 16 bytes */
+                          : _mm256_inserti128_si256(_mm256_castsi128_si256(first),
+                                                    _mm_loadu_si128((const __m128i *)(p + 2 * width)), 1);
     v = _mm256_mullo_epi16(_mm256_shuffle_epi8(v, unpack->from), unpack->move);
     v = _mm256_srli_epi16(v, 16 - 2 * (int)width);
     __m256i moved = _mm256_slli_epi16(v, 8 - (int)width);
-    if (width <= 4) /* the first code's copy stays above the low bits */
+    if (width < 4) /* the first code's copy stays above the low bits */
         return _mm256_and_si256(_mm256_or_si256(v, moved), unpack->low);
     __m256i first_byte = _mm256_set1_epi16(0xff);
     return _mm256_and_si256(
