@@ -42,12 +42,30 @@ MB_INLINE void unpack_stream(const uint8_t *p, size_t n, unsigned a, unsigned ba
     }
 }
 
+/* 128 codes of two bits from 32 bytes: four planes, interleaved. */
+MB_INLINE void unpack_pairs_of_bits(const uint8_t *p, __m256i out[4])
+{
+    __m256i low = _mm256_set1_epi8(3), order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+    __m256i v = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)p), order), plane[4];
+    plane[0] = _mm256_and_si256(v, low);
+    plane[1] = _mm256_and_si256(_mm256_srli_epi16(v, 2), low);
+    plane[2] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
+    plane[3] = _mm256_and_si256(_mm256_srli_epi16(v, 6), low);
+    __m256i even = _mm256_unpacklo_epi8(plane[0], plane[1]), odd = _mm256_unpacklo_epi8(plane[2], plane[3]);
+    out[0] = _mm256_unpacklo_epi16(even, odd);
+    out[1] = _mm256_unpackhi_epi16(even, odd);
+    even = _mm256_unpackhi_epi8(plane[0], plane[1]);
+    odd = _mm256_unpackhi_epi8(plane[2], plane[3]);
+    out[2] = _mm256_unpacklo_epi16(even, odd);
+    out[3] = _mm256_unpackhi_epi16(even, odd);
+}
+
 static void unpack_width_2(const uint8_t *p, size_t n, unsigned base, uint8_t *out)
 {
     __m256i add = _mm256_set1_epi8((char)base), v[4];
     for (size_t i = 0; i < n; i += 128, p += 32) {
         _mm_prefetch((const char *)p + MB_PREFETCH_NBYTES, _MM_HINT_T0);
-        mb_unpack_pairs_avx2(p, v);
+        unpack_pairs_of_bits(p, v);
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; k++)
             _mm256_storeu_si256((__m256i *)(out + i + 32 * k), _mm256_add_epi8(v[k], add));
@@ -315,7 +333,7 @@ MB_INLINE void unpack_128(const uint8_t *p, unsigned a, const struct mb_unpack_a
                           __m256i v[4])
 {
     if (a == 2) {
-        mb_unpack_pairs_avx2(p, v);
+        unpack_pairs_of_bits(p, v);
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; k++)
             v[k] = _mm256_add_epi8(v[k], add);

@@ -64,28 +64,9 @@ MB_INLINE __m256i mb_unpack_32_avx2(const uint8_t *p, unsigned width, const stru
     __m256i moved = _mm256_slli_epi16(v, 8 - (int)width);
     if (width < 4) /* the first code's copy stays above the low bits */
         return _mm256_and_si256(_mm256_or_si256(v, moved), unpack->low);
-    __m256i first_byte = _mm256_set1_epi16(0xff);
-    return _mm256_and_si256(
-        _mm256_or_si256(_mm256_and_si256(v, first_byte), _mm256_andnot_si256(first_byte, moved)),
-        unpack->low);
-}
-
-/* 128 codes of two bits from 32 bytes: four planes, interleaved. */
-MB_INLINE void mb_unpack_pairs_avx2(const uint8_t *p, __m256i out[4])
-{
-    __m256i low = _mm256_set1_epi8(3), order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
-    __m256i v = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)p), order), plane[4];
-    plane[0] = _mm256_and_si256(v, low);
-    plane[1] = _mm256_and_si256(_mm256_srli_epi16(v, 2), low);
-    plane[2] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
-    plane[3] = _mm256_and_si256(_mm256_srli_epi16(v, 6), low);
-    __m256i even = _mm256_unpacklo_epi8(plane[0], plane[1]), odd = _mm256_unpacklo_epi8(plane[2], plane[3]);
-    out[0] = _mm256_unpacklo_epi16(even, odd);
-    out[1] = _mm256_unpackhi_epi16(even, odd);
-    even = _mm256_unpackhi_epi8(plane[0], plane[1]);
-    odd = _mm256_unpackhi_epi8(plane[2], plane[3]);
-    out[2] = _mm256_unpacklo_epi16(even, odd);
-    out[3] = _mm256_unpackhi_epi16(even, odd);
+    __m256i first_codes = _mm256_set1_epi16((short)((1 << width) - 1));
+    __m256i second_codes = _mm256_slli_epi16(first_codes, 8);
+    return _mm256_or_si256(_mm256_and_si256(v, first_codes), _mm256_and_si256(moved, second_codes));
 }
 
 /* Eight original values. */

@@ -68,6 +68,9 @@ MB_INLINE struct mb_spread mb_spread_of_width(unsigned a)
     if (a <= 4) {
         __m256i codes =
             _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+        if (a == 2) /* or four times the code: see mb_unpack_pairs_avx2 */
+            codes =
+                _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0));
         s.code_to_u = _mm256_blendv_epi8(_mm256_add_epi8(codes, _mm256_set1_epi8((char)mb_base_avx2(a))),
                                          s.escape, _mm256_cmpeq_epi8(codes, s.low));
     } else {
@@ -111,6 +114,21 @@ MB_INLINE uint64_t mb_count_escapes(uint64_t escapes)
     uint64_t n;
     __asm__("popcnt %1, %0" : "=r"(n) : "r"(escapes) : "cc");
     return n;
+}
+
+/*
+ * 128 codes of two bits from 32 bytes; every second one times four.
+ */
+MB_INLINE void mb_unpack_pairs_avx2(const uint8_t *p, __m256i out[4])
+{
+    __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7), mask = _mm256_set1_epi16(0x0c03);
+    __m256i v = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)p), order);
+    __m256i high = _mm256_srli_epi16(v, 4);
+    __m256i first = _mm256_unpacklo_epi8(v, high), second = _mm256_unpackhi_epi8(v, high);
+    out[0] = _mm256_and_si256(_mm256_unpacklo_epi8(first, first), mask);
+    out[1] = _mm256_and_si256(_mm256_unpackhi_epi8(first, first), mask);
+    out[2] = _mm256_and_si256(_mm256_unpacklo_epi8(second, second), mask);
+    out[3] = _mm256_and_si256(_mm256_unpackhi_epi8(second, second), mask);
 }
 
 /* A block on its way: its codes as u, and where its escapes are. */
