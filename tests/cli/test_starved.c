@@ -63,6 +63,15 @@ static void a_failing_read_is_named(void **state)
     assert_survives(&scene_plain, how, 4, "Input/output error");
 }
 
+/* compress and decompress: test_crash. */
+static void verify_is_interrupted(void **state)
+{
+    (void)state;
+    char how[64];
+    snprintf(how, sizeof how, "CRASH_CALLS=reads CRASH_SIGNAL=%d", SIGINT);
+    assert_starves("verify coded plain -t 1", how, "interrupted; nothing is known about the rest of coded");
+}
+
 static void a_failing_allocation_is_told(void **state)
 {
     (void)state;
@@ -129,9 +138,8 @@ static void the_second_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_unwritable_folder_is_named),
-        cmocka_unit_test(a_failing_read_is_named),
-        cmocka_unit_test(a_failing_allocation_is_told),
+        cmocka_unit_test(an_unwritable_folder_is_named), cmocka_unit_test(a_failing_read_is_named),
+        cmocka_unit_test(verify_is_interrupted),         cmocka_unit_test(a_failing_allocation_is_told),
         cmocka_unit_test(the_second_is_refused),
     };
     return cmocka_run_group_tests(tests, scene_begin_group, test_folder_end);
