@@ -18,14 +18,15 @@ enum {
 };
 
 /*
- * Rows that matmul decodes at once: a multiple of 16, about 64 KiB, so that they stay near while all tokens
- * pass. MB_MATMUL_TOKENS: whose activations a kernel may keep in another form beside them.
+ * Rows that matmul decodes at once: a multiple of 16, about 128 KiB, so that they stay near while all tokens
+ * pass, and a token that takes another form serves many of them. MB_MATMUL_TOKENS: whose activations a kernel
+ * may keep in another form beside them.
  */
 enum { MB_MATMUL_TOKENS = 8 };
 
 static inline size_t mb_matmul_block_rows(size_t n_cols)
 {
-    size_t rows = 32768 / n_cols / 16 * 16;
+    size_t rows = 131072 / n_cols / 16 * 16;
     return rows < 16 ? 16 : rows > 64 ? 64 : rows;
 }
 
