@@ -10,17 +10,15 @@
 static void group_floats(const struct mb_coded_matrix *w, const struct mb_group_view *view, size_t begin,
                          size_t end, float *out)
 {
-    uint8_t bytes[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
-    mb_group_bytes_avx2(view, bytes);
-    int offset = (int)mb_offset_avx2(view->a, view->b);
+    int8_t indices[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
+    mb_group_indices_avx2(view, indices);
     size_t i = begin;
     for (; i + 8 <= end; i += 8) {
-        __m256i u = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(bytes + i)));
-        __m256 q = _mm256_cvtepi32_ps(_mm256_sub_epi32(u, _mm256_set1_epi32(offset)));
+        __m256 q = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(indices + i))));
         _mm256_storeu_ps(out + (i - begin), _mm256_mul_ps(q, _mm256_set1_ps(w->step)));
     }
     for (; i < end; i++)
-        out[i - begin] = w->step * (float)(bytes[i] - offset);
+        out[i - begin] = w->step * (float)indices[i];
     for (size_t k = 0; k < view->n_outliers; k++) {
         size_t at = mb_load_u16(view->outlier_positions + 2 * k);
         if (at >= begin && at < end)

@@ -7,6 +7,7 @@
  */
 #include "codec/encode.h"
 #include "codec/simd_avx2.h"
+#include <string.h>
 
 enum { TILE_ROWS = 2, TILE_TOKENS = 4, BLOCK_ROWS_MAX = 64 };
 
@@ -25,7 +26,7 @@ struct row {
 struct block {
     const struct mb_coded_matrix *w;
     size_t n_rows, row_nbytes;
-    int8_t *q;  /* [BLOCK_ROWS_MAX][row_nbytes], 0 behind the columns */
+    int8_t *q;  /* [BLOCK_ROWS_MAX][row_nbytes] */
     int16_t *x; /* [MB_MATMUL_TOKENS][row_nbytes], 0 behind the columns */
     struct row rows[BLOCK_ROWS_MAX];
 };
@@ -34,37 +35,32 @@ struct block {
 struct source {
     struct mb_group_walk walk;
     struct row next;
-    uint8_t *bytes; /* of its group */
+    int8_t *q; /* of its group, where that has several rows */
 };
 
 static void next_group(struct source *source)
 {
     mb_group_next(&source->walk, &source->next.group);
     source->next.row_in_group = 0;
-    if (!source->next.group.is_raw)
-        mb_group_bytes_avx2(&source->next.group, source->bytes);
+    if (!source->next.group.is_raw && source->walk.w->group_rows > 1)
+        mb_group_indices_avx2(&source->next.group, source->q);
 }
 
-static void place_row(const uint8_t *bytes, size_t n_cols, unsigned offset, int8_t *q)
-{
-    __m256i zero = _mm256_set1_epi8((char)offset);
-    for (size_t c = 0; c < n_cols; c += 32)
-        _mm256_storeu_si256((__m256i *)(q + c),
-                            _mm256_sub_epi8(_mm256_loadu_si256((const __m256i *)(bytes + c)), zero));
-}
-
+/* What is behind a row's columns does not count: X is 0 there. */
 static void fill_block(struct source *source, struct block *block, size_t n_rows)
 {
     size_t n_cols = block->w->n_cols;
     block->n_rows = n_rows;
     for (size_t r = 0; r < n_rows; r++) {
         struct row *next = &source->next;
+        int8_t *q = block->q + r * block->row_nbytes;
         if (next->row_in_group == next->group.n_rows)
             next_group(source);
         block->rows[r] = *next;
-        if (!next->group.is_raw)
-            place_row(source->bytes + next->row_in_group * n_cols, n_cols,
-                      mb_offset_avx2(next->group.a, next->group.b), block->q + r * block->row_nbytes);
+        if (!next->group.is_raw && block->w->group_rows > 1)
+            memcpy(q, source->q + next->row_in_group * n_cols, n_cols);
+        else if (!next->group.is_raw)
+            mb_group_indices_avx2(&next->group, q);
         next->row_in_group++;
     }
 }
@@ -191,7 +187,7 @@ void mb_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_ro
         return;
     }
     size_t block_rows = mb_matmul_block_rows(w->n_cols), row_nbytes = mb_matmul_row_nbytes(w->n_cols);
-    struct source source = {.walk = mb_group_seek(w, row), .bytes = scratch};
+    struct source source = {.walk = mb_group_seek(w, row), .q = scratch};
     struct block block = {.w = w, .row_nbytes = row_nbytes, .q = (int8_t *)scratch + mb_group_room(w)};
     block.x = (int16_t *)(void *)(block.q + block_rows * row_nbytes);
     next_group(&source);

@@ -3,7 +3,7 @@
  *
  * Rows are taken in batches.  As a row is taken, its tail is decoded to bytes in L1.  Then bodies of one
  * width are decoded and multiplied row after row (spread_avx2.h), and at last the sums of all rows are added
- * over their lanes and finished, four at a time.  Groups that cannot be spread become bytes in L1 first.
+ * over their lanes and finished, four at a time.  Groups that cannot be spread become indices in L1 first.
  */
 #include "codec/spread_avx2.h"
 #include <string.h>
@@ -63,77 +63,45 @@ MB_INLINE __m256i widen(__m256i sum, __m256i pair_sums)
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pair_sums, _mm256_set1_epi16(1)));
 }
 
-/* ---------------------------------------------------------------- bytes in L1 */
+/* ---------------------------------------------------------------- indices in L1 */
 
-/*
- * Bytes u <= u_max < 128: a pair's sum is at most 2 * 128 * u_max, so that n_pairs = 32767 / (256 * u_max) of
- * them meet in a lane of 16 bits before it is widened.
- */
-MB_INLINE struct sums dot_unsigned(const uint8_t *u, size_t n, const int8_t *hi, const int8_t *lo,
-                                   size_t n_pairs)
-{
-    struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    for (size_t c = 0; c < n; c += 32 * n_pairs) {
-        __m256i v = _mm256_loadu_si256((const __m256i *)(u + c));
-        __m256i h = pairs(v, hi + c), l = pairs(v, lo + c);
-#pragma GCC unroll 4
-        for (size_t i = 1; i < n_pairs; i++) {
-            v = _mm256_loadu_si256((const __m256i *)(u + c + 32 * i));
-            h = _mm256_add_epi16(h, pairs(v, hi + c + 32 * i));
-            l = _mm256_add_epi16(l, pairs(v, lo + c + 32 * i));
-        }
-        s.hi = widen(s.hi, h);
-        s.lo = widen(s.lo, l);
-    }
-    return s;
-}
-
-/* Any u: the product of |x| (at most 128) and q with the sign of x. */
+/* Any q: the product of |x| (at most 128) and q with the sign of x. */
 MB_INLINE __m256i signed_pairs(__m256i q, const int8_t *x)
 {
     __m256i v = _mm256_loadu_si256((const __m256i *)x);
     return _mm256_maddubs_epi16(_mm256_abs_epi8(v), _mm256_sign_epi8(q, v));
 }
 
-MB_INLINE struct sums dot_signed(const uint8_t *u, size_t n, const int8_t *hi, const int8_t *lo,
-                                 unsigned offset)
+static struct sums row_sums(const int8_t *q, size_t n, const struct mb_activation *x)
 {
     struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    __m256i zero = _mm256_set1_epi8((char)offset);
     for (size_t c = 0; c < n; c += 32) {
-        __m256i q = _mm256_sub_epi8(_mm256_loadu_si256((const __m256i *)(u + c)), zero);
-        s.hi = widen(s.hi, signed_pairs(q, hi + c));
-        s.lo = widen(s.lo, signed_pairs(q, lo + c));
+        __m256i v = _mm256_loadu_si256((const __m256i *)(q + c));
+        s.hi = widen(s.hi, signed_pairs(v, x->hi + c));
+        s.lo = widen(s.lo, signed_pairs(v, x->lo + c));
     }
     return s;
-}
-
-/* A pending row from bytes of this offset. */
-static void sum_bytes(struct pending *pending, size_t row, const uint8_t *u, unsigned offset)
-{
-    const struct mb_activation *x = pending->x;
-    size_t n = pending->w->n_cols;
-    pending->offset[row] = offset > 63 ? 0 : (int32_t)offset;
-    pending->sums[row] = offset > 63    ? dot_signed(u, n, x->hi, x->lo, offset)
-                         : offset <= 15 ? dot_unsigned(u, n, x->hi, x->lo, 4)
-                         : offset <= 31 ? dot_unsigned(u, n, x->hi, x->lo, 2)
-                                        : dot_unsigned(u, n, x->hi, x->lo, 1);
 }
 
 /* Rows [first, first + n_rows) of a group; 'row' is the first one's place among the pending ones. */
 static void sum_group(struct pending *pending, const struct mb_group_view *group, size_t first, size_t n_rows,
                       size_t row)
 {
-    uint8_t bytes[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
-    mb_group_bytes_avx2(group, bytes);
-    for (size_t r = 0; r < n_rows; r++)
-        sum_bytes(pending, row + r, bytes + (first + r) * pending->w->n_cols,
-                  mb_offset_avx2(group->a, group->b));
+    int8_t q[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
+    mb_group_indices_avx2(group, q);
+    for (size_t r = 0; r < n_rows; r++) {
+        pending->offset[row + r] = 0;
+        pending->sums[row + r] =
+            row_sums(q + (first + r) * pending->w->n_cols, pending->w->n_cols, pending->x);
+    }
 }
 
 /* ---------------------------------------------------------------- straight from codes */
 
-/* Pairs of u that meet in a lane of 16 bits: see dot_unsigned. u <= 2 (M + base). */
+/*
+ * Pairs of u that meet in a lane of 16 bits before it is widened: u <= 2 (M + base), a pair's sum is at most
+ * 256 times that, and a lane holds 32767.
+ */
 MB_INLINE size_t pairs_of_width(unsigned a)
 {
     return a <= 4 ? 4 : a == 5 ? 2 : 1;
@@ -388,7 +356,7 @@ MB_INLINE void take_group(struct pending *pending, const struct mb_group_view *v
     mb_spread_tail_avx2(view->tail, a, b, n_rounds, tail);
 }
 
-/* Rows [first, first + n_rows) of a group by way of bytes in L1. */
+/* Rows [first, first + n_rows) of a group by way of indices in L1. */
 static void take_rows(struct pending *pending, const struct mb_group_view *view, size_t first, size_t n_rows)
 {
     for (size_t n; n_rows > 0; first += n, n_rows -= n) {

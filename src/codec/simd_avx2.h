@@ -1,7 +1,7 @@
 /*
- * simd_avx2.h - what the AVX2 kernels share: row groups as bytes, and their products.
+ * simd_avx2.h - what the AVX2 kernels share: row groups as indices, and their products.
  *
- * A weight is held as the unsigned byte u = q + M + T.  Include only from files compiled with the AVX2 flags.
+ * Include only from files compiled with the AVX2 flags.
  */
 #ifndef MB_CODEC_SIMD_AVX2_H
 #define MB_CODEC_SIMD_AVX2_H
@@ -14,14 +14,8 @@
 /* How far ahead records are fetched; see simd_avx512.h. */
 enum { MB_PREFETCH_NBYTES = 4096 };
 
-/* u of q = 0: M + T. Also half the largest u. */
-MB_INLINE unsigned mb_offset_avx2(unsigned a, unsigned b)
-{
-    return (unsigned)(mb_inner_max(a) + mb_tail_half(b));
-}
-
-/* All weights of a group that is not raw as bytes u; 'out' has MB_DECODED_SLACK bytes behind them. */
-void mb_group_bytes_avx2(const struct mb_group_view *group, uint8_t *out);
+/* All indices of a group that is not raw; 'q' has MB_DECODED_SLACK bytes behind them. */
+void mb_group_indices_avx2(const struct mb_group_view *group, int8_t *q);
 
 /* n body codes of width a at p as bytes, escapes as they are; 'out' as above. */
 void mb_unpack_codes_avx2(const uint8_t *p, size_t n, unsigned a, uint8_t *out);

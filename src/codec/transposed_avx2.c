@@ -23,8 +23,7 @@ struct columns {
 
 /* A decoded row that waits for a second one. */
 struct waiting {
-    const uint8_t *bytes; /* NULL: none */
-    unsigned offset;
+    const int8_t *q; /* NULL: none */
     int32_t value;
 };
 
@@ -42,19 +41,17 @@ static void widen(struct columns *columns)
     columns->n_narrow = 0;
 }
 
-static __m256i indices_16(const uint8_t *bytes, __m256i offset)
+static __m256i indices_16(const int8_t *q)
 {
-    return _mm256_sub_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)bytes)), offset);
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)q));
 }
 
 static void multiply_pair(struct columns *columns, const struct waiting *first, const struct waiting *second)
 {
-    __m256i offset_0 = _mm256_set1_epi16((short)first->offset),
-            offset_1 = _mm256_set1_epi16((short)second->offset);
     __m256i values =
         _mm256_set1_epi32((int)((uint32_t)(first->value & 0xffff) | (uint32_t)second->value << 16));
     for (size_t c = 0; c < columns->n_cols; c += 16) {
-        __m256i q0 = indices_16(first->bytes + c, offset_0), q1 = indices_16(second->bytes + c, offset_1);
+        __m256i q0 = indices_16(first->q + c), q1 = indices_16(second->q + c);
         __m256i *sums = (__m256i *)(columns->narrow + c);
         __m256i low = _mm256_madd_epi16(_mm256_unpacklo_epi16(q0, q1), values);
         __m256i high = _mm256_madd_epi16(_mm256_unpackhi_epi16(q0, q1), values);
@@ -68,19 +65,19 @@ static void multiply_pair(struct columns *columns, const struct waiting *first, 
 
 static void add_row(struct columns *columns, struct waiting *waiting, struct waiting row)
 {
-    if (waiting->bytes == NULL) {
+    if (waiting->q == NULL) {
         *waiting = row;
         return;
     }
     multiply_pair(columns, waiting, &row);
-    waiting->bytes = NULL;
+    waiting->q = NULL;
 }
 
 /* A row that found no second one. */
 static void end_pair(struct columns *columns, struct waiting *waiting)
 {
-    if (waiting->bytes != NULL)
-        add_row(columns, waiting, (struct waiting){waiting->bytes, waiting->offset, 0});
+    if (waiting->q != NULL)
+        add_row(columns, waiting, (struct waiting){waiting->q, 0});
 }
 
 /* Outliers and raw rows [first, first + n_rows) of a group; their first X is x_at. */
@@ -102,15 +99,14 @@ static void add_exact_parts(struct columns *columns, enum mb_dtype dtype, const 
 }
 
 static void add_group(struct columns *columns, struct waiting *waiting, const struct mb_group_view *view,
-                      size_t first, size_t n_rows, size_t x_at, uint8_t *bytes)
+                      size_t first, size_t n_rows, size_t x_at, int8_t *q)
 {
     if (view->is_raw)
         return;
-    mb_group_bytes_avx2(view, bytes);
+    mb_group_indices_avx2(view, q);
     for (size_t r = 0; r < n_rows; r++)
         add_row(columns, waiting,
-                (struct waiting){bytes + (first + r) * columns->n_cols, mb_offset_avx2(view->a, view->b),
-                                 activation_value(columns->x, x_at + r)});
+                (struct waiting){q + (first + r) * columns->n_cols, activation_value(columns->x, x_at + r)});
 }
 
 void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
@@ -120,7 +116,7 @@ void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, ui
     struct columns columns = {.x = x, .n_cols = n_cols, .wide = scratch};
     columns.outliers = (double *)(columns.wide + n_cols);
     columns.narrow = (int32_t *)(columns.outliers + n_cols);
-    uint8_t *groups = (uint8_t *)(columns.narrow + n_narrow);
+    int8_t *groups = (int8_t *)(columns.narrow + n_narrow);
     memset(scratch, 0, n_cols * (sizeof(int64_t) + sizeof(double)) + n_narrow * sizeof(int32_t));
     struct waiting waiting = {0};
     struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
@@ -131,7 +127,7 @@ void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, ui
         size_t first = (size_t)(at - view.row), n = (size_t)(group_end - at), x_at = (size_t)(at - row);
         add_exact_parts(&columns, w->dtype, &view, first, n, x_at);
         add_group(&columns, &waiting, &view, first, n, x_at,
-                  groups + (waiting.bytes != NULL ? mb_group_room(w) : 0));
+                  groups + (waiting.q != NULL ? mb_group_room(w) : 0));
         if (w->group_rows > 1) /* the next group takes the same room */
             end_pair(&columns, &waiting);
         at = group_end;
