@@ -263,7 +263,7 @@ MB_INLINE bool spread_indices(const struct mb_group_view *group, unsigned a, int
     }
     mb_unpack_codes_avx2(group->body + i / 8 * a, n - i, a, codes);
     for (size_t k = 0; i < n; i += 32, k += 32) {
-        __m256i u = mb_codes_to_u(_mm256_loadu_si256((const __m256i *)(codes + k)), a, &spread);
+        __m256i u = mb_plain_codes_to_u(_mm256_loadu_si256((const __m256i *)(codes + k)), a, &spread);
         uint64_t escapes = _bzhi_u64(mb_escapes_of_u(u, a, &spread), (unsigned)(n - i));
         size_t n_escapes = mb_count_escapes(escapes);
         if (n_escapes > MB_SPREAD_REACH)

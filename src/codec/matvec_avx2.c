@@ -179,7 +179,7 @@ MB_INLINE size_t rest_sums(unsigned a, struct stream *streams, size_t n_streams,
         const uint8_t *tail = streams[i].rest_tail;
         struct sums *s = &sums[streams[i].first];
         for (size_t c = 0; c < rest; c += 32) {
-            __m256i u = mb_codes_to_u(_mm256_loadu_si256((const __m256i *)(codes + c)), a, &spread);
+            __m256i u = mb_plain_codes_to_u(_mm256_loadu_si256((const __m256i *)(codes + c)), a, &spread);
             uint64_t escapes = _bzhi_u64(mb_escapes_of_u(u, a, &spread), (unsigned)(rest - c));
             size_t n = mb_count_escapes(escapes);
             if (n > MB_SPREAD_REACH)

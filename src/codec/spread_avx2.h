@@ -68,9 +68,12 @@ MB_INLINE struct mb_spread mb_spread_of_width(unsigned a)
     if (a <= 4) {
         __m256i codes =
             _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-        if (a == 2) /* or four times the code: see mb_unpack_pairs_avx2 */
+        if (a == 2) /* see mb_unpack_pairs_avx2 */
             codes =
                 _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0));
+        else if (a == 3) /* see mb_unpack_triples_avx2 */
+            codes =
+                _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7));
         s.code_to_u = _mm256_blendv_epi8(_mm256_add_epi8(codes, _mm256_set1_epi8((char)mb_base_avx2(a))),
                                          s.escape, _mm256_cmpeq_epi8(codes, s.low));
     } else {
@@ -81,6 +84,7 @@ MB_INLINE struct mb_spread mb_spread_of_width(unsigned a)
     return s;
 }
 
+/* 'codes' are those of mb_block_quarter. */
 MB_INLINE __m256i mb_codes_to_u(__m256i codes, unsigned a, const struct mb_spread *s)
 {
     return a <= 4 ? _mm256_shuffle_epi8(s->code_to_u, codes) : _mm256_add_epi8(codes, s->code_to_u);
@@ -131,15 +135,40 @@ MB_INLINE void mb_unpack_pairs_avx2(const uint8_t *p, __m256i out[4])
     out[3] = _mm256_and_si256(_mm256_unpackhi_epi8(second, second), mask);
 }
 
-/* A block on its way: its codes as u, and where its escapes are. */
+/*
+ * 32 codes of three bits from 12 bytes (16 are read), each times two, with rubbish below.  Of each 16-bit
+ * lane a product's upper half moves the first code down to its byte, another's lower half the second one up.
+ */
+MB_INLINE __m256i mb_unpack_triples_avx2(const uint8_t *p)
+{
+    static const _Alignas(32) uint8_t from[32] = {0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 3, 4,  4,  5,  5,  5,
+                                                  6, 6, 6, 7, 7, 8, 8, 8, 9, 9, 9, 10, 10, 11, 11, 11};
+    static const _Alignas(32)
+        uint16_t down[16] = {1 << 9, 1 << 11, 1 << 13, 1 << 15, 1 << 9, 1 << 11, 1 << 13, 1 << 15,
+                             1 << 9, 1 << 11, 1 << 13, 1 << 15, 1 << 9, 1 << 11, 1 << 13, 1 << 15};
+    static const _Alignas(32) uint16_t up[16] = {1 << 6, 1, 1 << 2, 1 << 4, 1 << 6, 1, 1 << 2, 1 << 4,
+                                                 1 << 6, 1, 1 << 2, 1 << 4, 1 << 6, 1, 1 << 2, 1 << 4};
+    __m256i v = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
+    v = _mm256_shuffle_epi8(v, _mm256_load_si256((const __m256i *)from));
+    __m256i first = _mm256_mulhi_epu16(v, _mm256_load_si256((const __m256i *)down));
+    __m256i second = _mm256_mullo_epi16(v, _mm256_load_si256((const __m256i *)up));
+    v = _mm256_blendv_epi8(first, second, _mm256_set1_epi16((short)0xff00));
+    return _mm256_and_si256(v, _mm256_set1_epi8(15));
+}
+
+/*
+ * A block on its way: its codes as u, and where its escapes are.  A quarter's codes wait one step before they
+ * become u.
+ */
 struct mb_block {
     __m256i u[4];
     uint64_t escapes[4];
+    __m256i waiting; /* codes of the quarter before */
 };
 
 /*
- * Quarter k of the block of codes at p; quarters are asked for in order, and 'codes' is what they leave to
- * each other.
+ * The codes of quarter k of the block at p; those of the quarter before become u.  Quarters are asked for in
+ * order, and 'codes' is what they leave to each other.
  */
 MB_INLINE void mb_block_quarter(struct mb_block *block, size_t k, const uint8_t *p, unsigned a,
                                 const struct mb_spread *s, __m256i codes[4])
@@ -155,16 +184,27 @@ MB_INLINE void mb_block_quarter(struct mb_block *block, size_t k, const uint8_t 
             __asm__("" : "+x"(codes[k])); /* gcc would load it twice, and it stands across two lines */
         }
         v = _mm256_and_si256(k < 2 ? codes[k] : _mm256_srli_epi16(codes[k - 2], 4), s->low);
+    } else if (a == 3) {
+        v = mb_unpack_triples_avx2(p + 12 * k);
     } else {
         v = mb_unpack_32_avx2(p + 4 * a * k, a, &s->unpack);
     }
-    block->u[k] = mb_codes_to_u(v, a, s);
-    block->escapes[k] = mb_escapes_of_u(block->u[k], a, s);
+    size_t before = (k + 3) % 4;
+    block->u[before] = mb_codes_to_u(block->waiting, a, s);
+    block->escapes[before] = mb_escapes_of_u(block->u[before], a, s);
+    block->waiting = v;
+}
+
+/* Plain codes, as mb_unpack_codes_avx2 writes them, as u. */
+MB_INLINE __m256i mb_plain_codes_to_u(__m256i codes, unsigned a, const struct mb_spread *s)
+{
+    return mb_codes_to_u(a == 3 ? _mm256_add_epi8(codes, codes) : codes, a, s);
 }
 
 MB_INLINE void mb_block_of(struct mb_block *block, const uint8_t *p, unsigned a, const struct mb_spread *s)
 {
     __m256i codes[4];
+    block->waiting = _mm256_setzero_si256();
 #pragma GCC unroll 4
     for (size_t k = 0; k < 4; k++)
         mb_block_quarter(block, k, p, a, s, codes);
