@@ -8,7 +8,7 @@
 #include "codec/spread_avx2.h"
 #include <string.h>
 
-enum { ROWS_PENDING = 16 };
+enum { ROWS_PENDING = 32 };
 
 /* How far ahead of a batch memory is asked for, line by line in order, into L2. */
 enum { AHEAD_NBYTES = 32768 };
