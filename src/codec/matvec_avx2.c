@@ -11,7 +11,7 @@
 enum { ROWS_PENDING = 32 };
 
 /* How far ahead of a batch memory is asked for, line by line in order, into L2. */
-enum { AHEAD_NBYTES = 32768 };
+enum { AHEAD_NBYTES = 32768, TAIL_AHEAD_ROWS = 8 };
 
 /* Decoded tails of a batch: at least that of the widest row. */
 enum { TAILS_NBYTES = 2 * (MB_GROUP_WEIGHTS_MAX / 4 + 64) };
@@ -285,6 +285,11 @@ static void flush(struct pending *pending)
     for (unsigned a = 2; a <= 6; a++)
         if (pending->n_streams[a] > 0)
             multiply_streams(pending, a);
+    for (size_t r = pending->n; r % 4 != 0; r++) { /* finished with the others, and not used */
+        pending->sums[r].hi = pending->sums[r].lo = _mm256_setzero_si256();
+        pending->offset[r] = 0;
+        pending->outliers[r] = 0;
+    }
     for (size_t i = 0; i < pending->n_exact; i++)
         pending->outliers[pending->exact[i].row] =
             outliers_of(&pending->exact[i], pending->w->dtype, pending->x);
@@ -345,6 +350,10 @@ MB_INLINE void take_group(struct pending *pending, const struct mb_group_view *v
     stream->body = view->body;
     stream->tail = tail;
     stream->first = pending->n;
+    /* A tail to come, about where it will be: all rows' tails are read before their bodies are. */
+    const uint8_t *next = view->tail + TAIL_AHEAD_ROWS * (size_t)(view->end - view->body);
+    for (size_t i = 0; i < 3; i++)
+        _mm_prefetch((const char *)next + 64 * i, _MM_HINT_T0);
     const uint8_t *ahead = pending->ahead;
     pending->ahead = ahead + 4 * n_rounds * b;
     for (; ahead < pending->ahead; ahead += 64)
@@ -422,9 +431,6 @@ void mb_matvec_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_ro
     struct pending pending;
     pending.n = pending.n_exact = 0;
     memset(pending.n_streams, 0, sizeof pending.n_streams);
-    memset(pending.sums, 0, sizeof pending.sums); /* four rows are finished where there may be fewer */
-    memset(pending.offset, 0, sizeof pending.offset);
-    memset(pending.outliers, 0, sizeof pending.outliers);
     pending.tails = pending.next_tail = tails;
     pending.w = w;
     pending.x = x;
