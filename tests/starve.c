@@ -19,8 +19,8 @@
 
 /* libc spells its parameters differently. NOLINTBEGIN(readability-inconsistent-declaration-parameter-name) */
 
-/* The allocator behind us. Sanitizers have their own, which has to see every block. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+/* The allocator behind us. The address sanitizer has its own, which has to see every block. */
+#if defined(__SANITIZE_ADDRESS__)
 #define REAL(name) __interceptor_##name
 #else
 #define REAL(name) __libc_##name
