@@ -2,6 +2,7 @@
  * test_eval.c - answering and perplexity on the reference model: order, independence of the batch, truth from
  * torch.
  */
+#include "checkpoint/folder.h"
 #include "cmocka_all.h"
 #include <jansson.h>
 #include <math.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define REFERENCE MB_REPO "/models/reference"
 #define DATA MB_REPO "/tests/lab/data"
@@ -134,7 +136,6 @@ static void long_replies_are_cut(void **state)
 /* tokenizer.json of the reference without one token, which leaves a hole; it is part of no other. */
 static struct mb_tokenizer *open_without(const char *content, const char *left, const char *right)
 {
-    char folder[] = MB_TEST_FOLDER "/hole-XXXXXX", path[sizeof folder + 40], line[2 * sizeof path + 100];
     json_t *root = json_load_file(REFERENCE "/tokenizer.json", 0, NULL);
     json_t *bpe = json_object_get(root, "model"), *merges = json_object_get(bpe, "merges");
     assert_int_equal(json_object_del(json_object_get(bpe, "vocab"), content), 0);
@@ -144,18 +145,13 @@ static struct mb_tokenizer *open_without(const char *content, const char *left, 
             strcmp(json_string_value(json_array_get(json_array_get(merges, i), 1)), right) == 0)
             json_array_remove(merges, i);
     assert_int_equal(json_array_size(merges), n - 1);
-    assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/tokenizer.json", folder);
-    assert_int_equal(json_dump_file(root, path, 0), 0);
+    assert_int_equal(json_dump_file(root, test_path("tokenizer.json"), 0), 0);
     json_decref(root);
-    snprintf(line, sizeof line, "cp '%s/tokenizer_config.json' '%s'", REFERENCE, folder);
-    assert_int_equal(system(line), 0); /* NOLINT(cert-env33-c): our own words */
+    assert_int_equal(symlink(REFERENCE "/tokenizer_config.json", test_path("tokenizer_config.json")), 0);
     struct mb_tokenizer *opened = NULL;
     struct mb_error err;
-    if (mb_tokenizer_open(folder, &opened, &err) != MB_OK)
+    if (mb_tokenizer_open(test_path("."), &opened, &err) != MB_OK)
         fail_msg("%s", err.msg);
-    snprintf(line, sizeof line, "rm -r '%s'", folder);
-    assert_int_equal(system(line), 0); /* NOLINT(cert-env33-c): our own words */
     return opened;
 }
 
@@ -203,21 +199,12 @@ static void progress_may_stop(void **state)
         MB_CANCELLED);
 }
 
-static char *read_text(const char *path)
-{
-    FILE *file = fopen(path, "rb");
-    char *text = calloc(1, 1 << 16);
-    assert_true(file != NULL && text != NULL);
-    assert_true(fread(text, 1, (1 << 16) - 1, file) > 0);
-    fclose(file);
-    return text;
-}
-
 /* Goldens: tools/goldens. The cache holds floats, as torch's does; 1e-4 of a nll is far below its error. */
 static void perplexity_is_that_of_torch(void **state)
 {
     json_t *goldens = json_load_file(DATA "/perplexity.json", 0, NULL);
-    char *text = read_text(DATA "/perplexity.txt");
+    size_t nbytes;
+    char *text = (char *)test_read(DATA "/perplexity.txt", &nbytes);
     (void)state;
     assert_true(json_array_size(goldens) > 0);
     for (size_t i = 0; i < json_array_size(goldens); i++) {
@@ -265,7 +252,7 @@ int main(void)
         cmocka_unit_test(reference_answers_its_questions),
         cmocka_unit_test(replies_do_not_depend_on_the_batch),
         cmocka_unit_test(long_replies_are_cut),
-        cmocka_unit_test(ids_in_a_hole_have_no_text),
+        cmocka_unit_test_setup_teardown(ids_in_a_hole_have_no_text, test_folder_begin, test_folder_end),
         cmocka_unit_test(progress_may_stop),
         cmocka_unit_test(perplexity_is_that_of_torch),
         cmocka_unit_test(perplexity_refuses_what_it_cannot_do),

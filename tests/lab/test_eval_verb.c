@@ -2,9 +2,9 @@
  * test_eval_verb.c - `moebius eval` as a user calls it: files written whole or not at all, exit statuses,
  * JSON.
  */
+#include "checkpoint/folder.h"
 #include "cmocka_all.h"
 #include "npy.h"
-#include <ftw.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdbool.h>
@@ -18,33 +18,11 @@
 #define GOLDEN MB_REPO "/tests/model/data/goldens/groups"
 #define REFERENCE MB_REPO "/models/reference"
 
-static char folder[256];
-
-static int make_folder(void **state)
-{
-    const char *tmp = getenv("TMPDIR");
-    (void)state;
-    snprintf(folder, sizeof folder, "%s/moebius-eval-XXXXXX", tmp != NULL ? tmp : P_tmpdir);
-    return mkdtemp(folder) == NULL ? -1 : 0;
-}
-
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where)
-{
-    (void)info, (void)type, (void)where;
-    return remove(path);
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
-
 /* Runs the program inside the folder; returns its exit status and what it printed, errors included. */
 static int run(const char *arguments, char *output, size_t cap)
 {
     char line[2048];
-    snprintf(line, sizeof line, "cd '%s' && '%s' eval %s 2>&1", folder, MB_PROGRAM, arguments);
+    snprintf(line, sizeof line, "cd '%s' && '%s' eval %s 2>&1", test_path("."), MB_PROGRAM, arguments);
     FILE *pipe = popen(line, "r"); /* NOLINT(cert-env33-c): our own words */
     assert_non_null(pipe);
     size_t n = fread(output, 1, cap - 1, pipe);
@@ -54,36 +32,18 @@ static int run(const char *arguments, char *output, size_t cap)
     return WEXITSTATUS(status);
 }
 
-static void write_text(const char *name, const char *text)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-}
-
-static bool exists(const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    return access(path, F_OK) == 0;
-}
-
 static void logits_are_those_of_the_golden(void **state)
 {
-    char output[4096], text[4096] = "", path[512];
+    char output[4096], text[4096] = "";
     struct npy tokens = npy_read(GOLDEN "/tokens.npy", "<i4"), truth = npy_read(GOLDEN "/logits.npy", "<f4");
     (void)state;
     for (size_t i = 0; i < tokens.n; i++)
         snprintf(text + strlen(text), sizeof text - strlen(text), "%d%s", ((int32_t *)tokens.data)[i],
                  i % 5 == 0 ? "\n" : " ");
-    write_text("tokens.txt", text);
+    test_write_text(test_path("."), "tokens.txt", text);
     if (run("--tokens tokens.txt " SMALL " --logits logits.npy --cache-type f32", output, sizeof output) != 0)
         fail_msg("%s", output);
-    snprintf(path, sizeof path, "%s/logits.npy", folder);
-    struct npy ours = npy_read(path, "<f4");
+    struct npy ours = npy_read(test_path("logits.npy"), "<f4");
     assert_int_equal(ours.shape[0], truth.shape[0]);
     assert_int_equal(ours.shape[1], truth.shape[1]);
     float max = 0, diff = 0;
@@ -92,7 +52,7 @@ static void logits_are_those_of_the_golden(void **state)
         diff = fmaxf(diff, fabsf(((float *)truth.data)[i] - ((float *)ours.data)[i]));
     }
     assert_true(diff / max < 1e-3F);
-    assert_false(exists("logits.npy.tmp"));
+    assert_false(test_exists(test_path("logits.npy.tmp")));
     free(tokens.data);
     free(truth.data);
     free(ours.data);
@@ -113,12 +73,12 @@ static void bad_tokens_leave_no_file(void **state)
     char output[4096];
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        write_text("bad.txt", bad[i].text);
+        test_write_text(test_path("."), "bad.txt", bad[i].text);
         assert_int_equal(run(SMALL " --tokens bad.txt --logits bad.npy", output, sizeof output),
                          bad[i].exit_status);
         if (strstr(output, bad[i].message) == NULL)
             fail_msg("'%s' does not say '%s'", output, bad[i].message);
-        assert_false(exists("bad.npy") || exists("bad.npy.tmp"));
+        assert_false(test_exists(test_path("bad.npy")) || test_exists(test_path("bad.npy.tmp")));
     }
 }
 
@@ -147,21 +107,16 @@ static void bad_input_is_told(void **state)
 {
     char output[4096];
     (void)state;
-    write_text("task.jsonl", "{\"question\": \"Q\", \"answer\": \"#### 1\"}\nnonsense\n");
-    write_text("short.txt", "too short");
+    test_write_text(test_path("."), "task.jsonl",
+                    "{\"question\": \"Q\", \"answer\": \"#### 1\"}\nnonsense\n");
+    test_write_text(test_path("."), "short.txt", "too short");
     assert_int_equal(run(REFERENCE " --task task.jsonl --replies replies.jsonl", output, sizeof output), 3);
     assert_non_null(strstr(output, "task.jsonl: line 2"));
-    assert_false(exists("replies.jsonl") || exists("replies.jsonl.tmp"));
+    assert_false(test_exists(test_path("replies.jsonl")) || test_exists(test_path("replies.jsonl.tmp")));
     assert_int_equal(run(REFERENCE " --task missing.jsonl", output, sizeof output), 3);
     assert_int_equal(run(REFERENCE " --perplexity short.txt", output, sizeof output), 3);
     assert_int_equal(run("missing-model --perplexity short.txt", output, sizeof output), 3);
-    write_text("zero.txt", "1 2");
-    char path[512];
-    snprintf(path, sizeof path, "%s/zero.txt", folder);
-    FILE *file = fopen(path, "ab");
-    assert_non_null(file);
-    fputc(0, file);
-    fclose(file);
+    test_write(test_path("zero.txt"), "1 2", 4);
     assert_int_equal(run(SMALL " --tokens zero.txt --logits x.npy", output, sizeof output), 3);
     assert_non_null(strstr(output, "zero.txt: not a text of token ids"));
     assert_int_equal(run("--help >help.txt && mkdir bare && ln -s " REFERENCE "/[!Rt]* " REFERENCE
@@ -177,7 +132,7 @@ static void bad_input_is_told(void **state)
 
 static void task_report_and_replies_agree(void **state)
 {
-    char output[8192], path[512];
+    char output[8192];
     json_error_t why;
     (void)state;
     if (run(REFERENCE " --task " REFERENCE "/eval.jsonl --limit 6 --replies replies.jsonl -o json", output,
@@ -187,8 +142,7 @@ static void task_report_and_replies_agree(void **state)
     assert_non_null(report);
     assert_int_equal(json_integer_value(json_object_get(report, "n")), 6);
     assert_false(json_is_true(json_object_get(report, "coded")));
-    snprintf(path, sizeof path, "%s/replies.jsonl", folder);
-    FILE *file = fopen(path, "r");
+    FILE *file = fopen(test_path("replies.jsonl"), "r");
     assert_non_null(file);
     json_int_t n_lines = 0, n_ica = 0;
     for (json_t *line; (line = json_loadf(file, JSON_DISABLE_EOF_CHECK, NULL)) != NULL; n_lines++) {
@@ -244,5 +198,5 @@ int main(void)
         cmocka_unit_test(task_report_and_replies_agree),
         cmocka_unit_test(tables_say_what_json_says),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
 }

@@ -4,8 +4,9 @@
  *
  * Each configuration runs in a child of its own, since a process reads MOEBIUS_CPU once.
  */
+#include "checkpoint/folder.h"
+#include "child.h"
 #include "cmocka_all.h"
-#include <ftw.h>
 #include <moebius/checkpoint.h>
 #include <moebius/engine.h>
 #include <stdatomic.h>
@@ -19,7 +20,7 @@
 #define REFERENCE MB_REPO "/models/reference"
 enum { N_PROMPT = 40, N_GENERATED = 12, N_VOCAB = 2048, N_BATCH_MAX = 16 };
 
-static char base[256], coded[300];
+static char coded[1024];
 
 /* ---------------------------------------------------------------- counting allocations */
 
@@ -87,6 +88,11 @@ struct setting {
     size_t piece;   /* of prompts */
 };
 
+struct work {
+    const char *folder;
+    const struct setting *setting;
+};
+
 struct conversation {
     struct mb_session *session;
     size_t n_fed; /* of the prompt */
@@ -118,8 +124,10 @@ static bool next_item(struct conversation *c, size_t index, size_t round, size_t
 }
 
 /* Hash of the logits of conversation 0: of its prompt's end and of all tokens it generates. */
-static uint64_t run_setting(const char *folder, const struct setting *setting)
+static uint64_t run_setting(const void *ctx)
 {
+    const struct work *work = ctx;
+    const struct setting *setting = work->setting;
     struct mb_error err;
     struct mb_model *model;
     struct mb_model_options options = {.size = sizeof options, .n_threads = setting->n_threads};
@@ -127,7 +135,7 @@ static uint64_t run_setting(const char *folder, const struct setting *setting)
     static int32_t tokens[N_BATCH_MAX][N_PROMPT];
     XXH3_state_t *hash = XXH3_createState();
     XXH3_64bits_reset(hash);
-    must(mb_model_open(folder, &options, &model, &err), &err);
+    must(mb_model_open(work->folder, &options, &model, &err), &err);
     for (size_t i = 0; i < setting->n_batch; i++) {
         struct mb_session_options session = {.size = sizeof session, .n_ctx = N_PROMPT + N_GENERATED + 1};
         must(mb_session_open(model, &session, &conversations[i].session, &err), &err);
@@ -153,26 +161,6 @@ static uint64_t run_setting(const char *folder, const struct setting *setting)
     return result;
 }
 
-static uint64_t run_in_child(const char *folder, const struct setting *setting)
-{
-    int ends[2], status;
-    uint64_t hash = 0;
-    assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        setenv("MOEBIUS_CPU", setting->cpu, 1);
-        hash = run_setting(folder, setting);
-        _exit(write(ends[1], &hash, sizeof hash) == (ssize_t)sizeof hash ? 0 : 1);
-    }
-    close(ends[1]);
-    assert_int_equal(read(ends[0], &hash, sizeof hash), sizeof hash);
-    close(ends[0]);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
-    return hash;
-}
-
 static void check_folder(const char *folder)
 {
     static const struct setting settings[] = {
@@ -181,10 +169,13 @@ static void check_folder(const char *folder)
         {"-avx512", 2, 1, N_PROMPT}, {"-avx512", 2, 16, 9}, {"-avx512,-avx2", 2, 1, N_PROMPT},
         {"-avx512,-avx2", 1, 3, 13},
     };
-    uint64_t first = run_in_child(folder, &settings[0]);
-    for (size_t i = 1; i < sizeof settings / sizeof *settings; i++) {
-        uint64_t hash = run_in_child(folder, &settings[i]);
-        if (hash != first)
+    uint64_t first = 0;
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        struct work work = {folder, &settings[i]};
+        uint64_t hash = test_hash_in_child(settings[i].cpu, run_setting, &work);
+        if (i == 0)
+            first = hash;
+        else if (hash != first)
             fail_msg(
                 "%s: MOEBIUS_CPU=%s, %d threads, batch %zu, pieces of %zu: other bits than one thread alone",
                 folder, settings[i].cpu, settings[i].n_threads, settings[i].n_batch, settings[i].piece);
@@ -307,35 +298,20 @@ static void timing_adds_up(void **state)
 
 /* ---------------------------------------------------------------- the coded folder */
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where)
-{
-    (void)info, (void)type, (void)where;
-    return remove(path);
-}
-
 static int compress_reference(void **state)
 {
-    (void)state;
     struct mb_error err;
     struct mb_compress_options options = {.size = sizeof options, .n_threads = 2};
     struct mb_compress_report report;
-    const char *tmp = getenv("TMPDIR");
-    snprintf(base, sizeof base, "%s/moebius-engine-XXXXXX", tmp != NULL ? tmp : P_tmpdir);
-    if (mkdtemp(base) == NULL)
+    if (test_folder_begin(state) != 0)
         return 1;
-    snprintf(coded, sizeof coded, "%s/coded", base);
+    snprintf(coded, sizeof coded, "%s", test_path("coded"));
     /* In a child: this process must not yet have chosen its kernels. */
     pid_t child = fork();
     if (child == 0)
         _exit(mb_compress(REFERENCE, coded, &options, &report, &err) == MB_OK ? 0 : 1);
     int status;
     return waitpid(child, &status, 0) == child && status == 0 ? 0 : 1;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return nftw(base, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 int main(void)
@@ -347,5 +323,5 @@ int main(void)
         cmocka_unit_test(wrong_batches_change_nothing),
         cmocka_unit_test(timing_adds_up),
     };
-    return cmocka_run_group_tests(tests, compress_reference, remove_folder);
+    return cmocka_run_group_tests(tests, compress_reference, test_folder_end);
 }

@@ -4,23 +4,21 @@
  *
  * The reference model's weights, with a longer context than it was trained for.
  */
+#include "checkpoint/folder.h"
+#include "child.h"
 #include "cmocka_all.h"
-#include <ftw.h>
 #include <jansson.h>
 #include <math.h>
 #include <moebius/engine.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #define REFERENCE MB_REPO "/models/reference"
 #define TOLERANCE 1e-3 /* as test_truth's, of the largest logit */
 enum { N_CTX = 1024, N_VOCAB = 2048, N_GENERATED = 8, N_SESSIONS = 3 };
-
-static char folder[256];
 
 static void must(enum mb_status status, const struct mb_error *err)
 {
@@ -31,37 +29,20 @@ static void must(enum mb_status status, const struct mb_error *err)
 /* The reference model under a config.json that says N_CTX. */
 static int make_folder(void **state)
 {
-    (void)state;
     static const char *const names[] = {"model.safetensors", "generation_config.json"};
-    const char *tmp = getenv("TMPDIR");
-    char path[512], target[512];
-    snprintf(folder, sizeof folder, "%s/moebius-long-XXXXXX", tmp != NULL ? tmp : P_tmpdir);
-    if (mkdtemp(folder) == NULL)
+    if (test_folder_begin(state) != 0)
         return 1;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char target[512];
         snprintf(target, sizeof target, "%s/%s", REFERENCE, names[i]);
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        if (symlink(target, path) != 0)
+        if (symlink(target, test_path(names[i])) != 0)
             return 1;
     }
     json_t *config = json_load_file(REFERENCE "/config.json", 0, NULL);
-    snprintf(path, sizeof path, "%s/config.json", folder);
     int bad = json_object_set_new(config, "max_position_embeddings", json_integer(N_CTX)) != 0 ||
-              json_dump_file(config, path, 0) != 0;
+              json_dump_file(config, test_path("config.json"), 0) != 0;
     json_decref(config);
     return bad;
-}
-
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where)
-{
-    (void)info, (void)type, (void)where;
-    return remove(path);
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    return nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 static struct mb_model *open_model(int n_threads)
@@ -69,7 +50,7 @@ static struct mb_model *open_model(int n_threads)
     struct mb_error err;
     struct mb_model *model;
     struct mb_model_options options = {.size = sizeof options, .n_threads = n_threads};
-    must(mb_model_open(folder, &options, &model, &err), &err);
+    must(mb_model_open(test_path("."), &options, &model, &err), &err);
     return model;
 }
 
@@ -133,8 +114,9 @@ struct setting {
 };
 
 /* Hash of all logits of sessions behind 5, 300 and 508 tokens, which then generate. */
-static uint64_t run_setting(const struct setting *setting)
+static uint64_t run_setting(const void *ctx)
 {
+    const struct setting *setting = ctx;
     static const size_t pasts[N_SESSIONS] = {5, 300, 508};
     static float logits[N_GENERATED][N_SESSIONS][N_VOCAB];
     struct mb_model *model = open_model(setting->n_threads);
@@ -164,36 +146,15 @@ static uint64_t run_setting(const struct setting *setting)
     return XXH3_64bits(logits, sizeof logits);
 }
 
-/* A process reads MOEBIUS_CPU once: each setting has its own. */
-static uint64_t run_in_child(const struct setting *setting)
-{
-    int ends[2], status;
-    uint64_t hash = 0;
-    assert_int_equal(pipe(ends), 0);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        setenv("MOEBIUS_CPU", setting->cpu, 1);
-        hash = run_setting(setting);
-        _exit(write(ends[1], &hash, sizeof hash) == (ssize_t)sizeof hash ? 0 : 1);
-    }
-    close(ends[1]);
-    assert_int_equal(read(ends[0], &hash, sizeof hash), sizeof hash);
-    close(ends[0]);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
-    return hash;
-}
-
 static void the_same_bits(void **state)
 {
     (void)state;
     static const struct setting settings[] = {
         {"", 1, false}, {"", 2, true}, {"", 3, false}, {"-avx512", 2, true}, {"-avx2", 1, true},
     };
-    uint64_t first = run_in_child(&settings[0]);
+    uint64_t first = test_hash_in_child(settings[0].cpu, run_setting, &settings[0]);
     for (size_t i = 1; i < sizeof settings / sizeof *settings; i++)
-        if (run_in_child(&settings[i]) != first)
+        if (test_hash_in_child(settings[i].cpu, run_setting, &settings[i]) != first)
             fail_msg("MOEBIUS_CPU=%s, %d threads, %s: other bits than one thread alone", settings[i].cpu,
                      settings[i].n_threads, settings[i].together ? "together" : "one by one");
 }
@@ -204,5 +165,5 @@ int main(void)
         cmocka_unit_test(the_same_bits), /* before this process has chosen its kernels */
         cmocka_unit_test(generated_tokens_equal_prompt_tokens),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_folder, test_folder_end);
 }

@@ -5,9 +5,9 @@
  * Rules: max |difference| / max |logit| within the tolerance; top-1 equal wherever the reference's margin
  * exceeds the tolerance; tokens whose expert sets differ are counted and had a router margin below 1e-4.
  */
+#include "checkpoint/folder.h"
 #include "cmocka_all.h"
 #include "npy.h"
-#include <ftw.h>
 #include <jansson.h>
 #include <math.h>
 #include <moebius/checkpoint.h>
@@ -267,22 +267,11 @@ static void reference_agrees(void **state)
 
 /* ---------------------------------------------------------------- coded against decompressed */
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where)
-{
-    (void)info, (void)type, (void)where;
-    return remove(path);
-}
-
 /* The coded folder's logits are those of its decompressed twin; both run in our engine. The embedding table,
  * else exact, is coded too. */
 static int check_twin(const char *folder, const char *golden, const char *name)
 {
-    char base[256], coded[300], plain[300];
-    const char *tmp = getenv("TMPDIR");
-    snprintf(base, sizeof base, "%s/moebius-truth-XXXXXX", tmp != NULL ? tmp : P_tmpdir);
-    assert_non_null(mkdtemp(base));
-    snprintf(coded, sizeof coded, "%s/coded", base);
-    snprintf(plain, sizeof plain, "%s/plain", base);
+    const char *coded = test_path("coded"), *plain = test_path("plain");
 
     struct mb_error err;
     struct mb_tensor_bound embedding = {"embed_tokens", {0}};
@@ -309,7 +298,8 @@ static int check_twin(const char *folder, const char *golden, const char *name)
     mb_model_close(coded_model);
     mb_model_close(plain_model);
     run_free(&like, true);
-    nftw(base, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    test_remove(coded);
+    test_remove(plain);
     return n_broken;
 }
 
@@ -345,12 +335,9 @@ static void write_zeros(const char *from, const char *to)
     struct mb_error err;
     size_t n_zeroed = 0;
     must(mb_checkpoint_open(from, &ckpt, &err), &err);
-    uint64_t nbytes = mb_checkpoint_file_nbytes(ckpt);
-    uint8_t *bytes = malloc(nbytes);
+    size_t nbytes;
     snprintf(path, sizeof path, "%s/model.safetensors", from);
-    FILE *file = fopen(path, "rb");
-    assert_true(bytes != NULL && file != NULL && fread(bytes, 1, nbytes, file) == nbytes);
-    fclose(file);
+    uint8_t *bytes = test_read(path, &nbytes);
     for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
         const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
         if (strstr(tensor->name, ".shared_experts.") == NULL)
@@ -361,9 +348,7 @@ static void write_zeros(const char *from, const char *to)
     assert_true(n_zeroed > 0);
     mb_checkpoint_close(ckpt);
     snprintf(path, sizeof path, "%s/model.safetensors", to);
-    assert_non_null(file = fopen(path, "wb"));
-    assert_int_equal(fwrite(bytes, 1, nbytes, file), nbytes);
-    assert_int_equal(fclose(file), 0);
+    test_write(path, bytes, nbytes);
     free(bytes);
 }
 
@@ -371,22 +356,18 @@ static void write_zeros(const char *from, const char *to)
 static void without_shared_experts(void **state)
 {
     (void)state;
-    char from[512], base[256], zeros[300], without[300], path[600];
-    const char *tmp = getenv("TMPDIR");
+    char from[512], path[600];
+    const char *zeros = test_path("zeros"), *without = test_path("without");
     small_folder(from, 0);
-    snprintf(base, sizeof base, "%s/moebius-truth-XXXXXX", tmp != NULL ? tmp : P_tmpdir);
-    assert_non_null(mkdtemp(base));
-    snprintf(zeros, sizeof zeros, "%s/zeros", base);
-    snprintf(without, sizeof without, "%s/without", base);
-    assert_int_equal(mkdir(zeros, 0700) | mkdir(without, 0700), 0);
+    test_make_folder(zeros);
+    test_make_folder(without);
     link_in(from, zeros, "config.json");
     write_zeros(from, zeros);
     link_in(from, without, "model.safetensors");
     snprintf(path, sizeof path, "%s/config.json", from);
     json_t *config = json_load_file(path, 0, NULL);
     assert_int_equal(json_object_set_new(config, "n_shared_experts", json_null()), 0);
-    snprintf(path, sizeof path, "%s/config.json", without);
-    assert_int_equal(json_dump_file(config, path, 0), 0);
+    assert_int_equal(json_dump_file(config, test_path("without/config.json"), 0), 0);
     json_decref(config);
 
     struct run like = golden_read(small[0]);
@@ -400,7 +381,6 @@ static void without_shared_experts(void **state)
     run_free(&like, true);
     mb_model_close(a);
     mb_model_close(b);
-    nftw(base, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 int main(void)
@@ -411,5 +391,5 @@ int main(void)
         cmocka_unit_test(coded_agrees_with_decompressed),
         cmocka_unit_test(without_shared_experts),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
 }

@@ -2,6 +2,7 @@
  * test_starved.c - the n-th allocation fails, for every n, in a tokenizer and in chat templates: it says so,
  * leaks nothing, and never gives another answer.
  */
+#include "checkpoint/folder.h"
 #include "cmocka_all.h"
 #include "starve.h"
 #include <moebius/tokenizer.h>
@@ -133,16 +134,6 @@ static void tokenizers_starve(void **state)
     }
 }
 
-static char *read_text(const char *path)
-{
-    FILE *file = fopen(path, "rb");
-    char *text = calloc(1, 1 << 16);
-    assert_true(file != NULL && text != NULL);
-    assert_true(fread(text, 1, (1 << 16) - 1, file) > 0);
-    fclose(file);
-    return text;
-}
-
 static void chat_templates_starve(void **state)
 {
     (void)state;
@@ -152,10 +143,11 @@ static void chat_templates_starve(void **state)
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         struct work work;
         struct mb_error err;
+        size_t nbytes;
         begin_work(&work, MB_REPO "/models/reference");
         free(work.text);
         work.path = paths[i];
-        work.template_text = read_text(paths[i]);
+        work.template_text = (char *)test_read(paths[i], &nbytes);
         if (mb_tokenizer_chat_with(work.tokenizer, work.template_text, "template", messages, 4, true,
                                    &work.text, &err) != MB_OK)
             fail_msg("%s: %s", paths[i], err.msg);
