@@ -16,7 +16,8 @@ enum { PIECE_NBYTES = 1 << 30 }; /* one system call moves less than 2 GiB */
 
 enum mb_status mb_look_at(const char *path, bool *is_there, struct stat *info, struct mb_error *err)
 {
-    *is_there = stat(path, info) == 0;
+    struct stat own;
+    *is_there = stat(path, info == NULL ? &own : info) == 0;
     return *is_there || errno == ENOENT || errno == ENOTDIR ? MB_OK : mb_fail_errno(err, path, "stat");
 }
 

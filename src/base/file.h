@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 
 /*
- * What is at a path: *info is filled where *is_there.  That nothing is there is no failure; that it cannot be
- * known is one.
+ * What is at a path: *info is filled where *is_there; 'info' may be NULL.  That nothing is there is no
+ * failure; that it cannot be known is one.
  */
 enum mb_status mb_look_at(const char *path, bool *is_there, struct stat *info, struct mb_error *err);
 

@@ -1,9 +1,9 @@
 /*
  * pool.c - a pool of threads that sleep on a futex when a short spin finds nothing.
  *
- * Work is one (fn, ctx, n_tasks) at a time.  Threads claim task numbers from one 64-bit word that holds the
- * work's generation in its upper half and the next task in its lower half, a run of them at a time, so that a
- * thread that wakes late can never claim a task of later work with the earlier work's function.
+ * Work is one (fn, ctx, n_tasks) at a time.  Threads claim runs of task numbers from one 64-bit word that
+ * holds the work's generation in its upper half and the next task in its lower half: a thread that wakes late
+ * can never claim a task of later work with the earlier work's function.
  */
 #include "base/pool.h"
 #include "base/clock.h"
@@ -72,7 +72,7 @@ static void futex_wake(_Atomic uint32_t *word, int n)
 static uint32_t run_of_tasks(const struct mb_pool *pool, uint32_t n_left)
 {
     uint32_t n = n_left / (4 * (uint32_t)pool->n_threads);
-    return pool->n_threads == 1 || n == 0 ? 1 : n;
+    return n == 0 ? 1 : n;
 }
 
 /*

@@ -242,13 +242,12 @@ static enum mb_status open_files(struct mb_checkpoint *ckpt, struct mb_error *er
     if (status == MB_OK)
         status = mb_join_path(index, ckpt->path, INDEX, err);
     bool has_single, has_index;
-    struct stat unused;
     if (status == MB_OK)
-        status = mb_look_at(single, &has_single, &unused, err);
+        status = mb_look_at(single, &has_single, NULL, err);
     if (status == MB_OK && has_single)
         return open_single(ckpt, err);
     if (status == MB_OK)
-        status = mb_look_at(index, &has_index, &unused, err);
+        status = mb_look_at(index, &has_index, NULL, err);
     if (status == MB_OK && has_index)
         return open_index(ckpt, err);
     return status != MB_OK

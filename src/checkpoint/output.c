@@ -120,9 +120,8 @@ static enum mb_status read_note(struct mb_output *output, struct mb_error *err)
 {
     char *text;
     size_t nbytes;
-    struct stat unused;
     bool is_there;
-    enum mb_status status = mb_look_at(output->note_path, &is_there, &unused, err);
+    enum mb_status status = mb_look_at(output->note_path, &is_there, NULL, err);
     if (status == MB_OK && is_there)
         status = mb_read_file(output->note_path, NOTE_NBYTES_MAX, &text, &nbytes, err);
     if (status != MB_OK || !is_there)
@@ -413,9 +412,8 @@ static void close_output(struct mb_output *output)
 /* Behind the last rename: what was replaced, or a folder made for the lock alone, and the note. */
 static enum mb_status clean_up(const struct mb_output *output, struct mb_error *err)
 {
-    struct stat unused;
     bool is_there;
-    enum mb_status status = mb_look_at(output->partial, &is_there, &unused, err);
+    enum mb_status status = mb_look_at(output->partial, &is_there, NULL, err);
     if (status == MB_OK && is_there) {
         status = remove_files(output->partial, "*", err);
         if (status == MB_OK && rmdir(output->partial) != 0)

@@ -161,11 +161,20 @@ static inline float mb_load_value(enum mb_dtype dtype, const uint8_t *values, si
     return dtype == MB_F16 ? mb_float_of_f16(half) : mb_float_of_bf16(half);
 }
 
+static inline int32_t mb_activation_value(const struct mb_activation *x, size_t i)
+{
+    return 256 * x->hi[i] + x->lo[i];
+}
+
 /* The exact parts of products, where no instruction set has an advantage (scalar.c says their order). */
 float mb_raw_row_product(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,
                          const struct mb_activation *x);
 
-/* The sum of a row's outliers, from the view's *next on; *next moves on to the next row's. */
+/* The sum of a row's n outliers; 'begin' is the row's first position in its group. */
+double mb_outliers(enum mb_dtype dtype, const uint8_t *positions, const uint8_t *values, size_t n,
+                   size_t begin, const struct mb_activation *x);
+
+/* The same, of a row of a view, from the view's *next on; *next moves on to the next row's. */
 double mb_row_outliers(enum mb_dtype dtype, const struct mb_group_view *view, size_t n_cols,
                        size_t row_in_group, unsigned *next, const struct mb_activation *x);
 

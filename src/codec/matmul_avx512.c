@@ -193,16 +193,6 @@ static __attribute__((noinline)) void tile_product_3(const uint8_t *tile, size_t
     tile_product(tile, n, x, 3, sums);
 }
 
-static double outliers_of_row(const struct exact *exact, enum mb_dtype dtype, const struct mb_activation *x)
-{
-    double sum = 0;
-    for (size_t i = 0; i < exact->n_outliers; i++) {
-        size_t c = mb_load_u16(exact->outlier_positions + 2 * i) - exact->begin;
-        sum += (double)mb_load_value(dtype, exact->outlier_values, i) * (double)(256 * x->hi[c] + x->lo[c]);
-    }
-    return sum;
-}
-
 /* Eight rows of one token: S step, still without scale and outliers. */
 static inline __m512d finish_8(__m256i hi, __m256i lo, const int64_t *offset, double step, int64_t sum_of_x)
 {
@@ -233,8 +223,11 @@ static void finish_tile(const struct mb_coded_matrix *w, const struct block *blo
         if (exact->row < first || exact->row >= first + n_rows)
             continue;
         size_t r = exact->row - first;
-        y[r] = exact->raw != NULL ? mb_raw_row_product_avx512(w->dtype, exact->raw, w->n_cols, x)
-                                  : (float)(sums[r] + outliers_of_row(exact, w->dtype, x) * (double)x->scale);
+        y[r] = exact->raw != NULL
+                   ? mb_raw_row_product_avx512(w->dtype, exact->raw, w->n_cols, x)
+                   : (float)(sums[r] + mb_outliers(w->dtype, exact->outlier_positions, exact->outlier_values,
+                                                   exact->n_outliers, exact->begin, x) *
+                                           (double)x->scale);
     }
 }
 

@@ -239,16 +239,6 @@ static void multiply_streams(struct pending *pending, unsigned a)
 
 /* ---------------------------------------------------------------- batches */
 
-static double outliers_of(const struct exact *exact, enum mb_dtype dtype, const struct mb_activation *x)
-{
-    double sum = 0;
-    for (size_t i = 0; i < exact->n; i++) {
-        size_t c = mb_load_u16(exact->positions + 2 * i);
-        sum += (double)mb_load_value(dtype, exact->values, i) * (double)(256 * x->hi[c] + x->lo[c]);
-    }
-    return sum;
-}
-
 /* hi, lo, hi, lo of a row, in each half: the sums of a quarter of its lanes. */
 MB_INLINE __m256i add_lanes_2(const struct sums *s)
 {
@@ -290,9 +280,9 @@ static void flush(struct pending *pending)
         pending->offset[r] = 0;
         pending->outliers[r] = 0;
     }
-    for (size_t i = 0; i < pending->n_exact; i++)
-        pending->outliers[pending->exact[i].row] =
-            outliers_of(&pending->exact[i], pending->w->dtype, pending->x);
+    for (const struct exact *exact = pending->exact; exact < pending->exact + pending->n_exact; exact++)
+        pending->outliers[exact->row] =
+            mb_outliers(pending->w->dtype, exact->positions, exact->values, exact->n, 0, pending->x);
     for (size_t first = 0; first < pending->n; first += 4) {
         float y[4];
         size_t left = pending->n - first;

@@ -39,11 +39,6 @@ static void activation_scalar(const float *x, size_t n, int8_t *hi, int8_t *lo, 
     *out = (struct mb_activation){hi, lo, sum, scale};
 }
 
-static int32_t activation_value(const struct mb_activation *x, size_t i)
-{
-    return 256 * x->hi[i] + x->lo[i];
-}
-
 static float coded_result(int64_t s, double o, float step, float scale)
 {
     return (float)((double)s * (double)step * (double)scale + o * (double)scale);
@@ -54,25 +49,34 @@ float mb_raw_row_product(enum mb_dtype dtype, const uint8_t *values, size_t n_co
 {
     double lane[8] = {0};
     for (size_t c = 0; c < n_cols; c++)
-        lane[c % 8] += (double)mb_load_value(dtype, values, c) * (double)activation_value(x, c);
+        lane[c % 8] += (double)mb_load_value(dtype, values, c) * (double)mb_activation_value(x, c);
     double sum = ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
     return (float)(sum * (double)x->scale);
+}
+
+double mb_outliers(enum mb_dtype dtype, const uint8_t *positions, const uint8_t *values, size_t n,
+                   size_t begin, const struct mb_activation *x)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t c = mb_load_u16(positions + 2 * i) - begin;
+        sum += (double)mb_load_value(dtype, values, i) * (double)mb_activation_value(x, c);
+    }
+    return sum;
 }
 
 double mb_row_outliers(enum mb_dtype dtype, const struct mb_group_view *view, size_t n_cols,
                        size_t row_in_group, unsigned *next, const struct mb_activation *x)
 {
-    double sum = 0;
-    size_t begin = row_in_group * n_cols;
-    for (; *next < view->n_outliers; ++*next) {
-        size_t at = mb_load_u16(view->outlier_positions + 2 * (size_t)*next);
-        if (at >= begin + n_cols)
-            break;
-        if (at >= begin)
-            sum += (double)mb_load_value(dtype, view->outlier_values, *next) *
-                   (double)activation_value(x, at - begin);
-    }
-    return sum;
+    size_t begin = row_in_group * n_cols, first = *next;
+    while (first < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * first) < begin)
+        first++;
+    size_t end = first;
+    while (end < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * end) < begin + n_cols)
+        end++;
+    *next = (unsigned)end;
+    return mb_outliers(dtype, view->outlier_positions + 2 * first,
+                       view->outlier_values + first * mb_dtype_nbytes(dtype), end - first, begin, x);
 }
 
 static float coded_row_product(const struct mb_coded_matrix *w, const struct mb_group_view *view,
@@ -81,7 +85,7 @@ static float coded_row_product(const struct mb_coded_matrix *w, const struct mb_
 {
     int64_t sum = 0;
     for (size_t c = 0; c < w->n_cols; c++)
-        sum += (int64_t)q[row_in_group * w->n_cols + c] * activation_value(x, c);
+        sum += (int64_t)q[row_in_group * w->n_cols + c] * mb_activation_value(x, c);
     double outliers = mb_row_outliers(w->dtype, view, w->n_cols, row_in_group, next_outlier, x);
     return coded_result(sum, outliers, w->step, x->scale);
 }
@@ -168,7 +172,7 @@ static void matvec_transposed_scalar(const struct mb_coded_matrix *w, uint64_t r
         if (!view.is_raw)
             mb_group_indices(&view, q);
         for (size_t r = first; r < first + n; r++)
-            add_row_transposed(w, &view, q, r, activation_value(x, (size_t)(at - row) + r - first),
+            add_row_transposed(w, &view, q, r, mb_activation_value(x, (size_t)(at - row) + r - first),
                                &next_outlier, s, o);
         at += n;
     }

@@ -27,11 +27,6 @@ struct waiting {
     int32_t value;
 };
 
-static int32_t activation_value(const struct mb_activation *x, size_t i)
-{
-    return 256 * x->hi[i] + x->lo[i];
-}
-
 static void widen(struct columns *columns)
 {
     static const uint8_t order[16] = {0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15};
@@ -86,7 +81,7 @@ static void add_exact_parts(struct columns *columns, enum mb_dtype dtype, const 
 {
     size_t n_cols = columns->n_cols;
     for (size_t r = first; r < first + n_rows && view->is_raw; r++) {
-        double value = (double)activation_value(columns->x, x_at + r - first);
+        double value = (double)mb_activation_value(columns->x, x_at + r - first);
         for (size_t c = 0; c < n_cols; c++)
             columns->outliers[c] += (double)mb_load_value(dtype, view->body, r * n_cols + c) * value;
     }
@@ -94,7 +89,7 @@ static void add_exact_parts(struct columns *columns, enum mb_dtype dtype, const 
         size_t at = mb_load_u16(view->outlier_positions + 2 * i), r = at / n_cols;
         if (r >= first && r < first + n_rows)
             columns->outliers[at % n_cols] += (double)mb_load_value(dtype, view->outlier_values, i) *
-                                              (double)activation_value(columns->x, x_at + r - first);
+                                              (double)mb_activation_value(columns->x, x_at + r - first);
     }
 }
 
@@ -105,8 +100,9 @@ static void add_group(struct columns *columns, struct waiting *waiting, const st
         return;
     mb_group_indices_avx2(view, q);
     for (size_t r = 0; r < n_rows; r++)
-        add_row(columns, waiting,
-                (struct waiting){q + (first + r) * columns->n_cols, activation_value(columns->x, x_at + r)});
+        add_row(
+            columns, waiting,
+            (struct waiting){q + (first + r) * columns->n_cols, mb_activation_value(columns->x, x_at + r)});
 }
 
 void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,

@@ -25,11 +25,6 @@ struct rows {
     size_t n;
 };
 
-static int32_t activation_value(const struct mb_activation *x, size_t i)
-{
-    return 256 * x->hi[i] + x->lo[i];
-}
-
 static int32_t four_bytes(const int8_t bytes[ROWS])
 {
     return (int32_t)mb_load_u32(bytes);
@@ -76,7 +71,7 @@ static void add_row(struct columns *columns, struct rows *rows, const uint8_t *b
     rows->bytes[rows->n] = bytes;
     rows->hi[rows->n] = columns->x->hi[x_at];
     rows->lo[rows->n] = columns->x->lo[x_at];
-    columns->offsets += offset * activation_value(columns->x, x_at);
+    columns->offsets += offset * mb_activation_value(columns->x, x_at);
     if (++rows->n == ROWS)
         multiply_rows(columns, rows);
 }
@@ -102,12 +97,13 @@ static void add_exact_parts(struct columns *columns, enum mb_dtype dtype, const 
     if (view->is_raw)
         for (size_t r = 0; r < n_rows; r++)
             add_raw_row(columns, dtype, view->body + (first + r) * row_nbytes,
-                        activation_value(columns->x, x_at + r));
+                        mb_activation_value(columns->x, x_at + r));
     for (size_t i = 0; i < view->n_outliers; i++) {
         size_t at = mb_load_u16(view->outlier_positions + 2 * i), r = at / columns->n_cols;
         if (r >= first && r < first + n_rows)
-            columns->outliers[at % columns->n_cols] += (double)mb_load_value(dtype, view->outlier_values, i) *
-                                                       (double)activation_value(columns->x, x_at + r - first);
+            columns->outliers[at % columns->n_cols] +=
+                (double)mb_load_value(dtype, view->outlier_values, i) *
+                (double)mb_activation_value(columns->x, x_at + r - first);
     }
 }
 

@@ -289,10 +289,9 @@ static enum mb_status read_generation_config(const struct mb_checkpoint *ckpt, s
     char path[MB_PATH_MAX], *text;
     size_t nbytes;
     enum mb_status status = mb_join_path(path, mb_checkpoint_path(ckpt), "generation_config.json", err);
-    struct stat unused;
     bool is_there;
     if (status == MB_OK)
-        status = mb_look_at(path, &is_there, &unused, err);
+        status = mb_look_at(path, &is_there, NULL, err);
     if (status != MB_OK || !is_there)
         return status;
     status = mb_read_file(path, GENERATION_CONFIG_NBYTES_MAX, &text, &nbytes, err);
