@@ -57,7 +57,9 @@ enum mb_status cli_read_text(const char *path, char **text, size_t *nbytes, stru
     enum mb_status status = read_stream(file, is_stdin ? "standard input" : path, text, nbytes, err);
     if (!is_stdin)
         fclose(file);
-    if (status != MB_OK)
+    if (status != MB_OK) {
         free(*text);
+        *text = NULL;
+    }
     return status;
 }

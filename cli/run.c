@@ -122,13 +122,14 @@ static void release(struct generation *g)
 
 /* ---------------------------------------------------------------- the prompt */
 
-/* A whole file as a text without a 0 in it; malloc'ed. */
+/* A whole file as a text without a 0 in it; malloc'ed, NULL after a failure. */
 static enum mb_status read_words(const char *path, char **text, struct mb_error *err)
 {
     size_t nbytes;
     enum mb_status status = cli_read_text(path, text, &nbytes, err);
     if (status == MB_OK && strlen(*text) != nbytes) {
         free(*text);
+        *text = NULL;
         return cli_error(err, MB_BAD_DATA, path, "not a text: it has a byte 0");
     }
     return status;

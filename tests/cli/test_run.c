@@ -76,6 +76,9 @@ static void templates_can_be_replaced(void **state)
     run_well("run %s --chat-template plain -p hello -n 3", REFERENCE);
     test_write(test_path("bad.jinja"), "{% nonsense %}", 14);
     assert_fails(run("run %s --chat-template bad.jinja -p x", REFERENCE), 3, "bad.jinja");
+    assert_fails(run("run %s --chat-template . -p x", REFERENCE), 3, "directory");
+    test_write(test_path("zero.jinja"), "a\0b", 3);
+    assert_fails(run("run %s --chat-template zero.jinja -p x", REFERENCE), 3, "zero.jinja: not a text");
     free(usual);
 }
 
