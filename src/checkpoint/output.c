@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +96,26 @@ static enum mb_status remove_files(const char *path, const char *pattern, struct
     return for_each_file(path, remove_file, (char *)pattern, err);
 }
 
+static enum mb_status check_replaced_file(void *ctx, const char *path, const char *name, struct mb_error *err)
+{
+    (void)ctx;
+    return is_model_file(name)
+               ? MB_OK
+               : mb_fail(err, MB_USAGE, "%s: not replaced, it holds %.200s, which is no file of a model",
+                         path, name);
+}
+
+/* In a partial folder a file may have its temporary name still. */
+static enum mb_status check_partial_file(void *ctx, const char *path, const char *name, struct mb_error *err)
+{
+    static const char TEMPORARY[] = ".tmp";
+    char final[NAME_MAX + 1];
+    size_t n = strlen(name), n_end = sizeof TEMPORARY - 1;
+    bool is_temporary = n > n_end && strcmp(name + n - n_end, TEMPORARY) == 0;
+    snprintf(final, sizeof final, "%.*s", (int)(is_temporary ? n - n_end : n), name);
+    return is_model_file(final) ? MB_OK : check_replaced_file(ctx, path, name, err);
+}
+
 static enum mb_status count_file(void *ctx, const char *path, const char *name, struct mb_error *err)
 {
     (void)path, (void)name, (void)err;
@@ -173,7 +194,9 @@ static enum mb_status take_over(struct mb_output *output, const json_t *work, bo
         return mb_fail(err, MB_USAGE, "%s: unfinished work of other input or options; --force starts again",
                        output->partial);
     if (!is_same_input) {
-        status = remove_files(output->partial, "*", err);
+        status = for_each_file(output->partial, check_partial_file, NULL, err);
+        if (status == MB_OK)
+            status = remove_files(output->partial, "*", err);
         if (status != MB_OK)
             return status;
         json_object_del(output->note, "shards");
@@ -190,7 +213,8 @@ static enum mb_status lock_partial(struct mb_output *output, struct mb_error *er
     bool is_there;
     if (mkdir(output->partial, 0777) != 0 && errno != EEXIST)
         return mb_fail_errno(err, output->partial, "create");
-    output->folder_fd = open(output->partial, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* Through a link the work would be done, and other work removed, in a folder of another name. */
+    output->folder_fd = open(output->partial, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (output->folder_fd < 0)
         return mb_fail_errno(err, output->partial, "open");
     enum mb_status status = MB_OK;
@@ -225,6 +249,17 @@ static enum mb_status set_paths(struct mb_output *output, const char *path, stru
     return MB_OK;
 }
 
+/* The rename at the end would put a folder in the link's place, or fail: after all the work. */
+static enum mb_status check_is_no_link(const char *path, struct mb_error *err)
+{
+    struct stat there;
+    if (lstat(path, &there) != 0) /* whatever is wrong, it is told where the folder is made */
+        return MB_OK;
+    return S_ISLNK(there.st_mode)
+               ? mb_fail(err, MB_USAGE, "%s: is a symbolic link; give the folder that it stands for", path)
+               : MB_OK;
+}
+
 static enum mb_status check_is_not_input(const struct mb_checkpoint *from, const char *path,
                                          struct mb_error *err)
 {
@@ -237,15 +272,6 @@ static enum mb_status check_is_not_input(const struct mb_checkpoint *from, const
         input.st_ino == there.st_ino)
         status = mb_fail(err, MB_USAGE, "%s: is the input", path);
     return status;
-}
-
-static enum mb_status check_replaced_file(void *ctx, const char *path, const char *name, struct mb_error *err)
-{
-    (void)ctx;
-    return is_model_file(name)
-               ? MB_OK
-               : mb_fail(err, MB_USAGE, "%s: not replaced, it holds %.200s, which is no file of a model",
-                         path, name);
 }
 
 /* Only a model folder may be replaced: a wrong path must not cost somebody other files. */
@@ -284,6 +310,8 @@ enum mb_status mb_output_open(const char *path, const struct mb_checkpoint *from
     if (status != MB_OK)
         return status;
     status = check_is_not_input(from, output->path, err);
+    if (status == MB_OK)
+        status = check_is_no_link(output->path, err);
     if (status == MB_OK)
         status = check_is_not_input(from, output->partial, err);
     if (status == MB_OK)

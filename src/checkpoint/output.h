@@ -23,8 +23,8 @@ struct mb_output {
 /*
  * 'work' is {"input": ..., "options": ...}: what is made of what.  Work noted with an equal object goes on.
  * Without 'force' MB_USAGE when OUT exists or OUT.partial holds other work; with it shards of the same input
- * are kept for mb_output_report to judge.  MB_USAGE too when OUT is the input, or holds files that no
- * model folder has; MB_IO when another process is writing there.
+ * are kept for mb_output_report to judge.  MB_USAGE too when OUT is the input or a symbolic link, or when
+ * files would go that no model folder has; MB_IO when another process is writing there.
  */
 enum mb_status mb_output_open(const char *path, const struct mb_checkpoint *from, const json_t *work,
                               bool force, struct mb_output *output, struct mb_error *err);

@@ -254,6 +254,37 @@ static void force_does_not_remove_what_is_no_output(void **state)
     test_write_text(test_path("letters"), "to-mother.txt", "dear");
     assert_int_equal(compress("letters", &options, NULL, &err), MB_USAGE);
     assert_true(test_exists(test_path("letters/to-mother.txt")));
+    test_make_folder(test_path("coded.partial"));
+    test_write_text(test_path("coded.partial"), "config.json.tmp", "{");
+    test_write_text(test_path("coded.partial"), "to-mother.txt", "dear");
+    assert_int_equal(compress("coded", &options, NULL, &err), MB_USAGE);
+    assert_non_null(strstr(err.msg, "to-mother.txt, which is no file of a model"));
+    assert_true(test_exists(test_path("coded.partial/to-mother.txt")));
+    assert_int_equal(unlink(test_path("coded.partial/to-mother.txt")), 0);
+    assert_compressed("coded", &options, NULL);
+    assert_false(test_exists(test_path("coded/config.json.tmp")));
+}
+
+static void links_are_not_followed(void **state)
+{
+    (void)state;
+    struct mb_compress_options options;
+    struct mb_error err;
+    begin_model(&options);
+    options.force = true;
+    test_make_folder(test_path("real"));
+    test_write_text(test_path("real"), "config.json", "{}");
+    assert_int_equal(symlink("real", test_path("link")), 0);
+    assert_int_equal(symlink("nothing", test_path("dangling")), 0);
+    assert_int_equal(symlink("real", test_path("coded.partial")), 0);
+    assert_int_equal(compress("link", &options, NULL, &err), MB_USAGE);
+    assert_non_null(strstr(err.msg, "link: is a symbolic link"));
+    assert_int_equal(compress("dangling", &options, NULL, &err), MB_USAGE);
+    assert_int_equal(compress("coded", &options, NULL, &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "coded.partial"));
+    assert_true(test_exists(test_path("real/config.json")));
+    assert_false(test_exists(test_path("link.partial")) || test_exists(test_path("dangling.partial")));
+    assert_compressed("real", &options, NULL);
 }
 
 /* ---------------------------------------------------------------- decompress */
@@ -315,6 +346,7 @@ int main(void)
         TEST(a_full_disk_leaves_nothing_finished),
         TEST(impossible_places_are_refused),
         TEST(force_does_not_remove_what_is_no_output),
+        TEST(links_are_not_followed),
         TEST(decompress_resumes_too),
         TEST(verify_can_be_stopped),
     };
