@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 
 enum { N_ROWS = 1408, N_COLS = 2048, TILE_ROWS = 16, N_TILES = N_ROWS / TILE_ROWS };
+enum { DIRECTORY_NBYTES = 5 * N_ROWS };
 enum { N_ENCODED_ROWS = 256, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 80, N_ISAS = 3 };
 /* Scalar code would take seconds for more. */
 enum { N_TOKENS_SCALAR = 8 };
@@ -80,8 +81,8 @@ struct bench {
     struct mb_tile tiles[N_TILES];
     struct mb_coded_matrix w;
     void *map;
-    uint8_t *memory; /* copies of the records; the first is the one for the cache */
-    size_t map_nbytes, n_copies, next_copy;
+    uint8_t *memory; /* copies of tiles, directory and records */
+    size_t map_nbytes, copy_nbytes, n_copies, next_copy;
     float *x, *y;
     int8_t *planes;
     struct mb_activation activations[N_TOKENS];
@@ -148,7 +149,7 @@ static bool allocate(struct bench *bench)
     struct mb_coded_matrix largest = {.n_cols = N_COLS, .group_rows = 1, .n_rows = N_ROWS};
     bench->weights = malloc((size_t)N_ROWS * N_COLS * sizeof *bench->weights);
     bench->records = malloc(bound);
-    bench->directory = malloc(5 * (size_t)N_ROWS);
+    bench->directory = malloc(DIRECTORY_NBYTES);
     bench->encoded = malloc(mb_encode_bound(MB_BF16, N_ENCODED_ROWS, N_COLS));
     bench->groups = calloc(N_ROWS, sizeof *bench->groups);
     bench->encoded_groups = calloc(N_ENCODED_ROWS, sizeof *bench->encoded_groups);
@@ -209,11 +210,26 @@ static enum mb_status code(struct bench *bench, double sigma_bound)
                                         bench->records,
                                         bench->records_nbytes,
                                         bench->tiles};
-    bench->n_copies = copies_nbytes() / bench->records_nbytes;
-    for (size_t i = 0; i < bench->n_copies; i++)
-        memcpy(bench->memory + i * bench->records_nbytes, bench->records, bench->records_nbytes);
+    bench->copy_nbytes = (sizeof bench->tiles + DIRECTORY_NBYTES + bench->records_nbytes + 63) / 64 * 64;
+    bench->n_copies = copies_nbytes() / bench->copy_nbytes;
+    for (size_t i = 0; i < bench->n_copies; i++) {
+        uint8_t *copy = bench->memory + i * bench->copy_nbytes;
+        memcpy(copy, bench->tiles, sizeof bench->tiles);
+        memcpy(copy + sizeof bench->tiles, bench->directory, DIRECTORY_NBYTES);
+        memcpy(copy + sizeof bench->tiles + DIRECTORY_NBYTES, bench->records, bench->records_nbytes);
+    }
     bench->next_copy = 0;
     return MB_OK;
+}
+
+/* Nothing of a copy is in the cache, as in a model's next matrix. */
+static void place(struct mb_coded_matrix *w, const uint8_t *copy)
+{
+    w->tiles = (const struct mb_tile *)(const void *)copy;
+    w->kinds = copy + N_TILES * sizeof *w->tiles;
+    w->escape_counts = w->kinds + N_ROWS;
+    w->outlier_counts = w->kinds + 3 * (size_t)N_ROWS;
+    w->data = w->kinds + DIRECTORY_NBYTES;
 }
 
 /* ---------------------------------------------------------------- calls */
@@ -222,8 +238,9 @@ static void call(struct bench *bench, const struct row *row)
 {
     struct mb_coded_matrix w = bench->w;
     size_t nbytes;
+    const uint8_t *copy = bench->memory + bench->next_copy * bench->copy_nbytes;
     if (row->is_dram) {
-        w.data = bench->memory + bench->next_copy * bench->records_nbytes;
+        place(&w, copy);
         bench->next_copy = (bench->next_copy + 1) % bench->n_copies;
     }
     switch (row->kind) {
@@ -240,7 +257,7 @@ static void call(struct bench *bench, const struct row *row)
                                   bench->encoded_groups, NULL);
         break;
     case READ:
-        bench->sink += cli_read_bytes(w.data, bench->records_nbytes);
+        bench->sink += cli_read_bytes(copy, bench->copy_nbytes);
         break;
     }
 }
@@ -267,16 +284,18 @@ static void calibrate(struct bench *bench, struct row *row)
 static void add_row(struct bench *bench, enum kind kind, const struct mb_kernels *kernels, bool is_dram,
                     size_t n_tokens)
 {
-    double n_weights = (double)N_ROWS * N_COLS, coded = (double)bench->records_nbytes;
+    double n_weights = (double)N_ROWS * N_COLS;
+    double coded = (double)(bench->records_nbytes + mb_directory_nbytes(bench->groups, N_ROWS));
     struct row row = {.kind = kind, .kernels = kernels, .is_dram = is_dram, .n_tokens = n_tokens};
     row.sigma_bound = bench->coding.eps;
-    row.bits_per_weight =
-        kind == READ ? 0 : 8 * (coded + (double)mb_directory_nbytes(bench->groups, N_ROWS)) / n_weights;
+    row.bits_per_weight = kind == READ ? 0 : 8 * coded / n_weights;
     row.n_weights = kind == READ     ? 0
                     : kind == ENCODE ? (double)N_ENCODED_ROWS * N_COLS
                     : kind == MATMUL ? n_weights * (double)n_tokens
                                      : n_weights;
-    row.nbytes = kind == ENCODE ? (double)N_ENCODED_ROWS * N_COLS * 2 : coded;
+    row.nbytes = kind == READ     ? (double)bench->copy_nbytes
+                 : kind == ENCODE ? (double)N_ENCODED_ROWS * N_COLS * 2
+                                  : coded;
     bench->rows[bench->n_rows++] = row;
 }
 

@@ -136,6 +136,19 @@ static inline void mb_group_next(struct mb_group_walk *walk, struct mb_group_vie
     walk->record = view->end;
 }
 
+/*
+ * The directory is a few bytes a group, too few for hardware to see that they are read in order: without
+ * this, waiting for them costs 6 % of a product from memory.  n_ahead: groups, some microseconds' worth.
+ */
+enum { MB_GROUPS_AHEAD = 128 };
+
+static inline void mb_prefetch_directory(const struct mb_group_walk *walk, size_t n_ahead)
+{
+    __builtin_prefetch(walk->w->kinds + walk->group + n_ahead);
+    __builtin_prefetch(walk->w->escape_counts + 2 * (walk->group + n_ahead));
+    __builtin_prefetch(walk->outlier_count + n_ahead); /* half of the groups or less have one */
+}
+
 /* A walk that begins at the group of 'row' (row < n_rows): from its tile, over the groups before it. */
 static inline struct mb_group_walk mb_group_seek(const struct mb_coded_matrix *w, uint64_t row)
 {

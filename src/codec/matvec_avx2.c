@@ -322,14 +322,17 @@ MB_INLINE void take_outliers(struct pending *pending, const struct mb_group_view
 }
 
 /* A whole group straight from its codes. */
-MB_INLINE void take_group(struct pending *pending, const struct mb_group_view *view, size_t group_rows)
+MB_INLINE void take_group(struct pending *pending, const struct mb_group_walk *walk,
+                          const struct mb_group_view *view, size_t group_rows)
 {
     unsigned a = view->a, b = view->b;
     if (pending->n + group_rows > ROWS_PENDING ||
         view->n_escapes + 64u > (size_t)(pending->tails + TAILS_NBYTES - pending->next_tail))
         flush(pending);
-    if (pending->n == 0)
+    if (pending->n == 0) {
         pending->ahead = view->body + AHEAD_NBYTES;
+        mb_prefetch_directory(walk, MB_GROUPS_AHEAD);
+    }
     size_t n_rounds = (view->n_escapes + 31u) / 32, last = pending->n_rounds;
     if (last - n_rounds == 1) /* a round too many is cheaper than a branch that is mispredicted */
         n_rounds = last;
@@ -406,7 +409,7 @@ MB_INLINE void take_all(struct pending *pending, uint64_t row, uint64_t end, siz
         size_t first = (size_t)(row - view.row), n = (size_t)((group_end < end ? group_end : end) - row);
         row += n;
         if (in_place && n == group_rows && mb_can_spread(&view)) /* not raw: a > 0 */
-            take_group(pending, &view, group_rows);
+            take_group(pending, &walk, &view, group_rows);
         else
             take_slowly(pending, before, first, n);
     }

@@ -149,6 +149,7 @@ static size_t take_batch(struct mb_group_walk *walk, size_t n, struct batch *bat
     __m512i end = sums_so_far(nbytes), body = _mm512_sub_epi32(end, nbytes);
     __m512i tail = _mm512_add_epi32(body, body_nbytes);
 
+    mb_prefetch_directory(walk, MB_GROUPS_AHEAD);
     _mm512_store_si512(batch->a, a);
     _mm512_store_si512(batch->b, b);
     _mm512_store_si512(batch->body, body);

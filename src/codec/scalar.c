@@ -218,7 +218,14 @@ static void rows_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_t 
 void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row)
 {
     enum { NBYTES = 20480, PAGE_NBYTES = 4096, LINE_NBYTES = 64 };
-    uint64_t pos = w->tiles[row / (w->group_rows * w->tile_groups)].data_pos;
+    uint64_t tile = row / (w->group_rows * w->tile_groups), pos = w->tiles[tile].data_pos;
+    struct mb_group_walk walk = {
+        .w = w,
+        .group = tile * w->tile_groups,
+        .outlier_count = w->outlier_counts + 2 * (size_t)w->tiles[tile].first_outlier,
+    };
+    for (size_t n = 0; n <= MB_GROUPS_AHEAD; n += LINE_NBYTES / 2)
+        mb_prefetch_directory(&walk, n);
     uint64_t n = w->data_nbytes - pos < NBYTES ? w->data_nbytes - pos : NBYTES;
     const uint8_t *p = w->data + pos;
     for (uint64_t i = 0; i < n;
