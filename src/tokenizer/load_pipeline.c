@@ -53,6 +53,25 @@ enum mb_status mb_load_pattern_string(const struct mb_json *object, const char *
     return copy_string(&pattern, string, text);
 }
 
+/*
+ * Parts that make a text longer multiply: four that put a thousand characters in a character's place make
+ * 10^12 of one.  Known tokenizers stay below 12 (a space in front, spaces become a character of three bytes).
+ */
+static enum mb_status check_growth(const struct mb_json *json, double growth)
+{
+    enum { GROWTH_MAX = 256 };
+    return growth <= GROWTH_MAX
+               ? MB_OK
+               : mb_json_fail(json, MB_UNSUPPORTED, "makes a text more than %d times as long", GROWTH_MAX);
+}
+
+/* How many times as long a text can get when 'with' takes the place of 'what'. */
+static double growth_of(const char *what, const char *with)
+{
+    double growth = (double)strlen(with) / (double)strlen(what);
+    return growth > 1 ? growth : 1;
+}
+
 /* ---------------------------------------------------------------- normalizer */
 
 static struct mb_normalizer *add_normalizer(struct mb_tokenizer *tokenizer, enum mb_normalizer_kind kind)
@@ -64,6 +83,18 @@ static struct mb_normalizer *add_normalizer(struct mb_tokenizer *tokenizer, enum
     all->items = grown;
     all->items[all->n] = (struct mb_normalizer){.kind = kind};
     return &all->items[all->n++];
+}
+
+static enum mb_status check_normalizers(const struct mb_normalizers *all, const struct mb_json *json)
+{
+    double growth = 1;
+    for (size_t i = 0; i < all->n; i++) {
+        if (all->items[i].kind == MB_NORMALIZE_PREPEND)
+            growth *= 1 + (double)strlen(all->items[i].what);
+        else if (all->items[i].kind == MB_NORMALIZE_REPLACE)
+            growth *= growth_of(all->items[i].what, all->items[i].with);
+    }
+    return check_growth(json, growth);
 }
 
 enum mb_status mb_load_normalizer(struct mb_tokenizer *tokenizer, const struct mb_json *json, int depth)
@@ -97,9 +128,10 @@ enum mb_status mb_load_normalizer(struct mb_tokenizer *tokenizer, const struct m
         (status = mb_load_pattern_string(json, "pattern", &normalizer->what)) != MB_OK)
         return status;
     status = mb_json_string(json, kind == MB_NORMALIZE_PREPEND ? "prepend" : "content", "", &text);
-    if (status != MB_OK)
-        return status;
-    return copy_string(json, text, kind == MB_NORMALIZE_PREPEND ? &normalizer->what : &normalizer->with);
+    if (status == MB_OK)
+        status =
+            copy_string(json, text, kind == MB_NORMALIZE_PREPEND ? &normalizer->what : &normalizer->with);
+    return status == MB_OK ? check_normalizers(&tokenizer->normalizers, json) : status;
 }
 
 /* ---------------------------------------------------------------- pre-tokenizer */
@@ -391,7 +423,13 @@ static enum mb_status load_replace_decoder(struct mb_tokenizer *tokenizer, const
         status = mb_load_pattern_string(json, "pattern", &step->what);
     if (status == MB_OK)
         status = mb_json_string(json, "content", "", &with);
-    return status == MB_OK ? copy_string(json, with, &step->with) : status;
+    if (status == MB_OK)
+        status = copy_string(json, with, &step->with);
+    double growth = 1;
+    for (size_t i = 0; i < tokenizer->n_decode_steps && status == MB_OK; i++)
+        if (tokenizer->decode_steps[i].kind == MB_DECODE_REPLACE)
+            growth *= growth_of(tokenizer->decode_steps[i].what, tokenizer->decode_steps[i].with);
+    return status == MB_OK ? check_growth(json, growth) : status;
 }
 
 static enum mb_status load_metaspace_decoder(struct mb_tokenizer *tokenizer, const struct mb_json *json)

@@ -294,6 +294,37 @@ static void limits_are_kept(void **state)
     free(deep);
 }
 
+/* Parts that each make a text a little longer make it much longer together: that is told before a text is. */
+static void texts_that_would_explode_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path, *open, *item, *close;
+        int n_taken;
+    } cases[] = {
+        {"normalizer", "{'type': 'Sequence', 'normalizers': [",
+         "{'type': 'Replace', 'pattern': {'String': 'a'}, 'content': 'aaaa'}", "]}", 4},
+        {"normalizer", "{'type': 'Sequence', 'normalizers': [", "{'type': 'Prepend', 'prepend': 'aaa'}", "]}",
+         4},
+        {"decoder", "{'type': 'Sequence', 'decoders': [",
+         "{'type': 'Replace', 'pattern': {'String': 'a'}, 'content': 'aaaa'}", "]}", 4},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int more = 0; more < 2; more++) {
+            struct mb_tokenizer *tokenizer;
+            struct mb_error err;
+            char *items = repeated(cases[i].item, ", ", cases[i].n_taken + more), *value = NULL;
+            assert_true(asprintf(&value, "%s%s%s", cases[i].open, items, cases[i].close) > 0);
+            free(items);
+            assert_int_equal(open_changed(cases[i].path, value, &tokenizer, &err),
+                             more == 0 ? MB_OK : MB_UNSUPPORTED);
+            if (more == 1 && strstr(err.msg, "s[4]: makes a text more than 256 times as long") == NULL)
+                fail_msg("%s", err.msg);
+            mb_tokenizer_close(tokenizer);
+            free(value);
+        }
+}
+
 /* ---------------------------------------------------------------- the files beside it */
 
 static enum mb_status open_beside(const char *config, const void *template_text, size_t nbytes,
@@ -402,6 +433,7 @@ int main(void)
         cmocka_unit_test(many_added_tokens_are_found),
         cmocka_unit_test(a_fault_is_named_with_its_place),
         cmocka_unit_test(limits_are_kept),
+        cmocka_unit_test(texts_that_would_explode_are_refused),
         cmocka_unit_test(faults_beside_it_are_named),
         cmocka_unit_test(chat_templates_are_found),
         cmocka_unit_test(edges_come_from_the_configuration),
