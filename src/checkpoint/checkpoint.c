@@ -17,7 +17,7 @@
 
 static const char SINGLE[] = "model.safetensors", INDEX[] = "model.safetensors.index.json",
                   SUFFIX[] = ".moebius";
-enum { INDEX_NBYTES_MAX = 64 << 20, N_SHARDS_MAX = 10000 };
+enum { N_SHARDS_MAX = 10000 };
 
 /* ---------------------------------------------------------------- config.json */
 
@@ -212,7 +212,7 @@ static enum mb_status open_index(struct mb_checkpoint *ckpt, struct mb_error *er
     size_t nbytes;
     enum mb_status status = mb_join_path(path, ckpt->path, INDEX, err);
     if (status == MB_OK)
-        status = mb_read_file(path, INDEX_NBYTES_MAX, &text, &nbytes, err);
+        status = mb_read_file(path, MB_INDEX_NBYTES_MAX, &text, &nbytes, err);
     if (status != MB_OK)
         return status;
     json_t *root;

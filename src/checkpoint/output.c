@@ -384,11 +384,11 @@ static enum mb_status index_shard(const struct mb_output *output, const char *na
     return status;
 }
 
-static enum mb_status write_json(const struct mb_output *output, const char *name, const json_t *root,
-                                 struct mb_error *err)
+static enum mb_status write_index_file(const struct mb_output *output, const json_t *root,
+                                       struct mb_error *err)
 {
     char path[MB_PATH_MAX];
-    enum mb_status status = mb_join_path(path, output->partial, name, err);
+    enum mb_status status = mb_join_path(path, output->partial, INDEX, err);
     if (status != MB_OK)
         return status;
     size_t n;
@@ -396,12 +396,16 @@ static enum mb_status write_json(const struct mb_output *output, const char *nam
     if (text == NULL)
         return mb_fail_memory(err, 4096);
     text[n] = '\n'; /* in place of the terminator */
-    status = mb_write_file(path, text, n + 1, err);
+    status = n < MB_INDEX_NBYTES_MAX ? mb_write_file(path, text, n + 1, err)
+                                     : mb_fail(err, MB_UNSUPPORTED, "%s: %zu bytes, readers take %d", path,
+                                               n + 1, MB_INDEX_NBYTES_MAX);
     free(text);
     return status;
 }
 
-static enum mb_status write_index(const struct mb_output *output, size_t n_shards, struct mb_error *err)
+/* Each file is read as any reader will read it: a folder beyond a reader's limits is never called finished.
+ */
+static enum mb_status index_shards(const struct mb_output *output, size_t n_shards, struct mb_error *err)
 {
     json_t *map = json_object();
     uint64_t total_nbytes = 0;
@@ -413,8 +417,10 @@ static enum mb_status write_index(const struct mb_output *output, size_t n_shard
     }
     json_t *root =
         json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total_nbytes, "weight_map", map);
-    if (status == MB_OK)
-        status = root == NULL ? mb_fail_memory(err, 4096) : write_json(output, INDEX, root, err);
+    if (status == MB_OK && root == NULL)
+        status = mb_fail_memory(err, 4096);
+    if (status == MB_OK && n_shards > 1)
+        status = write_index_file(output, root, err);
     json_decref(root);
     return status;
 }
@@ -454,7 +460,7 @@ static enum mb_status clean_up(const struct mb_output *output, struct mb_error *
 
 static enum mb_status finish(const struct mb_output *output, size_t n_shards, struct mb_error *err)
 {
-    enum mb_status status = n_shards > 1 ? write_index(output, n_shards, err) : MB_OK;
+    enum mb_status status = index_shards(output, n_shards, err);
     if (status == MB_OK)
         status = mb_sync_folder(output->partial, err);
     if (status == MB_OK)

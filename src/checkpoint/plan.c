@@ -14,7 +14,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-enum { MATCH_LIMIT = 100000, LAYER_NONE = -1, LAYER_MAX = 999999 };
+/* Layers from LAYER_MAX on share a shard: whatever the names are, readers have a limit of 10,000 shards. */
+enum { MATCH_LIMIT = 100000, LAYER_NONE = -1, LAYER_MAX = 1000 };
 
 /* ---------------------------------------------------------------- names */
 
@@ -187,7 +188,7 @@ static long layer_of(const char *name)
         return LAYER_NONE;
     char *end;
     long layer = strtol(at + 7, &end, 10);
-    return *end == '.' && layer <= LAYER_MAX ? layer : LAYER_NONE;
+    return *end == '.' && layer < LAYER_MAX ? layer : LAYER_NONE;
 }
 
 static int by_number(const void *a, const void *b)
@@ -220,7 +221,7 @@ enum mb_status mb_assign_shards(const char *const *names, size_t n, size_t *shar
         const long *found = bsearch(&layer, layers, n_different, sizeof *layers, by_number);
         shards[i] = found == NULL ? n_different : (size_t)(found - layers);
     }
-    *n_shards = n_different + has_rest;
+    *n_shards = n > 0 ? n_different + has_rest : 1; /* no tensors: still a file that says so */
     free(layers);
     return MB_OK;
 }
@@ -341,13 +342,24 @@ static uint64_t hash_item(const struct mb_plan_item *item, uint64_t hash)
     return XXH3_64bits_withSeed(bound, strlen(bound), hash);
 }
 
+/* A blob's name has ".moebius" in the place of ".weight": nothing else may have it, and it has to fit. */
+static enum mb_status check_name(const char *path, const char *name, struct mb_error *err)
+{
+    if (ends_with(name, ".moebius"))
+        return mb_fail(err, MB_UNSUPPORTED, "%s: tensor %s: names like this are for coded folders", path,
+                       name);
+    if (ends_with(name, ".weight") && strlen(name) == MB_TENSOR_NAME_MAX)
+        return mb_fail(err, MB_UNSUPPORTED, "%s: tensor %.60s...: %d bytes leave no room for .moebius", path,
+                       name, MB_TENSOR_NAME_MAX);
+    return MB_OK;
+}
+
 static enum mb_status check_names(const struct mb_checkpoint *ckpt, struct mb_error *err)
 {
-    for (size_t i = 0; i < ckpt->n_tensors; i++)
-        if (ends_with(ckpt->tensors[i]->name, ".moebius"))
-            return mb_fail(err, MB_UNSUPPORTED, "%s: tensor %s: names like this are for coded folders",
-                           mb_tensor_path(ckpt, ckpt->tensors[i]), ckpt->tensors[i]->name);
-    return MB_OK;
+    enum mb_status status = MB_OK;
+    for (size_t i = 0; i < ckpt->n_tensors && status == MB_OK; i++)
+        status = check_name(mb_tensor_path(ckpt, ckpt->tensors[i]), ckpt->tensors[i]->name, err);
+    return status;
 }
 
 static enum mb_status make_plan(const struct mb_checkpoint *ckpt, const struct mb_compress_options *options,

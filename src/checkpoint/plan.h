@@ -65,7 +65,7 @@ void mb_planned_free(struct mb_planned *planned);
 /* The blob of a unit as a tensor without a size: the name is malloc'ed, NULL when there is no memory. */
 struct mb_tensor mb_unit_tensor(const struct mb_plan *plan, const struct mb_plan_unit *unit);
 
-/* The shard (one a layer, the rest last) of each name; sets *n_shards. For all folders that we write. */
+/* The shard (one a layer, the rest last) of each name; sets *n_shards >= 1. For all folders that we write. */
 enum mb_status mb_assign_shards(const char *const *names, size_t n, size_t *shards, size_t *n_shards,
                                 struct mb_error *err);
 

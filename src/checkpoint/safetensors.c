@@ -14,7 +14,6 @@
 #include <xxhash.h>
 
 static const uint64_t HEADER_NBYTES_MAX = 100000000; /* the limit of the reference implementation */
-enum { NAME_NBYTES_MAX = 512 };
 
 static const struct {
     const char *name;
@@ -53,7 +52,7 @@ static bool name_is_sound(const char *name)
     for (size_t i = 0; i < n; i++)
         if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
             return false;
-    return n > 0 && n <= NAME_NBYTES_MAX;
+    return n > 0 && n <= MB_TENSOR_NAME_MAX;
 }
 
 static bool as_size(const json_t *value, uint64_t *size)

@@ -7,7 +7,7 @@
 #include <jansson.h>
 #include <moebius/checkpoint.h>
 
-enum { MB_ST_PAGE_NBYTES = 4096 };
+enum { MB_ST_PAGE_NBYTES = 4096, MB_TENSOR_NAME_MAX = 512 /* bytes */ };
 
 /* A file's header. Names belong to it. */
 struct mb_st_header {

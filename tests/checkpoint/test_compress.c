@@ -545,7 +545,7 @@ static void write_one(const char *folder, const char *name, const char *type, si
                       size_t elem_nbytes)
 {
     static const uint8_t zeros[1024];
-    char header[300];
+    char header[700];
     snprintf(header, sizeof header,
              "{\"%s\":{\"dtype\":\"%s\",\"shape\":[%zu,%zu],\"data_offsets\":[0,%zu]}}", name, type, n_rows,
              n_cols, n_rows * n_cols * elem_nbytes);
@@ -580,6 +580,59 @@ static void what_cannot_be_coded_is_told(void **state)
     const struct mb_tensor_bound slow = {"^(0+)+$", bound_of("10%")};
     write_one(test_path("plain"), name, "F32", 4, 8, 4);
     assert_not_compressed(&slow, MB_USAGE, "a pattern takes too long");
+}
+
+/* A blob's name is a byte longer than a matrix's, and is held to the same limit by whoever reads it. */
+static void the_longest_names_leave_room(void **state)
+{
+    (void)state;
+    static const char end[] = ".o_proj.weight";
+    char name[513];
+    const struct mb_tensor_bound bound = {"o_proj", bound_of("10%")};
+    memset(name, 'x', sizeof name);
+    memcpy(name + sizeof name - sizeof end, end, sizeof end);
+    write_one(test_path("plain"), name, "F32", 4, 8, 4);
+    assert_not_compressed(&bound, MB_UNSUPPORTED, "xxx...: 512 bytes leave no room for .moebius");
+    write_one(test_path("plain"), name + 1, "F32", 4, 8, 4);
+    compress_default(test_path("plain"), test_path("coded"));
+    assert_proved(test_path("coded"), test_path("plain"));
+}
+
+static void no_tensors_go_there_and_back(void **state)
+{
+    (void)state;
+    struct mb_decompress_report report;
+    test_make_folder(test_path("plain"));
+    test_write_text(test_path("plain"), "config.json", "{}");
+    test_write_safetensors(test_path("plain"), "model.safetensors", "{}", NULL, 0);
+    compress_default(test_path("plain"), test_path("coded"));
+    assert_int_equal(verify(test_path("coded"), test_path("plain")).n_broken, 0);
+    decompress(test_path("coded"), test_path("back"), MB_F32, &report);
+    assert_true(test_exists(test_path("back/model.safetensors")));
+}
+
+/* However many layers the names speak of, a reader's 10,000 shards are enough. */
+static void layers_beyond_999_share_a_shard(void **state)
+{
+    (void)state;
+    enum { N_LAYERS = 1010 };
+    static uint8_t data[4 * N_LAYERS];
+    static char header[100 * N_LAYERS];
+    struct mb_compress_options options = {.size = sizeof options};
+    struct mb_compress_report report;
+    size_t at = 0;
+    for (int i = 0; i < N_LAYERS; i++)
+        at += (size_t)snprintf(
+            header + at, sizeof header - at,
+            "%s\"layers.%d.norm\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[%d,%d]}",
+            i == 0 ? "{" : ",", i == 0 ? 999999 : i + 990, 4 * i, 4 * i + 4);
+    snprintf(header + at, sizeof header - at, "}");
+    test_make_folder(test_path("plain"));
+    test_write_text(test_path("plain"), "config.json", "{}");
+    test_write_safetensors(test_path("plain"), "model.safetensors", header, data, sizeof data);
+    compress(test_path("plain"), test_path("coded"), &options, &report);
+    assert_int_equal(report.n_shards, 10); /* 991 to 999, and the rest */
+    assert_int_equal(verify(test_path("coded"), test_path("plain")).n_broken, 0);
 }
 
 /* ".*" means what can be coded: not vectors, not integers. */
@@ -679,6 +732,9 @@ int main(void)
         TEST(tokenizer_files_are_copied_and_nothing_else),
         TEST(a_nan_is_named_by_its_place),
         TEST(what_cannot_be_coded_is_told),
+        TEST(the_longest_names_leave_room),
+        TEST(no_tensors_go_there_and_back),
+        TEST(layers_beyond_999_share_a_shard),
         TEST(a_bound_for_all_leaves_the_rest_exact),
         TEST(weights_too_large_for_f16_are_told),
         TEST(a_name_for_two_tensors_is_told),
