@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { PATH_NBYTES_MAX = 4096, N_LOGIT_TOKENS = 64 };
@@ -59,21 +60,42 @@ static const struct cli_command command = {
 
 /* ---------------------------------------------------------------- output files */
 
-/* A file that appears under its name when it is complete, or not at all. */
+/* A file that appears under its name when it is complete, or not at all. A device or a pipe is written to as
+ * it is. */
 struct output {
     const char *path;
-    char partial[PATH_NBYTES_MAX];
+    char partial[PATH_NBYTES_MAX]; /* empty: none */
     FILE *file;
 };
 
-static enum mb_status output_open(struct output *output, const char *path, struct mb_error *err)
+static bool is_same_file(const struct stat *a, const char *path)
 {
+    struct stat b;
+    return stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
+}
+
+/* 'input' is read for what is written: it must not be replaced. */
+static enum mb_status output_open(struct output *output, const char *path, const char *input,
+                                  struct mb_error *err)
+{
+    struct stat there;
+    bool is_there = stat(path, &there) == 0;
+    if (is_there && is_same_file(&there, input))
+        return cli_error(err, MB_USAGE, path, "is the input");
+    if (is_there && S_ISDIR(there.st_mode))
+        return cli_error(err, MB_BAD_DATA, path, strerror(EISDIR));
     output->path = path;
-    int n = snprintf(output->partial, sizeof output->partial, "%s.tmp", path);
+    bool is_direct = is_there && !S_ISREG(there.st_mode); /* a rename would take its place */
+    int n = is_direct ? 0 : snprintf(output->partial, sizeof output->partial, "%s.tmp", path);
     if (n < 0 || (size_t)n >= sizeof output->partial)
         return cli_error(err, MB_USAGE, path, "name too long");
-    output->file = fopen(output->partial, "wb");
+    output->file = fopen(is_direct ? path : output->partial, "wb");
     return output->file == NULL ? cli_system_error(err, output->path) : MB_OK;
+}
+
+static bool flush(const struct output *output)
+{
+    return fflush(output->file) == 0 && (output->partial[0] == '\0' || fsync(fileno(output->file)) == 0);
 }
 
 /* 'status' is how the work ended: after an error the partial file goes. Returns it, or how writing ended. */
@@ -81,10 +103,12 @@ static enum mb_status output_close(struct output *output, enum mb_status status,
 {
     if (output->file == NULL)
         return status;
-    if (status == MB_OK && (fflush(output->file) != 0 || fsync(fileno(output->file)) != 0))
+    if (status == MB_OK && !flush(output))
         status = cli_system_error(err, output->path);
     if (fclose(output->file) != 0 && status == MB_OK)
         status = cli_system_error(err, output->path);
+    if (output->partial[0] == '\0')
+        return status;
     if (status == MB_OK && rename(output->partial, output->path) != 0)
         status = cli_system_error(err, output->path);
     if (status != MB_OK)
@@ -181,7 +205,8 @@ static enum mb_status eval_task(struct mb_model *model, const struct mb_tokenize
         .progress = show_questions,
         .progress_ctx = &work,
     };
-    enum mb_status status = args.replies == NULL ? MB_OK : output_open(&work.replies, args.replies, err);
+    enum mb_status status =
+        args.replies == NULL ? MB_OK : output_open(&work.replies, args.replies, args.task, err);
     if (status != MB_OK)
         return status;
     cli_progress_begin(&work.progress, "questions");
@@ -371,7 +396,7 @@ static enum mb_status run_tokens(struct mb_model *model, enum mb_cache_type cach
     if (status == MB_OK)
         status = mb_session_open(model, &session_options, &session, err);
     if (status == MB_OK)
-        status = output_open(&output, args.logits, err);
+        status = output_open(&output, args.logits, args.tokens, err);
     if (status == MB_OK) {
         status = write_logits(model, session, ids, n_ids, output.file, err);
         status = output_close(&output, status, err);

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -80,6 +81,38 @@ static void bad_tokens_leave_no_file(void **state)
             fail_msg("'%s' does not say '%s'", output, bad[i].message);
         assert_false(test_exists(test_path("bad.npy")) || test_exists(test_path("bad.npy.tmp")));
     }
+}
+
+/* A device, a pipe or the input itself is not replaced by a file. */
+static void what_is_no_file_is_written_to(void **state)
+{
+    char output[4096];
+    struct stat pipe;
+    size_t n_file, n_pipe;
+    (void)state;
+    test_write_text(test_path("."), "few.txt", "1 2 3");
+    if (run(SMALL " --tokens few.txt --logits few.npy", output, sizeof output) != 0 ||
+        run("--help >/dev/null; mkfifo pipe && { cat pipe >piped.npy & '" MB_PROGRAM "' eval " SMALL
+            " --tokens few.txt --logits pipe && wait; }",
+            output, sizeof output) != 0)
+        fail_msg("%s", output);
+    assert_int_equal(stat(test_path("pipe"), &pipe), 0);
+    assert_true(S_ISFIFO(pipe.st_mode));
+    uint8_t *file = test_read(test_path("few.npy"), &n_file),
+            *piped = test_read(test_path("piped.npy"), &n_pipe);
+    assert_true(n_file > 500 && n_file == n_pipe && memcmp(file, piped, n_file) == 0);
+    free(file);
+    free(piped);
+    assert_int_equal(symlink("/dev/full", test_path("full")),
+                     0); /* a link: the device itself is not at risk */
+    assert_int_equal(run(SMALL " --tokens few.txt --logits full", output, sizeof output), 4);
+    assert_non_null(strstr(output, "full: No space left"));
+    assert_int_equal(
+        run(REFERENCE " --task " REFERENCE "/eval.jsonl --limit 1 --replies full", output, sizeof output), 4);
+    assert_int_equal(run(SMALL " --tokens few.txt --logits few.txt", output, sizeof output), 2);
+    assert_non_null(strstr(output, "few.txt: is the input"));
+    assert_int_equal(run(SMALL " --tokens few.txt --logits .", output, sizeof output), 3);
+    assert_non_null(strstr(output, "directory"));
 }
 
 static void wrong_usage_is_told(void **state)
@@ -193,6 +226,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_are_those_of_the_golden),
         cmocka_unit_test(bad_tokens_leave_no_file),
+        cmocka_unit_test(what_is_no_file_is_written_to),
         cmocka_unit_test(wrong_usage_is_told),
         cmocka_unit_test(bad_input_is_told),
         cmocka_unit_test(task_report_and_replies_agree),
