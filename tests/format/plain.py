@@ -9,11 +9,13 @@ CONFIG = {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3
 
 
 def to_bytes(type_name, values):
-    """float32 values in a file's type; bf16 by cutting (the tests need exact files, not exact rounding)."""
+    """float32 values in a file's type (others as they are); bf16 by cutting (the tests need exact files, not exact rounding)."""
     if type_name == "F32":
         return values.astype("<f4").tobytes()
     if type_name == "F16":
         return values.astype("<f2").tobytes()
+    if type_name != "BF16":
+        return values.tobytes()
     return (np.ascontiguousarray(values, "<f4").view("<u4") >> 16).astype("<u2").tobytes()
 
 
@@ -88,6 +90,39 @@ def varied_tensors():
         layer1 + "self_attn.v_proj.weight": ("BF16", gaussian(rng, 342, 3)),
         layer1 + "self_attn.b_proj.weight": ("F32", np.full((1, 1), -0.125, np.float32)),
         "lm_head.weight": ("BF16", gaussian(rng, 2, 1031)),
+    }
+    return tensors
+
+
+ODD_SHAPES = [
+    (1, 1), (1, 2), (2, 1), (3000, 1), (1, 3000), (1, 65535), (2, 65535), (1, 65536), (3, 1023), (3, 1024), (3, 1025), (7, 511),
+    (129, 64), (65, 127), (33, 128), (31, 129), (4, 2048), (1025, 3), (0, 5), (5, 0), (0, 0),
+]  # fmt: skip
+
+
+def odd_tensors():
+    """Shapes at the edges of row groups and limits, in every type that is coded; weights at the edges of floats; names."""
+    rng = np.random.default_rng(20261125)
+    largest, smallest = np.finfo(np.float32).max, np.finfo(np.float32).smallest_subnormal
+    tensors = {}
+    for i, shape in enumerate(ODD_SHAPES):
+        type_name = ("BF16", "F16", "F32")[i % 3]
+        tensors[f"model.layers.{i % 4}.self_attn.x{i}_proj.weight"] = (type_name, gaussian(rng, *shape))
+    prefix = "model.layers.18446744073709551616.mlp.experts.18446744073709551615."
+    tensors |= {
+        "model.layers.7.a_proj.weight": ("F32", np.array([[largest, -largest, 1, 0]], np.float32)),
+        "model.layers.7.b_proj.weight": ("F32", np.array([[smallest, -smallest, 0, -0.0]], np.float32)),
+        "model.layers.7.c_proj.weight": ("F32", gaussian(rng, 40, 40, 1e-42)),
+        "model.layers.7.d_proj.weight": ("F16", np.array([[65504, -65504, 6e-8]], np.float32)),
+        "model.layers.7.e_proj.weight": ("F32", gaussian(rng, 24, 6).reshape(4, 6, 6)),
+        "model.layers.7.table": ("U8", np.arange(12, dtype=np.uint8).reshape(3, 4)),
+        "model.layers.007.mlp.experts.00.w1.weight": ("BF16", gaussian(rng, 6, 9)),
+        prefix + "down_proj.weight": ("BF16", gaussian(rng, 6, 9)),
+        prefix + "up_proj.weight": ("F32", gaussian(rng, 1, 2)),
+        "model.step": ("I64", np.array(-5, np.int64)),
+        "\u00e9\u6f22 \"\\/../_proj.weight": ("BF16", gaussian(rng, 20, 30)),
+        "x" * 497 + ".o_proj.weight": ("BF16", gaussian(rng, 20, 30)),
+        "y" * 512: ("F32", np.ones(2, np.float32)),
     }
     return tensors
 

@@ -96,6 +96,9 @@ RUNS = [
     ("varied", plain.VARIED_OPTIONS),
     ("varied", ["--bound", "3%", "--dense-bound", "100%", "--tensor-bound", "embed=30%"]),
     ("varied", ["--bound", "range:0.01", "--dense-bound", "abs:0.3"]),
+    ("odd", ["--tensor-bound", ".*=7%"]),
+    ("odd", ["--tensor-bound", ".*=abs:0.01"]),
+    ("odd", ["--bound", "abs:0", "--dense-bound", "30%"]),
     ("dense-layers", []),
     ("groups", ["--bound", "200%", "--dense-bound", "2%"]),
     ("halves", ["--bound", "50%"]),
@@ -112,10 +115,10 @@ RUNS = [
 def input_folder(name, scratch):
     if name == "reference":
         return os.path.join(REPOSITORY, "models", "reference")
-    if name != "varied":
+    if name not in ("varied", "odd"):
         return os.path.join(CHECKPOINTS, name)
     folder = os.path.join(scratch, "plain")
-    plain.write_checkpoint(folder, plain.varied_tensors())
+    plain.write_checkpoint(folder, plain.varied_tensors() if name == "varied" else plain.odd_tensors())
     return folder
 
 
