@@ -34,6 +34,8 @@ struct batch {
     uint32_t of_width[BATCH];                      /* groups of one width */
     const uint8_t *records;
     size_t n;
+    size_t
+        asked_nbytes; /* of the memory ahead, with each tail: alike for all, as a loop wants to be foreseen */
     __mmask16 has_outliers;
 };
 
@@ -146,6 +148,8 @@ static size_t take_batch(struct mb_group_walk *walk, size_t n, struct batch *bat
         _mm512_mullo_epi32(n_outliers, _mm512_set1_epi32(2 + (int)mb_dtype_nbytes(w->dtype)));
     __m512i nbytes =
         _mm512_maskz_add_epi32(lanes, _mm512_add_epi32(body_nbytes, tail_nbytes), outlier_nbytes);
+    __m512i asked_later_nbytes = _mm512_maskz_mullo_epi32(
+        lanes, a, _mm512_set1_epi32((int)(w->group_rows * (w->n_cols / 128) * 16))); /* a bit a weight */
     __m512i end = sums_so_far(nbytes), body = _mm512_sub_epi32(end, nbytes);
     __m512i tail = _mm512_add_epi32(body, body_nbytes);
 
@@ -161,11 +165,14 @@ static size_t take_batch(struct mb_group_walk *walk, size_t n, struct batch *bat
     _mm512_store_si512(batch->n_rounds, n_rounds);
     _mm512_store_si512(batch->decoded_tail, _mm512_sub_epi32(decoded_end, decoded_nbytes));
     _mm512_store_si512(batch->offset, offsets(a, b));
+    size_t total_nbytes = (size_t)_mm512_reduce_add_epi32(nbytes);
     batch->records = walk->record;
     batch->n = (size_t)__builtin_popcount(lanes);
+    batch->asked_nbytes = (size_t)_mm512_reduce_add_epi32(_mm512_sub_epi32(nbytes, asked_later_nbytes)) /
+                          (batch->n > 0 ? batch->n : 1);
     batch->has_outliers = flags;
     walk->group += batch->n;
-    walk->record += _mm512_reduce_add_epi32(nbytes);
+    walk->record += total_nbytes;
     walk->outlier_count += 2 * n_flags;
     return batch->n;
 }
@@ -180,7 +187,6 @@ MB_INLINE const uint8_t *ask_for(const uint8_t *ahead, size_t nbytes)
 static void decode_tails(struct product *product, const struct batch *batch)
 {
     const uint8_t *ahead = product->ahead, *page = batch->records + PAGE_AHEAD_NBYTES;
-    size_t asked_later_nbytes = product->w->group_rows * (product->w->n_cols / 128) * 16; /* a bit a weight */
     for (size_t i = 0; i < batch->n; i++) {
         unsigned a = batch->a[i], b = batch->b[i];
         struct mb_group_view view = {
@@ -190,7 +196,7 @@ static void decode_tails(struct product *product, const struct batch *batch)
         for (size_t p = 0; p < batch->nbytes[i]; p += 2048)
             _mm_prefetch((const char *)page + p, _MM_HINT_T0);
         page += batch->nbytes[i];
-        ahead = ask_for(ahead, batch->nbytes[i] - asked_later_nbytes * a);
+        ahead = ask_for(ahead, batch->asked_nbytes);
     }
     product->ahead = ahead;
 }
@@ -362,19 +368,31 @@ static void spread_offsets(const struct product *product, const struct batch *ba
             rows->offset[i * group_rows + r] = batch->offset[i];
 }
 
-/* The next whole groups' products to y; returns how many groups. */
+/*
+ * The next whole groups' products to y, up to a raw one; returns how many groups.  A batch is taken apart
+ * while the one before it is multiplied: what it waits for is long there when it is wanted.
+ */
 static size_t multiply_groups(struct product *product, struct mb_group_walk *walk, size_t n_groups, float *y)
 {
-    struct batch batch;
-    size_t group_rows = product->w->group_rows, n_max = BATCH / group_rows;
-    size_t n = take_batch(walk, n_groups < n_max ? n_groups : n_max, &batch);
-    product->ahead = batch.records + AHEAD_NBYTES;
-    decode_tails(product, &batch);
-    multiply_batch(product, &batch);
-    spread_offsets(product, &batch);
-    find_outliers(product, &batch);
-    finish(product, n * group_rows, y);
-    return n;
+    struct batch batches[2], *batch = &batches[0], *next = &batches[1];
+    size_t group_rows = product->w->group_rows, n_max = BATCH / group_rows, n_left = n_groups;
+    size_t n = take_batch(walk, n_left < n_max ? n_left : n_max, batch);
+    while (n > 0) {
+        product->ahead = batch->records + AHEAD_NBYTES;
+        decode_tails(product, batch);
+        n_left -= n;
+        size_t n_next = n_left > 0 ? take_batch(walk, n_left < n_max ? n_left : n_max, next) : 0;
+        multiply_batch(product, batch);
+        spread_offsets(product, batch);
+        find_outliers(product, batch);
+        finish(product, n * group_rows, y);
+        y += n * group_rows;
+        n = n_next;
+        struct batch *done = batch;
+        batch = next;
+        next = done;
+    }
+    return n_groups - n_left;
 }
 
 /* ---------------------------------------------------------------- other groups */
