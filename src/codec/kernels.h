@@ -140,7 +140,7 @@ static inline void mb_group_next(struct mb_group_walk *walk, struct mb_group_vie
  * The directory is a few bytes a group, too few for hardware to see that they are read in order: without
  * this, waiting for them costs 6 % of a product from memory.  n_ahead: groups, some microseconds' worth.
  */
-enum { MB_GROUPS_AHEAD = 128 };
+enum { MB_GROUPS_AHEAD = 128, MB_TILES_AHEAD = 8 };
 
 static inline void mb_prefetch_directory(const struct mb_group_walk *walk, size_t n_ahead)
 {
@@ -153,6 +153,7 @@ static inline void mb_prefetch_directory(const struct mb_group_walk *walk, size_
 static inline struct mb_group_walk mb_group_seek(const struct mb_coded_matrix *w, uint64_t row)
 {
     uint64_t group = row / w->group_rows, tile = group / w->tile_groups;
+    __builtin_prefetch(w->tiles + tile + MB_TILES_AHEAD); /* for the rows that come next: as the directory */
     struct mb_group_walk walk = {
         .w = w,
         .group = tile * w->tile_groups,

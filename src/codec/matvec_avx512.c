@@ -368,6 +368,15 @@ static void spread_offsets(const struct product *product, const struct batch *ba
             rows->offset[i * group_rows + r] = batch->offset[i];
 }
 
+/* Groups of a batch: all of a batch's tails are read first, so that it must not be longer than what is asked for. */
+static size_t batch_groups(const struct mb_coded_matrix *w)
+{
+    if (w->group_rows > 1)
+        return BATCH / w->group_rows;
+    size_t n = (size_t)(2 * AHEAD_NBYTES) / w->n_cols / LANES * LANES; /* at four bits */
+    return n < LANES ? LANES : n > BATCH ? BATCH : n;
+}
+
 /*
  * The next whole groups' products to y, up to a raw one; returns how many groups.  A batch is taken apart
  * while the one before it is multiplied: what it waits for is long there when it is wanted.
@@ -375,7 +384,7 @@ static void spread_offsets(const struct product *product, const struct batch *ba
 static size_t multiply_groups(struct product *product, struct mb_group_walk *walk, size_t n_groups, float *y)
 {
     struct batch batches[2], *batch = &batches[0], *next = &batches[1];
-    size_t group_rows = product->w->group_rows, n_max = BATCH / group_rows, n_left = n_groups;
+    size_t group_rows = product->w->group_rows, n_max = batch_groups(product->w), n_left = n_groups;
     size_t n = take_batch(walk, n_left < n_max ? n_left : n_max, batch);
     while (n > 0) {
         product->ahead = batch->records + AHEAD_NBYTES;
