@@ -180,6 +180,14 @@ static inline int32_t mb_activation_value(const struct mb_activation *x, size_t 
     return 256 * x->hi[i] + x->lo[i];
 }
 
+/* An outlier's part of a row's product; 'begin' is the row's first position in its group. */
+static inline double mb_outlier_product(enum mb_dtype dtype, const uint8_t *positions, const uint8_t *values,
+                                        size_t i, size_t begin, const struct mb_activation *x)
+{
+    size_t c = mb_load_u16(positions + 2 * i) - begin;
+    return (double)mb_load_value(dtype, values, i) * (double)mb_activation_value(x, c);
+}
+
 /* The exact parts of products, where no instruction set has an advantage (scalar.c says their order). */
 float mb_raw_row_product(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,
                          const struct mb_activation *x);

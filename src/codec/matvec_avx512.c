@@ -18,7 +18,7 @@ enum { BATCH = 16, LANES = 4 };
  * dropped, so that pages are touched by a first one that comes long before (measured: a third more weights/s
  * from memory, where pages are small for the processor).
  */
-enum { AHEAD_NBYTES = 20480, PAGE_AHEAD_NBYTES = AHEAD_NBYTES + 32768 };
+enum { AHEAD_NBYTES = 28672, PAGE_AHEAD_NBYTES = AHEAD_NBYTES + 32768 };
 
 /* Decoded tails of a batch: at least one group of the widest row. */
 enum { TAILS_NBYTES = 2 * (MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK) };
@@ -335,12 +335,34 @@ static void multiply_batch(struct product *product, struct batch *batch)
     }
 }
 
+/*
+ * The sum of a row's n > 0 outliers, as mb_outliers.  Most rows have one or two, and a branch between them
+ * would be mispredicted: the second is added always, as 0 where there is none (a sum that began with 0 is
+ * never -0).
+ */
+static double row_outliers(enum mb_dtype dtype, const uint8_t *positions, size_t n,
+                           const struct mb_activation *x)
+{
+    const uint8_t *values = positions + 2 * n;
+    size_t second = n > 1;
+    double sum = 0 + mb_outlier_product(dtype, positions, values, 0, 0, x);
+    double product = mb_outlier_product(dtype, positions, values, second, 0, x);
+    sum += second ? product : 0;
+    for (size_t i = 2; i < n; i++)
+        sum += mb_outlier_product(dtype, positions, values, i, 0, x);
+    return sum;
+}
+
 static void find_outliers(const struct product *product, const struct batch *batch)
 {
     const struct mb_coded_matrix *w = product->w;
     for (unsigned left = batch->has_outliers; left != 0; left &= left - 1) {
         size_t i = (size_t)__builtin_ctz(left);
         const uint8_t *positions = batch->records + batch->outliers[i];
+        if (w->group_rows == 1) {
+            product->rows->outliers[i] = row_outliers(w->dtype, positions, batch->n_outliers[i], product->x);
+            continue;
+        }
         struct mb_group_view view = {.outlier_positions = positions,
                                      .outlier_values = positions + 2 * (size_t)batch->n_outliers[i],
                                      .n_outliers = batch->n_outliers[i]};
@@ -368,7 +390,8 @@ static void spread_offsets(const struct product *product, const struct batch *ba
             rows->offset[i * group_rows + r] = batch->offset[i];
 }
 
-/* Groups of a batch: all of a batch's tails are read first, so that it must not be longer than what is asked for. */
+/* Groups of a batch: all of a batch's tails are read first, so that it must not be longer than what is asked
+ * for. */
 static size_t batch_groups(const struct mb_coded_matrix *w)
 {
     if (w->group_rows > 1)

@@ -58,10 +58,8 @@ double mb_outliers(enum mb_dtype dtype, const uint8_t *positions, const uint8_t 
                    size_t begin, const struct mb_activation *x)
 {
     double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        size_t c = mb_load_u16(positions + 2 * i) - begin;
-        sum += (double)mb_load_value(dtype, values, i) * (double)mb_activation_value(x, c);
-    }
+    for (size_t i = 0; i < n; i++)
+        sum += mb_outlier_product(dtype, positions, values, i, begin, x);
     return sum;
 }
 
