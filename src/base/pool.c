@@ -1,7 +1,7 @@
 /*
  * pool.c - a pool of threads that sleep on a futex when a short spin finds nothing.
  *
- * Work is one (fn, ctx, n_tasks) at a time.  Threads claim runs of task numbers from one 64-bit word that
+ * Work is one (fn, ctx, n_tasks) at a time.  Threads claim spans of task numbers from one 64-bit word that
  * holds the work's generation in its upper half and the next task in its lower half: a thread that wakes late
  * can never claim a task of later work with the earlier work's function.
  */
@@ -39,7 +39,7 @@ struct worker {
 
 struct mb_pool {
     /* Work; written by the giver before 'claim' shows its generation. */
-    _Atomic(mb_task_fn) fn;
+    _Atomic(mb_span_fn) fn;
     _Atomic(void *) ctx;
     _Atomic uint32_t n_tasks;
 
@@ -69,7 +69,7 @@ static void futex_wake(_Atomic uint32_t *word, int n)
  * How many of the tasks that are left a thread claims at once: many at first, since neighbouring tasks read
  * neighbouring memory, one by one at the end, so that threads end together.
  */
-static uint32_t run_of_tasks(const struct mb_pool *pool, uint32_t n_left)
+static uint32_t span_of_tasks(const struct mb_pool *pool, uint32_t n_left)
 {
     uint32_t n = n_left / (4 * (uint32_t)pool->n_threads);
     return n == 0 ? 1 : n;
@@ -86,16 +86,15 @@ static void work(struct mb_pool *pool, uint32_t generation, int thread)
         uint64_t claim = atomic_load(&pool->claim);
         if ((uint32_t)(claim >> 32) != generation)
             return;
-        mb_task_fn fn = atomic_load(&pool->fn);
+        mb_span_fn fn = atomic_load(&pool->fn);
         void *ctx = atomic_load(&pool->ctx);
         uint32_t n_tasks = atomic_load(&pool->n_tasks), task = (uint32_t)claim;
         if (task >= n_tasks)
             return;
-        uint32_t n = run_of_tasks(pool, n_tasks - task);
+        uint32_t n = span_of_tasks(pool, n_tasks - task);
         if (!atomic_compare_exchange_weak(&pool->claim, &claim, claim + n))
             continue;
-        for (uint32_t i = 0; i < n; i++)
-            fn(ctx, task + i, thread);
+        fn(ctx, task, n, thread);
         if (atomic_fetch_add(&pool->n_done, n) + n == n_tasks && atomic_exchange(&pool->giver_asleep, 0) == 1)
             futex_wake(&pool->giver_asleep, 1);
     }
@@ -157,7 +156,7 @@ static void wait_for_done(struct mb_pool *pool, uint32_t n_tasks)
     atomic_store(&pool->giver_asleep, 0);
 }
 
-static void run_piece(struct mb_pool *pool, uint32_t n_tasks, mb_task_fn fn, void *ctx)
+static void run_piece(struct mb_pool *pool, uint32_t n_tasks, mb_span_fn fn, void *ctx)
 {
     uint32_t generation = atomic_load(&pool->generation) + 1;
     /* A thread that is still looking for a task of the last work must not take one by this work's n_tasks. */
@@ -178,23 +177,23 @@ static void run_piece(struct mb_pool *pool, uint32_t n_tasks, mb_task_fn fn, voi
 
 /* Task numbers of the caller for a second and later pieces of more than PIECE_TASKS_MAX tasks. */
 struct shifted {
-    mb_task_fn fn;
+    mb_span_fn fn;
     void *ctx;
     size_t first;
 };
 
-static void run_shifted(void *ctx, size_t task, int thread)
+static void run_shifted(void *ctx, size_t first, size_t n, int thread)
 {
     const struct shifted *shifted = ctx;
-    shifted->fn(shifted->ctx, shifted->first + task, thread);
+    shifted->fn(shifted->ctx, shifted->first + first, n, thread);
 }
 
-void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx)
+void mb_pool_run_spans(struct mb_pool *pool, size_t n_tasks, mb_span_fn fn, void *ctx)
 {
     const size_t piece = PIECE_TASKS_MAX;
     if (pool->n_threads == 1 || n_tasks <= 1) {
-        for (size_t task = 0; task < n_tasks; task++)
-            fn(ctx, task, 0);
+        if (n_tasks > 0)
+            fn(ctx, 0, n_tasks, 0);
         return;
     }
     for (size_t first = 0; first < n_tasks; first += piece) {
@@ -205,6 +204,23 @@ void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx)
         else
             run_piece(pool, (uint32_t)n, run_shifted, &shifted);
     }
+}
+
+struct one_by_one {
+    mb_task_fn fn;
+    void *ctx;
+};
+
+static void run_one_by_one(void *ctx, size_t first, size_t n, int thread)
+{
+    const struct one_by_one *tasks = ctx;
+    for (size_t i = 0; i < n; i++)
+        tasks->fn(tasks->ctx, first + i, thread);
+}
+
+void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx)
+{
+    mb_pool_run_spans(pool, n_tasks, run_one_by_one, &(struct one_by_one){fn, ctx});
 }
 
 static int n_online_cpus(void)

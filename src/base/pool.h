@@ -20,11 +20,12 @@ int mb_pool_n_threads(const struct mb_pool *pool);
 /* 'thread' is 0 .. n_threads - 1, so that a task can use its thread's scratch memory. */
 typedef void (*mb_task_fn)(void *ctx, size_t task, int thread);
 
-/*
- * Runs tasks 0 .. n_tasks - 1, and returns when all are done.  Tasks are begun about lowest first; a thread
- * takes neighbours.  Allocates nothing.
- */
+/* Runs tasks 0 .. n_tasks - 1, about lowest first, and returns when all are done.  Allocates nothing. */
 void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx);
+
+/* The same where neighbouring tasks are done better together: fn does tasks first .. first + n - 1. */
+typedef void (*mb_span_fn)(void *ctx, size_t first, size_t n, int thread);
+void mb_pool_run_spans(struct mb_pool *pool, size_t n_tasks, mb_span_fn fn, void *ctx);
 
 /* How long the giving thread has waited for others since the pool was made: it had no task left. */
 uint64_t mb_pool_waited_ns(const struct mb_pool *pool);

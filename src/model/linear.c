@@ -83,42 +83,52 @@ static void finish_product(const struct mb_stage *stage, const struct mb_product
                     p->out_first + t);
 }
 
-/* A thread that comes to rows that its last product did not lead to asks for their memory at once. */
-static void come_to(struct mb_thread_scratch *scratch, const struct mb_product *p,
-                    const struct mb_piece *piece)
+/* Waiting for one line of memory after another costs more than asking for what no product before led to. */
+static void come_to(const struct mb_linear *w, size_t row, bool is_next)
 {
-    bool is_next = scratch->last_w == p->w && scratch->last_row == piece->row;
-    scratch->last_w = p->w;
-    scratch->last_row = piece->row + piece->n_rows;
-    if (is_next)
-        return;
-    if (p->w->matrix.is_coded)
-        mb_prefetch_rows(&p->w->matrix.coded, piece->row);
-    if (p->up != NULL && p->up->matrix.is_coded)
-        mb_prefetch_rows(&p->up->matrix.coded, piece->row);
+    if (!is_next && w->matrix.is_coded)
+        mb_prefetch_rows(&w->matrix.coded, row);
 }
 
-static void run_piece(void *ctx, size_t task, int thread)
+/* Neighbouring pieces of one product, of n_rows rows in all. */
+static void run_pieces(const struct mb_stage *stage, const struct mb_piece *piece, size_t n_pieces,
+                       size_t n_rows, struct mb_thread_scratch *scratch)
+{
+    struct mb_product *p = &stage->products[piece->product];
+    bool is_next = scratch->last_w == p->w && scratch->last_row == piece->row;
+    scratch->last_w = p->w;
+    scratch->last_row = piece->row + n_rows;
+    float *y = p->y + piece->row;
+    come_to(p->w, piece->row, is_next);
+    mb_linear_rows(stage, p->w, piece->row, n_rows, &p->in, p->n_tokens, y, p->y_stride, scratch->coded);
+    if (p->up != NULL) {
+        come_to(p->up, piece->row, is_next);
+        mb_linear_rows(stage, p->up, piece->row, n_rows, &p->in, p->n_tokens, scratch->up, n_rows,
+                       scratch->coded);
+        for (size_t t = 0; t < p->n_tokens; t++)
+            stage->vec->silu_mul(y + t * p->y_stride, scratch->up + t * n_rows, n_rows);
+    }
+    if (p->out != NULL && atomic_fetch_sub(&p->n_pieces_left, (uint32_t)n_pieces) == n_pieces)
+        finish_product(stage, p);
+}
+
+/* Pieces of one product are taken together as far as scratch->up has room: a call costs as much as some rows.
+ */
+static void run_span(void *ctx, size_t first, size_t n, int thread)
 {
     const struct mb_stage *stage = ctx;
-    const struct mb_piece *piece = &stage->pieces[task];
-    struct mb_product *p = &stage->products[piece->product];
-    struct mb_thread_scratch *scratch = &stage->scratch[thread];
-    come_to(scratch, p, piece);
-    float *y = p->y + piece->row;
-    mb_linear_rows(stage, p->w, piece->row, piece->n_rows, &p->in, p->n_tokens, y, p->y_stride,
-                   scratch->coded);
-    if (p->up != NULL) {
-        mb_linear_rows(stage, p->up, piece->row, piece->n_rows, &p->in, p->n_tokens, scratch->up,
-                       piece->n_rows, scratch->coded);
-        for (size_t t = 0; t < p->n_tokens; t++)
-            stage->vec->silu_mul(y + t * p->y_stride, scratch->up + t * piece->n_rows, piece->n_rows);
+    for (size_t end = first + n; first < end;) {
+        const struct mb_piece *piece = &stage->pieces[first];
+        size_t n_max = MB_PASS_TOKENS / stage->products[piece->product].n_tokens, n_pieces = 0, n_rows = 0;
+        while (first < end && n_pieces < n_max && stage->pieces[first].product == piece->product) {
+            n_rows += stage->pieces[first++].n_rows;
+            n_pieces++;
+        }
+        run_pieces(stage, piece, n_pieces, n_rows, &stage->scratch[thread]);
     }
-    if (p->out != NULL && atomic_fetch_sub(&p->n_pieces_left, 1) == 1)
-        finish_product(stage, p);
 }
 
 void mb_stage_run(struct mb_stage *stage)
 {
-    mb_pool_run(stage->pool, stage->n_pieces, run_piece, stage);
+    mb_pool_run_spans(stage->pool, stage->n_pieces, run_span, stage);
 }

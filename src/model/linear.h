@@ -13,6 +13,8 @@
 #include <moebius/checkpoint.h>
 #include <stdatomic.h>
 
+enum { MB_PASS_TOKENS = 512 }; /* most tokens of a pass: vectors of a product */
+
 struct mb_linear {
     struct mb_matrix matrix;
     const float *bias; /* [n_rows] or NULL */
@@ -54,7 +56,7 @@ struct mb_piece {
 /* What a thread needs for itself. */
 struct mb_thread_scratch {
     void *coded;                    /* of matmul and matvec_transposed, 64-byte aligned */
-    float *up;                      /* [N_TOKENS][rows of a piece] */
+    float *up;                      /* [MB_PASS_TOKENS][rows of a piece] */
     float *attention;               /* see attention.c */
     int8_t *planes;                 /* two planes of the longest vector that attention quantises */
     const struct mb_linear *last_w; /* whose product it made last, and the row behind that */

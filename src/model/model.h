@@ -13,7 +13,6 @@
 #include <moebius/engine.h>
 
 enum {
-    MB_PASS_TOKENS = 512,  /* most tokens of a pass */
     MB_CHUNK_TOKENS = 256, /* positions that attention of generated tokens sums at once */
     MB_PASS_LOGITS = 64,   /* rows of logits computed at once */
 };
