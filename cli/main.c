@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define VERSION "0.1.0"
 
@@ -72,8 +73,20 @@ static void *json_malloc(size_t nbytes)
     return cli_check_memory(malloc(nbytes));
 }
 
+/* The files of a model are open at the same time, and a shell's usual limit is 1,024. Without more it is
+ * told. */
+static void allow_many_files(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int main(int argc, char **argv)
 {
+    allow_many_files();
     json_set_alloc_funcs(json_malloc, free);
     if (argc < 2) {
         print_usage(stderr);

@@ -160,6 +160,23 @@ static void a_full_disk_is_4(void **state)
     assert_non_null(strstr(ran->err, "standard output"));
 }
 
+/* A model in more files than a shell allows a program at first; one that nobody may open is told. */
+static void a_hundred_files_are_opened(void **state)
+{
+    (void)state;
+    struct test_model model = test_model_small();
+    model.n_layers = 20;
+    model.n_shards = 100;
+    test_write_model(test_path("dealt"), &model);
+    const struct ran *ran = run_after("ulimit -S -n 32;", "compress dealt out");
+    if (ran->exit_status != 0)
+        fail_msg("%s", ran->err);
+    assert_int_equal(run_after("ulimit -S -n 32;", "verify out dealt")->exit_status, 0);
+    assert_fails(run_after("ulimit -n 32;", "verify out dealt"), 4, "Too many open files");
+    test_remove(test_path("dealt"));
+    test_remove(test_path("out"));
+}
+
 /* ---------------------------------------------------------------- answers: 0 and 1 */
 
 static void inspect_counts_the_parts(void **state)
@@ -302,6 +319,7 @@ int main(void)
         cmocka_unit_test(a_nan_weight_is_3_with_its_place),
         cmocka_unit_test(damage_is_found),
         cmocka_unit_test(a_full_disk_is_4),
+        cmocka_unit_test(a_hundred_files_are_opened),
         cmocka_unit_test(inspect_counts_the_parts),
         cmocka_unit_test(compress_reports_what_it_wrote),
         cmocka_unit_test(tensor_bounds_are_taken),
