@@ -161,25 +161,32 @@ static uint64_t run_setting(const void *ctx)
     return result;
 }
 
+static void check_setting(const char *folder, const struct setting *setting, uint64_t expected)
+{
+    struct work work = {folder, setting};
+    if (test_hash_in_child(setting->cpu, run_setting, &work) != expected)
+        fail_msg("%s: MOEBIUS_CPU=%s, %d threads, batch %zu, pieces of %zu: other bits than one thread alone",
+                 folder, setting->cpu, setting->n_threads, setting->n_batch, setting->piece);
+}
+
+static uint64_t one_thread_alone(const char *folder)
+{
+    static const struct setting alone = {"", 1, 1, N_PROMPT};
+    return test_hash_in_child(alone.cpu, run_setting, &(struct work){folder, &alone});
+}
+
 static void check_folder(const char *folder)
 {
     static const struct setting settings[] = {
-        {"", 1, 1, N_PROMPT},        {"", 2, 1, N_PROMPT},  {"", 3, 1, 7},
-        {"", 2, 2, N_PROMPT},        {"", 2, 5, 11},        {"", 2, 16, N_PROMPT},
-        {"-avx512", 2, 1, N_PROMPT}, {"-avx512", 2, 16, 9}, {"-avx512,-avx2", 2, 1, N_PROMPT},
+        {"", 2, 1, N_PROMPT},        {"", 3, 1, 7},
+        {"", 2, 2, N_PROMPT},        {"", 2, 5, 11},
+        {"", 2, 16, N_PROMPT},       {"-avx512", 2, 1, N_PROMPT},
+        {"-avx512", 2, 16, 9},       {"-avx512,-avx2", 2, 1, N_PROMPT},
         {"-avx512,-avx2", 1, 3, 13},
     };
-    uint64_t first = 0;
-    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
-        struct work work = {folder, &settings[i]};
-        uint64_t hash = test_hash_in_child(settings[i].cpu, run_setting, &work);
-        if (i == 0)
-            first = hash;
-        else if (hash != first)
-            fail_msg(
-                "%s: MOEBIUS_CPU=%s, %d threads, batch %zu, pieces of %zu: other bits than one thread alone",
-                folder, settings[i].cpu, settings[i].n_threads, settings[i].n_batch, settings[i].piece);
-    }
+    uint64_t expected = one_thread_alone(folder);
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        check_setting(folder, &settings[i], expected);
 }
 
 static void coded_model_gives_the_same_bits(void **state)
@@ -192,6 +199,22 @@ static void plain_model_gives_the_same_bits(void **state)
 {
     (void)state;
     check_folder(REFERENCE);
+}
+
+#if defined(__SANITIZE_THREAD__)
+enum { BATCH_STRIDE = 5 }; /* it takes its time */
+#else
+enum { BATCH_STRIDE = 1 };
+#endif
+
+/* Each number of conversations at once, on every instruction set in turn, with one thread and with two. */
+static void every_batch_gives_the_same_bits(void **state)
+{
+    (void)state;
+    static const char *const cpus[] = {"", "-avx512", "-avx512,-avx2"};
+    uint64_t expected = one_thread_alone(coded);
+    for (size_t n = 1; n <= N_BATCH_MAX; n += BATCH_STRIDE)
+        check_setting(coded, &(struct setting){cpus[n % 3], 1 + (int)(n / 3 % 2), n, 5 + n}, expected);
 }
 
 /* ---------------------------------------------------------------- one process */
@@ -317,11 +340,9 @@ static int compress_reference(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(coded_model_gives_the_same_bits),
-        cmocka_unit_test(plain_model_gives_the_same_bits),
-        cmocka_unit_test(tokens_allocate_nothing),
-        cmocka_unit_test(wrong_batches_change_nothing),
-        cmocka_unit_test(timing_adds_up),
+        cmocka_unit_test(coded_model_gives_the_same_bits), cmocka_unit_test(plain_model_gives_the_same_bits),
+        cmocka_unit_test(every_batch_gives_the_same_bits), cmocka_unit_test(tokens_allocate_nothing),
+        cmocka_unit_test(wrong_batches_change_nothing),    cmocka_unit_test(timing_adds_up),
     };
     return cmocka_run_group_tests(tests, compress_reference, test_folder_end);
 }
