@@ -441,12 +441,12 @@ static json_t *result_json(const struct bench *bench, const struct result *resul
     for (size_t i = 0; i < N_PARTS; i++)
         json_object_set_new(parts, part_names[i], json_real(ms[i]));
     json_t *json = json_pack(
-        "{s:s, s:s, s:s, s:s, s:b, s:I, s:I, s:s, s:i, s:s, s:i, s:i, s:i, s:f, s:f, s:o, s:I, s:f, s:o, "
+        "{s:s, s:s, s:o, s:s, s:b, s:I, s:I, s:s, s:i, s:s, s:i, s:i, s:i, s:f, s:f, s:o, s:I, s:f, s:o, "
         "s:o, s:I}",
-        "build_commit", cli_commit, "cpu_info", cpu, "model", bench->path, "model_type", bench->architecture,
-        "coded", bench->info.is_coded, "model_size", (json_int_t)model_nbytes(bench), "model_n_params",
-        (json_int_t)bench->info.n_params, "isa", mb_kernels()->isa, "n_threads", result->n_threads, "test",
-        test, "n_prompt", result->is_prompt ? result->n_tokens : 0, "n_gen",
+        "build_commit", cli_commit, "cpu_info", cpu, "model", cli_json_path(bench->path), "model_type",
+        bench->architecture, "coded", bench->info.is_coded, "model_size", (json_int_t)model_nbytes(bench),
+        "model_n_params", (json_int_t)bench->info.n_params, "isa", mb_kernels()->isa, "n_threads",
+        result->n_threads, "test", test, "n_prompt", result->is_prompt ? result->n_tokens : 0, "n_gen",
         result->is_prompt ? 0 : result->n_tokens, "n_seqs", result->n_seqs, "avg_ts", result->mean,
         "stddev_ts", result->deviation, "samples_ts", samples, "token_nbytes",
         (json_int_t)bench->info.token_nbytes, "read_nbytes_per_s", result->read_nbytes_per_s, "share_of_read",

@@ -172,11 +172,11 @@ static int print_task(const char *model_path, const struct mb_model_info *info,
     double tokens_per_s = (double)(r->n_prompt_tokens + r->n_reply_tokens) / r->seconds;
     if (args.format == CLI_JSON) {
         return cli_print_json(json_pack(
-            "{s:s, s:b, s:s, s:I, s:o, s:o, s:I, s:I, s:I, s:f, s:f}", "model", model_path, "coded",
-            (int)info->is_coded, "task", args.task, "n", (json_int_t)r->n, "ica", share_json(r->n_ica, r->n),
-            "pia", share_json(r->n_pia, r->n), "n_prompt_tokens", (json_int_t)r->n_prompt_tokens,
-            "n_reply_tokens", (json_int_t)r->n_reply_tokens, "n_truncated", (json_int_t)r->n_truncated,
-            "seconds", r->seconds, "tokens_per_s", tokens_per_s));
+            "{s:o, s:b, s:o, s:I, s:o, s:o, s:I, s:I, s:I, s:f, s:f}", "model", cli_json_path(model_path),
+            "coded", (int)info->is_coded, "task", cli_json_path(args.task), "n", (json_int_t)r->n, "ica",
+            share_json(r->n_ica, r->n), "pia", share_json(r->n_pia, r->n), "n_prompt_tokens",
+            (json_int_t)r->n_prompt_tokens, "n_reply_tokens", (json_int_t)r->n_reply_tokens, "n_truncated",
+            (json_int_t)r->n_truncated, "seconds", r->seconds, "tokens_per_s", tokens_per_s));
     }
     static const char *const heads[] = {"", "right", "of", "share", "95 % interval"};
     struct cli_table *table = cli_table_new("lrrrr", heads);
@@ -244,11 +244,12 @@ static int print_perplexity(const char *model_path, const struct mb_model_info *
                             const struct mb_perplexity_report *r)
 {
     if (args.format == CLI_JSON) {
-        return cli_print_json(json_pack("{s:s, s:b, s:s, s:f, s:f, s:f, s:I, s:I, s:f}", "model", model_path,
-                                        "coded", (int)info->is_coded, "text", args.perplexity, "ppl", r->ppl,
-                                        "ppl_stderr", r->ppl_stderr, "nll_mean", r->nll_mean,
-                                        "n_tokens_scored", (json_int_t)r->n_tokens_scored, "n_windows",
-                                        (json_int_t)r->n_windows, "seconds", r->seconds));
+        return cli_print_json(
+            json_pack("{s:o, s:b, s:o, s:o, s:o, s:o, s:I, s:I, s:f}", "model", cli_json_path(model_path),
+                      "coded", (int)info->is_coded, "text", cli_json_path(args.perplexity), "ppl",
+                      cli_json_real(r->ppl), "ppl_stderr", cli_json_real(r->ppl_stderr), "nll_mean",
+                      cli_json_real(r->nll_mean), "n_tokens_scored", (json_int_t)r->n_tokens_scored,
+                      "n_windows", (json_int_t)r->n_windows, "seconds", r->seconds));
     }
     char seconds[32];
     printf("PPL = %.4f +/- %.4f\n\n%llu tokens scored in %llu windows, %s\n", r->ppl, r->ppl_stderr,

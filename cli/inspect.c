@@ -472,7 +472,7 @@ static json_t *report_json(const struct mb_checkpoint *ckpt, const json_t *confi
     for (int part = 0; part < CLI_N_PARTS; part++)
         json_object_set_new(parts, keys[part], sum_json(&survey->parts[part], is_coded));
     json_t *json =
-        json_pack("{s:s, s:s, s:b, s:I, s:o, s:o, s:o, s:o}", "path", mb_checkpoint_path(ckpt),
+        json_pack("{s:o, s:s, s:b, s:I, s:o, s:o, s:o, s:o}", "path", cli_json_path(mb_checkpoint_path(ckpt)),
                   "architecture", architecture_of(config), "coded", (int)is_coded, "file_nbytes",
                   (json_int_t)mb_checkpoint_file_nbytes(ckpt), "config", numbers_json(config), "parts", parts,
                   "total", sum_json(&survey->total, is_coded), "shards", shards_json(ckpt, survey));

@@ -90,6 +90,23 @@ json_t *cli_json_real(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+json_t *cli_json_path(const char *path)
+{
+    static const char replacement[] = "\xef\xbf\xbd";
+    json_t *json = json_string(path);
+    char *text = json == NULL ? calloc(3, strlen(path) + 1) : NULL, *to = text;
+    if (text == NULL)
+        return json;
+    for (const char *from = path; *from != '\0'; from++) {
+        size_t n = (unsigned char)*from < 0x80 ? 1 : 3;
+        memcpy(to, n == 1 ? from : replacement, n);
+        to += n;
+    }
+    json = json_string(text);
+    free(text);
+    return json;
+}
+
 double cli_ratio(double over, double under)
 {
     return under == 0 ? 0 : over / under;

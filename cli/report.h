@@ -41,6 +41,9 @@ int cli_print_json(json_t *object);
 /* A real, or null where JSON has no word for it (infinite). */
 json_t *cli_json_real(double value);
 
+/* A path, which need not be UTF-8 as JSON has to be: what is not is U+FFFD. NULL: no memory. */
+json_t *cli_json_path(const char *path);
+
 /* over / under; 0 when there is nothing to divide by (reports hold no NaN: JSON has none). */
 double cli_ratio(double over, double under);
 

@@ -429,14 +429,15 @@ static int print_json(const struct generation *g, const char *path)
                                (json_int_t)anon_nbytes, "weights_file_nbytes", (json_int_t)w->mapped_nbytes,
                                "cache_nbytes", (json_int_t)mb_session_nbytes(g->session));
     json_t *json = json_pack(
-        "{s:s, s:b, s:s, s:i, s:s, s:s, s:o, s:o, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "model",
-        path, "coded", (int)g->info->is_coded, "isa", mb_kernels()->isa, "n_threads", g->info->n_threads,
-        "text", g->stream.text == NULL ? "" : g->stream.text, "finish", finishes[g->finish], "prompt_tokens",
-        ids_json(g->prompt, g->n_prompt), "tokens", ids_json(g->reply, g->n_reply), "n_prompt_tokens",
-        (json_int_t)g->n_prompt, "n_tokens", (json_int_t)g->n_reply, "load_seconds", g->load_seconds,
-        "prompt_seconds", g->prompt_seconds, "seconds", g->reply_seconds, "prompt_tokens_per_s",
-        rate_of(g->n_prompt, g->prompt_seconds), "tokens_per_s", rate_of(g->n_reply, g->reply_seconds),
-        "temperature", (double)g->sampler.options.temperature, "seed",
+        "{s:o, s:b, s:s, s:i, s:s, s:s, s:o, s:o, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "model",
+        cli_json_path(path), "coded", (int)g->info->is_coded, "isa", mb_kernels()->isa, "n_threads",
+        g->info->n_threads, "text", g->stream.text == NULL ? "" : g->stream.text, "finish",
+        finishes[g->finish], "prompt_tokens", ids_json(g->prompt, g->n_prompt), "tokens",
+        ids_json(g->reply, g->n_reply), "n_prompt_tokens", (json_int_t)g->n_prompt, "n_tokens",
+        (json_int_t)g->n_reply, "load_seconds", g->load_seconds, "prompt_seconds", g->prompt_seconds,
+        "seconds", g->reply_seconds, "prompt_tokens_per_s", rate_of(g->n_prompt, g->prompt_seconds),
+        "tokens_per_s", rate_of(g->n_reply, g->reply_seconds), "temperature",
+        (double)g->sampler.options.temperature, "seed",
         is_sampled ? json_integer((json_int_t)g->sampler.options.seed) : json_null(), "memory", memory);
     return cli_print_json(json);
 }

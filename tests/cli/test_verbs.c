@@ -7,6 +7,7 @@
 #include "program.h"
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* "plain" and "coded" lie in the test's folder. */
 static int begin(void **state)
@@ -177,6 +178,36 @@ static void a_hundred_files_are_opened(void **state)
     test_remove(test_path("out"));
 }
 
+/* A folder's name is bytes, JSON is UTF-8: a long evaluation must not end without its report for that. */
+static void paths_need_not_be_utf8(void **state)
+{
+    (void)state;
+    static const char *const lines[] = {
+        "bench models/\xff -p 2 -n 1 -r 1 -o json",
+        "run models/\xff -p a -n 1 -o json",
+        "eval models/\xff --task models/\xff/eval.jsonl --limit 1 -o json",
+        "eval models/\xff --perplexity models/\xff/README.md --limit 1 -o json",
+        "inspect models/\xff -o json",
+    };
+    static const char *const keys[] = {"model", "task", "text", "path"};
+    test_make_folder(test_path("models"));
+    assert_int_equal(symlink(MB_REPO "/models/reference", test_path("models/\xff")), 0);
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        json_t *json = run_json("%s", lines[i]);
+        const json_t *object = json_is_array(json) ? json_array_get(json, 0) : json;
+        size_t n_paths = 0;
+        for (size_t k = 0; k < 4; k++) {
+            const char *text = json_string_value(json_object_get(object, keys[k]));
+            n_paths += text != NULL && strstr(text, "models/\xef\xbf\xbd") == text;
+        }
+        if (n_paths == 0)
+            fail_msg("%s: no path", lines[i]);
+        json_decref(json);
+    }
+    test_remove(test_path("models/\xff"));
+    test_remove(test_path("models"));
+}
+
 /* ---------------------------------------------------------------- answers: 0 and 1 */
 
 static void inspect_counts_the_parts(void **state)
@@ -320,6 +351,7 @@ int main(void)
         cmocka_unit_test(damage_is_found),
         cmocka_unit_test(a_full_disk_is_4),
         cmocka_unit_test(a_hundred_files_are_opened),
+        cmocka_unit_test(paths_need_not_be_utf8),
         cmocka_unit_test(inspect_counts_the_parts),
         cmocka_unit_test(compress_reports_what_it_wrote),
         cmocka_unit_test(tensor_bounds_are_taken),
