@@ -236,13 +236,22 @@ static enum mb_status lock_partial(struct mb_output *output, struct mb_error *er
     return status;
 }
 
+/* "a/." and "a/..": beside them there is no room for OUT.partial, and they cannot be renamed. */
+static bool ends_with_dots(const char *path, size_t n)
+{
+    size_t n_dots = 0;
+    while (n_dots < n && path[n - 1 - n_dots] == '.')
+        n_dots++;
+    return (n_dots == 1 || n_dots == 2) && (n_dots == n || path[n - 1 - n_dots] == '/');
+}
+
 static enum mb_status set_paths(struct mb_output *output, const char *path, struct mb_error *err)
 {
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/')
         n--;
     int n_note = snprintf(output->note_path, MB_PATH_MAX, "%.*s.partial.json", (int)n, path);
-    if (n == 0 || n_note < 0 || n_note >= MB_PATH_MAX)
+    if (n == 0 || n_note < 0 || n_note >= MB_PATH_MAX || ends_with_dots(path, n))
         return mb_fail(err, MB_USAGE, "'%.200s': not a path for a folder", path);
     snprintf(output->path, MB_PATH_MAX, "%.*s", (int)n, path);
     snprintf(output->partial, MB_PATH_MAX, "%.*s.partial", (int)n, path);

@@ -236,8 +236,15 @@ static void impossible_places_are_refused(void **state)
     assert_int_not_equal(compress("none/coded", &options, NULL, &err), MB_OK);
     assert_non_null(strstr(err.msg, "none/coded"));
     assert_int_not_equal(compress("plain/config.json/coded", &options, NULL, &err), MB_OK);
-    assert_int_not_equal(mb_compress(test_path("plain"), "", &options, &(struct mb_compress_report){0}, &err),
-                         MB_OK);
+    static const char *const none[] = {"", ".", "..", "./", "plain/.", "plain/..", "../."};
+    for (size_t i = 0; i < sizeof none / sizeof none[0]; i++) {
+        struct mb_compress_report report;
+        options.force = true;
+        if (mb_compress(test_path("plain"), none[i], &options, &report, &err) != MB_USAGE)
+            fail_msg("'%s': %s", none[i], err.msg);
+    }
+    options.force = false;
+    assert_compressed("...", &options, NULL); /* a name like others */
 }
 
 /* Replacing the input by its own coded form would lose it; so would replacing what is no model. */
