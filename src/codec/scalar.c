@@ -241,7 +241,7 @@ size_t mb_matmul_scratch_nbytes(const struct mb_coded_matrix *w)
 
 size_t mb_matvec_transposed_scratch_nbytes(const struct mb_coded_matrix *w)
 {
-    /* Three sums a column, and up to four groups of one row, or one of several. */
+    /* Three sums a column, and four groups. */
     return (w->n_cols + 64) * 3 * sizeof(int64_t) + 4 * mb_group_room(w);
 }
 

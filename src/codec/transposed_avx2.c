@@ -115,6 +115,7 @@ void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, ui
     int8_t *groups = (int8_t *)(columns.narrow + n_narrow);
     memset(scratch, 0, n_cols * (sizeof(int64_t) + sizeof(double)) + n_narrow * sizeof(int32_t));
     struct waiting waiting = {0};
+    size_t n_decoded = 0; /* groups */
     struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
     for (uint64_t at = row, end = row + n_rows; at < end;) {
         struct mb_group_view view;
@@ -123,9 +124,8 @@ void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, ui
         size_t first = (size_t)(at - view.row), n = (size_t)(group_end - at), x_at = (size_t)(at - row);
         add_exact_parts(&columns, w->dtype, &view, first, n, x_at);
         add_group(&columns, &waiting, &view, first, n, x_at,
-                  groups + (waiting.q != NULL ? mb_group_room(w) : 0));
-        if (w->group_rows > 1) /* the next group takes the same room */
-            end_pair(&columns, &waiting);
+                  groups + n_decoded % 2 * mb_group_room(w)); /* a row of the last one may wait */
+        n_decoded += !view.is_raw;
         at = group_end;
     }
     end_pair(&columns, &waiting);

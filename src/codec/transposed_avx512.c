@@ -137,6 +137,7 @@ void mb_matvec_transposed_avx512(const struct mb_coded_matrix *w, uint64_t row, 
     uint8_t *groups = (uint8_t *)(columns.lo + n_sums);
     memset(scratch, 0, n_sums * (sizeof(double) + 2 * sizeof(int32_t)));
     struct rows rows = {.n = 0};
+    size_t n_decoded = 0; /* groups */
     struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
     for (uint64_t at = row, end = row + n_rows; at < end;) {
         struct mb_group_view view;
@@ -144,14 +145,14 @@ void mb_matvec_transposed_avx512(const struct mb_coded_matrix *w, uint64_t row, 
         uint64_t group_end = view.row + view.n_rows < end ? view.row + view.n_rows : end;
         size_t first = (size_t)(at - view.row), n = (size_t)(group_end - at);
         add_exact_parts(&columns, w->dtype, &view, first, n, (size_t)(at - row));
-        uint8_t *bytes = groups + rows.n * room;
-        if (!view.is_raw)
+        uint8_t *bytes = groups + n_decoded % ROWS * room; /* rows of the last three may wait */
+        if (!view.is_raw) {
             mb_group_bytes_avx512(&view, bytes);
+            n_decoded++;
+        }
         for (size_t r = 0; r < n && !view.is_raw; r++)
             add_row(&columns, &rows, bytes + (first + r) * w->n_cols, mb_offset_512(view.a, view.b),
                     (size_t)(at - row) + r);
-        if (w->group_rows > 1) /* the next group takes the same room */
-            multiply_rows(&columns, &rows);
         at = group_end;
     }
     multiply_rows(&columns, &rows);

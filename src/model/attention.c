@@ -282,6 +282,7 @@ static void absorb(const struct attending *a, size_t t, size_t head, const struc
     float *out = model->work.latent_q + (t * c->n_heads + head) * latent;
     if (kv_b->is_coded) {
         struct mb_activation at;
+        mb_prefetch_rows(&kv_b->coded, row);
         mb_activate(model->kernels, q, c->d_nope,
                     &(struct mb_activations){&at, scratch->planes, mb_attention_plane_nbytes(c)}, 0);
         model->kernels->matvec_transposed(&kv_b->coded, row, c->d_nope, &at, out, scratch->coded);
@@ -341,11 +342,14 @@ static void finish_head(const struct attending *a, const struct mb_segment *segm
     }
     vec->scale(1.0F / weights, c->kv_rank, sum);
     struct mb_activation at;
-    if (a->layer->kv_b.matrix.is_coded)
+    size_t row = head * (c->d_nope + c->d_v) + c->d_nope;
+    if (a->layer->kv_b.matrix.is_coded) {
+        mb_prefetch_rows(&a->layer->kv_b.matrix.coded, row);
         mb_activate(model->kernels, sum, c->kv_rank,
                     &(struct mb_activations){&at, scratch->planes, mb_attention_plane_nbytes(c)}, 0);
+    }
     struct mb_vectors in = {sum, c->kv_rank, &at};
-    mb_linear_rows(&model->stage, &a->layer->kv_b, head * (c->d_nope + c->d_v) + c->d_nope, c->d_v, &in, 1,
+    mb_linear_rows(&model->stage, &a->layer->kv_b, row, c->d_v, &in, 1,
                    model->work.o + (segment->first * c->n_heads + head) * c->d_v, 0, scratch->coded);
 }
 
