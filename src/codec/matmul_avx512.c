@@ -43,6 +43,7 @@ struct block {
     int64_t offset[BLOCK_ROWS_MAX];
     struct exact exact[BLOCK_ROWS_MAX]; /* in order of rows */
     size_t n_exact;
+    size_t first_exact[BLOCK_ROWS_MAX / TILE_ROWS + 1]; /* of each tile, and behind the last */
 };
 
 static void next_group(struct source *source)
@@ -111,6 +112,8 @@ static void fill_block(struct source *source, struct block *block, size_t n_rows
     for (size_t r = 0; r < n_rows; r++) {
         if (source->next_row == source->view.n_rows)
             next_group(source);
+        if (r % TILE_ROWS == 0)
+            block->first_exact[r / TILE_ROWS] = block->n_exact;
         struct exact *exact = &block->exact[block->n_exact];
         if (find_exact(source, exact)) {
             exact->row = r;
@@ -123,6 +126,7 @@ static void fill_block(struct source *source, struct block *block, size_t n_rows
             place_quad(source->rows, source->row_nbytes, n_cols,
                        block->tiles + r / TILE_ROWS * block->tile_nbytes + r % TILE_ROWS / 4 * 64);
     }
+    block->first_exact[(n_rows + TILE_ROWS - 1) / TILE_ROWS] = block->n_exact;
 }
 
 /* Lane r is the sum of row r's four partial sums. */
@@ -193,67 +197,78 @@ static __attribute__((noinline)) void tile_product_3(const uint8_t *tile, size_t
     tile_product(tile, n, x, 3, sums);
 }
 
-/* Eight rows of one token: S step, still without scale and outliers. */
-static inline __m512d finish_8(__m256i hi, __m256i lo, const int64_t *offset, double step, int64_t sum_of_x)
-{
-    __m512i shift = _mm512_mullo_epi64(_mm512_loadu_si512(offset), _mm512_set1_epi64(sum_of_x));
-    __m512i s = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(hi), 8), _mm512_cvtepi32_epi64(lo));
-    return _mm512_mul_pd(_mm512_cvtepi64_pd(_mm512_sub_epi64(s, shift)), _mm512_set1_pd(step));
-}
-
-/* y += 0 where a row has no outliers would only turn -0 into 0; S is an integer, so that there is no -0. */
-static void finish_tile(const struct mb_coded_matrix *w, const struct block *block, size_t first,
-                        size_t n_rows, __m512i hi, __m512i lo, const struct mb_activation *x, float *y)
+/* Eight rows of one token, finished: S step scale + O scale. */
+static inline __m256 finish_8(__m256i hi, __m256i lo, const int64_t *offset, const double *outliers,
+                              const struct mb_coded_matrix *w, const struct mb_activation *x)
 {
     __m512d scale = _mm512_set1_pd((double)x->scale);
-    __m512d low = finish_8(_mm512_castsi512_si256(hi), _mm512_castsi512_si256(lo), block->offset + first,
-                           (double)w->step, x->sum);
-    __m512d high = finish_8(_mm512_extracti64x4_epi64(hi, 1), _mm512_extracti64x4_epi64(lo, 1),
-                            block->offset + first + 8, (double)w->step, x->sum);
-    double sums[TILE_ROWS];
-    low = _mm512_mul_pd(low, scale);
-    high = _mm512_mul_pd(high, scale);
-    _mm512_storeu_pd(sums, low);
-    _mm512_storeu_pd(sums + 8, high);
-    __mmask16 lanes = mb_lanes_16(n_rows);
-    _mm256_mask_storeu_ps(y, (__mmask8)lanes, _mm512_cvtpd_ps(low));
-    _mm256_mask_storeu_ps(y + 8, (__mmask8)(lanes >> 8), _mm512_cvtpd_ps(high));
-    for (size_t i = 0; i < block->n_exact; i++) {
-        const struct exact *exact = &block->exact[i];
-        if (exact->row < first || exact->row >= first + n_rows)
-            continue;
-        size_t r = exact->row - first;
-        y[r] = exact->raw != NULL
-                   ? mb_raw_row_product_avx512(w->dtype, exact->raw, w->n_cols, x)
-                   : (float)(sums[r] + mb_outliers(w->dtype, exact->outlier_positions, exact->outlier_values,
-                                                   exact->n_outliers, exact->begin, x) *
-                                           (double)x->scale);
+    __m512i shift = _mm512_mullo_epi64(_mm512_loadu_si512(offset), _mm512_set1_epi64(x->sum));
+    __m512i s = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(hi), 8), _mm512_cvtepi32_epi64(lo));
+    __m512d coded =
+        _mm512_mul_pd(_mm512_cvtepi64_pd(_mm512_sub_epi64(s, shift)), _mm512_set1_pd((double)w->step));
+    return _mm512_cvtpd_ps(
+        _mm512_add_pd(_mm512_mul_pd(coded, scale), _mm512_mul_pd(_mm512_loadu_pd(outliers), scale)));
+}
+
+/* A tile's rows of up to three tokens. */
+MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct block *block, size_t tile,
+                           const struct tile_sums *sums, const struct mb_activation *x, size_t n_tokens,
+                           float *y, size_t y_stride)
+{
+    _Alignas(64) double outliers[TILE_TOKENS][TILE_ROWS];
+    for (size_t t = 0; t < n_tokens; t++) {
+        _mm512_store_pd(outliers[t], _mm512_setzero_pd());
+        _mm512_store_pd(outliers[t] + 8, _mm512_setzero_pd());
+    }
+    size_t first = tile * TILE_ROWS;
+    const struct exact *begin = block->exact + block->first_exact[tile],
+                       *end = block->exact + block->first_exact[tile + 1];
+    for (const struct exact *exact = begin; exact < end; exact++)
+        for (size_t i = 0; i < exact->n_outliers; i++)
+            for (size_t t = 0; t < n_tokens; t++)
+                outliers[t][exact->row - first] += mb_outlier_product(
+                    w->dtype, exact->outlier_positions, exact->outlier_values, i, exact->begin, x + t);
+    __mmask16 lanes = mb_lanes_16(block->n_rows - first);
+    for (size_t t = 0; t < n_tokens; t++, x++, y += y_stride) {
+        __m256 low = finish_8(_mm512_castsi512_si256(sums->hi[t]), _mm512_castsi512_si256(sums->lo[t]),
+                              block->offset + first, outliers[t], w, x);
+        __m256 high =
+            finish_8(_mm512_extracti64x4_epi64(sums->hi[t], 1), _mm512_extracti64x4_epi64(sums->lo[t], 1),
+                     block->offset + first + 8, outliers[t] + 8, w, x);
+        _mm256_mask_storeu_ps(y + first, (__mmask8)lanes, low);
+        _mm256_mask_storeu_ps(y + first + 8, (__mmask8)(lanes >> 8), high);
+        for (const struct exact *exact = begin; exact < end; exact++)
+            if (exact->raw != NULL)
+                y[exact->row] = mb_raw_row_product_avx512(w->dtype, exact->raw, w->n_cols, x);
     }
 }
 
 /* The scratch memory's room for activations, which are not copied here, is for rows on their way. */
 _Static_assert(2 * MB_MATMUL_TOKENS >= QUADS + 2 && 2 * 128 >= MB_DECODED_SLACK, "no room for rows");
 
-/* All rows of a block times all tokens: three tokens' planes stay in L1 while the tiles pass. */
+/* All rows of a block times all tokens: a tile stays in L1 while the tokens pass. */
 static void multiply_block(const struct mb_coded_matrix *w, const struct block *block,
                            const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride)
 {
     size_t n_chunks = (w->n_cols + CHUNK - 1) / CHUNK;
-    for (size_t t = 0, n; t < n_tokens; t += n) {
-        size_t left = n_tokens - t;
-        n = left == 4 || left == 2 ? 2 : left == 1 ? 1 : TILE_TOKENS;
-        for (size_t first = 0; first < block->n_rows; first += TILE_ROWS) {
-            const uint8_t *tile = block->tiles + first / TILE_ROWS * block->tile_nbytes;
-            size_t n_rows = block->n_rows - first < TILE_ROWS ? block->n_rows - first : TILE_ROWS;
+    for (size_t tile = 0; tile * TILE_ROWS < block->n_rows; tile++)
+        for (size_t t = 0, n; t < n_tokens; t += n) {
+            size_t left = n_tokens - t;
+            n = left == 4 || left == 2 ? 2 : left == 1 ? 1 : TILE_TOKENS;
+            const uint8_t *rows = block->tiles + tile * block->tile_nbytes;
             struct tile_sums sums;
-            (n == 3   ? tile_product_3
-             : n == 2 ? tile_product_2
-                      : tile_product_1)(tile, n_chunks, x + t, &sums);
-            for (size_t i = 0; i < n; i++)
-                finish_tile(w, block, first, n_rows, sums.hi[i], sums.lo[i], x + t + i,
-                            y + (t + i) * y_stride + first);
+            float *to = y + t * y_stride;
+            if (n == 3) {
+                tile_product_3(rows, n_chunks, x + t, &sums);
+                finish_tile(w, block, tile, &sums, x + t, 3, to, y_stride);
+            } else if (n == 2) {
+                tile_product_2(rows, n_chunks, x + t, &sums);
+                finish_tile(w, block, tile, &sums, x + t, 2, to, y_stride);
+            } else {
+                tile_product_1(rows, n_chunks, x + t, &sums);
+                finish_tile(w, block, tile, &sums, x + t, 1, to, y_stride);
+            }
         }
-    }
 }
 
 static void multiply_tokens(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
