@@ -65,13 +65,15 @@ static int by_text(const void *a, const void *b)
 /* Each name stands for one tensor, and no tensor of the original is left out. */
 static enum mb_status check_names(struct verification *v, struct mb_error *err)
 {
-    qsort(v->names, v->n_names, sizeof *v->names, by_text);
+    if (v->n_names > 0)
+        qsort(v->names, v->n_names, sizeof *v->names, by_text);
     for (size_t i = 1; i < v->n_names; i++)
         if (strcmp(v->names[i], v->names[i - 1]) == 0)
             return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice", v->coded->path, v->names[i]);
     for (size_t i = 0; v->original != NULL && i < v->original->n_tensors; i++) {
         const struct mb_tensor *tensor = v->original->by_name[i];
-        if (bsearch(&tensor->name, v->names, v->n_names, sizeof *v->names, by_text) == NULL)
+        if (v->n_names == 0 ||
+            bsearch(&tensor->name, v->names, v->n_names, sizeof *v->names, by_text) == NULL)
             return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: not in %s", mb_tensor_path(v->original, tensor),
                            tensor->name, v->coded->path);
     }

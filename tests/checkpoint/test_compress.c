@@ -609,6 +609,13 @@ static void no_tensors_go_there_and_back(void **state)
     assert_int_equal(verify(test_path("coded"), test_path("plain")).n_broken, 0);
     decompress(test_path("coded"), test_path("back"), MB_F32, &report);
     assert_true(test_exists(test_path("back/model.safetensors")));
+    struct mb_verify_report none;
+    struct mb_error err;
+    write_one(test_path("other"), "lm_head.weight", "F32", 4, 8, 4);
+    assert_int_equal(
+        mb_verify(test_path("coded"), test_path("other"), 1, NULL, NULL, NULL, NULL, &none, &err),
+        MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "lm_head.weight: not in "));
 }
 
 /* However many layers the names speak of, a reader's 10,000 shards are enough. */
