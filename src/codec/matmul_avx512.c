@@ -1,15 +1,19 @@
 /*
  * matmul_avx512.c - products with many vectors: a block of rows is decoded once, then meets all tokens.
  *
- * Decoded rows stand in tiles of sixteen.  A register holds 16 columns of four rows (row r of a tile is in
- * quad r / 4, slot r % 4); sixteen bytes of an activation are broadcast by the load port, and vpdpbusd leaves
- * four partial sums of each row.  Four quads times three tokens times two planes are 24 accumulators: 24
- * products for 10 loads, so the two multiplying ports are the limit.
+ * Decoded rows stand in tiles of sixteen.  A register holds 16 columns of four rows, a quad; sixteen bytes of
+ * an activation are broadcast by the load port, and vpdpbusd leaves four partial sums of each row.  Four
+ * quads times three tokens times two planes are 24 accumulators: 24 products for 10 loads, so the two
+ * multiplying ports are the limit.
+ *
+ * A tile's rows are ordered by width: then most quads are of one width, and their four rows are decoded
+ * together, straight to their places.
  */
-#include "codec/simd_avx512.h"
+#include "codec/batch_avx512.h"
 #include <string.h>
 
 enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16, BLOCK_ROWS_MAX = 64 };
+enum { CHUNK_NBYTES = QUADS * 64 }; /* of a tile */
 
 /* So few tokens are faster with the fused product, which writes nothing in between. */
 enum { TOKENS_ONE_BY_ONE = 2 };
@@ -19,6 +23,7 @@ enum { TOKENS_NBYTES = 1 << 20 };
 
 /* A row that has outliers, or is raw: what its sum over bytes lacks. */
 struct exact {
+    size_t slot;        /* in the tile */
     size_t row;         /* in the block */
     const uint8_t *raw; /* the original values of a raw row, else NULL */
     const uint8_t *outlier_positions, *outlier_values;
@@ -38,19 +43,41 @@ struct source {
 };
 
 struct block {
-    uint8_t *tiles; /* [tiles][chunks of columns][4 quads][4 slots][16 columns] */
+    uint8_t *tiles; /* [tiles][chunks of columns][4 quads][4 rows][16 columns] */
     size_t n_rows, tile_nbytes;
-    int64_t offset[BLOCK_ROWS_MAX];
-    struct exact exact[BLOCK_ROWS_MAX]; /* in order of rows */
+    int64_t offset[BLOCK_ROWS_MAX];       /* of each slot */
+    uint32_t slot_of_row[BLOCK_ROWS_MAX]; /* in its tile */
+    struct exact exact[BLOCK_ROWS_MAX];   /* in order of tiles */
     size_t n_exact;
     size_t first_exact[BLOCK_ROWS_MAX / TILE_ROWS + 1]; /* of each tile, and behind the last */
 };
+
+/* 64 columns of a quad's four rows, in whole cache lines. */
+MB_INLINE void place_64(__m512i r0, __m512i r1, __m512i r2, __m512i r3, uint8_t *quad)
+{
+    __m512i even01 = _mm512_shuffle_i32x4(r0, r1, 0x88), odd01 = _mm512_shuffle_i32x4(r0, r1, 0xdd);
+    __m512i even23 = _mm512_shuffle_i32x4(r2, r3, 0x88), odd23 = _mm512_shuffle_i32x4(r2, r3, 0xdd);
+    _mm512_store_si512(quad, _mm512_shuffle_i32x4(even01, even23, 0x88));
+    _mm512_store_si512(quad + CHUNK_NBYTES, _mm512_shuffle_i32x4(odd01, odd23, 0x88));
+    _mm512_store_si512(quad + 2 * CHUNK_NBYTES, _mm512_shuffle_i32x4(even01, even23, 0xdd));
+    _mm512_store_si512(quad + 3 * CHUNK_NBYTES, _mm512_shuffle_i32x4(odd01, odd23, 0xdd));
+}
+
+/* Four rows to their quad.  Behind their columns, where activations are 0, stands rubbish. */
+static void place_quad(const uint8_t *rows, size_t row_nbytes, size_t n_cols, uint8_t *quad)
+{
+    for (size_t c = 0; c < n_cols; c += 4 * CHUNK, quad += 4 * CHUNK_NBYTES, rows += 4 * CHUNK)
+        place_64(_mm512_loadu_si512(rows), _mm512_loadu_si512(rows + row_nbytes),
+                 _mm512_loadu_si512(rows + 2 * row_nbytes), _mm512_loadu_si512(rows + 3 * row_nbytes), quad);
+}
+
+/* ---------------------------------------------------------------- groups of several rows, in order */
 
 static void next_group(struct source *source)
 {
     mb_group_next(&source->walk, &source->view);
     source->next_row = 0;
-    if (!source->view.is_raw && source->w->group_rows > 1)
+    if (!source->view.is_raw)
         mb_group_bytes_avx512(&source->view, source->bytes);
 }
 
@@ -69,67 +96,219 @@ static bool find_exact(const struct source *source, struct exact *exact)
     size_t end = i;
     while (end < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * end) < begin + n_cols)
         end++;
-    *exact = (struct exact){
-        0, NULL, view->outlier_positions + 2 * i, view->outlier_values + i * elem_nbytes, end - i, begin};
+    *exact = (struct exact){.outlier_positions = view->outlier_positions + 2 * i,
+                            .outlier_values = view->outlier_values + i * elem_nbytes,
+                            .n_outliers = end - i,
+                            .begin = begin};
     return end > i;
 }
 
-/* The source's next row as bytes in out[0 .. n_cols), and rubbish behind; nothing where it is raw. */
-static void decode_row(const struct source *source, uint8_t *out)
+/* The next n rows to a tile, whose first row is 'first'. */
+static void fill_from_groups(struct source *source, struct block *block, size_t first, size_t n,
+                             uint8_t *tile)
 {
-    if (source->view.is_raw)
-        return;
-    if (source->w->group_rows == 1)
-        mb_group_bytes_avx512(&source->view, out);
-    else
-        memcpy(out, source->bytes + source->next_row * source->w->n_cols, source->w->n_cols);
+    size_t n_cols = source->w->n_cols;
+    for (size_t slot = 0; slot < n; slot++, source->next_row++) {
+        if (source->next_row == source->view.n_rows)
+            next_group(source);
+        struct exact *exact = &block->exact[block->n_exact];
+        if (find_exact(source, exact)) {
+            exact->slot = slot;
+            exact->row = first + slot;
+            block->n_exact++;
+        }
+        block->offset[first + slot] = mb_offset_512(source->view.a, source->view.b);
+        block->slot_of_row[first + slot] = (uint32_t)slot;
+        if (!source->view.is_raw)
+            memcpy(source->rows + slot % 4 * source->row_nbytes, source->bytes + source->next_row * n_cols,
+                   n_cols);
+        if (slot % 4 == 3 || slot + 1 == n)
+            place_quad(source->rows, source->row_nbytes, n_cols, tile + slot / 4 * 64);
+    }
 }
 
-/*
- * Four rows to the four slots of their quad, in whole cache lines.  Behind their columns, where activations
- * are 0, stands rubbish.
- */
-static void place_quad(const uint8_t *rows, size_t row_nbytes, size_t n_cols, uint8_t *quad)
+/* ---------------------------------------------------------------- groups of one row, by batches */
+
+/* Four rows of width a straight to their quad. Returns the memory to ask for next. */
+MB_INLINE const uint8_t *decode_quad(unsigned a, const struct mb_batch_512 *batch, const uint32_t which[4],
+                                     const uint8_t *tails, size_t n_cols, uint8_t *quad, const uint8_t *ahead)
 {
-    for (size_t c = 0; c < n_cols; c += 4 * CHUNK, quad += 4 * QUADS * 64) {
-        __m512i r0 = _mm512_loadu_si512(rows + c), r1 = _mm512_loadu_si512(rows + row_nbytes + c);
-        __m512i r2 = _mm512_loadu_si512(rows + 2 * row_nbytes + c),
-                r3 = _mm512_loadu_si512(rows + 3 * row_nbytes + c);
-        __m512i even01 = _mm512_shuffle_i32x4(r0, r1, 0x88), odd01 = _mm512_shuffle_i32x4(r0, r1, 0xdd);
-        __m512i even23 = _mm512_shuffle_i32x4(r2, r3, 0x88), odd23 = _mm512_shuffle_i32x4(r2, r3, 0xdd);
-        _mm512_store_si512(quad, _mm512_shuffle_i32x4(even01, even23, 0x88));
-        _mm512_store_si512(quad + QUADS * 64, _mm512_shuffle_i32x4(odd01, odd23, 0x88));
-        _mm512_store_si512(quad + 2 * QUADS * 64, _mm512_shuffle_i32x4(even01, even23, 0xdd));
-        _mm512_store_si512(quad + 3 * QUADS * 64, _mm512_shuffle_i32x4(odd01, odd23, 0xdd));
+    struct mb_body_512 body = mb_body_of_kind(a, 0); /* a <= 6: the same for all b */
+    const uint8_t *codes[4], *tail[4];
+    for (size_t i = 0; i < 4; i++) {
+        codes[i] = batch->records + batch->body[which[i]];
+        tail[i] = tails + batch->decoded_tail[which[i]];
+    }
+    __m512i u[4][2];
+    size_t c = 0;
+    for (; c + 128 <= n_cols; c += 128, quad += 8 * CHUNK_NBYTES, ahead += 64 * a) {
+#pragma GCC unroll 6
+        for (size_t i = 0; i < a; i++)
+            _mm_prefetch((const char *)ahead + 64 * i, _MM_HINT_T0);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; i++) {
+            mb_decode_128(codes[i], a, &body, &tail[i], u[i]);
+            codes[i] += 16 * a;
+        }
+        place_64(u[0][0], u[1][0], u[2][0], u[3][0], quad);
+        place_64(u[0][1], u[1][1], u[2][1], u[3][1], quad + 4 * CHUNK_NBYTES);
+    }
+    if (c < n_cols) {
+        uint8_t last[4][2 * 128];
+        for (size_t i = 0; i < 4; i++) {
+            size_t at = mb_decode_last(codes[i], a, &body, n_cols - c, tail[i], u[i]);
+            _mm512_storeu_si512(last[i], u[i][0]);
+            _mm512_storeu_si512(last[i] + at, u[i][1]);
+        }
+        place_quad(last[0], sizeof last[0], n_cols - c, quad);
+    }
+    return ahead;
+}
+
+typedef const uint8_t *(*decode_quad_fn)(const struct mb_batch_512 *batch, const uint32_t which[4],
+                                         const uint8_t *tails, size_t n_cols, uint8_t *quad,
+                                         const uint8_t *ahead);
+
+#define DECODE_QUAD(a)                                                                               \
+    static const uint8_t *decode_quad_##a(const struct mb_batch_512 *batch, const uint32_t which[4], \
+                                          const uint8_t *tails, size_t n_cols, uint8_t *quad,        \
+                                          const uint8_t *ahead)                                      \
+    {                                                                                                \
+        return decode_quad(a, batch, which, tails, n_cols, quad, ahead);                             \
+    }
+DECODE_QUAD(1)
+DECODE_QUAD(2)
+DECODE_QUAD(3)
+DECODE_QUAD(4)
+DECODE_QUAD(5)
+DECODE_QUAD(6)
+
+static const decode_quad_fn decode_quads[] = {NULL,          decode_quad_1, decode_quad_2, decode_quad_3,
+                                              decode_quad_4, decode_quad_5, decode_quad_6};
+
+/* A tile that is being filled: rows that do not come as a quad of one width wait in source->rows. */
+struct filling {
+    struct source *source;
+    struct block *block;
+    uint8_t *tile;
+    size_t first, n, slot; /* its first row in the block, its rows, the next slot */
+};
+
+/* The next slot is 'row' of the tile, whose bytes stand among the source's rows. */
+static void fill_slot(struct filling *f, size_t row, int64_t offset)
+{
+    struct source *source = f->source;
+    f->block->offset[f->first + f->slot] = offset;
+    f->block->slot_of_row[f->first + row] = (uint32_t)f->slot;
+    f->slot++;
+    if (f->slot % 4 == 0 || f->slot == f->n)
+        place_quad(source->rows, source->row_nbytes, source->w->n_cols, f->tile + (f->slot - 1) / 4 * 64);
+}
+
+static void fill_one(struct filling *f, const struct mb_batch_512 *batch, size_t i, size_t row)
+{
+    struct mb_group_view view = {.body = batch->records + batch->body[i],
+                                 .tail = batch->records + batch->tail[i],
+                                 .n = f->source->w->n_cols,
+                                 .a = batch->a[i],
+                                 .b = batch->b[i],
+                                 .n_escapes = batch->n_escapes[i]};
+    mb_group_bytes_avx512(&view, f->source->rows + f->slot % 4 * f->source->row_nbytes);
+    fill_slot(f, row, batch->offset[i]);
+}
+
+static void fill_four(struct filling *f, const struct mb_batch_512 *batch, const uint32_t which[4],
+                      size_t row, const uint8_t *tails, const uint8_t **ahead)
+{
+    *ahead = decode_quads[batch->a[which[0]]](batch, which, tails, f->source->w->n_cols,
+                                              f->tile + f->slot / 4 * 64, *ahead);
+    for (size_t i = 0; i < 4; i++, f->slot++) {
+        f->block->offset[f->first + f->slot] = batch->offset[which[i]];
+        f->block->slot_of_row[f->first + row + which[i]] = (uint32_t)f->slot;
+    }
+}
+
+static void note_outliers(struct filling *f, const struct mb_batch_512 *batch, size_t row)
+{
+    struct block *block = f->block;
+    for (unsigned left = batch->has_outliers; left != 0; left &= left - 1) {
+        size_t i = (size_t)__builtin_ctz(left);
+        const uint8_t *positions = batch->records + batch->outliers[i];
+        block->exact[block->n_exact++] =
+            (struct exact){.slot = block->slot_of_row[f->first + row + i],
+                           .row = f->first + row + i,
+                           .outlier_positions = positions,
+                           .outlier_values = positions + 2 * (size_t)batch->n_outliers[i],
+                           .n_outliers = batch->n_outliers[i]};
+    }
+}
+
+/* The batch's rows, the first of which is 'row' of the tile, ordered by width. */
+static void fill_batch(struct filling *f, const struct mb_batch_512 *batch, size_t row)
+{
+    _Alignas(64) uint8_t tails[MB_TAILS_NBYTES + 64];
+    _Alignas(64) uint32_t order[MB_BATCH + 16];
+    const __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    __m512i a = _mm512_load_si512(batch->a);
+    size_t n_ordered = 0;
+    for (__mmask16 left = mb_lanes_16(batch->n); left != 0;) {
+        unsigned width = batch->a[__builtin_ctz(left)];
+        __mmask16 same = _mm512_mask_cmpeq_epi32_mask(left, a, _mm512_set1_epi32((int)width));
+        _mm512_storeu_si512(order + n_ordered, _mm512_maskz_compress_epi32(same, index));
+        n_ordered += (size_t)__builtin_popcount(same);
+        left &= (__mmask16)~same;
+    }
+    const uint8_t *ahead = mb_decode_tails_512(batch, tails);
+    for (size_t i = 0; i < batch->n;) {
+        unsigned width = batch->a[order[i]];
+        if (f->slot % 4 == 0 && i + 4 <= batch->n && batch->a[order[i + 3]] == width && width >= 1 &&
+            width <= 6) {
+            fill_four(f, batch, order + i, row, tails, &ahead);
+            i += 4;
+        } else {
+            fill_one(f, batch, order[i], row + order[i]);
+            i++;
+        }
+    }
+    note_outliers(f, batch, row);
+}
+
+/* The next n rows to a tile, whose first row is 'first'. */
+static void fill_by_batches(struct source *source, struct block *block, size_t first, size_t n, uint8_t *tile)
+{
+    struct filling f = {source, block, tile, first, n, 0};
+    struct mb_batch_512 batch;
+    size_t n_max = mb_batch_groups_512(source->w);
+    while (f.slot < n) {
+        size_t row = f.slot;
+        if (mb_take_batch_512(&source->walk, n - row < n_max ? n - row : n_max, &batch) > 0) {
+            fill_batch(&f, &batch, row);
+            continue;
+        }
+        struct mb_group_view view;
+        mb_group_next(&source->walk, &view);
+        block->exact[block->n_exact++] = (struct exact){.slot = row, .row = first + row, .raw = view.body};
+        fill_slot(&f, row, 0);
     }
 }
 
 static void fill_block(struct source *source, struct block *block, size_t n_rows)
 {
-    size_t n_cols = source->w->n_cols;
     block->n_rows = n_rows;
     block->n_exact = 0;
-    for (size_t r = 0; r < n_rows; r++) {
-        if (source->next_row == source->view.n_rows)
-            next_group(source);
-        if (r % TILE_ROWS == 0)
-            block->first_exact[r / TILE_ROWS] = block->n_exact;
-        struct exact *exact = &block->exact[block->n_exact];
-        if (find_exact(source, exact)) {
-            exact->row = r;
-            block->n_exact++;
-        }
-        block->offset[r] = mb_offset_512(source->view.a, source->view.b);
-        decode_row(source, source->rows + r % 4 * source->row_nbytes);
-        source->next_row++;
-        if (r % 4 == 3 || r + 1 == n_rows)
-            place_quad(source->rows, source->row_nbytes, n_cols,
-                       block->tiles + r / TILE_ROWS * block->tile_nbytes + r % TILE_ROWS / 4 * 64);
+    size_t tile = 0;
+    for (size_t r = 0; r < n_rows; r += TILE_ROWS, tile++) {
+        size_t n = n_rows - r < TILE_ROWS ? n_rows - r : TILE_ROWS;
+        block->first_exact[tile] = block->n_exact;
+        (source->w->group_rows == 1 ? fill_by_batches : fill_from_groups)(
+            source, block, r, n, block->tiles + tile * block->tile_nbytes);
     }
-    block->first_exact[(n_rows + TILE_ROWS - 1) / TILE_ROWS] = block->n_exact;
+    block->first_exact[tile] = block->n_exact;
 }
 
-/* Lane r is the sum of row r's four partial sums. */
+/* ---------------------------------------------------------------- products */
+
+/* Lane s is the sum of the four partial sums of slot s. */
 static inline __m512i add_slots(const __m512i quad[QUADS])
 {
     __m512i s01 =
@@ -226,17 +405,18 @@ MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct block *
     for (const struct exact *exact = begin; exact < end; exact++)
         for (size_t i = 0; i < exact->n_outliers; i++)
             for (size_t t = 0; t < n_tokens; t++)
-                outliers[t][exact->row - first] += mb_outlier_product(
-                    w->dtype, exact->outlier_positions, exact->outlier_values, i, exact->begin, x + t);
+                outliers[t][exact->slot] += mb_outlier_product(w->dtype, exact->outlier_positions,
+                                                               exact->outlier_values, i, exact->begin, x + t);
     __mmask16 lanes = mb_lanes_16(block->n_rows - first);
+    __m512i slot_of_row = _mm512_loadu_si512(block->slot_of_row + first);
     for (size_t t = 0; t < n_tokens; t++, x++, y += y_stride) {
         __m256 low = finish_8(_mm512_castsi512_si256(sums->hi[t]), _mm512_castsi512_si256(sums->lo[t]),
                               block->offset + first, outliers[t], w, x);
         __m256 high =
             finish_8(_mm512_extracti64x4_epi64(sums->hi[t], 1), _mm512_extracti64x4_epi64(sums->lo[t], 1),
                      block->offset + first + 8, outliers[t] + 8, w, x);
-        _mm256_mask_storeu_ps(y + first, (__mmask8)lanes, low);
-        _mm256_mask_storeu_ps(y + first + 8, (__mmask8)(lanes >> 8), high);
+        __m512 slots = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+        _mm512_mask_storeu_ps(y + first, lanes, _mm512_permutexvar_ps(slot_of_row, slots));
         for (const struct exact *exact = begin; exact < end; exact++)
             if (exact->raw != NULL)
                 y[exact->row] = mb_raw_row_product_avx512(w->dtype, exact->raw, w->n_cols, x);
@@ -287,8 +467,10 @@ static void multiply_tokens(const struct mb_coded_matrix *w, uint64_t row, uint6
         .rows = block.tiles + block_rows * mb_matmul_row_nbytes(w->n_cols),
         .row_nbytes = mb_matmul_row_nbytes(w->n_cols),
     };
-    next_group(&source);
-    source.next_row = (size_t)(row - source.view.row);
+    if (w->group_rows > 1) {
+        next_group(&source);
+        source.next_row = (size_t)(row - source.view.row);
+    }
     for (uint64_t done = 0; done < n_rows; done += block.n_rows) {
         fill_block(&source, &block, n_rows - done < block_rows ? (size_t)(n_rows - done) : block_rows);
         multiply_block(w, &block, x, n_tokens, y + done, y_stride);

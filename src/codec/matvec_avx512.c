@@ -7,50 +7,23 @@
  * last the sums of all rows are added over their lanes and finished.  The code is short of branches that
  * cannot be foreseen, since one of them costs as much as 300 weights.
  */
-#include "codec/simd_avx512.h"
+#include "codec/batch_avx512.h"
 #include <string.h>
 
-enum { BATCH = 16, LANES = 4 };
-
-/*
- * Memory is asked for this far ahead, line by line in order, as evenly as it is read: as much as a tail while
- * it is decoded, as much as a body while it is multiplied.  A prefetch whose page is not in the TLB may be
- * dropped, so that pages are touched by a first one that comes long before (measured: a third more weights/s
- * from memory, where pages are small for the processor).
- */
-enum { AHEAD_NBYTES = 28672, PAGE_AHEAD_NBYTES = AHEAD_NBYTES + 32768 };
-
-/* Decoded tails of a batch: at least one group of the widest row. */
-enum { TAILS_NBYTES = 2 * (MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK) };
-
-/* Up to 16 whole groups taken apart, one a lane: what mb_group_next finds for one. */
-struct batch {
-    _Alignas(64) uint32_t a[BATCH], b[BATCH];
-    uint32_t body[BATCH], tail[BATCH], outliers[BATCH]; /* from 'records' on */
-    uint32_t n_escapes[BATCH], n_outliers[BATCH];
-    uint32_t nbytes[BATCH];                        /* of the record */
-    uint32_t n_rounds[BATCH], decoded_tail[BATCH]; /* of decoding the tail; where its bytes go */
-    uint32_t offset[BATCH];                        /* u of q = 0 */
-    uint32_t of_width[BATCH];                      /* groups of one width */
-    const uint8_t *records;
-    size_t n;
-    size_t
-        asked_nbytes; /* of the memory ahead, with each tail: alike for all, as a loop wants to be foreseen */
-    __mmask16 has_outliers;
-};
+enum { LANES = MB_BATCH_LANES };
 
 /* Rows that wait for the end of their products. */
 struct rows {
-    __m512i sums[2 * BATCH]; /* of u * hi and u * lo, row by row */
-    int64_t offset[BATCH];
-    double outliers[BATCH];
+    __m512i sums[2 * MB_BATCH]; /* of u * hi and u * lo, row by row */
+    int64_t offset[MB_BATCH];
+    double outliers[MB_BATCH];
 };
 
 struct product {
     const struct mb_coded_matrix *w;
     const struct mb_activation *x;
     struct rows *rows;
-    uint8_t *tails;       /* [TAILS_NBYTES + 64] decoded */
+    uint8_t *tails;       /* [MB_TAILS_NBYTES + 64] decoded */
     const uint8_t *ahead; /* memory that is asked for next */
 };
 
@@ -92,115 +65,6 @@ static void finish(const struct product *product, size_t n_rows, float *y)
 
 /* ---------------------------------------------------------------- a batch of groups */
 
-/* Lane i of the result is the sum of lanes 0 to i. */
-static inline __m512i sums_so_far(__m512i v)
-{
-    const __m512i zero = _mm512_setzero_si512();
-    v = _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 15));
-    v = _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 14));
-    v = _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 12));
-    return _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 8));
-}
-
-/* u of q = 0, as mb_offset_512. */
-static inline __m512i offsets(__m512i a, __m512i b)
-{
-    const __m512i one = _mm512_set1_epi32(1);
-    __m512i half = _mm512_srli_epi32(_mm512_sllv_epi32(one, b), 1);
-    __m512i base =
-        _mm512_mask_mov_epi32(half, _mm512_cmple_epu32_mask(a, _mm512_set1_epi32(6)), _mm512_set1_epi32(128));
-    __m512i inner = _mm512_sub_epi32(_mm512_srli_epi32(_mm512_sllv_epi32(one, a), 1), one);
-    return _mm512_maskz_add_epi32(_mm512_test_epi32_mask(a, a), base, inner);
-}
-
-/* Takes the next groups, at most n, that are not raw and whose tails find room; the walk moves behind them.
- */
-static size_t take_batch(struct mb_group_walk *walk, size_t n, struct batch *batch)
-{
-    const struct mb_coded_matrix *w = walk->w;
-    const __m512i seven = _mm512_set1_epi32(7);
-    __mmask16 lanes = mb_lanes_16(n);
-    __m128i kinds = _mm_maskz_loadu_epi8(lanes, w->kinds + walk->group);
-    lanes = mb_lanes_16(
-        (size_t)__builtin_ctz(_mm_cmpeq_epi8_mask(kinds, _mm_set1_epi8(MB_KIND_RAW)) | (1u << n)));
-    __m512i kind = _mm512_cvtepu8_epi32(_mm_and_si128(kinds, _mm_set1_epi8(0x7f)));
-    __m512i a = _mm512_srli_epi32(_mm512_mullo_epi32(kind, _mm512_set1_epi32(57)), 9); /* kind / 9 */
-    __m512i b = _mm512_sub_epi32(kind, _mm512_add_epi32(_mm512_slli_epi32(a, 3), a));
-    __m512i n_escapes =
-        _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, w->escape_counts + 2 * walk->group));
-
-    /* As many rounds for all where that is at most one too many: one branch less that is mispredicted. */
-    __m512i n_rounds = _mm512_srli_epi32(_mm512_add_epi32(n_escapes, _mm512_set1_epi32(63)), 6);
-    __m512i most = _mm512_set1_epi32(_mm512_reduce_max_epi32(n_rounds));
-    n_rounds = _mm512_mask_mov_epi32(
-        n_rounds, _mm512_cmple_epu32_mask(_mm512_sub_epi32(most, n_rounds), _mm512_set1_epi32(1)), most);
-    __m512i decoded_nbytes = _mm512_slli_epi32(n_rounds, 6), decoded_end = sums_so_far(decoded_nbytes);
-    lanes &= _mm512_cmple_epu32_mask(decoded_end, _mm512_set1_epi32(TAILS_NBYTES));
-
-    __mmask16 flags = (__mmask16)(_mm_movepi8_mask(kinds) & lanes);
-    size_t n_flags = (size_t)__builtin_popcount(flags);
-    __m512i n_outliers = _mm512_cvtepu16_epi32(_mm256_maskz_expand_epi16(
-        flags, _mm256_maskz_loadu_epi16(mb_lanes_16(n_flags), walk->outlier_count)));
-    __m512i n_weights = _mm512_set1_epi32((int)(w->group_rows * w->n_cols));
-    __m512i body_nbytes = _mm512_srli_epi32(_mm512_add_epi32(_mm512_mullo_epi32(a, n_weights), seven), 3);
-    __m512i tail_nbytes = _mm512_srli_epi32(_mm512_add_epi32(_mm512_mullo_epi32(b, n_escapes), seven), 3);
-    __m512i outlier_nbytes =
-        _mm512_mullo_epi32(n_outliers, _mm512_set1_epi32(2 + (int)mb_dtype_nbytes(w->dtype)));
-    __m512i nbytes =
-        _mm512_maskz_add_epi32(lanes, _mm512_add_epi32(body_nbytes, tail_nbytes), outlier_nbytes);
-    __m512i asked_later_nbytes = _mm512_maskz_mullo_epi32(
-        lanes, a, _mm512_set1_epi32((int)(w->group_rows * (w->n_cols / 128) * 16))); /* a bit a weight */
-    __m512i end = sums_so_far(nbytes), body = _mm512_sub_epi32(end, nbytes);
-    __m512i tail = _mm512_add_epi32(body, body_nbytes);
-
-    mb_prefetch_directory(walk, MB_GROUPS_AHEAD);
-    _mm512_store_si512(batch->a, a);
-    _mm512_store_si512(batch->b, b);
-    _mm512_store_si512(batch->body, body);
-    _mm512_store_si512(batch->tail, tail);
-    _mm512_store_si512(batch->outliers, _mm512_add_epi32(tail, tail_nbytes));
-    _mm512_store_si512(batch->n_escapes, n_escapes);
-    _mm512_store_si512(batch->n_outliers, n_outliers);
-    _mm512_store_si512(batch->nbytes, nbytes);
-    _mm512_store_si512(batch->n_rounds, n_rounds);
-    _mm512_store_si512(batch->decoded_tail, _mm512_sub_epi32(decoded_end, decoded_nbytes));
-    _mm512_store_si512(batch->offset, offsets(a, b));
-    size_t total_nbytes = (size_t)_mm512_reduce_add_epi32(nbytes);
-    batch->records = walk->record;
-    batch->n = (size_t)__builtin_popcount(lanes);
-    batch->asked_nbytes = (size_t)_mm512_reduce_add_epi32(_mm512_sub_epi32(nbytes, asked_later_nbytes)) /
-                          (batch->n > 0 ? batch->n : 1);
-    batch->has_outliers = flags;
-    walk->group += batch->n;
-    walk->record += total_nbytes;
-    walk->outlier_count += 2 * n_flags;
-    return batch->n;
-}
-
-MB_INLINE const uint8_t *ask_for(const uint8_t *ahead, size_t nbytes)
-{
-    for (size_t i = 0; i < nbytes; i += 64)
-        _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
-    return ahead + nbytes;
-}
-
-static void decode_tails(struct product *product, const struct batch *batch)
-{
-    const uint8_t *ahead = product->ahead, *page = batch->records + PAGE_AHEAD_NBYTES;
-    for (size_t i = 0; i < batch->n; i++) {
-        unsigned a = batch->a[i], b = batch->b[i];
-        struct mb_group_view view = {
-            .tail = batch->records + batch->tail[i], .b = b, .n_escapes = batch->n_escapes[i]};
-        struct mb_tail_512 kind = mb_tail_of_kind(a, b);
-        mb_tail_decode_512(&view, &kind, batch->n_rounds[i], product->tails + batch->decoded_tail[i]);
-        for (size_t p = 0; p < batch->nbytes[i]; p += 2048)
-            _mm_prefetch((const char *)page + p, _MM_HINT_T0);
-        page += batch->nbytes[i];
-        ahead = ask_for(ahead, batch->asked_nbytes);
-    }
-    product->ahead = ahead;
-}
-
 /* A group whose rows are multiplied straight from its codes. */
 struct lane {
     const uint8_t *body, *tail; /* 'tail' are decoded bytes */
@@ -240,7 +104,7 @@ MB_INLINE void multiply_last(unsigned a, const struct lane *lane, const struct m
  * The sums of the groups which[0 .. n_lanes): n_cols is a multiple of 128, or groups have one row.
  */
 MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, struct product *product,
-                         const struct batch *batch, const uint32_t *which)
+                         const struct mb_batch_512 *batch, const uint32_t *which)
 {
     const struct mb_activation *x = product->x;
     size_t n_cols = product->w->n_cols, n_rows = product->w->group_rows;
@@ -277,31 +141,32 @@ MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, struct product 
     product->ahead = ahead;
 }
 
-typedef void (*group_sums_fn)(struct product *product, const struct batch *batch, const uint32_t *which,
-                              size_t n);
+typedef void (*group_sums_fn)(struct product *product, const struct mb_batch_512 *batch,
+                              const uint32_t *which, size_t n);
 
 /* A function for each width keeps constants in registers and shifts immediate. */
-#define GROUP_SUMS(a)                                                                                     \
-    static void group_sums_##a(struct product *product, const struct batch *batch, const uint32_t *which, \
-                               size_t n)                                                                  \
-    {                                                                                                     \
-        for (; n >= 4; n -= 4, which += 4)                                                                \
-            lane_sums(a, 0, 4, product, batch, which);                                                    \
-        if (n >= 2)                                                                                       \
-            lane_sums(a, 0, 2, product, batch, which);                                                    \
-        if (n % 2 != 0)                                                                                   \
-            lane_sums(a, 0, 1, product, batch, which + n - 1);                                            \
+#define GROUP_SUMS(a)                                                                     \
+    static void group_sums_##a(struct product *product, const struct mb_batch_512 *batch, \
+                               const uint32_t *which, size_t n)                           \
+    {                                                                                     \
+        for (; n >= 4; n -= 4, which += 4)                                                \
+            lane_sums(a, 0, 4, product, batch, which);                                    \
+        if (n >= 2)                                                                       \
+            lane_sums(a, 0, 2, product, batch, which);                                    \
+        if (n % 2 != 0)                                                                   \
+            lane_sums(a, 0, 1, product, batch, which + n - 1);                            \
     }
 /* b is part of the constants */
-#define GROUP_SUMS_WIDE(a)                                                                                \
-    static void group_sums_##a(struct product *product, const struct batch *batch, const uint32_t *which, \
-                               size_t n)                                                                  \
-    {                                                                                                     \
-        for (size_t i = 0; i < n; i++)                                                                    \
-            lane_sums(a, batch->b[which[i]], 1, product, batch, which + i);                               \
+#define GROUP_SUMS_WIDE(a)                                                                \
+    static void group_sums_##a(struct product *product, const struct mb_batch_512 *batch, \
+                               const uint32_t *which, size_t n)                           \
+    {                                                                                     \
+        for (size_t i = 0; i < n; i++)                                                    \
+            lane_sums(a, batch->b[which[i]], 1, product, batch, which + i);               \
     }
 
-static void group_sums_0(struct product *product, const struct batch *batch, const uint32_t *which, size_t n)
+static void group_sums_0(struct product *product, const struct mb_batch_512 *batch, const uint32_t *which,
+                         size_t n)
 {
     (void)batch; /* all q are 0 */
     size_t n_sums = 2 * product->w->group_rows;
@@ -322,7 +187,7 @@ static const group_sums_fn group_sums[] = {group_sums_0, group_sums_1, group_sum
                                            group_sums_6, group_sums_7, group_sums_8};
 
 /* Groups of one width together. */
-static void multiply_batch(struct product *product, struct batch *batch)
+static void multiply_batch(struct product *product, struct mb_batch_512 *batch)
 {
     __m512i a = _mm512_load_si512(batch->a);
     __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
@@ -353,7 +218,7 @@ static double row_outliers(enum mb_dtype dtype, const uint8_t *positions, size_t
     return sum;
 }
 
-static void find_outliers(const struct product *product, const struct batch *batch)
+static void find_outliers(const struct product *product, const struct mb_batch_512 *batch)
 {
     const struct mb_coded_matrix *w = product->w;
     for (unsigned left = batch->has_outliers; left != 0; left &= left - 1) {
@@ -374,7 +239,7 @@ static void find_outliers(const struct product *product, const struct batch *bat
 }
 
 /* Every row has its group's offset, and no outliers yet. */
-static void spread_offsets(const struct product *product, const struct batch *batch)
+static void spread_offsets(const struct product *product, const struct mb_batch_512 *batch)
 {
     struct rows *rows = product->rows;
     size_t group_rows = product->w->group_rows;
@@ -390,37 +255,26 @@ static void spread_offsets(const struct product *product, const struct batch *ba
             rows->offset[i * group_rows + r] = batch->offset[i];
 }
 
-/* Groups of a batch: all of a batch's tails are read first, so that it must not be longer than what is asked
- * for. */
-static size_t batch_groups(const struct mb_coded_matrix *w)
-{
-    if (w->group_rows > 1)
-        return BATCH / w->group_rows;
-    size_t n = (size_t)(2 * AHEAD_NBYTES) / w->n_cols / LANES * LANES; /* at four bits */
-    return n < LANES ? LANES : n > BATCH ? BATCH : n;
-}
-
 /*
  * The next whole groups' products to y, up to a raw one; returns how many groups.  A batch is taken apart
  * while the one before it is multiplied: what it waits for is long there when it is wanted.
  */
 static size_t multiply_groups(struct product *product, struct mb_group_walk *walk, size_t n_groups, float *y)
 {
-    struct batch batches[2], *batch = &batches[0], *next = &batches[1];
-    size_t group_rows = product->w->group_rows, n_max = batch_groups(product->w), n_left = n_groups;
-    size_t n = take_batch(walk, n_left < n_max ? n_left : n_max, batch);
+    struct mb_batch_512 batches[2], *batch = &batches[0], *next = &batches[1];
+    size_t group_rows = product->w->group_rows, n_max = mb_batch_groups_512(product->w), n_left = n_groups;
+    size_t n = mb_take_batch_512(walk, n_left < n_max ? n_left : n_max, batch);
     while (n > 0) {
-        product->ahead = batch->records + AHEAD_NBYTES;
-        decode_tails(product, batch);
+        product->ahead = mb_decode_tails_512(batch, product->tails);
         n_left -= n;
-        size_t n_next = n_left > 0 ? take_batch(walk, n_left < n_max ? n_left : n_max, next) : 0;
+        size_t n_next = n_left > 0 ? mb_take_batch_512(walk, n_left < n_max ? n_left : n_max, next) : 0;
         multiply_batch(product, batch);
         spread_offsets(product, batch);
         find_outliers(product, batch);
         finish(product, n * group_rows, y);
         y += n * group_rows;
         n = n_next;
-        struct batch *done = batch;
+        struct mb_batch_512 *done = batch;
         batch = next;
         next = done;
     }
@@ -450,8 +304,8 @@ static void multiply_part(struct product *product, const struct mb_group_view *v
     uint8_t bytes[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
     mb_group_bytes_avx512(view, bytes);
     unsigned next_outlier = 0;
-    for (size_t done = 0; done < n_rows; done += BATCH) {
-        size_t n = n_rows - done < BATCH ? n_rows - done : BATCH;
+    for (size_t done = 0; done < n_rows; done += MB_BATCH) {
+        size_t n = n_rows - done < MB_BATCH ? n_rows - done : MB_BATCH;
         for (size_t i = 0; i < n; i++) {
             size_t r = first + done + i;
             rows->offset[i] = mb_offset_512(view->a, view->b);
@@ -477,7 +331,7 @@ void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
 {
     if (n_rows == 0)
         return;
-    _Alignas(64) uint8_t tails[TAILS_NBYTES + 64]; /* whole vectors are read */
+    _Alignas(64) uint8_t tails[MB_TAILS_NBYTES + 64]; /* whole vectors are read */
     struct rows rows;
     struct product product = {w, x, &rows, tails, w->data};
     bool in_place = w->group_rows == 1 || w->n_cols % 128 == 0;

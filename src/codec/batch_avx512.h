@@ -1,0 +1,163 @@
+/*
+ * batch_avx512.h - up to sixteen row groups taken apart at once: their directory entries in vectors, one lane
+ * a group, and their tails decoded to bytes in L1, before their bodies are wanted.
+ *
+ * Include only from files compiled with the AVX-512 flags.
+ */
+#ifndef MB_CODEC_BATCH_AVX512_H
+#define MB_CODEC_BATCH_AVX512_H
+
+#include "codec/simd_avx512.h"
+
+enum { MB_BATCH = 16, MB_BATCH_LANES = 4 }; /* groups, and groups whose bodies are decoded together */
+
+/*
+ * Memory is asked for this far ahead, line by line in order, as evenly as it is read: as much as a tail while
+ * it is decoded, as much as a body while it is multiplied.  A prefetch whose page is not in the TLB may be
+ * dropped, so that pages are touched by a first one that comes long before (measured: a third more weights/s
+ * from memory, where pages are small for the processor).
+ */
+enum { MB_AHEAD_NBYTES = 28672, MB_PAGE_AHEAD_NBYTES = MB_AHEAD_NBYTES + 32768 };
+
+/* Decoded tails of a batch: at least one group of the widest row. */
+enum { MB_TAILS_NBYTES = 2 * (MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK) };
+
+/* Up to 16 whole groups taken apart, one a lane: what mb_group_next finds for one. */
+struct mb_batch_512 {
+    _Alignas(64) uint32_t a[MB_BATCH], b[MB_BATCH];
+    uint32_t body[MB_BATCH], tail[MB_BATCH], outliers[MB_BATCH]; /* from 'records' on */
+    uint32_t n_escapes[MB_BATCH], n_outliers[MB_BATCH];
+    uint32_t nbytes[MB_BATCH];                           /* of the record */
+    uint32_t n_rounds[MB_BATCH], decoded_tail[MB_BATCH]; /* of decoding the tail; where its bytes go */
+    uint32_t offset[MB_BATCH];                           /* u of q = 0 */
+    uint32_t of_width[MB_BATCH];                         /* groups of one width */
+    const uint8_t *records;
+    size_t n;
+    size_t asked_nbytes; /* of the memory ahead, with each tail: alike for all, so that loops are foreseen */
+    __mmask16 has_outliers;
+};
+
+/* Lane i of the result is the sum of lanes 0 to i. */
+static inline __m512i mb_sums_so_far_512(__m512i v)
+{
+    const __m512i zero = _mm512_setzero_si512();
+    v = _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 15));
+    v = _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 14));
+    v = _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 12));
+    return _mm512_add_epi32(v, _mm512_alignr_epi32(v, zero, 8));
+}
+
+/* u of q = 0, as mb_offset_512. */
+static inline __m512i mb_offsets_512(__m512i a, __m512i b)
+{
+    const __m512i one = _mm512_set1_epi32(1);
+    __m512i half = _mm512_srli_epi32(_mm512_sllv_epi32(one, b), 1);
+    __m512i base =
+        _mm512_mask_mov_epi32(half, _mm512_cmple_epu32_mask(a, _mm512_set1_epi32(6)), _mm512_set1_epi32(128));
+    __m512i inner = _mm512_sub_epi32(_mm512_srli_epi32(_mm512_sllv_epi32(one, a), 1), one);
+    return _mm512_maskz_add_epi32(_mm512_test_epi32_mask(a, a), base, inner);
+}
+
+/* Groups of a batch: all of a batch's tails are read first, so that it must not be longer than what is asked
+ * for. */
+static inline size_t mb_batch_groups_512(const struct mb_coded_matrix *w)
+{
+    if (w->group_rows > 1)
+        return MB_BATCH / w->group_rows;
+    size_t n = (size_t)(2 * MB_AHEAD_NBYTES) / w->n_cols / MB_BATCH_LANES * MB_BATCH_LANES; /* at four bits */
+    return n < MB_BATCH_LANES ? MB_BATCH_LANES : n > MB_BATCH ? MB_BATCH : n;
+}
+
+/* Takes the next groups, at most n, that are not raw and whose tails find room; the walk moves behind them.
+ */
+static inline size_t mb_take_batch_512(struct mb_group_walk *walk, size_t n, struct mb_batch_512 *batch)
+{
+    const struct mb_coded_matrix *w = walk->w;
+    const __m512i seven = _mm512_set1_epi32(7);
+    __mmask16 lanes = mb_lanes_16(n);
+    __m128i kinds = _mm_maskz_loadu_epi8(lanes, w->kinds + walk->group);
+    lanes = mb_lanes_16(
+        (size_t)__builtin_ctz(_mm_cmpeq_epi8_mask(kinds, _mm_set1_epi8(MB_KIND_RAW)) | (1u << n)));
+    __m512i kind = _mm512_cvtepu8_epi32(_mm_and_si128(kinds, _mm_set1_epi8(0x7f)));
+    __m512i a = _mm512_srli_epi32(_mm512_mullo_epi32(kind, _mm512_set1_epi32(57)), 9); /* kind / 9 */
+    __m512i b = _mm512_sub_epi32(kind, _mm512_add_epi32(_mm512_slli_epi32(a, 3), a));
+    __m512i n_escapes =
+        _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, w->escape_counts + 2 * walk->group));
+
+    /* As many rounds for all where that is at most one too many: one branch less that is mispredicted. */
+    __m512i n_rounds = _mm512_srli_epi32(_mm512_add_epi32(n_escapes, _mm512_set1_epi32(63)), 6);
+    __m512i most = _mm512_set1_epi32(_mm512_reduce_max_epi32(n_rounds));
+    n_rounds = _mm512_mask_mov_epi32(
+        n_rounds, _mm512_cmple_epu32_mask(_mm512_sub_epi32(most, n_rounds), _mm512_set1_epi32(1)), most);
+    __m512i decoded_nbytes = _mm512_slli_epi32(n_rounds, 6), decoded_end = mb_sums_so_far_512(decoded_nbytes);
+    lanes &= _mm512_cmple_epu32_mask(decoded_end, _mm512_set1_epi32(MB_TAILS_NBYTES));
+
+    __mmask16 flags = (__mmask16)(_mm_movepi8_mask(kinds) & lanes);
+    size_t n_flags = (size_t)__builtin_popcount(flags);
+    __m512i n_outliers = _mm512_cvtepu16_epi32(_mm256_maskz_expand_epi16(
+        flags, _mm256_maskz_loadu_epi16(mb_lanes_16(n_flags), walk->outlier_count)));
+    __m512i n_weights = _mm512_set1_epi32((int)(w->group_rows * w->n_cols));
+    __m512i body_nbytes = _mm512_srli_epi32(_mm512_add_epi32(_mm512_mullo_epi32(a, n_weights), seven), 3);
+    __m512i tail_nbytes = _mm512_srli_epi32(_mm512_add_epi32(_mm512_mullo_epi32(b, n_escapes), seven), 3);
+    __m512i outlier_nbytes =
+        _mm512_mullo_epi32(n_outliers, _mm512_set1_epi32(2 + (int)mb_dtype_nbytes(w->dtype)));
+    __m512i nbytes =
+        _mm512_maskz_add_epi32(lanes, _mm512_add_epi32(body_nbytes, tail_nbytes), outlier_nbytes);
+    __m512i asked_later_nbytes = _mm512_maskz_mullo_epi32(
+        lanes, a, _mm512_set1_epi32((int)(w->group_rows * (w->n_cols / 128) * 16))); /* a bit a weight */
+    __m512i end = mb_sums_so_far_512(nbytes), body = _mm512_sub_epi32(end, nbytes);
+    __m512i tail = _mm512_add_epi32(body, body_nbytes);
+
+    mb_prefetch_directory(walk, MB_GROUPS_AHEAD);
+    _mm512_store_si512(batch->a, a);
+    _mm512_store_si512(batch->b, b);
+    _mm512_store_si512(batch->body, body);
+    _mm512_store_si512(batch->tail, tail);
+    _mm512_store_si512(batch->outliers, _mm512_add_epi32(tail, tail_nbytes));
+    _mm512_store_si512(batch->n_escapes, n_escapes);
+    _mm512_store_si512(batch->n_outliers, n_outliers);
+    _mm512_store_si512(batch->nbytes, nbytes);
+    _mm512_store_si512(batch->n_rounds, n_rounds);
+    _mm512_store_si512(batch->decoded_tail, _mm512_sub_epi32(decoded_end, decoded_nbytes));
+    _mm512_store_si512(batch->offset, mb_offsets_512(a, b));
+    size_t total_nbytes = (size_t)_mm512_reduce_add_epi32(nbytes);
+    batch->records = walk->record;
+    batch->n = (size_t)__builtin_popcount(lanes);
+    batch->asked_nbytes = (size_t)_mm512_reduce_add_epi32(_mm512_sub_epi32(nbytes, asked_later_nbytes)) /
+                          (batch->n > 0 ? batch->n : 1);
+    batch->has_outliers = flags;
+    walk->group += batch->n;
+    walk->record += total_nbytes;
+    walk->outlier_count += 2 * n_flags;
+    return batch->n;
+}
+
+MB_INLINE const uint8_t *mb_ask_for(const uint8_t *ahead, size_t nbytes)
+{
+    for (size_t i = 0; i < nbytes; i += 64)
+        _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
+    return ahead + nbytes;
+}
+
+/*
+ * The batch's tails to bytes: 'tails' is [MB_TAILS_NBYTES + 64], since whole vectors are read.  Returns the
+ * memory to ask for next, while bodies are decoded.
+ */
+static inline const uint8_t *mb_decode_tails_512(const struct mb_batch_512 *batch, uint8_t *tails)
+{
+    const uint8_t *ahead = batch->records + MB_AHEAD_NBYTES, *page = batch->records + MB_PAGE_AHEAD_NBYTES;
+    for (size_t i = 0; i < batch->n; i++) {
+        unsigned a = batch->a[i], b = batch->b[i];
+        struct mb_group_view view = {
+            .tail = batch->records + batch->tail[i], .b = b, .n_escapes = batch->n_escapes[i]};
+        struct mb_tail_512 kind = mb_tail_of_kind(a, b);
+        mb_tail_decode_512(&view, &kind, batch->n_rounds[i], tails + batch->decoded_tail[i]);
+        for (size_t p = 0; p < batch->nbytes[i]; p += 2048)
+            _mm_prefetch((const char *)page + p, _MM_HINT_T0);
+        page += batch->nbytes[i];
+        ahead = mb_ask_for(ahead, batch->asked_nbytes);
+    }
+    return ahead;
+}
+
+#endif
