@@ -137,7 +137,7 @@ void mb_blob_write_header(const struct mb_blob_matrix *matrices, size_t n_matric
 uint64_t mb_directory_nbytes(const struct mb_group *groups, size_t n_groups);
 void mb_directory_write(const struct mb_group *groups, size_t n_groups, uint8_t *out);
 
-/* Where a tile (whole row groups, about 32 Ki weights) begins. */
+/* Where a tile (whole row groups, about 32 Ki weights, 16 rows or more) begins. */
 struct mb_tile {
     uint64_t data_pos;      /* in the matrix's records */
     uint32_t first_outlier; /* index into outlier_counts of the tile's first flagged group */

@@ -199,10 +199,12 @@ static uint64_t n_groups_of(const struct mb_blob_matrix *info)
     return (info->n_rows + group_rows - 1) / group_rows;
 }
 
+/* About MB_TILE_WEIGHTS, and rows in sixteens, which kernels take at once. */
 static size_t tile_groups_of(const struct mb_blob_matrix *info)
 {
-    size_t group_weights = mb_group_rows(info->n_cols) * info->n_cols;
-    return group_weights >= MB_TILE_WEIGHTS ? 1 : MB_TILE_WEIGHTS / group_weights;
+    size_t rows = MB_TILE_WEIGHTS / info->n_cols / 16 * 16, group_rows = mb_group_rows(info->n_cols);
+    rows = rows < 16 ? 16 : rows;
+    return rows < group_rows ? 1 : rows / group_rows;
 }
 
 /* Views of all matrices (tables not filled yet). Directories are checked to be long enough to be read. */
