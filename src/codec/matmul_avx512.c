@@ -18,6 +18,9 @@ enum { CHUNK_NBYTES = QUADS * 64 }; /* of a tile */
 /* So few tokens are faster with the fused product, which writes nothing in between. */
 enum { TOKENS_ONE_BY_ONE = 2 };
 
+/* A request is dropped where its page is not in the TLB: pages are touched this far before their lines. */
+enum { PAGES_AHEAD_NBYTES = 16384 };
+
 /* Bytes of activations that stay in L2 beside a block of rows. */
 enum { TOKENS_NBYTES = 1 << 20 };
 
@@ -426,13 +429,22 @@ MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct block *
 /* The scratch memory's room for activations, which are not copied here, is for rows on their way. */
 _Static_assert(2 * MB_MATMUL_TOKENS >= QUADS + 2 && 2 * 128 >= MB_DECODED_SLACK, "no room for rows");
 
-/* All rows of a block times all tokens: a tile stays in L1 while the tokens pass. */
+/*
+ * All rows of a block times all tokens: a tile stays in L1 while the tokens pass.  Meanwhile the next block's
+ * records, about as long as this one's were, are asked for.
+ */
 static void multiply_block(const struct mb_coded_matrix *w, const struct block *block,
-                           const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride)
+                           const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
+                           const uint8_t *next, size_t next_nbytes)
 {
     size_t n_chunks = (w->n_cols + CHUNK - 1) / CHUNK;
+    size_t n_steps =
+        (block->n_rows + TILE_ROWS - 1) / TILE_ROWS * ((n_tokens + TILE_TOKENS - 1) / TILE_TOKENS);
+    size_t step_nbytes = next_nbytes / n_steps + 64;
     for (size_t tile = 0; tile * TILE_ROWS < block->n_rows; tile++)
         for (size_t t = 0, n; t < n_tokens; t += n) {
+            _mm_prefetch((const char *)next + PAGES_AHEAD_NBYTES, _MM_HINT_T1);
+            next = mb_ask_for(next, step_nbytes);
             size_t left = n_tokens - t;
             n = left == 4 || left == 2 ? 2 : left == 1 ? 1 : TILE_TOKENS;
             const uint8_t *rows = block->tiles + tile * block->tile_nbytes;
@@ -472,8 +484,10 @@ static void multiply_tokens(const struct mb_coded_matrix *w, uint64_t row, uint6
         source.next_row = (size_t)(row - source.view.row);
     }
     for (uint64_t done = 0; done < n_rows; done += block.n_rows) {
+        const uint8_t *begin = source.walk.record;
         fill_block(&source, &block, n_rows - done < block_rows ? (size_t)(n_rows - done) : block_rows);
-        multiply_block(w, &block, x, n_tokens, y + done, y_stride);
+        const uint8_t *end = source.walk.record;
+        multiply_block(w, &block, x, n_tokens, y + done, y_stride, end, (size_t)(end - begin));
     }
 }
 
