@@ -21,9 +21,6 @@ enum { TOKENS_ONE_BY_ONE = 2 };
 /* A request is dropped where its page is not in the TLB: pages are touched this far before their lines. */
 enum { PAGES_AHEAD_NBYTES = 16384 };
 
-/* Bytes of activations that stay in L2 beside a block of rows. */
-enum { TOKENS_NBYTES = 1 << 20 };
-
 /* A row that has outliers, or is raw: what its sum over bytes lacks. */
 struct exact {
     size_t slot;        /* in the tile */
@@ -463,13 +460,20 @@ static void multiply_block(const struct mb_coded_matrix *w, const struct block *
         }
 }
 
-static void multiply_tokens(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
-                            const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
-                            uint8_t *scratch)
+void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                      const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
+                      void *scratch)
 {
+    if (n_tokens <= TOKENS_ONE_BY_ONE) {
+        for (size_t t = 0; t < n_tokens; t++)
+            mb_matvec_avx512(w, row, n_rows, &x[t], y + t * y_stride);
+        return;
+    }
+    if (n_rows == 0)
+        return;
     size_t block_rows = mb_matmul_block_rows(w->n_cols);
     struct block block = {
-        .tiles = scratch + mb_group_room(w),
+        .tiles = (uint8_t *)scratch + mb_group_room(w),
         .tile_nbytes = TILE_ROWS * mb_matmul_row_nbytes(w->n_cols),
     };
     struct source source = {
@@ -489,20 +493,4 @@ static void multiply_tokens(const struct mb_coded_matrix *w, uint64_t row, uint6
         const uint8_t *end = source.walk.record;
         multiply_block(w, &block, x, n_tokens, y + done, y_stride, end, (size_t)(end - begin));
     }
-}
-
-void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
-                      const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
-                      void *scratch)
-{
-    if (n_tokens <= TOKENS_ONE_BY_ONE) {
-        for (size_t t = 0; t < n_tokens; t++)
-            mb_matvec_avx512(w, row, n_rows, &x[t], y + t * y_stride);
-        return;
-    }
-    size_t most = TOKENS_NBYTES / (2 * mb_matmul_row_nbytes(w->n_cols));
-    most = most < TILE_TOKENS ? TILE_TOKENS : most / TILE_TOKENS * TILE_TOKENS;
-    for (size_t t = 0; t < n_tokens && n_rows > 0; t += most)
-        multiply_tokens(w, row, n_rows, x + t, n_tokens - t < most ? n_tokens - t : most, y + t * y_stride,
-                        y_stride, scratch);
 }
