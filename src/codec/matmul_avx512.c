@@ -1,18 +1,18 @@
 /*
- * matmul_avx512.c - products with many vectors: a block of rows is decoded once, then meets all tokens.
+ * matmul_avx512.c - products with many vectors: sixteen rows are decoded once, then meet all tokens.
  *
- * Decoded rows stand in tiles of sixteen.  A register holds 16 columns of four rows, a quad; sixteen bytes of
- * an activation are broadcast by the load port, and vpdpbusd leaves four partial sums of each row.  Four
- * quads times three tokens times two planes are 24 accumulators: 24 products for 10 loads, so the two
- * multiplying ports are the limit.
+ * They stand in a tile, which stays in L1 while the tokens pass.  A register holds 16 columns of four rows, a
+ * quad; sixteen bytes of an activation are broadcast by the load port, and vpdpbusd leaves four partial sums
+ * of each row.  Four quads times three tokens times two planes are 24 accumulators: 24 products for 10 loads,
+ * so the two multiplying ports are the limit.
  *
- * A tile's rows are ordered by width: then most quads are of one width, and their four rows are decoded
+ * Its rows are ordered by width: then most quads are of one width, and their four rows are decoded
  * together, straight to their places.
  */
 #include "codec/batch_avx512.h"
 #include <string.h>
 
-enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16, BLOCK_ROWS_MAX = 64 };
+enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16 };
 enum { CHUNK_NBYTES = QUADS * 64 }; /* of a tile */
 
 /* So few tokens are faster with the fused product, which writes nothing in between. */
@@ -23,8 +23,7 @@ enum { PAGES_AHEAD_NBYTES = 16384 };
 
 /* A row that has outliers, or is raw: what its sum over bytes lacks. */
 struct exact {
-    size_t slot;        /* in the tile */
-    size_t row;         /* in the block */
+    size_t slot, row;   /* in the tile */
     const uint8_t *raw; /* the original values of a raw row, else NULL */
     const uint8_t *outlier_positions, *outlier_values;
     size_t n_outliers;
@@ -42,14 +41,13 @@ struct source {
     size_t row_nbytes;
 };
 
-struct block {
-    uint8_t *tiles; /* [tiles][chunks of columns][4 quads][4 rows][16 columns] */
-    size_t n_rows, tile_nbytes;
-    int64_t offset[BLOCK_ROWS_MAX];       /* of each slot */
-    uint32_t slot_of_row[BLOCK_ROWS_MAX]; /* in its tile */
-    struct exact exact[BLOCK_ROWS_MAX];   /* in order of tiles */
+struct tile {
+    uint8_t *bytes; /* [chunks of columns][4 quads][4 rows][16 columns] */
+    size_t n_rows;
+    int64_t offset[TILE_ROWS]; /* of each slot */
+    uint32_t slot_of_row[TILE_ROWS];
+    struct exact exact[TILE_ROWS];
     size_t n_exact;
-    size_t first_exact[BLOCK_ROWS_MAX / TILE_ROWS + 1]; /* of each tile, and behind the last */
 };
 
 /* 64 columns of a quad's four rows, in whole cache lines. */
@@ -103,27 +101,24 @@ static bool find_exact(const struct source *source, struct exact *exact)
     return end > i;
 }
 
-/* The next n rows to a tile, whose first row is 'first'. */
-static void fill_from_groups(struct source *source, struct block *block, size_t first, size_t n,
-                             uint8_t *tile)
+static void fill_from_groups(struct source *source, struct tile *tile)
 {
     size_t n_cols = source->w->n_cols;
-    for (size_t slot = 0; slot < n; slot++, source->next_row++) {
+    for (size_t slot = 0; slot < tile->n_rows; slot++, source->next_row++) {
         if (source->next_row == source->view.n_rows)
             next_group(source);
-        struct exact *exact = &block->exact[block->n_exact];
+        struct exact *exact = &tile->exact[tile->n_exact];
         if (find_exact(source, exact)) {
-            exact->slot = slot;
-            exact->row = first + slot;
-            block->n_exact++;
+            exact->slot = exact->row = slot;
+            tile->n_exact++;
         }
-        block->offset[first + slot] = mb_offset_512(source->view.a, source->view.b);
-        block->slot_of_row[first + slot] = (uint32_t)slot;
+        tile->offset[slot] = mb_offset_512(source->view.a, source->view.b);
+        tile->slot_of_row[slot] = (uint32_t)slot;
         if (!source->view.is_raw)
             memcpy(source->rows + slot % 4 * source->row_nbytes, source->bytes + source->next_row * n_cols,
                    n_cols);
-        if (slot % 4 == 3 || slot + 1 == n)
-            place_quad(source->rows, source->row_nbytes, n_cols, tile + slot / 4 * 64);
+        if (slot % 4 == 3 || slot + 1 == tile->n_rows)
+            place_quad(source->rows, source->row_nbytes, n_cols, tile->bytes + slot / 4 * 64);
     }
 }
 
@@ -186,23 +181,23 @@ DECODE_QUAD(6)
 static const decode_quad_fn decode_quads[] = {NULL,          decode_quad_1, decode_quad_2, decode_quad_3,
                                               decode_quad_4, decode_quad_5, decode_quad_6};
 
-/* A tile that is being filled: rows that do not come as a quad of one width wait in source->rows. */
+/* Rows that do not come as a quad of one width wait in source->rows. */
 struct filling {
     struct source *source;
-    struct block *block;
-    uint8_t *tile;
-    size_t first, n, slot; /* its first row in the block, its rows, the next slot */
+    struct tile *tile;
+    size_t slot; /* the next one */
 };
 
-/* The next slot is 'row' of the tile, whose bytes stand among the source's rows. */
+/* The next slot is 'row', whose bytes stand among the source's rows. */
 static void fill_slot(struct filling *f, size_t row, int64_t offset)
 {
     struct source *source = f->source;
-    f->block->offset[f->first + f->slot] = offset;
-    f->block->slot_of_row[f->first + row] = (uint32_t)f->slot;
+    f->tile->offset[f->slot] = offset;
+    f->tile->slot_of_row[row] = (uint32_t)f->slot;
     f->slot++;
-    if (f->slot % 4 == 0 || f->slot == f->n)
-        place_quad(source->rows, source->row_nbytes, source->w->n_cols, f->tile + (f->slot - 1) / 4 * 64);
+    if (f->slot % 4 == 0 || f->slot == f->tile->n_rows)
+        place_quad(source->rows, source->row_nbytes, source->w->n_cols,
+                   f->tile->bytes + (f->slot - 1) / 4 * 64);
 }
 
 static void fill_one(struct filling *f, const struct mb_batch_512 *batch, size_t i, size_t row)
@@ -217,37 +212,38 @@ static void fill_one(struct filling *f, const struct mb_batch_512 *batch, size_t
     fill_slot(f, row, batch->offset[i]);
 }
 
-static void fill_four(struct filling *f, const struct mb_batch_512 *batch, const uint32_t which[4],
-                      size_t row, const uint8_t *tails, const uint8_t **ahead)
+/* Row 'row' is the batch's first. Returns the memory to ask for next. */
+static const uint8_t *fill_four(struct filling *f, const struct mb_batch_512 *batch, const uint32_t which[4],
+                                size_t row, const uint8_t *tails, const uint8_t *ahead)
 {
-    *ahead = decode_quads[batch->a[which[0]]](batch, which, tails, f->source->w->n_cols,
-                                              f->tile + f->slot / 4 * 64, *ahead);
+    uint8_t *quad = f->tile->bytes + f->slot / 4 * 64;
+    ahead = decode_quads[batch->a[which[0]]](batch, which, tails, f->source->w->n_cols, quad, ahead);
     for (size_t i = 0; i < 4; i++, f->slot++) {
-        f->block->offset[f->first + f->slot] = batch->offset[which[i]];
-        f->block->slot_of_row[f->first + row + which[i]] = (uint32_t)f->slot;
+        f->tile->offset[f->slot] = batch->offset[which[i]];
+        f->tile->slot_of_row[row + which[i]] = (uint32_t)f->slot;
     }
+    return ahead;
 }
 
-static void note_outliers(struct filling *f, const struct mb_batch_512 *batch, size_t row)
+static void note_outliers(struct tile *tile, const struct mb_batch_512 *batch, size_t row)
 {
-    struct block *block = f->block;
     for (unsigned left = batch->has_outliers; left != 0; left &= left - 1) {
         size_t i = (size_t)__builtin_ctz(left);
         const uint8_t *positions = batch->records + batch->outliers[i];
-        block->exact[block->n_exact++] =
-            (struct exact){.slot = block->slot_of_row[f->first + row + i],
-                           .row = f->first + row + i,
+        tile->exact[tile->n_exact++] =
+            (struct exact){.slot = tile->slot_of_row[row + i],
+                           .row = row + i,
                            .outlier_positions = positions,
                            .outlier_values = positions + 2 * (size_t)batch->n_outliers[i],
                            .n_outliers = batch->n_outliers[i]};
     }
 }
 
-/* The batch's rows, the first of which is 'row' of the tile, ordered by width. */
+/* The batch's rows, the first of which is 'row', ordered by width. */
 static void fill_batch(struct filling *f, const struct mb_batch_512 *batch, size_t row)
 {
     _Alignas(64) uint8_t tails[MB_TAILS_NBYTES + 64];
-    _Alignas(64) uint32_t order[MB_BATCH + 16];
+    uint32_t order[MB_BATCH + 16];
     const __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     __m512i a = _mm512_load_si512(batch->a);
     size_t n_ordered = 0;
@@ -263,47 +259,32 @@ static void fill_batch(struct filling *f, const struct mb_batch_512 *batch, size
         unsigned width = batch->a[order[i]];
         if (f->slot % 4 == 0 && i + 4 <= batch->n && batch->a[order[i + 3]] == width && width >= 1 &&
             width <= 6) {
-            fill_four(f, batch, order + i, row, tails, &ahead);
+            ahead = fill_four(f, batch, order + i, row, tails, ahead);
             i += 4;
         } else {
             fill_one(f, batch, order[i], row + order[i]);
             i++;
         }
     }
-    note_outliers(f, batch, row);
+    note_outliers(f->tile, batch, row);
 }
 
-/* The next n rows to a tile, whose first row is 'first'. */
-static void fill_by_batches(struct source *source, struct block *block, size_t first, size_t n, uint8_t *tile)
+static void fill_by_batches(struct source *source, struct tile *tile)
 {
-    struct filling f = {source, block, tile, first, n, 0};
+    struct filling f = {source, tile, 0};
     struct mb_batch_512 batch;
     size_t n_max = mb_batch_groups_512(source->w);
-    while (f.slot < n) {
-        size_t row = f.slot;
-        if (mb_take_batch_512(&source->walk, n - row < n_max ? n - row : n_max, &batch) > 0) {
+    while (f.slot < tile->n_rows) {
+        size_t row = f.slot, n_left = tile->n_rows - row;
+        if (mb_take_batch_512(&source->walk, n_left < n_max ? n_left : n_max, &batch) > 0) {
             fill_batch(&f, &batch, row);
             continue;
         }
         struct mb_group_view view;
         mb_group_next(&source->walk, &view);
-        block->exact[block->n_exact++] = (struct exact){.slot = row, .row = first + row, .raw = view.body};
+        tile->exact[tile->n_exact++] = (struct exact){.slot = row, .row = row, .raw = view.body};
         fill_slot(&f, row, 0);
     }
-}
-
-static void fill_block(struct source *source, struct block *block, size_t n_rows)
-{
-    block->n_rows = n_rows;
-    block->n_exact = 0;
-    size_t tile = 0;
-    for (size_t r = 0; r < n_rows; r += TILE_ROWS, tile++) {
-        size_t n = n_rows - r < TILE_ROWS ? n_rows - r : TILE_ROWS;
-        block->first_exact[tile] = block->n_exact;
-        (source->w->group_rows == 1 ? fill_by_batches : fill_from_groups)(
-            source, block, r, n, block->tiles + tile * block->tile_nbytes);
-    }
-    block->first_exact[tile] = block->n_exact;
 }
 
 /* ---------------------------------------------------------------- products */
@@ -390,7 +371,7 @@ static inline __m256 finish_8(__m256i hi, __m256i lo, const int64_t *offset, con
 }
 
 /* A tile's rows of up to three tokens. */
-MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct block *block, size_t tile,
+MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct tile *tile,
                            const struct tile_sums *sums, const struct mb_activation *x, size_t n_tokens,
                            float *y, size_t y_stride)
 {
@@ -399,25 +380,23 @@ MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct block *
         _mm512_store_pd(outliers[t], _mm512_setzero_pd());
         _mm512_store_pd(outliers[t] + 8, _mm512_setzero_pd());
     }
-    size_t first = tile * TILE_ROWS;
-    const struct exact *begin = block->exact + block->first_exact[tile],
-                       *end = block->exact + block->first_exact[tile + 1];
-    for (const struct exact *exact = begin; exact < end; exact++)
+    const struct exact *end = tile->exact + tile->n_exact;
+    for (const struct exact *exact = tile->exact; exact < end; exact++)
         for (size_t i = 0; i < exact->n_outliers; i++)
             for (size_t t = 0; t < n_tokens; t++)
                 outliers[t][exact->slot] += mb_outlier_product(w->dtype, exact->outlier_positions,
                                                                exact->outlier_values, i, exact->begin, x + t);
-    __mmask16 lanes = mb_lanes_16(block->n_rows - first);
-    __m512i slot_of_row = _mm512_loadu_si512(block->slot_of_row + first);
+    __mmask16 lanes = mb_lanes_16(tile->n_rows);
+    __m512i slot_of_row = _mm512_loadu_si512(tile->slot_of_row);
     for (size_t t = 0; t < n_tokens; t++, x++, y += y_stride) {
         __m256 low = finish_8(_mm512_castsi512_si256(sums->hi[t]), _mm512_castsi512_si256(sums->lo[t]),
-                              block->offset + first, outliers[t], w, x);
+                              tile->offset, outliers[t], w, x);
         __m256 high =
             finish_8(_mm512_extracti64x4_epi64(sums->hi[t], 1), _mm512_extracti64x4_epi64(sums->lo[t], 1),
-                     block->offset + first + 8, outliers[t] + 8, w, x);
+                     tile->offset + 8, outliers[t] + 8, w, x);
         __m512 slots = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
-        _mm512_mask_storeu_ps(y + first, lanes, _mm512_permutexvar_ps(slot_of_row, slots));
-        for (const struct exact *exact = begin; exact < end; exact++)
+        _mm512_mask_storeu_ps(y, lanes, _mm512_permutexvar_ps(slot_of_row, slots));
+        for (const struct exact *exact = tile->exact; exact < end; exact++)
             if (exact->raw != NULL)
                 y[exact->row] = mb_raw_row_product_avx512(w->dtype, exact->raw, w->n_cols, x);
     }
@@ -427,37 +406,32 @@ MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct block *
 _Static_assert(2 * MB_MATMUL_TOKENS >= QUADS + 2 && 2 * 128 >= MB_DECODED_SLACK, "no room for rows");
 
 /*
- * All rows of a block times all tokens: a tile stays in L1 while the tokens pass.  Meanwhile the next block's
- * records, about as long as this one's were, are asked for.
+ * A tile times all tokens.  Meanwhile the next tile's records, about as long as this one's were, are asked
+ * for.
  */
-static void multiply_block(const struct mb_coded_matrix *w, const struct block *block,
-                           const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
-                           const uint8_t *next, size_t next_nbytes)
+static void multiply_tile(const struct mb_coded_matrix *w, const struct tile *tile,
+                          const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
+                          const uint8_t *next, size_t next_nbytes)
 {
     size_t n_chunks = (w->n_cols + CHUNK - 1) / CHUNK;
-    size_t n_steps =
-        (block->n_rows + TILE_ROWS - 1) / TILE_ROWS * ((n_tokens + TILE_TOKENS - 1) / TILE_TOKENS);
-    size_t step_nbytes = next_nbytes / n_steps + 64;
-    for (size_t tile = 0; tile * TILE_ROWS < block->n_rows; tile++)
-        for (size_t t = 0, n; t < n_tokens; t += n) {
-            _mm_prefetch((const char *)next + PAGES_AHEAD_NBYTES, _MM_HINT_T1);
-            next = mb_ask_for(next, step_nbytes);
-            size_t left = n_tokens - t;
-            n = left == 4 || left == 2 ? 2 : left == 1 ? 1 : TILE_TOKENS;
-            const uint8_t *rows = block->tiles + tile * block->tile_nbytes;
-            struct tile_sums sums;
-            float *to = y + t * y_stride;
-            if (n == 3) {
-                tile_product_3(rows, n_chunks, x + t, &sums);
-                finish_tile(w, block, tile, &sums, x + t, 3, to, y_stride);
-            } else if (n == 2) {
-                tile_product_2(rows, n_chunks, x + t, &sums);
-                finish_tile(w, block, tile, &sums, x + t, 2, to, y_stride);
-            } else {
-                tile_product_1(rows, n_chunks, x + t, &sums);
-                finish_tile(w, block, tile, &sums, x + t, 1, to, y_stride);
-            }
+    size_t step_nbytes = next_nbytes / ((n_tokens + TILE_TOKENS - 1) / TILE_TOKENS) + 64;
+    for (size_t t = 0, n; t < n_tokens; t += n, x += n, y += n * y_stride) {
+        _mm_prefetch((const char *)next + PAGES_AHEAD_NBYTES, _MM_HINT_T1);
+        next = mb_ask_for(next, step_nbytes);
+        size_t left = n_tokens - t;
+        n = left == 4 || left == 2 ? 2 : left == 1 ? 1 : TILE_TOKENS;
+        struct tile_sums sums;
+        if (n == 3) {
+            tile_product_3(tile->bytes, n_chunks, x, &sums);
+            finish_tile(w, tile, &sums, x, 3, y, y_stride);
+        } else if (n == 2) {
+            tile_product_2(tile->bytes, n_chunks, x, &sums);
+            finish_tile(w, tile, &sums, x, 2, y, y_stride);
+        } else {
+            tile_product_1(tile->bytes, n_chunks, x, &sums);
+            finish_tile(w, tile, &sums, x, 1, y, y_stride);
         }
+    }
 }
 
 void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
@@ -471,26 +445,25 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
     }
     if (n_rows == 0)
         return;
-    size_t block_rows = mb_matmul_block_rows(w->n_cols);
-    struct block block = {
-        .tiles = (uint8_t *)scratch + mb_group_room(w),
-        .tile_nbytes = TILE_ROWS * mb_matmul_row_nbytes(w->n_cols),
-    };
+    size_t row_nbytes = mb_matmul_row_nbytes(w->n_cols);
+    struct tile tile = {.bytes = (uint8_t *)scratch + mb_group_room(w)};
     struct source source = {
         .w = w,
         .walk = mb_group_seek(w, row),
         .bytes = scratch,
-        .rows = block.tiles + block_rows * mb_matmul_row_nbytes(w->n_cols),
-        .row_nbytes = mb_matmul_row_nbytes(w->n_cols),
+        .rows = tile.bytes + TILE_ROWS * row_nbytes,
+        .row_nbytes = row_nbytes,
     };
     if (w->group_rows > 1) {
         next_group(&source);
         source.next_row = (size_t)(row - source.view.row);
     }
-    for (uint64_t done = 0; done < n_rows; done += block.n_rows) {
+    for (uint64_t done = 0; done < n_rows; done += tile.n_rows) {
         const uint8_t *begin = source.walk.record;
-        fill_block(&source, &block, n_rows - done < block_rows ? (size_t)(n_rows - done) : block_rows);
+        tile.n_rows = n_rows - done < TILE_ROWS ? (size_t)(n_rows - done) : TILE_ROWS;
+        tile.n_exact = 0;
+        (w->group_rows == 1 ? fill_by_batches : fill_from_groups)(&source, &tile);
         const uint8_t *end = source.walk.record;
-        multiply_block(w, &block, x, n_tokens, y + done, y_stride, end, (size_t)(end - begin));
+        multiply_tile(w, &tile, x, n_tokens, y + done, y_stride, end, (size_t)(end - begin));
     }
 }
