@@ -12,8 +12,8 @@ enum {
     MB_KIND_OUTLIERS = 0x80,
     MB_WIDTH_MAX = 8,
     MB_GROUP_WEIGHTS_MAX = MB_COLS_MAX, /* one row of the most columns, or less than 1024 + 1023 weights */
-    MB_TILE_WEIGHTS = 32768, /* 16 rows where that is more */
-    MB_ACTIVATION_MAX = 32639, /* 127 * 256 + 127: hi and lo both fit a signed byte */
+    MB_TILE_WEIGHTS = 32768,            /* 16 rows where that is more */
+    MB_ACTIVATION_MAX = 32639,          /* 127 * 256 + 127: hi and lo both fit a signed byte */
     MB_DECODED_SLACK = 192, /* readable and writable bytes that vector kernels want behind decoded weights */
 };
 
