@@ -29,10 +29,12 @@ static const struct cli_command command = {
     .args = "CODED [ORIGINAL] [options]",
     .summary = "Check a coded folder; with the checkpoint that it was made from, prove every bound.",
     .details =
-        "Checksums and structure of everything are checked. With ORIGINAL, every weight is decoded and\n"
-        "compared: its error must not exceed the bound that the folder states, and exact tensors must be\n"
-        "equal. 'worst' is the largest error over the bound, 'entropy' what an ideal coder of the same\n"
-        "indices would need. Exit status 1: a bound is broken.\n\n"
+        "Checksums and structure of everything are checked, config.json and copied files included. With\n"
+        "ORIGINAL, every weight is decoded and compared: its error must not exceed the bound that the "
+        "folder\n"
+        "states, and exact tensors must be equal. 'worst' is the largest error over the bound, 'entropy' "
+        "what\n"
+        "an ideal coder of the same indices would need. Exit status 1: a bound is broken.\n\n"
         "  moebius verify reference-coded\n"
         "  moebius verify reference-coded models/reference",
     .options = options,
@@ -201,6 +203,14 @@ static void print_table(const struct results *results)
                100 * (cli_ratio(total.bits, total.entropy) - (total.entropy > 0)), total.n_outliers);
 }
 
+static void print_files(const struct mb_verify_report *r)
+{
+    if (r->n_files > 0)
+        printf("config.json and %" PRIu64 " other files are as compress wrote them.\n", r->n_files - 1);
+    else
+        printf("config.json has no checksums of itself and other files: they are not checked.\n");
+}
+
 static void print_verdict(const struct mb_verify_report *r, bool has_original)
 {
     if (!has_original)
@@ -252,9 +262,10 @@ static json_t *report_json(const struct results *results, const struct mb_verify
             return NULL;
         }
     json_t *json =
-        json_pack("{s:b, s:b, s:I, s:I, s:I, s:o}", "ok", (int)(r->n_broken == 0), "bounds_proved",
+        json_pack("{s:b, s:b, s:I, s:I, s:I, s:I, s:o}", "ok", (int)(r->n_broken == 0), "bounds_proved",
                   (int)(has_original && r->n_broken == 0), "n_blobs", (json_int_t)r->n_blobs, "n_exact",
-                  (json_int_t)r->n_exact, "n_weights", (json_int_t)r->n_weights, "tensors", tensors);
+                  (json_int_t)r->n_exact, "n_files", (json_int_t)r->n_files, "n_weights",
+                  (json_int_t)r->n_weights, "tensors", tensors);
     if (json != NULL && has_original) {
         json_object_set_new(json, "n_broken", json_integer((json_int_t)r->n_broken));
         json_object_set_new(json, "worst_ratio", cli_json_real(r->worst_ratio));
@@ -305,6 +316,7 @@ int cli_verify(int argc, char **argv)
         } else {
             print_table(&results);
             print_verdict(&report, original != NULL);
+            print_files(&report);
         }
     }
     free_results(&results);

@@ -168,16 +168,18 @@ struct mb_verify_tensor {
 
 struct mb_verify_report {
     uint64_t n_blobs, n_exact; /* checked */
-    uint64_t n_weights;        /* compared with the original */
-    uint64_t n_broken;         /* weights over their bound, and exact tensors that differ */
-    double worst_ratio;        /* max of err / eps over coded weights */
+    uint64_t n_files;   /* whose checksums config.json keeps; 0: it has none, an early program wrote it */
+    uint64_t n_weights; /* compared with the original */
+    uint64_t n_broken;  /* weights over their bound, and exact tensors that differ */
+    double worst_ratio; /* max of err / eps over coded weights */
     char worst_tensor[256];
 };
 
 /*
- * Check every checksum and structure of CODED; with 'original_path' (may be NULL) prove the bound for
- * every weight and equality for every exact tensor.  'each' (may be NULL) is called once per coded matrix,
- * in order.  MB_OK even when the bound is broken: look at n_broken.
+ * Check every checksum and structure of CODED, config.json and files beside the weights included; with
+ * 'original_path' (may be NULL) prove the bound for every weight and equality for every exact tensor.  'each'
+ * (may be NULL) is called once per coded matrix, in order.  MB_OK even when the bound is broken: look at
+ * n_broken.
  */
 enum mb_status mb_verify(const char *coded_path, const char *original_path, int n_threads,
                          void (*each)(void *ctx, const struct mb_verify_tensor *tensor), void *each_ctx,

@@ -7,7 +7,12 @@
 #include "checkpoint/safetensors.h"
 #include <time.h>
 
-enum { MB_FORMAT_VERSION = 1, MB_CONFIG_NBYTES_MAX = 16 << 20, MB_INDEX_NBYTES_MAX = 64 << 20 };
+enum {
+    MB_FORMAT_VERSION = 1,
+    MB_CONFIG_NBYTES_MAX = 16 << 20,
+    MB_INDEX_NBYTES_MAX = 64 << 20,
+    MB_SIDE_FILE_NBYTES_MAX = 256 << 20, /* of a tokenizer file and the like */
+};
 
 struct mb_shard {
     char *name; /* in the folder */

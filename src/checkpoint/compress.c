@@ -2,8 +2,8 @@
  * compress.c - a plain folder becomes a coded one, shard by shard.
  */
 #include "base/bytes.h"
+#include "checkpoint/checksums.h"
 #include "checkpoint/coder.h"
-#include "checkpoint/config_text.h"
 #include "checkpoint/predict.h"
 #include "checkpoint/report.h"
 #include <stdio.h>
@@ -36,7 +36,8 @@ static json_t *tensor_bounds_json(const struct mb_compress_options *options)
 }
 
 /*
- * The block in config.json. 'plan_xxh3' is of the bound of every tensor, by name.  NULL: no memory.
+ * The block in config.json, but for the checksums of files, which are known only at the end.  'plan_xxh3' is
+ * of the bound of every tensor, by name.  NULL: no memory.
  */
 static json_t *quantization_config(const struct mb_compress_options *options, const struct mb_plan *plan)
 {
@@ -172,10 +173,10 @@ static enum mb_status compress_shard(struct compression *c, size_t shard, struct
 
 static enum mb_status write_side_files(struct compression *c, const json_t *block, struct mb_error *err)
 {
-    enum mb_status status = mb_output_copy_files(&c->output, c->ckpt, err);
+    enum mb_status status = mb_output_write_files(&c->output, c->ckpt, c->plan->n_shards, err);
     if (status != MB_OK)
         return status;
-    char *text = mb_config_text_set(c->ckpt->config_text, "quantization_config", block);
+    char *text = mb_config_text_sealed(c->ckpt->config_text, block, c->output.files);
     if (text == NULL)
         return mb_fail_memory(err, MB_CONFIG_NBYTES_MAX);
     status = mb_output_write_config(&c->output, text, err);
@@ -206,7 +207,7 @@ static enum mb_status write_folder(struct compression *c, const char *out_path,
     if (status == MB_OK) {
         status = fill_folder(c, block, report, err);
         if (status == MB_OK)
-            status = mb_output_finish(&c->output, c->plan->n_shards, err);
+            status = mb_output_finish(&c->output, err);
         else
             mb_output_abandon(&c->output, status);
     }

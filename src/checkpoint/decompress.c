@@ -348,9 +348,9 @@ static char *plain_config(const struct decompression *d)
     return text;
 }
 
-static enum mb_status write_side_files(const struct decompression *d, struct mb_error *err)
+static enum mb_status write_side_files(struct decompression *d, struct mb_error *err)
 {
-    enum mb_status status = mb_output_copy_files(&d->output, d->ckpt, err);
+    enum mb_status status = mb_output_write_files(&d->output, d->ckpt, d->ckpt->n_shards, err);
     if (status != MB_OK)
         return status;
     char *text = plain_config(d);
@@ -376,7 +376,7 @@ static enum mb_status write_folder(struct decompression *d, const char *out_path
     if (status == MB_OK && !d->output.is_done)
         status = write_side_files(d, err);
     if (status == MB_OK)
-        return mb_output_finish(&d->output, d->ckpt->n_shards, err);
+        return mb_output_finish(&d->output, err);
     mb_output_abandon(&d->output, status);
     return status;
 }

@@ -4,6 +4,7 @@
 #include "checkpoint/output.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "checkpoint/checksums.h"
 #include "checkpoint/plan.h"
 #include <dirent.h>
 #include <errno.h>
@@ -18,7 +19,7 @@
 #include <unistd.h>
 
 static const char INDEX[] = "model.safetensors.index.json";
-static const uint64_t SIDE_FILE_NBYTES_MAX = 256 << 20, NOTE_NBYTES_MAX = 256 << 20;
+static const uint64_t NOTE_NBYTES_MAX = 256 << 20;
 
 /* ---------------------------------------------------------------- files of a folder */
 
@@ -318,7 +319,10 @@ enum mb_status mb_output_open(const char *path, const struct mb_checkpoint *from
     enum mb_status status = set_paths(output, path, err);
     if (status != MB_OK)
         return status;
-    status = check_is_not_input(from, output->path, err);
+    output->files = json_object();
+    status = output->files == NULL ? mb_fail_memory(err, 100) : MB_OK;
+    if (status == MB_OK)
+        status = check_is_not_input(from, output->path, err);
     if (status == MB_OK)
         status = check_is_no_link(output->path, err);
     if (status == MB_OK)
@@ -333,6 +337,7 @@ enum mb_status mb_output_open(const char *path, const struct mb_checkpoint *from
             close(output->folder_fd);
         }
         json_decref(output->note);
+        json_decref(output->files);
     }
     return status;
 }
@@ -343,10 +348,10 @@ json_t *mb_input_identity(const struct mb_checkpoint *ckpt)
     bool ok = files != NULL;
     for (size_t i = 0; i < ckpt->n_shards && ok; i++) {
         const struct mb_shard *shard = &ckpt->shards[i];
-        ok = json_array_append_new(files, json_pack("[s, I, I, I, I]", shard->name, (json_int_t)shard->nbytes,
-                                                    (json_int_t)shard->changed.tv_sec,
-                                                    (json_int_t)shard->changed.tv_nsec,
-                                                    (json_int_t)shard->header.xxh3)) == 0;
+        ok = json_array_append_new(files,
+                                   json_pack("[s, I, I, I, s]", shard->name, (json_int_t)shard->nbytes,
+                                             (json_int_t)shard->changed.tv_sec,
+                                             (json_int_t)shard->changed.tv_nsec, shard->header.xxh3)) == 0;
     }
     if (ok)
         return json_pack("{s:o, s:s}", "files", files, "config", ckpt->config_text);
@@ -366,8 +371,91 @@ const json_t *mb_output_report(const struct mb_output *output, size_t shard, siz
     return is_there && is_same ? json_object_get(noted, "report") : NULL;
 }
 
+/* The old folder goes only after the new one has its name. */
+static enum mb_status swap_folders(const struct mb_output *output, struct mb_error *err)
+{
+    if (!output->replaces)
+        return rename(output->partial, output->path) == 0 ? MB_OK
+                                                          : mb_fail_errno(err, output->path, "rename");
+    if (renameat2(AT_FDCWD, output->partial, AT_FDCWD, output->path, RENAME_EXCHANGE) != 0)
+        return mb_fail_errno(err, output->path, "exchange with the new folder");
+    return MB_OK;
+}
+
+static void close_output(struct mb_output *output)
+{
+    close(output->folder_fd);
+    json_decref(output->note);
+    json_decref(output->files);
+    *output = (struct mb_output){.folder_fd = -1};
+}
+
+/* Behind the last rename: what was replaced, or a folder made for the lock alone, and the note. */
+static enum mb_status clean_up(const struct mb_output *output, struct mb_error *err)
+{
+    bool is_there;
+    enum mb_status status = mb_look_at(output->partial, &is_there, NULL, err);
+    if (status == MB_OK && is_there) {
+        status = remove_files(output->partial, "*", err);
+        if (status == MB_OK && rmdir(output->partial) != 0)
+            status = mb_fail_errno(err, output->partial, "remove");
+    }
+    if (status == MB_OK)
+        remove_note(output);
+    return status;
+}
+
+static enum mb_status finish(const struct mb_output *output, struct mb_error *err)
+{
+    enum mb_status status = mb_sync_folder(output->partial, err);
+    if (status == MB_OK)
+        status = swap_folders(output, err);
+    return status == MB_OK ? mb_sync_folder_of(output->path, err) : status;
+}
+
+enum mb_status mb_output_finish(struct mb_output *output, struct mb_error *err)
+{
+    enum mb_status status = output->is_done ? MB_OK : finish(output, err);
+    if (status == MB_OK)
+        status = clean_up(output, err);
+    close_output(output);
+    return status;
+}
+
+void mb_output_abandon(struct mb_output *output, enum mb_status status)
+{
+    bool is_inputs_fault = status == MB_BAD_DATA || status == MB_UNSUPPORTED || status == MB_USAGE;
+    if (is_inputs_fault && !output->is_done)
+        clean_up(output, NULL);
+    close_output(output);
+}
+
+/* ---------------------------------------------------------------- index and side files */
+
+/* A name beyond ASCII has none: it is no file that a model needs, and JSON has only names in UTF-8. */
+static enum mb_status keep_checksum(struct mb_output *output, const char *name, const char *xxh3,
+                                    struct mb_error *err)
+{
+    for (const char *c = name; *c != '\0'; c++)
+        if (*c < 0x20 || *c >= 0x7f)
+            return MB_OK;
+    return json_object_set_new(output->files, name, json_string(xxh3)) == 0 ? MB_OK
+                                                                            : mb_fail_memory(err, 100);
+}
+
+static enum mb_status write_kept(struct mb_output *output, const char *name, const char *bytes, size_t nbytes,
+                                 struct mb_error *err)
+{
+    char path[MB_PATH_MAX], xxh3[MB_XXH128_NBYTES];
+    mb_xxh128_text(bytes, nbytes, xxh3);
+    enum mb_status status = mb_join_path(path, output->partial, name, err);
+    if (status == MB_OK)
+        status = mb_write_file(path, bytes, nbytes, err);
+    return status == MB_OK ? keep_checksum(output, name, xxh3, err) : status;
+}
+
 /* Adds the tensors of a finished shard to the index. */
-static enum mb_status index_shard(const struct mb_output *output, const char *name, json_t *map,
+static enum mb_status index_shard(struct mb_output *output, const char *name, json_t *map,
                                   uint64_t *total_nbytes, struct mb_error *err)
 {
     char path[MB_PATH_MAX];
@@ -382,6 +470,7 @@ static enum mb_status index_shard(const struct mb_output *output, const char *na
     close(fd);
     if (status != MB_OK)
         return status;
+    status = keep_checksum(output, name, header.xxh3, err);
     for (size_t i = 0; i < header.n_tensors && status == MB_OK; i++) {
         *total_nbytes += header.tensors[i].nbytes;
         if (json_object_get(map, header.tensors[i].name) != NULL)
@@ -393,28 +482,24 @@ static enum mb_status index_shard(const struct mb_output *output, const char *na
     return status;
 }
 
-static enum mb_status write_index_file(const struct mb_output *output, const json_t *root,
-                                       struct mb_error *err)
+static enum mb_status write_index_file(struct mb_output *output, const json_t *root, struct mb_error *err)
 {
-    char path[MB_PATH_MAX];
-    enum mb_status status = mb_join_path(path, output->partial, INDEX, err);
-    if (status != MB_OK)
-        return status;
     size_t n;
     char *text = mb_json_text(root, JSON_INDENT(2) | JSON_ENSURE_ASCII, &n);
     if (text == NULL)
         return mb_fail_memory(err, 4096);
     text[n] = '\n'; /* in place of the terminator */
-    status = n < MB_INDEX_NBYTES_MAX ? mb_write_file(path, text, n + 1, err)
-                                     : mb_fail(err, MB_UNSUPPORTED, "%s: %zu bytes, readers take %d", path,
-                                               n + 1, MB_INDEX_NBYTES_MAX);
+    enum mb_status status = n < MB_INDEX_NBYTES_MAX
+                                ? write_kept(output, INDEX, text, n + 1, err)
+                                : mb_fail(err, MB_UNSUPPORTED, "%s/%s: %zu bytes, readers take %d",
+                                          output->partial, INDEX, n + 1, MB_INDEX_NBYTES_MAX);
     free(text);
     return status;
 }
 
 /* Each file is read as any reader will read it: a folder beyond a reader's limits is never called finished.
  */
-static enum mb_status index_shards(const struct mb_output *output, size_t n_shards, struct mb_error *err)
+static enum mb_status index_shards(struct mb_output *output, size_t n_shards, struct mb_error *err)
 {
     json_t *map = json_object();
     uint64_t total_nbytes = 0;
@@ -434,78 +519,14 @@ static enum mb_status index_shards(const struct mb_output *output, size_t n_shar
     return status;
 }
 
-/* The old folder goes only after the new one has its name. */
-static enum mb_status swap_folders(const struct mb_output *output, struct mb_error *err)
-{
-    if (!output->replaces)
-        return rename(output->partial, output->path) == 0 ? MB_OK
-                                                          : mb_fail_errno(err, output->path, "rename");
-    if (renameat2(AT_FDCWD, output->partial, AT_FDCWD, output->path, RENAME_EXCHANGE) != 0)
-        return mb_fail_errno(err, output->path, "exchange with the new folder");
-    return MB_OK;
-}
-
-static void close_output(struct mb_output *output)
-{
-    close(output->folder_fd);
-    json_decref(output->note);
-    *output = (struct mb_output){.folder_fd = -1};
-}
-
-/* Behind the last rename: what was replaced, or a folder made for the lock alone, and the note. */
-static enum mb_status clean_up(const struct mb_output *output, struct mb_error *err)
-{
-    bool is_there;
-    enum mb_status status = mb_look_at(output->partial, &is_there, NULL, err);
-    if (status == MB_OK && is_there) {
-        status = remove_files(output->partial, "*", err);
-        if (status == MB_OK && rmdir(output->partial) != 0)
-            status = mb_fail_errno(err, output->partial, "remove");
-    }
-    if (status == MB_OK)
-        remove_note(output);
-    return status;
-}
-
-static enum mb_status finish(const struct mb_output *output, size_t n_shards, struct mb_error *err)
-{
-    enum mb_status status = index_shards(output, n_shards, err);
-    if (status == MB_OK)
-        status = mb_sync_folder(output->partial, err);
-    if (status == MB_OK)
-        status = swap_folders(output, err);
-    return status == MB_OK ? mb_sync_folder_of(output->path, err) : status;
-}
-
-enum mb_status mb_output_finish(struct mb_output *output, size_t n_shards, struct mb_error *err)
-{
-    enum mb_status status = output->is_done ? MB_OK : finish(output, n_shards, err);
-    if (status == MB_OK)
-        status = clean_up(output, err);
-    close_output(output);
-    return status;
-}
-
-void mb_output_abandon(struct mb_output *output, enum mb_status status)
-{
-    bool is_inputs_fault = status == MB_BAD_DATA || status == MB_UNSUPPORTED || status == MB_USAGE;
-    if (is_inputs_fault && !output->is_done)
-        clean_up(output, NULL);
-    close_output(output);
-}
-
-/* ---------------------------------------------------------------- side files */
-
 static enum mb_status copy_file(void *ctx, const char *folder, const char *name, struct mb_error *err)
 {
-    const struct mb_output *output = ctx;
-    char from[MB_PATH_MAX], to[MB_PATH_MAX], *bytes;
+    struct mb_output *output = ctx;
+    char from[MB_PATH_MAX], *bytes;
     size_t nbytes;
     if (!is_side_file(name))
         return MB_OK;
     enum mb_status status = mb_join_path(from, folder, name, err);
-    if (status == MB_OK)
-        status = mb_join_path(to, output->partial, name, err);
     if (status != MB_OK)
         return status;
     struct stat st;
@@ -513,18 +534,19 @@ static enum mb_status copy_file(void *ctx, const char *folder, const char *name,
         return errno == ENOENT ? MB_OK : mb_fail_errno(err, from, "stat"); /* a broken link is not copied */
     if (!S_ISREG(st.st_mode))
         return MB_OK;
-    status = mb_read_file(from, SIDE_FILE_NBYTES_MAX, &bytes, &nbytes, err);
+    status = mb_read_file(from, MB_SIDE_FILE_NBYTES_MAX, &bytes, &nbytes, err);
     if (status != MB_OK)
         return status;
-    status = mb_write_file(to, bytes, nbytes, err);
+    status = write_kept(output, name, bytes, nbytes, err);
     free(bytes);
     return status;
 }
 
-enum mb_status mb_output_copy_files(const struct mb_output *output, const struct mb_checkpoint *from,
-                                    struct mb_error *err)
+enum mb_status mb_output_write_files(struct mb_output *output, const struct mb_checkpoint *from,
+                                     size_t n_shards, struct mb_error *err)
 {
-    return for_each_file(from->path, copy_file, (struct mb_output *)output, err);
+    enum mb_status status = index_shards(output, n_shards, err);
+    return status == MB_OK ? for_each_file(from->path, copy_file, output, err) : status;
 }
 
 enum mb_status mb_output_write_config(const struct mb_output *output, const char *text, struct mb_error *err)

@@ -18,6 +18,7 @@ struct mb_output {
     bool replaces; /* a finished folder is there, and goes */
     bool is_done;  /* an earlier call was killed after its last rename: only the note has to go */
     json_t *note;
+    json_t *files; /* checksums by name of what is beside config.json; of shards that of the header */
 };
 
 /*
@@ -29,8 +30,8 @@ struct mb_output {
 enum mb_status mb_output_open(const char *path, const struct mb_checkpoint *from, const json_t *work,
                               bool force, struct mb_output *output, struct mb_error *err);
 
-/* Index, fsync, rename. The output is closed whatever comes of it. */
-enum mb_status mb_output_finish(struct mb_output *output, size_t n_shards, struct mb_error *err);
+/* fsync, rename. The output is closed whatever comes of it. */
+enum mb_status mb_output_finish(struct mb_output *output, struct mb_error *err);
 
 /* After a failure: what is finished stays for the next time, but nothing when the input is at fault. */
 void mb_output_abandon(struct mb_output *output, enum mb_status status);
@@ -39,9 +40,12 @@ void mb_output_abandon(struct mb_output *output, enum mb_status status);
  */
 const json_t *mb_output_report(const struct mb_output *output, size_t shard, size_t n_shards, uint64_t plan);
 
-/* Copies tokenizer and generation files of 'from', and writes config.json. */
-enum mb_status mb_output_copy_files(const struct mb_output *output, const struct mb_checkpoint *from,
-                                    struct mb_error *err);
+/*
+ * What a folder has beside its shards: the index, which needs them all, and tokenizer and generation files as
+ * in 'from'; then output->files is complete, and config.json can be written.
+ */
+enum mb_status mb_output_write_files(struct mb_output *output, const struct mb_checkpoint *from,
+                                     size_t n_shards, struct mb_error *err);
 enum mb_status mb_output_write_config(const struct mb_output *output, const char *text, struct mb_error *err);
 
 /* The identity of an input: names, sizes, times and headers of its files. A new reference; NULL: no memory.

@@ -7,11 +7,11 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "checkpoint/checksums.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <xxhash.h>
 
 static const uint64_t HEADER_NBYTES_MAX = 100000000; /* the limit of the reference implementation */
 
@@ -215,7 +215,7 @@ enum mb_status mb_st_read_header(int fd, const char *path, struct mb_st_header *
     header->data_pos = 8 + nbytes;
     status = mb_read_at(fd, path, 8, text, nbytes, err);
     if (status == MB_OK) {
-        header->xxh3 = XXH3_64bits(text, nbytes);
+        mb_xxh128_text(text, nbytes, header->xxh3);
         status = parse_header(path, text, nbytes, file_nbytes - header->data_pos, header, err);
     }
     free(text);

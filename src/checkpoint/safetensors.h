@@ -7,7 +7,11 @@
 #include <jansson.h>
 #include <moebius/checkpoint.h>
 
-enum { MB_ST_PAGE_NBYTES = 4096, MB_TENSOR_NAME_MAX = 512 /* bytes */ };
+enum {
+    MB_ST_PAGE_NBYTES = 4096,
+    MB_TENSOR_NAME_MAX = 512, /* bytes */
+    MB_XXH128_NBYTES = 33,    /* of the digits, terminated */
+};
 
 /* A file's header. Names belong to it. */
 struct mb_st_header {
@@ -15,7 +19,7 @@ struct mb_st_header {
     size_t n_tensors;
     json_t *metadata; /* __metadata__, an object of strings, or NULL */
     uint64_t data_pos;
-    uint64_t xxh3; /* of the header's text */
+    char xxh3[MB_XXH128_NBYTES]; /* of the header's text */
 };
 
 enum mb_status mb_st_read_header(int fd, const char *path, struct mb_st_header *header, struct mb_error *err);

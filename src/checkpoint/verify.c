@@ -3,6 +3,7 @@
  * original.
  */
 #include "base/error.h"
+#include "checkpoint/checksums.h"
 #include "checkpoint/walk.h"
 #include "codec/kernels.h"
 #include <inttypes.h>
@@ -333,6 +334,8 @@ enum mb_status mb_verify(const char *coded_path, const char *original_path, int 
     struct mb_checkpoint *coded = NULL, *original = NULL;
     *report = (struct mb_verify_report){0};
     enum mb_status status = open_both(coded_path, original_path, &coded, &original, err);
+    if (status == MB_OK)
+        status = mb_check_files(coded, &report->n_files, err);
     if (status == MB_OK) {
         struct verification v = {.coded = coded,
                                  .original = original,

@@ -300,10 +300,12 @@ static void verify_says_yes_or_no(void **state)
     json = run_json("verify coded -o json");
     assert_true(json_is_true(json_object_get(json, "ok")));
     assert_false(json_is_true(json_object_get(json, "bounds_proved")));
+    assert_true(number(json, "n_files", NULL) > 2);
     json_decref(json);
     assert_non_null(strstr(run_well("verify coded plain"), "\nProved: "));
     assert_non_null(strstr(run_well("verify coded plain --all"), "experts.1.up_proj.weight"));
     assert_non_null(strstr(run_well("verify coded"), "\nSound: "));
+    assert_non_null(strstr(run_well("verify coded"), "other files are as compress wrote them"));
     struct test_model model = test_model_small();
     model.nan_name = "model.layers.1.mlp.experts.1.up_proj.weight"; /* NaN is no error within a bound */
     model.nan_index = 3;

@@ -6,6 +6,7 @@ Slow and plain on purpose. Every "must" of the page is checked; FormatError says
 import json
 import math
 import os
+import re
 import struct
 
 import numpy as np
@@ -332,11 +333,31 @@ def shard_names(folder):
     return shards
 
 
+def check_files(folder, config_text, quantization):
+    """Checksums of files, where the folder has them."""
+    own, files = quantization.get("config_xxh3"), quantization.get("files_xxh3")
+    if own is None and files is None:
+        return
+    need(isinstance(own, str) and re.fullmatch("[0-9a-f]{32}", own), "config_xxh3")
+    bare = config_text.replace(own.encode(), b"0" * 32)
+    need(xxhash.xxh3_128_hexdigest(bare) == own, "config.json: the checksum differs")
+    need(isinstance(files, dict), "files_xxh3")
+    for name, expected in files.items():
+        need(name == os.path.basename(name), f"{name}: not a file name")
+        content = read_file(folder, name)
+        if name.endswith(".safetensors"):
+            need(len(content) >= 8, f"{name}: a file without a header")
+            content = content[8 : 8 + struct.unpack_from("<Q", content)[0]]
+        need(xxhash.xxh3_128_hexdigest(content) == expected, f"{name}: the checksum differs")
+
+
 def read_folder(folder):
     """{original name: Tensor} of a coded folder."""
-    quantization = read_json(read_file(folder, "config.json")).get("quantization_config")
+    config_text = read_file(folder, "config.json")
+    quantization = read_json(config_text).get("quantization_config")
     need(isinstance(quantization, dict) and quantization.get("quant_method") == "moebius", "not a coded folder")
     need(quantization.get("format_version") == 1, f"format version {quantization.get('format_version')}")
+    check_files(folder, config_text, quantization)
     result = {}
     for name, expected in sorted(shard_names(folder).items()):
         path = os.path.join(folder, name)

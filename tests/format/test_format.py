@@ -311,6 +311,34 @@ class DamageTest(unittest.TestCase):
                         copy.write(change(content) if file == name else content)
                 self.check_refused(folder, words)
 
+    def test_files_beside_the_weights(self):
+        """What no blob and no exact tensor shows: only the checksums of files tell."""
+        with tempfile.TemporaryDirectory() as scratch:
+            original, coded = os.path.join(scratch, "plain"), os.path.join(scratch, "coded")
+            plain.write_checkpoint(original, plain.varied_tensors())
+            with open(os.path.join(original, "tokenizer_config.json"), "w", encoding="utf-8") as file:
+                file.write('{"add_bos_token": true}')
+            run_well("compress", original, coded)
+            for name, old, new in (
+                ("config.json", b"deepseek_v3", b"deepseek_v2"),
+                ("config.json", b'"bound": "', b'"bounc": "'),
+                ("config.json", b"files_xxh3", b"filet_xxh3"),
+                ("config.json", b"config_xxh3", b"config_xxh4"),
+                ("tokenizer_config.json", b"true", b"null"),
+                ("model.safetensors.index.json", b"total_size", b"total_sise"),
+                (LAYER0, b'"format":"pt"', b'"format":"tf"'),
+            ):
+                with self.subTest(name, old=old), open(os.path.join(coded, name), "r+b") as file:
+                    content = file.read()
+                    for text in (replaced(old, new)(content), content):
+                        file.seek(0)
+                        file.write(text)
+                        file.flush()
+                        if text != content:
+                            self.check_refused(coded, name)
+            run_well("verify", coded)
+            decoder.read_folder(coded)
+
     def test_a_missing_shard(self):
         with tempfile.TemporaryDirectory() as folder:
             for file in ("config.json", "model.safetensors.index.json", LAYER0):
