@@ -61,6 +61,7 @@ void cli_table_cell(struct cli_table *table, const char *format, ...)
         text = NULL;
     va_end(args);
     cli_check_memory(text);
+    mb_make_printable(text); /* it may quote a file */
     if (table->n_cells == table->cap) {
         table->cap = table->cap == 0 ? 64 : table->cap * 2;
         table->cells = cli_check_memory(realloc(table->cells, table->cap * sizeof *table->cells));

@@ -315,6 +315,7 @@ int cli_verify(int argc, char **argv)
             exit_status = printed == 0 ? exit_status : printed;
         } else {
             print_table(&results);
+            mb_make_printable(report.worst_tensor);
             print_verdict(&report, original != NULL);
             print_files(&report);
         }

@@ -25,6 +25,12 @@ struct mb_error {
     char msg[1024];
 };
 
+/*
+ * Control characters become '?', U+0080 to U+009F two of them: what is quoted from a file must not reach a
+ * terminal as more than text, nor break a line.  Messages of mb_error have been through it.
+ */
+void mb_make_printable(char *text);
+
 /* The exit status of the command line for a status: 0, 2 (usage), 3 (bad input) or 4 (the machine). */
 int mb_status_exit_code(enum mb_status status);
 

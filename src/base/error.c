@@ -4,15 +4,19 @@
 #include "base/error.h"
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
-/* A message may quote a file: its control characters must not reach a terminal, nor break the line. */
-static void make_printable(char *text)
+void mb_make_printable(char *text)
 {
-    for (; *text != '\0'; text++)
-        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+    for (; *text != '\0'; text++) {
+        bool is_two_bytes = (unsigned char)text[0] == 0xc2 && (unsigned char)text[1] - 0x80u < 0x20;
+        if (is_two_bytes) /* U+0080 to U+009F: a terminal may take U+009B for ESC [ */
+            text[1] = '?';
+        if ((unsigned char)*text < 0x20 || *text == 0x7f || is_two_bytes)
             *text = '?';
+    }
 }
 
 void mb_error_set(struct mb_error *err, enum mb_status status, const char *format, ...)
@@ -23,7 +27,7 @@ void mb_error_set(struct mb_error *err, enum mb_status status, const char *forma
     va_start(args, format);
     vsnprintf(err->msg, sizeof err->msg, format, args);
     va_end(args);
-    make_printable(err->msg);
+    mb_make_printable(err->msg);
     err->status = status;
 }
 
@@ -39,7 +43,7 @@ enum mb_status mb_fail_in(struct mb_error *err, enum mb_status status, const cha
     va_end(args);
     if (n >= 0 && (size_t)n < sizeof err->msg)
         snprintf(err->msg + n, sizeof err->msg - (size_t)n, ": %s", inner);
-    make_printable(err->msg);
+    mb_make_printable(err->msg);
     err->status = status;
     return status;
 }

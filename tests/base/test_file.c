@@ -101,6 +101,8 @@ static void errors_keep_their_place(void **state)
     assert_int_equal(mb_fail(&err, MB_BAD_DATA, "byte %d: bad", 7), MB_BAD_DATA);
     assert_int_equal(mb_fail_in(&err, MB_BAD_DATA, "file %s", "x"), MB_BAD_DATA);
     assert_string_equal(err.msg, "file x: byte 7: bad");
+    mb_error_set(&err, MB_BAD_DATA, "a\n\x7f\xc2\x9b[31m \xc2\xa0\xc3\x9b \xc2");
+    assert_string_equal(err.msg, "a????[31m \xc2\xa0\xc3\x9b \xc2"); /* other letters stay */
     assert_int_equal(mb_fail(NULL, MB_IO, "nobody listens"), MB_IO);
     errno = ENOSPC;
     assert_int_equal(mb_fail_errno(&err, "p", "write"), MB_NO_SPACE);

@@ -242,6 +242,17 @@ static void inspect_counts_the_parts(void **state)
     assert_non_null(strstr(run_well("inspect coded --experts"), "| other linear "));
 }
 
+static void tables_show_no_control_characters(void **state)
+{
+    (void)state;
+    const struct test_model model = test_model_small();
+    test_write_model(test_path("odd"), &model);
+    test_write_text(test_path("odd"), "config.json",
+                    "{\"architectures\": [\"A\\u001b[31m\\u009b31m\\u00e9\"], \"model_type\": \"x\"}");
+    assert_non_null(strstr(run_well("inspect odd"), "| A?[31m??31m\xc3\xa9 "));
+    test_remove(test_path("odd"));
+}
+
 static void compress_reports_what_it_wrote(void **state)
 {
     (void)state;
@@ -355,6 +366,7 @@ int main(void)
         cmocka_unit_test(a_hundred_files_are_opened),
         cmocka_unit_test(paths_need_not_be_utf8),
         cmocka_unit_test(inspect_counts_the_parts),
+        cmocka_unit_test(tables_show_no_control_characters),
         cmocka_unit_test(compress_reports_what_it_wrote),
         cmocka_unit_test(tensor_bounds_are_taken),
         cmocka_unit_test(verify_says_yes_or_no),
