@@ -15,9 +15,6 @@
 enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16 };
 enum { CHUNK_NBYTES = QUADS * 64 }; /* of a tile */
 
-/* So few tokens are faster with the fused product, which writes nothing in between. */
-enum { TOKENS_ONE_BY_ONE = 2 };
-
 /* A request is dropped where its page is not in the TLB: pages are touched this far before their lines. */
 enum { PAGES_AHEAD_NBYTES = 16384 };
 
@@ -438,9 +435,8 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
                       const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
                       void *scratch)
 {
-    if (n_tokens <= TOKENS_ONE_BY_ONE) {
-        for (size_t t = 0; t < n_tokens; t++)
-            mb_matvec_avx512(w, row, n_rows, &x[t], y + t * y_stride);
+    if (n_tokens <= MB_FUSED_TOKENS) { /* so few are faster so: nothing is written in between */
+        mb_matvecs_avx512(w, row, n_rows, x, n_tokens, y, y_stride, scratch);
         return;
     }
     if (n_rows == 0)

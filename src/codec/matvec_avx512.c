@@ -1,5 +1,6 @@
 /*
- * matvec_avx512.c - the fused product y = W x: codes to bytes to vpdpbusd, nothing written in between.
+ * matvec_avx512.c - the fused product y = W x, of one token or a few: codes to bytes to vpdpbusd, nothing
+ * written in between.
  *
  * Groups are taken in batches of up to 16 rows.  A batch's directory entries are taken apart in vectors, one
  * lane a group, and its tails are decoded to bytes in L1.  Then bodies are decoded and multiplied, four
@@ -14,14 +15,16 @@ enum { LANES = MB_BATCH_LANES };
 
 /* Rows that wait for the end of their products. */
 struct rows {
-    __m512i sums[2 * MB_BATCH]; /* of u * hi and u * lo, row by row */
+    __m512i sums[MB_FUSED_TOKENS][2 * MB_BATCH]; /* of u * hi and u * lo, row by row */
     int64_t offset[MB_BATCH];
-    double outliers[MB_BATCH];
+    double outliers[MB_FUSED_TOKENS][MB_BATCH];
 };
 
 struct product {
     const struct mb_coded_matrix *w;
-    const struct mb_activation *x;
+    const struct mb_activation *x; /* [n_tokens] */
+    size_t n_tokens;
+    const int8_t *planes; /* of several tokens: [whole 64s of columns][n_together][hi, lo][64] */
     struct rows *rows;
     uint8_t *tails;       /* [MB_TAILS_NBYTES + 64] decoded */
     const uint8_t *ahead; /* memory that is asked for next */
@@ -45,19 +48,19 @@ static inline __m512i add_lanes_16(const __m512i v[16])
     return _mm512_add_epi32(_mm512_shuffle_i32x4(r01, r23, 0x88), _mm512_shuffle_i32x4(r01, r23, 0xdd));
 }
 
-static void finish(const struct product *product, size_t n_rows, float *y)
+static void finish(const struct product *product, size_t t, size_t n_rows, float *y)
 {
     const struct rows *rows = product->rows;
-    __m512d step = _mm512_set1_pd((double)product->w->step),
-            scale = _mm512_set1_pd((double)product->x->scale);
-    __m512i sum_x = _mm512_set1_epi64(product->x->sum);
+    const struct mb_activation *x = product->x + t;
+    __m512d step = _mm512_set1_pd((double)product->w->step), scale = _mm512_set1_pd((double)x->scale);
+    __m512i sum_x = _mm512_set1_epi64(x->sum);
     for (size_t r = 0; r < n_rows; r += 8) {
-        __m512i sums = add_lanes_16(rows->sums + 2 * r); /* hi, lo, hi, lo, ... */
+        __m512i sums = add_lanes_16(rows->sums[t] + 2 * r); /* hi, lo, hi, lo, ... */
         __m512i hi = _mm512_srai_epi64(_mm512_slli_epi64(sums, 32), 32), lo = _mm512_srai_epi64(sums, 32);
         __m512i shift = _mm512_mullo_epi64(_mm512_loadu_si512(rows->offset + r), sum_x);
         __m512i s = _mm512_sub_epi64(_mm512_add_epi64(_mm512_slli_epi64(hi, 8), lo), shift);
         __m512d coded = _mm512_mul_pd(_mm512_mul_pd(_mm512_cvtepi64_pd(s), step), scale);
-        __m512d exact = _mm512_mul_pd(_mm512_loadu_pd(rows->outliers + r), scale);
+        __m512d exact = _mm512_mul_pd(_mm512_loadu_pd(rows->outliers[t] + r), scale);
         _mm256_mask_storeu_ps(y + r, (__mmask8)mb_lanes_16(n_rows - r),
                               _mm512_cvtpd_ps(_mm512_add_pd(coded, exact)));
     }
@@ -70,9 +73,9 @@ struct lane {
     const uint8_t *body, *tail; /* 'tail' are decoded bytes */
 };
 
-/* The products of 128 weights of each lane. */
+/* The products of 128 weights of each lane with one token. */
 MB_INLINE void multiply_128(unsigned a, size_t n_lanes, struct lane *lane, const struct mb_body_512 *body,
-                            const int8_t *hi, const int8_t *lo, __m512i s[LANES][2])
+                            const int8_t *hi, const int8_t *lo, __m512i s[LANES][MB_FUSED_TOKENS][2])
 {
     __m512i hi0 = _mm512_load_si512(hi), hi1 = _mm512_load_si512(hi + 64);
     __m512i lo0 = _mm512_load_si512(lo), lo1 = _mm512_load_si512(lo + 64), u[2];
@@ -80,62 +83,96 @@ MB_INLINE void multiply_128(unsigned a, size_t n_lanes, struct lane *lane, const
 #pragma GCC unroll 4
     for (size_t i = 0; i < n_lanes; i++) {
         mb_decode_128(lane[i].body, a, body, &lane[i].tail, u);
-        s[i][0] = mb_dot_512(s[i][0], u[0], hi0);
-        s[i][1] = mb_dot_512(s[i][1], u[0], lo0);
-        s[i][0] = mb_dot_512(s[i][0], u[1], hi1);
-        s[i][1] = mb_dot_512(s[i][1], u[1], lo1);
+        s[i][0][0] = mb_dot_512(s[i][0][0], u[0], hi0);
+        s[i][0][1] = mb_dot_512(s[i][0][1], u[0], lo0);
+        s[i][0][0] = mb_dot_512(s[i][0][0], u[1], hi1);
+        s[i][0][1] = mb_dot_512(s[i][0][1], u[1], lo1);
+        lane[i].body += 16 * a;
+    }
+}
+
+/* The same with several tokens: 'planes' are theirs of these columns. */
+MB_INLINE void multiply_128_by(unsigned a, size_t n_lanes, size_t n_tokens, struct lane *lane,
+                               const struct mb_body_512 *body, const int8_t *planes,
+                               __m512i s[LANES][MB_FUSED_TOKENS][2])
+{
+    const __m512i *x = (const __m512i *)(const void *)planes;
+#pragma GCC unroll 4
+    for (size_t i = 0; i < n_lanes; i++) {
+        __m512i u[2];
+        mb_decode_128(lane[i].body, a, body, &lane[i].tail, u);
+#pragma GCC unroll 2
+        for (size_t half = 0; half < 2; half++)
+#pragma GCC unroll 4
+            for (size_t t = 0; t < n_tokens; t++) {
+                s[i][t][0] = mb_dot_512(s[i][t][0], u[half], x[2 * (half * n_tokens + t)]);
+                s[i][t][1] = mb_dot_512(s[i][t][1], u[half], x[2 * (half * n_tokens + t) + 1]);
+            }
         lane[i].body += 16 * a;
     }
 }
 
 /* The products of a lane's last n < 128 weights, at column c. */
 MB_INLINE void multiply_last(unsigned a, const struct lane *lane, const struct mb_body_512 *body, size_t c,
-                             size_t n, const struct mb_activation *x, __m512i s[2])
+                             size_t n, const struct product *product, size_t n_tokens,
+                             __m512i s[MB_FUSED_TOKENS][2])
 {
     __m512i u[2];
     size_t at = c + mb_decode_last(lane->body, a, body, n, lane->tail, u);
-    s[0] = mb_dot_512(s[0], u[0], _mm512_loadu_si512(x->hi + c));
-    s[1] = mb_dot_512(s[1], u[0], _mm512_loadu_si512(x->lo + c));
-    s[0] = mb_dot_512(s[0], u[1], _mm512_loadu_si512(x->hi + at));
-    s[1] = mb_dot_512(s[1], u[1], _mm512_loadu_si512(x->lo + at));
+#pragma GCC unroll 4
+    for (size_t t = 0; t < n_tokens; t++) {
+        const struct mb_activation *x = product->x + (t < product->n_tokens ? t : 0);
+        s[t][0] = mb_dot_512(s[t][0], u[0], _mm512_loadu_si512(x->hi + c));
+        s[t][1] = mb_dot_512(s[t][1], u[0], _mm512_loadu_si512(x->lo + c));
+        s[t][0] = mb_dot_512(s[t][0], u[1], _mm512_loadu_si512(x->hi + at));
+        s[t][1] = mb_dot_512(s[t][1], u[1], _mm512_loadu_si512(x->lo + at));
+    }
 }
 
 /*
  * The sums of the groups which[0 .. n_lanes): n_cols is a multiple of 128, or groups have one row.
  */
-MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, struct product *product,
+MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, size_t n_tokens, struct product *product,
                          const struct mb_batch_512 *batch, const uint32_t *which)
 {
     const struct mb_activation *x = product->x;
     size_t n_cols = product->w->n_cols, n_rows = product->w->group_rows;
     struct mb_body_512 body = mb_body_of_kind(a, b);
     struct lane lane[LANES];
-    __m512i *sums[LANES];
+    __m512i *sums[LANES]; /* the first token's */
     const uint8_t *ahead = product->ahead;
 #pragma GCC unroll 4
     for (size_t i = 0; i < n_lanes; i++) {
         lane[i].body = batch->records + batch->body[which[i]];
         lane[i].tail = product->tails + batch->decoded_tail[which[i]];
-        sums[i] = product->rows->sums + 2 * n_rows * which[i];
+        sums[i] = product->rows->sums[0] + 2 * n_rows * which[i];
     }
     for (size_t r = 0; r < n_rows; r++) {
-        __m512i s[LANES][2];
+        __m512i s[LANES][MB_FUSED_TOKENS][2];
 #pragma GCC unroll 4
         for (size_t i = 0; i < n_lanes; i++)
-            s[i][0] = s[i][1] = _mm512_setzero_si512();
+#pragma GCC unroll 4
+            for (size_t t = 0; t < n_tokens; t++)
+                s[i][t][0] = s[i][t][1] = _mm512_setzero_si512();
         size_t c = 0;
         for (; c + 128 <= n_cols; c += 128, ahead += 16 * a * n_lanes) {
 #pragma GCC unroll 8
             for (size_t i = 0; i < 16 * a * n_lanes; i += 64)
                 _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
-            multiply_128(a, n_lanes, lane, &body, x->hi + c, x->lo + c, s);
+            if (n_tokens == 1)
+                multiply_128(a, n_lanes, lane, &body, x->hi + c, x->lo + c, s);
+            else
+                multiply_128_by(a, n_lanes, n_tokens, lane, &body, product->planes + 2 * n_tokens * c, s);
         }
 #pragma GCC unroll 4
         for (size_t i = 0; i < n_lanes; i++) {
             if (c < n_cols)
-                multiply_last(a, &lane[i], &body, c, n_cols - c, x, s[i]);
-            sums[i][2 * r] = s[i][0];
-            sums[i][2 * r + 1] = s[i][1];
+                multiply_last(a, &lane[i], &body, c, n_cols - c, product, n_tokens, s[i]);
+#pragma GCC unroll 4
+            for (size_t t = 0; t < n_tokens; t++) {
+                sums[i][2 * (t * MB_BATCH + r)] = s[i][t][0];
+                sums[i][2 * (t * MB_BATCH + r) + 1] = s[i][t][1];
+            }
         }
     }
     product->ahead = ahead;
@@ -145,24 +182,24 @@ typedef void (*group_sums_fn)(struct product *product, const struct mb_batch_512
                               const uint32_t *which, size_t n);
 
 /* A function for each width keeps constants in registers and shifts immediate. */
-#define GROUP_SUMS(a)                                                                     \
-    static void group_sums_##a(struct product *product, const struct mb_batch_512 *batch, \
-                               const uint32_t *which, size_t n)                           \
-    {                                                                                     \
-        for (; n >= 4; n -= 4, which += 4)                                                \
-            lane_sums(a, 0, 4, product, batch, which);                                    \
-        if (n >= 2)                                                                       \
-            lane_sums(a, 0, 2, product, batch, which);                                    \
-        if (n % 2 != 0)                                                                   \
-            lane_sums(a, 0, 1, product, batch, which + n - 1);                            \
+#define GROUP_SUMS(a, n_tokens, n_lanes)                                                               \
+    static void group_sums_##a##_##n_tokens(struct product *product, const struct mb_batch_512 *batch, \
+                                            const uint32_t *which, size_t n)                           \
+    {                                                                                                  \
+        for (; n >= n_lanes; n -= n_lanes, which += n_lanes)                                           \
+            lane_sums(a, 0, n_lanes, n_tokens, product, batch, which);                                 \
+        if (n_lanes == 4 && n >= 2)                                                                    \
+            lane_sums(a, 0, 2, n_tokens, product, batch, which);                                       \
+        if (n % 2 != 0)                                                                                \
+            lane_sums(a, 0, 1, n_tokens, product, batch, which + n - 1);                               \
     }
 /* b is part of the constants */
-#define GROUP_SUMS_WIDE(a)                                                                \
-    static void group_sums_##a(struct product *product, const struct mb_batch_512 *batch, \
-                               const uint32_t *which, size_t n)                           \
-    {                                                                                     \
-        for (size_t i = 0; i < n; i++)                                                    \
-            lane_sums(a, batch->b[which[i]], 1, product, batch, which + i);               \
+#define GROUP_SUMS_WIDE(a, n_tokens)                                                                   \
+    static void group_sums_##a##_##n_tokens(struct product *product, const struct mb_batch_512 *batch, \
+                                            const uint32_t *which, size_t n)                           \
+    {                                                                                                  \
+        for (size_t i = 0; i < n; i++)                                                                 \
+            lane_sums(a, batch->b[which[i]], 1, n_tokens, product, batch, which + i);                  \
     }
 
 static void group_sums_0(struct product *product, const struct mb_batch_512 *batch, const uint32_t *which,
@@ -170,21 +207,32 @@ static void group_sums_0(struct product *product, const struct mb_batch_512 *bat
 {
     (void)batch; /* all q are 0 */
     size_t n_sums = 2 * product->w->group_rows;
-    for (size_t i = 0; i < n; i++)
-        memset(product->rows->sums + n_sums * which[i], 0, n_sums * sizeof *product->rows->sums);
+    for (size_t t = 0; t < product->n_tokens; t++)
+        for (size_t i = 0; i < n; i++)
+            memset(product->rows->sums[t] + n_sums * which[i], 0, n_sums * sizeof(__m512i));
 }
-GROUP_SUMS(1)
-GROUP_SUMS(2)
-GROUP_SUMS(3)
-GROUP_SUMS(4)
-GROUP_SUMS(5)
-GROUP_SUMS(6)
-GROUP_SUMS_WIDE(7)
-GROUP_SUMS_WIDE(8)
 
-static const group_sums_fn group_sums[] = {group_sums_0, group_sums_1, group_sums_2,
-                                           group_sums_3, group_sums_4, group_sums_5,
-                                           group_sums_6, group_sums_7, group_sums_8};
+/* As many groups together as their sums leave registers for. */
+#define ALL_GROUP_SUMS(n_tokens, n_lanes) \
+    GROUP_SUMS(1, n_tokens, n_lanes)      \
+    GROUP_SUMS(2, n_tokens, n_lanes)      \
+    GROUP_SUMS(3, n_tokens, n_lanes)      \
+    GROUP_SUMS(4, n_tokens, n_lanes)      \
+    GROUP_SUMS(5, n_tokens, n_lanes)      \
+    GROUP_SUMS(6, n_tokens, n_lanes)      \
+    GROUP_SUMS_WIDE(7, n_tokens)          \
+    GROUP_SUMS_WIDE(8, n_tokens)
+ALL_GROUP_SUMS(1, 4)
+ALL_GROUP_SUMS(2, 4)
+ALL_GROUP_SUMS(4, 2)
+
+#define GROUP_SUMS_OF(n)                                                                      \
+    {                                                                                         \
+        group_sums_0, group_sums_1_##n, group_sums_2_##n, group_sums_3_##n, group_sums_4_##n, \
+            group_sums_5_##n, group_sums_6_##n, group_sums_7_##n, group_sums_8_##n            \
+    }
+static const group_sums_fn group_sums[MB_FUSED_TOKENS + 1][MB_WIDTH_MAX + 1] = {
+    {NULL}, GROUP_SUMS_OF(1), GROUP_SUMS_OF(2), GROUP_SUMS_OF(4), GROUP_SUMS_OF(4)};
 
 /* Groups of one width together. */
 static void multiply_batch(struct product *product, struct mb_batch_512 *batch)
@@ -195,7 +243,8 @@ static void multiply_batch(struct product *product, struct mb_batch_512 *batch)
         unsigned width = batch->a[__builtin_ctz(left)];
         __mmask16 same = _mm512_mask_cmpeq_epi32_mask(left, a, _mm512_set1_epi32((int)width));
         _mm512_store_si512(batch->of_width, _mm512_maskz_compress_epi32(same, index));
-        group_sums[width](product, batch, batch->of_width, (size_t)__builtin_popcount(same));
+        group_sums[product->n_tokens][width](product, batch, batch->of_width,
+                                             (size_t)__builtin_popcount(same));
         left &= (__mmask16)~same;
     }
 }
@@ -218,14 +267,15 @@ static double row_outliers(enum mb_dtype dtype, const uint8_t *positions, size_t
     return sum;
 }
 
-static void find_outliers(const struct product *product, const struct mb_batch_512 *batch)
+static void find_outliers(const struct product *product, const struct mb_batch_512 *batch, size_t t)
 {
     const struct mb_coded_matrix *w = product->w;
+    double *sums = product->rows->outliers[t];
     for (unsigned left = batch->has_outliers; left != 0; left &= left - 1) {
         size_t i = (size_t)__builtin_ctz(left);
         const uint8_t *positions = batch->records + batch->outliers[i];
         if (w->group_rows == 1) {
-            product->rows->outliers[i] = row_outliers(w->dtype, positions, batch->n_outliers[i], product->x);
+            sums[i] = row_outliers(w->dtype, positions, batch->n_outliers[i], product->x + t);
             continue;
         }
         struct mb_group_view view = {.outlier_positions = positions,
@@ -233,8 +283,8 @@ static void find_outliers(const struct product *product, const struct mb_batch_5
                                      .n_outliers = batch->n_outliers[i]};
         unsigned next = 0;
         for (size_t r = 0; r < w->group_rows; r++)
-            product->rows->outliers[i * w->group_rows + r] =
-                mb_row_outliers(w->dtype, &view, w->n_cols, r, &next, product->x);
+            sums[i * w->group_rows + r] =
+                mb_row_outliers(w->dtype, &view, w->n_cols, r, &next, product->x + t);
     }
 }
 
@@ -243,7 +293,7 @@ static void spread_offsets(const struct product *product, const struct mb_batch_
 {
     struct rows *rows = product->rows;
     size_t group_rows = product->w->group_rows;
-    memset(rows->outliers, 0, sizeof rows->outliers);
+    memset(rows->outliers, 0, product->n_tokens * sizeof rows->outliers[0]);
     if (group_rows == 1) {
         __m512i offset = _mm512_load_si512(batch->offset);
         _mm512_storeu_si512(rows->offset, _mm512_cvtepu32_epi64(_mm512_castsi512_si256(offset)));
@@ -259,7 +309,8 @@ static void spread_offsets(const struct product *product, const struct mb_batch_
  * The next whole groups' products to y, up to a raw one; returns how many groups.  A batch is taken apart
  * while the one before it is multiplied: what it waits for is long there when it is wanted.
  */
-static size_t multiply_groups(struct product *product, struct mb_group_walk *walk, size_t n_groups, float *y)
+static size_t multiply_groups(struct product *product, struct mb_group_walk *walk, size_t n_groups, float *y,
+                              size_t y_stride)
 {
     struct mb_batch_512 batches[2], *batch = &batches[0], *next = &batches[1];
     size_t group_rows = product->w->group_rows, n_max = mb_batch_groups_512(product->w), n_left = n_groups;
@@ -270,8 +321,10 @@ static size_t multiply_groups(struct product *product, struct mb_group_walk *wal
         size_t n_next = n_left > 0 ? mb_take_batch_512(walk, n_left < n_max ? n_left : n_max, next) : 0;
         multiply_batch(product, batch);
         spread_offsets(product, batch);
-        find_outliers(product, batch);
-        finish(product, n * group_rows, y);
+        for (size_t t = 0; t < product->n_tokens; t++) {
+            find_outliers(product, batch, t);
+            finish(product, t, n * group_rows, y + t * y_stride);
+        }
         y += n * group_rows;
         n = n_next;
         struct mb_batch_512 *done = batch;
@@ -295,11 +348,12 @@ static void dot_bytes(const uint8_t *u, size_t n_cols, const struct mb_activatio
     sums[1] = lo;
 }
 
-/* Rows [first, first + n_rows) of a group, by way of bytes in L1. */
-static void multiply_part(struct product *product, const struct mb_group_view *view, size_t first,
-                          size_t n_rows, float *y)
+/* Rows [first, first + n_rows) of a group times one token, by way of bytes in L1. */
+static void multiply_part(const struct product *product, const struct mb_group_view *view, size_t first,
+                          size_t n_rows, size_t t, float *y)
 {
     const struct mb_coded_matrix *w = product->w;
+    const struct mb_activation *x = product->x + t;
     struct rows *rows = product->rows;
     uint8_t bytes[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
     mb_group_bytes_avx512(view, bytes);
@@ -309,49 +363,74 @@ static void multiply_part(struct product *product, const struct mb_group_view *v
         for (size_t i = 0; i < n; i++) {
             size_t r = first + done + i;
             rows->offset[i] = mb_offset_512(view->a, view->b);
-            rows->outliers[i] = mb_row_outliers(w->dtype, view, w->n_cols, r, &next_outlier, product->x);
-            dot_bytes(bytes + r * w->n_cols, w->n_cols, product->x, rows->sums + 2 * i);
+            rows->outliers[t][i] = mb_row_outliers(w->dtype, view, w->n_cols, r, &next_outlier, x);
+            dot_bytes(bytes + r * w->n_cols, w->n_cols, x, rows->sums[t] + 2 * i);
         }
-        finish(product, n, y + done);
+        finish(product, t, n, y + done);
     }
 }
 
 static void multiply_raw(const struct product *product, const struct mb_group_view *view, size_t first,
-                         size_t n_rows, float *y)
+                         size_t n_rows, size_t t, float *y)
 {
     const struct mb_coded_matrix *w = product->w;
     size_t row_nbytes = w->n_cols * mb_dtype_nbytes(w->dtype);
     for (size_t r = 0; r < n_rows; r++)
-        y[r] =
-            mb_raw_row_product_avx512(w->dtype, view->body + (first + r) * row_nbytes, w->n_cols, product->x);
+        y[r] = mb_raw_row_product_avx512(w->dtype, view->body + (first + r) * row_nbytes, w->n_cols,
+                                         product->x + t);
 }
 
-void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
-                      const struct mb_activation *x, float *y)
+/* ---------------------------------------------------------------- products */
+
+static void multiply_all(struct product *product, uint64_t row, uint64_t n_rows, float *y, size_t y_stride)
 {
-    if (n_rows == 0)
-        return;
+    const struct mb_coded_matrix *w = product->w;
     _Alignas(64) uint8_t tails[MB_TAILS_NBYTES + 64]; /* whole vectors are read */
     struct rows rows;
-    struct product product = {w, x, &rows, tails, w->data};
+    product->rows = &rows;
+    product->tails = tails;
     bool in_place = w->group_rows == 1 || w->n_cols % 128 == 0;
     struct mb_group_walk walk = mb_group_seek(w, row);
     for (uint64_t at = row, end = row + n_rows; at < end;) {
         uint64_t group_row = walk.group * w->group_rows;
+        float *to = y + (at - row);
         size_t n_whole = at == group_row ? (size_t)((end - at) / w->group_rows) : 0;
         size_t n = in_place && n_whole > 0 && w->kinds[walk.group] != MB_KIND_RAW
-                       ? multiply_groups(&product, &walk, n_whole, y + (at - row)) * w->group_rows
+                       ? multiply_groups(product, &walk, n_whole, to, y_stride) * w->group_rows
                        : 0;
         if (n == 0) {
             struct mb_group_view view;
             mb_group_next(&walk, &view);
             size_t first = (size_t)(at - group_row);
             n = view.n_rows - first < end - at ? view.n_rows - first : (size_t)(end - at);
-            if (view.is_raw)
-                multiply_raw(&product, &view, first, n, y + (at - row));
-            else
-                multiply_part(&product, &view, first, n, y + (at - row));
+            for (size_t t = 0; t < product->n_tokens; t++)
+                (view.is_raw ? multiply_raw : multiply_part)(product, &view, first, n, t, to + t * y_stride);
         }
         at += n;
     }
+}
+
+void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                      const struct mb_activation *x, float *y)
+{
+    if (n_rows > 0)
+        multiply_all(&(struct product){.w = w, .x = x, .n_tokens = 1}, row, n_rows, y, 0);
+}
+
+void mb_matvecs_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                       const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
+                       void *scratch)
+{
+    if (n_rows == 0 || n_tokens == 0)
+        return;
+    size_t n_together = n_tokens == 3 ? 4 : n_tokens; /* the last one twice */
+    __m512i *planes = scratch;
+    for (size_t c = 0; c + 64 <= w->n_cols; c += 64)
+        for (size_t t = 0; t < n_together; t++) {
+            const struct mb_activation *from = x + (t < n_tokens ? t : n_tokens - 1);
+            *planes++ = _mm512_loadu_si512(from->hi + c);
+            *planes++ = _mm512_loadu_si512(from->lo + c);
+        }
+    struct product product = {.w = w, .x = x, .n_tokens = n_tokens, .planes = scratch};
+    multiply_all(&product, row, n_rows, y, y_stride);
 }

@@ -248,6 +248,12 @@ float mb_raw_row_product_avx512(enum mb_dtype dtype, const uint8_t *values, size
 void mb_activation_avx512(const float *x, size_t n, int8_t *hi, int8_t *lo, struct mb_activation *out);
 void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                       const struct mb_activation *x, float *y);
+
+/* The fused product with up to MB_FUSED_TOKENS tokens; 'scratch' as of matmul. */
+enum { MB_FUSED_TOKENS = 4 };
+void mb_matvecs_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                       const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
+                       void *scratch);
 void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                       const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
                       void *scratch);
