@@ -1,7 +1,8 @@
 /*
- * fuzz_config.c - config.json of a folder, and the edit of its text that compress and decompress make.
+ * fuzz_config.c - config.json of a folder, the edit of its text that compress and decompress make, and the
+ * checksums of files that it keeps.
  */
-#include "checkpoint/checkpoint.h"
+#include "checkpoint/checksums.h"
 #include "checkpoint/config_text.h"
 #include "fuzz.h"
 #include "json.h"
@@ -44,6 +45,24 @@ static void check_edits(const char *text, size_t nbytes)
     json_decref(config);
 }
 
+/* A sealed text has the checksum that it says, whatever stands around. */
+static void check_sealed(const char *text)
+{
+    json_t *block = json_pack("{s:s,s:i}", "quant_method", "moebius", "format_version", 1);
+    json_t *files = json_object();
+    char *sealed = mb_config_text_sealed(text, block, files);
+    REQUIRE(sealed != NULL);
+    json_t *got = json_loads(sealed, JSON_REJECT_DUPLICATES, NULL);
+    uint64_t n_files;
+    struct mb_error err;
+    const struct mb_checkpoint ckpt = {.path = (char[]){"."}, .config_text = sealed, .config = got};
+    REQUIRE(mb_check_files(&ckpt, &n_files, &err) == MB_OK && n_files == 1);
+    json_decref(got);
+    json_decref(files);
+    json_decref(block);
+    free(sealed);
+}
+
 struct fuzz_input fuzz_json_part(const uint8_t *data, size_t size)
 {
     return (struct fuzz_input){data, size};
@@ -57,6 +76,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (status == MB_OK) {
         REQUIRE(strlen(mb_checkpoint_config_text(ckpt)) == size);
         check_edits(mb_checkpoint_config_text(ckpt), size);
+        uint64_t n_files;
+        status = mb_check_files(ckpt, &n_files, &err);
+        REQUIRE(status == MB_OK || status == MB_BAD_DATA);
+        check_sealed(mb_checkpoint_config_text(ckpt));
         mb_checkpoint_close(ckpt);
     } else {
         REQUIRE((status == MB_BAD_DATA || status == MB_UNSUPPORTED) &&
