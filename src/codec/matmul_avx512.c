@@ -38,6 +38,14 @@ struct source {
     size_t row_nbytes;
 };
 
+/* The outliers of most tiles as the product's loop takes them: one in each of its first rounds. */
+enum { OUTLIERS_BETWEEN = 32 };
+
+struct outlier {
+    double value;
+    uint32_t column, slot;
+};
+
 struct tile {
     uint8_t *bytes; /* [chunks of columns][4 quads][4 rows][16 columns] */
     size_t n_rows;
@@ -45,6 +53,8 @@ struct tile {
     uint32_t slot_of_row[TILE_ROWS];
     struct exact exact[TILE_ROWS];
     size_t n_exact;
+    struct outlier outliers[OUTLIERS_BETWEEN];
+    size_t n_outliers, n_exact_between; /* whose rows' outliers are all among them */
 };
 
 /* 64 columns of a quad's four rows, in whole cache lines. */
@@ -299,25 +309,60 @@ static inline __m512i add_slots(const __m512i quad[QUADS])
                                     sums);
 }
 
-/* Sums of u * hi and u * lo of a tile's rows for up to three tokens. */
+/* Sums of u * hi and u * lo of a tile's rows for up to three tokens, and of outliers. */
 struct tile_sums {
     __m512i hi[TILE_TOKENS], lo[TILE_TOKENS];
+    double outliers[TILE_TOKENS][TILE_ROWS];
 };
 
-MB_INLINE void tile_product(const uint8_t *tile, size_t n_chunks, const struct mb_activation *x,
+/* Takes outliers, in the order of rows, as long as whole rows fit; one for each chunk at most. */
+static void list_outliers(enum mb_dtype dtype, size_t n_chunks, struct tile *tile)
+{
+    size_t n_max = n_chunks < OUTLIERS_BETWEEN ? n_chunks : OUTLIERS_BETWEEN;
+    tile->n_outliers = tile->n_exact_between = 0;
+    for (; tile->n_exact_between < tile->n_exact; tile->n_exact_between++) {
+        const struct exact *exact = &tile->exact[tile->n_exact_between];
+        if (tile->n_outliers + exact->n_outliers > n_max)
+            return;
+        for (size_t i = 0; i < exact->n_outliers; i++)
+            tile->outliers[tile->n_outliers++] =
+                (struct outlier){(double)mb_load_value(dtype, exact->outlier_values, i),
+                                 (uint32_t)(mb_load_u16(exact->outlier_positions + 2 * i) - exact->begin),
+                                 (uint32_t)exact->slot};
+    }
+}
+
+/*
+ * The multiplying ports are busy for twelve cycles a round, the others for five: an outlier in each round
+ * costs nothing.
+ */
+MB_INLINE void tile_product(const struct tile *tile, size_t n_chunks, const struct mb_activation *x,
                             size_t n_tokens, struct tile_sums *sums)
 {
+    const uint8_t *bytes = tile->bytes;
+    const size_t n_outliers = tile->n_outliers;
+    for (size_t t = 0; t < n_tokens; t++) {
+        _mm512_storeu_pd(sums->outliers[t], _mm512_setzero_pd());
+        _mm512_storeu_pd(sums->outliers[t] + 8, _mm512_setzero_pd());
+    }
     __m512i hi[TILE_TOKENS][QUADS], lo[TILE_TOKENS][QUADS];
 #pragma GCC unroll 3
     for (size_t t = 0; t < n_tokens; t++)
 #pragma GCC unroll 4
         for (size_t q = 0; q < QUADS; q++)
             hi[t][q] = lo[t][q] = _mm512_setzero_si512();
-    for (size_t k = 0; k < n_chunks; k++, tile += QUADS * 64) {
+    for (size_t k = 0; k < n_chunks; k++, bytes += QUADS * 64) {
+        if (k < n_outliers) {
+            const struct outlier *outlier = &tile->outliers[k];
+#pragma GCC unroll 3
+            for (size_t t = 0; t < n_tokens; t++)
+                sums->outliers[t][outlier->slot] +=
+                    outlier->value * (double)mb_activation_value(x + t, outlier->column);
+        }
         __m512i u[QUADS];
 #pragma GCC unroll 4
         for (size_t q = 0; q < QUADS; q++)
-            u[q] = _mm512_load_si512(tile + 64 * q);
+            u[q] = _mm512_load_si512(bytes + 64 * q);
 #pragma GCC unroll 3
         for (size_t t = 0; t < n_tokens; t++) {
             __m512i h = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(x[t].hi + CHUNK * k)));
@@ -336,19 +381,19 @@ MB_INLINE void tile_product(const uint8_t *tile, size_t n_chunks, const struct m
     }
 }
 
-static __attribute__((noinline)) void tile_product_1(const uint8_t *tile, size_t n,
+static __attribute__((noinline)) void tile_product_1(const struct tile *tile, size_t n,
                                                      const struct mb_activation *x, struct tile_sums *sums)
 {
     tile_product(tile, n, x, 1, sums);
 }
 
-static __attribute__((noinline)) void tile_product_2(const uint8_t *tile, size_t n,
+static __attribute__((noinline)) void tile_product_2(const struct tile *tile, size_t n,
                                                      const struct mb_activation *x, struct tile_sums *sums)
 {
     tile_product(tile, n, x, 2, sums);
 }
 
-static __attribute__((noinline)) void tile_product_3(const uint8_t *tile, size_t n,
+static __attribute__((noinline)) void tile_product_3(const struct tile *tile, size_t n,
                                                      const struct mb_activation *x, struct tile_sums *sums)
 {
     tile_product(tile, n, x, 3, sums);
@@ -368,29 +413,23 @@ static inline __m256 finish_8(__m256i hi, __m256i lo, const int64_t *offset, con
 }
 
 /* A tile's rows of up to three tokens. */
-MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct tile *tile,
-                           const struct tile_sums *sums, const struct mb_activation *x, size_t n_tokens,
-                           float *y, size_t y_stride)
+MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct tile *tile, struct tile_sums *sums,
+                           const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride)
 {
-    _Alignas(64) double outliers[TILE_TOKENS][TILE_ROWS];
-    for (size_t t = 0; t < n_tokens; t++) {
-        _mm512_store_pd(outliers[t], _mm512_setzero_pd());
-        _mm512_store_pd(outliers[t] + 8, _mm512_setzero_pd());
-    }
     const struct exact *end = tile->exact + tile->n_exact;
-    for (const struct exact *exact = tile->exact; exact < end; exact++)
+    for (const struct exact *exact = tile->exact + tile->n_exact_between; exact < end; exact++)
         for (size_t i = 0; i < exact->n_outliers; i++)
             for (size_t t = 0; t < n_tokens; t++)
-                outliers[t][exact->slot] += mb_outlier_product(w->dtype, exact->outlier_positions,
-                                                               exact->outlier_values, i, exact->begin, x + t);
+                sums->outliers[t][exact->slot] += mb_outlier_product(
+                    w->dtype, exact->outlier_positions, exact->outlier_values, i, exact->begin, x + t);
     __mmask16 lanes = mb_lanes_16(tile->n_rows);
     __m512i slot_of_row = _mm512_loadu_si512(tile->slot_of_row);
     for (size_t t = 0; t < n_tokens; t++, x++, y += y_stride) {
         __m256 low = finish_8(_mm512_castsi512_si256(sums->hi[t]), _mm512_castsi512_si256(sums->lo[t]),
-                              tile->offset, outliers[t], w, x);
+                              tile->offset, sums->outliers[t], w, x);
         __m256 high =
             finish_8(_mm512_extracti64x4_epi64(sums->hi[t], 1), _mm512_extracti64x4_epi64(sums->lo[t], 1),
-                     tile->offset + 8, outliers[t] + 8, w, x);
+                     tile->offset + 8, sums->outliers[t] + 8, w, x);
         __m512 slots = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
         _mm512_mask_storeu_ps(y, lanes, _mm512_permutexvar_ps(slot_of_row, slots));
         for (const struct exact *exact = tile->exact; exact < end; exact++)
@@ -419,13 +458,13 @@ static void multiply_tile(const struct mb_coded_matrix *w, const struct tile *ti
         n = left == 4 || left == 2 ? 2 : left == 1 ? 1 : TILE_TOKENS;
         struct tile_sums sums;
         if (n == 3) {
-            tile_product_3(tile->bytes, n_chunks, x, &sums);
+            tile_product_3(tile, n_chunks, x, &sums);
             finish_tile(w, tile, &sums, x, 3, y, y_stride);
         } else if (n == 2) {
-            tile_product_2(tile->bytes, n_chunks, x, &sums);
+            tile_product_2(tile, n_chunks, x, &sums);
             finish_tile(w, tile, &sums, x, 2, y, y_stride);
         } else {
-            tile_product_1(tile->bytes, n_chunks, x, &sums);
+            tile_product_1(tile, n_chunks, x, &sums);
             finish_tile(w, tile, &sums, x, 1, y, y_stride);
         }
     }
@@ -459,6 +498,7 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
         tile.n_rows = n_rows - done < TILE_ROWS ? (size_t)(n_rows - done) : TILE_ROWS;
         tile.n_exact = 0;
         (w->group_rows == 1 ? fill_by_batches : fill_from_groups)(&source, &tile);
+        list_outliers(w->dtype, (w->n_cols + CHUNK - 1) / CHUNK, &tile);
         const uint8_t *end = source.walk.record;
         multiply_tile(w, &tile, x, n_tokens, y + done, y_stride, end, (size_t)(end - begin));
     }
