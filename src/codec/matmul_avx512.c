@@ -250,7 +250,7 @@ static void note_outliers(struct tile *tile, const struct mb_batch_512 *batch, s
 static void fill_batch(struct filling *f, const struct mb_batch_512 *batch, size_t row)
 {
     _Alignas(64) uint8_t tails[MB_TAILS_NBYTES + 64];
-    uint32_t order[MB_BATCH + 16];
+    uint32_t order[MB_BATCH + 16] = {0}; /* vectors are stored */
     const __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     __m512i a = _mm512_load_si512(batch->a);
     size_t n_ordered = 0;

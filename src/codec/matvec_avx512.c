@@ -186,9 +186,9 @@ typedef void (*group_sums_fn)(struct product *product, const struct mb_batch_512
     static void group_sums_##a##_##n_tokens(struct product *product, const struct mb_batch_512 *batch, \
                                             const uint32_t *which, size_t n)                           \
     {                                                                                                  \
-        for (; n >= n_lanes; n -= n_lanes, which += n_lanes)                                           \
+        for (; n >= (n_lanes); n -= (n_lanes), which += (n_lanes))                                     \
             lane_sums(a, 0, n_lanes, n_tokens, product, batch, which);                                 \
-        if (n_lanes == 4 && n >= 2)                                                                    \
+        if ((n_lanes) == 4 && n >= 2)                                                                  \
             lane_sums(a, 0, 2, n_tokens, product, batch, which);                                       \
         if (n % 2 != 0)                                                                                \
             lane_sums(a, 0, 1, n_tokens, product, batch, which + n - 1);                               \
@@ -382,13 +382,13 @@ static void multiply_raw(const struct product *product, const struct mb_group_vi
 
 /* ---------------------------------------------------------------- products */
 
-static void multiply_all(struct product *product, uint64_t row, uint64_t n_rows, float *y, size_t y_stride)
+static void multiply_all(struct product product, uint64_t row, uint64_t n_rows, float *y, size_t y_stride)
 {
-    const struct mb_coded_matrix *w = product->w;
+    const struct mb_coded_matrix *w = product.w;
     _Alignas(64) uint8_t tails[MB_TAILS_NBYTES + 64]; /* whole vectors are read */
     struct rows rows;
-    product->rows = &rows;
-    product->tails = tails;
+    product.rows = &rows;
+    product.tails = tails;
     bool in_place = w->group_rows == 1 || w->n_cols % 128 == 0;
     struct mb_group_walk walk = mb_group_seek(w, row);
     for (uint64_t at = row, end = row + n_rows; at < end;) {
@@ -396,15 +396,15 @@ static void multiply_all(struct product *product, uint64_t row, uint64_t n_rows,
         float *to = y + (at - row);
         size_t n_whole = at == group_row ? (size_t)((end - at) / w->group_rows) : 0;
         size_t n = in_place && n_whole > 0 && w->kinds[walk.group] != MB_KIND_RAW
-                       ? multiply_groups(product, &walk, n_whole, to, y_stride) * w->group_rows
+                       ? multiply_groups(&product, &walk, n_whole, to, y_stride) * w->group_rows
                        : 0;
         if (n == 0) {
             struct mb_group_view view;
             mb_group_next(&walk, &view);
             size_t first = (size_t)(at - group_row);
             n = view.n_rows - first < end - at ? view.n_rows - first : (size_t)(end - at);
-            for (size_t t = 0; t < product->n_tokens; t++)
-                (view.is_raw ? multiply_raw : multiply_part)(product, &view, first, n, t, to + t * y_stride);
+            for (size_t t = 0; t < product.n_tokens; t++)
+                (view.is_raw ? multiply_raw : multiply_part)(&product, &view, first, n, t, to + t * y_stride);
         }
         at += n;
     }
@@ -414,7 +414,7 @@ void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
                       const struct mb_activation *x, float *y)
 {
     if (n_rows > 0)
-        multiply_all(&(struct product){.w = w, .x = x, .n_tokens = 1}, row, n_rows, y, 0);
+        multiply_all((struct product){.w = w, .x = x, .n_tokens = 1}, row, n_rows, y, 0);
 }
 
 void mb_matvecs_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
@@ -432,5 +432,5 @@ void mb_matvecs_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n
             *planes++ = _mm512_loadu_si512(from->lo + c);
         }
     struct product product = {.w = w, .x = x, .n_tokens = n_tokens, .planes = scratch};
-    multiply_all(&product, row, n_rows, y, y_stride);
+    multiply_all(product, row, n_rows, y, y_stride);
 }
