@@ -30,7 +30,6 @@ struct mb_batch_512 {
     uint32_t nbytes[MB_BATCH];                           /* of the record */
     uint32_t n_rounds[MB_BATCH], decoded_tail[MB_BATCH]; /* of decoding the tail; where its bytes go */
     uint32_t offset[MB_BATCH];                           /* u of q = 0 */
-    uint32_t of_width[MB_BATCH];                         /* groups of one width */
     const uint8_t *records;
     size_t n;
     size_t asked_nbytes; /* of the memory ahead, with each tail: alike for all, so that loops are foreseen */
@@ -130,6 +129,18 @@ static inline size_t mb_take_batch_512(struct mb_group_walk *walk, size_t n, str
     walk->record += total_nbytes;
     walk->outlier_count += 2 * n_flags;
     return batch->n;
+}
+
+/* The groups of 'left' that have the first one's width, 16 stored; they leave 'left'. Returns how many. */
+MB_INLINE size_t mb_next_width_512(const struct mb_batch_512 *batch, __mmask16 *left, uint32_t *which)
+{
+    const __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    unsigned width = batch->a[__builtin_ctz(*left)];
+    __mmask16 same =
+        _mm512_mask_cmpeq_epi32_mask(*left, _mm512_load_si512(batch->a), _mm512_set1_epi32((int)width));
+    _mm512_storeu_si512(which, _mm512_maskz_compress_epi32(same, index));
+    *left &= (__mmask16)~same;
+    return (size_t)__builtin_popcount(same);
 }
 
 MB_INLINE const uint8_t *mb_ask_for(const uint8_t *ahead, size_t nbytes)

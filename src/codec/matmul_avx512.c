@@ -251,16 +251,9 @@ static void fill_batch(struct filling *f, const struct mb_batch_512 *batch, size
 {
     _Alignas(64) uint8_t tails[MB_TAILS_NBYTES + 64];
     uint32_t order[MB_BATCH + 16] = {0}; /* vectors are stored */
-    const __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    __m512i a = _mm512_load_si512(batch->a);
     size_t n_ordered = 0;
-    for (__mmask16 left = mb_lanes_16(batch->n); left != 0;) {
-        unsigned width = batch->a[__builtin_ctz(left)];
-        __mmask16 same = _mm512_mask_cmpeq_epi32_mask(left, a, _mm512_set1_epi32((int)width));
-        _mm512_storeu_si512(order + n_ordered, _mm512_maskz_compress_epi32(same, index));
-        n_ordered += (size_t)__builtin_popcount(same);
-        left &= (__mmask16)~same;
-    }
+    for (__mmask16 left = mb_lanes_16(batch->n); left != 0;)
+        n_ordered += mb_next_width_512(batch, &left, order + n_ordered);
     const uint8_t *ahead = mb_decode_tails_512(batch, tails);
     for (size_t i = 0; i < batch->n;) {
         unsigned width = batch->a[order[i]];
@@ -445,11 +438,11 @@ _Static_assert(2 * MB_MATMUL_TOKENS >= QUADS + 2 && 2 * 128 >= MB_DECODED_SLACK,
  * A tile times all tokens.  Meanwhile the next tile's records, about as long as this one's were, are asked
  * for.
  */
-static void multiply_tile(const struct mb_coded_matrix *w, const struct tile *tile,
-                          const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
-                          const uint8_t *next, size_t next_nbytes)
+static void multiply_tile(const struct mb_coded_matrix *w, struct tile *tile, const struct mb_activation *x,
+                          size_t n_tokens, float *y, size_t y_stride, const uint8_t *next, size_t next_nbytes)
 {
     size_t n_chunks = (w->n_cols + CHUNK - 1) / CHUNK;
+    list_outliers(w->dtype, n_chunks, tile);
     size_t step_nbytes = next_nbytes / ((n_tokens + TILE_TOKENS - 1) / TILE_TOKENS) + 64;
     for (size_t t = 0, n; t < n_tokens; t += n, x += n, y += n * y_stride) {
         _mm_prefetch((const char *)next + PAGES_AHEAD_NBYTES, _MM_HINT_T1);
@@ -498,7 +491,6 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
         tile.n_rows = n_rows - done < TILE_ROWS ? (size_t)(n_rows - done) : TILE_ROWS;
         tile.n_exact = 0;
         (w->group_rows == 1 ? fill_by_batches : fill_from_groups)(&source, &tile);
-        list_outliers(w->dtype, (w->n_cols + CHUNK - 1) / CHUNK, &tile);
         const uint8_t *end = source.walk.record;
         multiply_tile(w, &tile, x, n_tokens, y + done, y_stride, end, (size_t)(end - begin));
     }

@@ -235,17 +235,12 @@ static const group_sums_fn group_sums[MB_FUSED_TOKENS + 1][MB_WIDTH_MAX + 1] = {
     {NULL}, GROUP_SUMS_OF(1), GROUP_SUMS_OF(2), GROUP_SUMS_OF(4), GROUP_SUMS_OF(4)};
 
 /* Groups of one width together. */
-static void multiply_batch(struct product *product, struct mb_batch_512 *batch)
+static void multiply_batch(struct product *product, const struct mb_batch_512 *batch)
 {
-    __m512i a = _mm512_load_si512(batch->a);
-    __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    uint32_t which[MB_BATCH];
     for (__mmask16 left = mb_lanes_16(batch->n); left != 0;) {
-        unsigned width = batch->a[__builtin_ctz(left)];
-        __mmask16 same = _mm512_mask_cmpeq_epi32_mask(left, a, _mm512_set1_epi32((int)width));
-        _mm512_store_si512(batch->of_width, _mm512_maskz_compress_epi32(same, index));
-        group_sums[product->n_tokens][width](product, batch, batch->of_width,
-                                             (size_t)__builtin_popcount(same));
-        left &= (__mmask16)~same;
+        size_t n = mb_next_width_512(batch, &left, which);
+        group_sums[product->n_tokens][batch->a[which[0]]](product, batch, which, n);
     }
 }
 
@@ -423,6 +418,10 @@ void mb_matvecs_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n
 {
     if (n_rows == 0 || n_tokens == 0)
         return;
+    if (n_tokens == 1) {
+        mb_matvec_avx512(w, row, n_rows, x, y);
+        return;
+    }
     size_t n_together = n_tokens == 3 ? 4 : n_tokens; /* the last one twice */
     __m512i *planes = scratch;
     for (size_t c = 0; c + 64 <= w->n_cols; c += 64)
