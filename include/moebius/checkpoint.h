@@ -16,6 +16,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Element types of safetensors that Moebius meets. MB_TENSOR_OTHER: kept and copied, never computed with. */
 enum mb_tensor_type {
     MB_TENSOR_F32 = 0, /* the first three equal mb_dtype */
@@ -43,27 +47,28 @@ struct mb_tensor {
 struct mb_checkpoint;
 
 /* Open a folder: index, headers, config.json. Weights are not read. */
-enum mb_status mb_checkpoint_open(const char *path, struct mb_checkpoint **ckpt, struct mb_error *err);
-void mb_checkpoint_close(struct mb_checkpoint *ckpt);
+MB_API enum mb_status mb_checkpoint_open(const char *path, struct mb_checkpoint **ckpt, struct mb_error *err);
+MB_API void mb_checkpoint_close(struct mb_checkpoint *ckpt);
 
-const char *mb_checkpoint_path(const struct mb_checkpoint *ckpt);
-bool mb_checkpoint_is_coded(const struct mb_checkpoint *ckpt);
-const char *mb_checkpoint_config_text(const struct mb_checkpoint *ckpt); /* config.json, terminated */
-uint64_t mb_checkpoint_file_nbytes(const struct mb_checkpoint *ckpt);    /* all safetensors files */
+MB_API const char *mb_checkpoint_path(const struct mb_checkpoint *ckpt);
+MB_API bool mb_checkpoint_is_coded(const struct mb_checkpoint *ckpt);
+MB_API const char *mb_checkpoint_config_text(const struct mb_checkpoint *ckpt); /* config.json, terminated */
+MB_API uint64_t mb_checkpoint_file_nbytes(const struct mb_checkpoint *ckpt);    /* all safetensors files */
 
 /* Tensors as stored (blobs are U8 tensors), ordered by shard and position. */
-size_t mb_checkpoint_n_tensors(const struct mb_checkpoint *ckpt);
-const struct mb_tensor *mb_checkpoint_tensor(const struct mb_checkpoint *ckpt, size_t i);
-const struct mb_tensor *mb_checkpoint_find(const struct mb_checkpoint *ckpt, const char *name); /* or NULL */
-const char *mb_checkpoint_shard_name(const struct mb_checkpoint *ckpt, size_t shard);
+MB_API size_t mb_checkpoint_n_tensors(const struct mb_checkpoint *ckpt);
+MB_API const struct mb_tensor *mb_checkpoint_tensor(const struct mb_checkpoint *ckpt, size_t i);
+MB_API const struct mb_tensor *mb_checkpoint_find(const struct mb_checkpoint *ckpt,
+                                                  const char *name); /* or NULL */
+MB_API const char *mb_checkpoint_shard_name(const struct mb_checkpoint *ckpt, size_t shard);
 
 /* The bytes of a stored tensor, mapped read-only for as long as the checkpoint is open. */
-enum mb_status mb_checkpoint_map(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
-                                 const void **bytes, struct mb_error *err);
+MB_API enum mb_status mb_checkpoint_map(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                        const void **bytes, struct mb_error *err);
 
 /* Read nbytes at 'pos' of a stored tensor into memory of the caller. */
-enum mb_status mb_checkpoint_read(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
-                                  uint64_t pos, void *out, uint64_t nbytes, struct mb_error *err);
+MB_API enum mb_status mb_checkpoint_read(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                         uint64_t pos, void *out, uint64_t nbytes, struct mb_error *err);
 
 /* A weight matrix as the engine uses it: coded or dense, looked up by its original name. */
 struct mb_matrix {
@@ -89,21 +94,21 @@ struct mb_weights_memory {
     uint64_t mapped_nbytes; /* file: tensors of plain checkpoints */
 };
 
-enum mb_status mb_weights_load(const struct mb_checkpoint *ckpt, int n_threads, struct mb_weights **weights,
-                               struct mb_error *err);
-void mb_weights_free(struct mb_weights *weights);
-struct mb_weights_memory mb_weights_memory(const struct mb_weights *weights);
+MB_API enum mb_status mb_weights_load(const struct mb_checkpoint *ckpt, int n_threads,
+                                      struct mb_weights **weights, struct mb_error *err);
+MB_API void mb_weights_free(struct mb_weights *weights);
+MB_API struct mb_weights_memory mb_weights_memory(const struct mb_weights *weights);
 
 /* MB_BAD_DATA when there is no such matrix, it is not 2-D floating point, or its shape is not rows x cols. */
-enum mb_status mb_weights_matrix(const struct mb_weights *weights, const char *name, uint64_t n_rows,
-                                 uint64_t n_cols, struct mb_matrix *matrix, struct mb_error *err);
+MB_API enum mb_status mb_weights_matrix(const struct mb_weights *weights, const char *name, uint64_t n_rows,
+                                        uint64_t n_cols, struct mb_matrix *matrix, struct mb_error *err);
 
 /* Whether a tensor or coded matrix with that original name exists. */
-bool mb_weights_has(const struct mb_weights *weights, const char *name);
+MB_API bool mb_weights_has(const struct mb_weights *weights, const char *name);
 
 /* A small exact tensor converted to float (norms, biases): n values into 'out'. */
-enum mb_status mb_weights_vector(const struct mb_weights *weights, const char *name, uint64_t n, float *out,
-                                 struct mb_error *err);
+MB_API enum mb_status mb_weights_vector(const struct mb_weights *weights, const char *name, uint64_t n,
+                                        float *out, struct mb_error *err);
 
 /* ---------------------------------------------------------------- long work */
 
@@ -149,9 +154,9 @@ struct mb_compress_report {
  * Write OUT as a coded folder.  Work goes to OUT.partial, shard by shard; the finished folder is renamed.
  * The same call after a kill resumes.  MB_BAD_DATA with tensor and position for NaN or infinity.
  */
-enum mb_status mb_compress(const char *in_path, const char *out_path,
-                           const struct mb_compress_options *options, struct mb_compress_report *report,
-                           struct mb_error *err);
+MB_API enum mb_status mb_compress(const char *in_path, const char *out_path,
+                                  const struct mb_compress_options *options,
+                                  struct mb_compress_report *report, struct mb_error *err);
 
 struct mb_verify_tensor {
     const char *name;
@@ -181,10 +186,10 @@ struct mb_verify_report {
  * (may be NULL) is called once per coded matrix, in order.  MB_OK even when the bound is broken: look at
  * n_broken.
  */
-enum mb_status mb_verify(const char *coded_path, const char *original_path, int n_threads,
-                         void (*each)(void *ctx, const struct mb_verify_tensor *tensor), void *each_ctx,
-                         mb_progress_fn progress, void *progress_ctx, struct mb_verify_report *report,
-                         struct mb_error *err);
+MB_API enum mb_status mb_verify(const char *coded_path, const char *original_path, int n_threads,
+                                void (*each)(void *ctx, const struct mb_verify_tensor *tensor),
+                                void *each_ctx, mb_progress_fn progress, void *progress_ctx,
+                                struct mb_verify_report *report, struct mb_error *err);
 
 struct mb_decompress_report {
     uint64_t out_nbytes;
@@ -194,8 +199,12 @@ struct mb_decompress_report {
 };
 
 /* Write an ordinary checkpoint. dtype: of the matrices that were coded; exact tensors keep their type. */
-enum mb_status mb_decompress(const char *coded_path, const char *out_path, enum mb_dtype dtype, bool force,
-                             int n_threads, mb_progress_fn progress, void *progress_ctx,
-                             struct mb_decompress_report *report, struct mb_error *err);
+MB_API enum mb_status mb_decompress(const char *coded_path, const char *out_path, enum mb_dtype dtype,
+                                    bool force, int n_threads, mb_progress_fn progress, void *progress_ctx,
+                                    struct mb_decompress_report *report, struct mb_error *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -16,6 +16,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---------------------------------------------------------------- element types and bounds */
 
 enum mb_dtype { MB_F32 = 0, MB_F16 = 1, MB_BF16 = 2 }; /* values are those of the file format */
@@ -34,10 +38,10 @@ struct mb_bound {
 };
 
 /* MB_USAGE when 'text' is none of the spellings, not finite, or negative. */
-enum mb_status mb_bound_parse(const char *text, struct mb_bound *bound, struct mb_error *err);
+MB_API enum mb_status mb_bound_parse(const char *text, struct mb_bound *bound, struct mb_error *err);
 
 /* The shortest spelling that parses back to the same bound. 'text' holds at least 40 characters. */
-void mb_bound_format(const struct mb_bound *bound, char text[40]);
+MB_API void mb_bound_format(const struct mb_bound *bound, char text[40]);
 
 /* What a bound is relative to, gathered over all matrices that share it (the three of an expert). */
 struct mb_weight_stats {
@@ -55,14 +59,14 @@ struct mb_weight_stats {
  * Adds n weights of type dtype (unaligned is fine).  MB_BAD_DATA when one is NaN or infinite; *bad_index
  * (may be NULL) is then its index.
  */
-enum mb_status mb_weight_stats_add(struct mb_weight_stats *stats, enum mb_dtype dtype, const void *weights,
-                                   size_t n, size_t *bad_index);
+MB_API enum mb_status mb_weight_stats_add(struct mb_weight_stats *stats, enum mb_dtype dtype,
+                                          const void *weights, size_t n, size_t *bad_index);
 
 /* The largest allowed absolute error, in weight units; 0 for an exact bound or when the mean is 0. */
-double mb_bound_eps(const struct mb_bound *bound, const struct mb_weight_stats *stats);
+MB_API double mb_bound_eps(const struct mb_bound *bound, const struct mb_weight_stats *stats);
 
 /* The largest float with step <= 2 eps (1 - 2^-16); 0 when that underflows (rows are then kept raw). */
-float mb_step_of_eps(double eps);
+MB_API float mb_step_of_eps(double eps);
 
 /* ---------------------------------------------------------------- encoding */
 
@@ -95,7 +99,7 @@ struct mb_group {
 };
 
 /* Enough bytes for the records of n_rows rows, whatever the weights: mb_encode_rows never needs more. */
-size_t mb_encode_bound(enum mb_dtype dtype, size_t n_rows, size_t n_cols);
+MB_API size_t mb_encode_bound(enum mb_dtype dtype, size_t n_rows, size_t n_cols);
 
 /*
  * Encode n_rows whole rows, the first of which begins a row group.  Writes the records of
@@ -103,9 +107,9 @@ size_t mb_encode_bound(enum mb_dtype dtype, size_t n_rows, size_t n_cols);
  * MB_BAD_DATA: a weight is NaN or infinite; *bad_index is its index in 'weights'.  Same bytes on every
  * instruction set.  One call is one thread's work: callers split a matrix at group boundaries.
  */
-enum mb_status mb_encode_rows(const struct mb_coding *coding, const void *weights, size_t n_rows,
-                              uint8_t *out, size_t out_cap, size_t *out_nbytes, struct mb_group *groups,
-                              size_t *bad_index);
+MB_API enum mb_status mb_encode_rows(const struct mb_coding *coding, const void *weights, size_t n_rows,
+                                     uint8_t *out, size_t out_cap, size_t *out_nbytes,
+                                     struct mb_group *groups, size_t *bad_index);
 
 /* ---------------------------------------------------------------- blobs */
 
@@ -124,18 +128,18 @@ struct mb_blob_matrix {
 };
 
 /* Bytes of the header of a blob with these names: a multiple of 8. 0 on overflow of the format's limits. */
-size_t mb_blob_header_nbytes(const struct mb_blob_matrix *matrices, size_t n_matrices);
+MB_API size_t mb_blob_header_nbytes(const struct mb_blob_matrix *matrices, size_t n_matrices);
 
 /*
  * Write the header that precedes the payload (for each matrix in turn: records, then directory).
  * 'payload_xxh3' is XXH3-64 (seed 0) of the whole payload.  'out' holds mb_blob_header_nbytes.
  */
-void mb_blob_write_header(const struct mb_blob_matrix *matrices, size_t n_matrices, uint64_t payload_xxh3,
-                          uint8_t *out);
+MB_API void mb_blob_write_header(const struct mb_blob_matrix *matrices, size_t n_matrices,
+                                 uint64_t payload_xxh3, uint8_t *out);
 
 /* Bytes of the directory of n groups; mb_directory_write writes exactly as many. */
-uint64_t mb_directory_nbytes(const struct mb_group *groups, size_t n_groups);
-void mb_directory_write(const struct mb_group *groups, size_t n_groups, uint8_t *out);
+MB_API uint64_t mb_directory_nbytes(const struct mb_group *groups, size_t n_groups);
+MB_API void mb_directory_write(const struct mb_group *groups, size_t n_groups, uint8_t *out);
 
 /* Where a tile (whole row groups, about 32 Ki weights, 16 rows or more) begins. */
 struct mb_tile {
@@ -178,9 +182,9 @@ struct mb_blob {
  * are.  Kernels need MB_SLACK_NBYTES readable bytes behind it.  The verdict is the same on every
  * instruction set.  err->msg says what and at which byte of the blob.
  */
-enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct mb_blob *blob,
-                            struct mb_error *err);
-void mb_blob_close(struct mb_blob *blob);
+MB_API enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct mb_blob *blob,
+                                   struct mb_error *err);
+MB_API void mb_blob_close(struct mb_blob *blob);
 
 /* ---------------------------------------------------------------- activations */
 
@@ -250,20 +254,24 @@ struct mb_kernels {
  * Asks for the memory of the first rows of the tile that 'row' is in: before a product that no product of the
  * rows before led to.  Waiting for one line after another costs more than hundreds of requests.
  */
-void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row);
+MB_API void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row);
 
-size_t mb_matmul_scratch_nbytes(const struct mb_coded_matrix *w);
-size_t mb_matvec_transposed_scratch_nbytes(const struct mb_coded_matrix *w);
+MB_API size_t mb_matmul_scratch_nbytes(const struct mb_coded_matrix *w);
+MB_API size_t mb_matvec_transposed_scratch_nbytes(const struct mb_coded_matrix *w);
 
 /*
  * The best table for this CPU less what MOEBIUS_CPU takes away ("-avx512", "-avx2", comma separated).
  * Each fast table has proved itself against scalar on small hard rows before it is handed out.
  * mb_cpu_check reports an unknown feature name (MB_USAGE); mb_kernels() then ignores the variable.
  */
-const struct mb_kernels *mb_kernels(void);
-enum mb_status mb_cpu_check(struct mb_error *err);
+MB_API const struct mb_kernels *mb_kernels(void);
+MB_API enum mb_status mb_cpu_check(struct mb_error *err);
 
 /* A table by its isa; NULL when the CPU (less MOEBIUS_CPU) lacks it. "scalar" always exists. */
-const struct mb_kernels *mb_kernels_by_isa(const char *isa);
+MB_API const struct mb_kernels *mb_kernels_by_isa(const char *isa);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -15,6 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct mb_model;
 struct mb_session;
 
@@ -42,10 +46,10 @@ struct mb_model_info {
 };
 
 /* Loads and checks all weights. MB_UNSUPPORTED names the setting of config.json that is not supported. */
-enum mb_status mb_model_open(const char *path, const struct mb_model_options *options,
-                             struct mb_model **model, struct mb_error *err);
-void mb_model_close(struct mb_model *model);
-const struct mb_model_info *mb_model_info(const struct mb_model *model);
+MB_API enum mb_status mb_model_open(const char *path, const struct mb_model_options *options,
+                                    struct mb_model **model, struct mb_error *err);
+MB_API void mb_model_close(struct mb_model *model);
+MB_API const struct mb_model_info *mb_model_info(const struct mb_model *model);
 
 /*
  * Where time went since the model was opened or the timing was reset, in nanoseconds of the thread that
@@ -57,8 +61,8 @@ struct mb_model_timing {
     uint64_t waiting_ns;
     uint64_t n_tokens, n_passes;
 };
-struct mb_model_timing mb_model_timing(const struct mb_model *model);
-void mb_model_timing_reset(struct mb_model *model);
+MB_API struct mb_model_timing mb_model_timing(const struct mb_model *model);
+MB_API void mb_model_timing_reset(struct mb_model *model);
 
 enum mb_cache_type { MB_CACHE_F16 = 0, MB_CACHE_F32 = 1 };
 
@@ -78,12 +82,12 @@ struct mb_session_options {
     void *route_ctx;
 };
 
-enum mb_status mb_session_open(struct mb_model *model, const struct mb_session_options *options,
-                               struct mb_session **session, struct mb_error *err);
-void mb_session_close(struct mb_session *session);
-void mb_session_reset(struct mb_session *session); /* forget all tokens */
-size_t mb_session_n_past(const struct mb_session *session);
-uint64_t mb_session_nbytes(const struct mb_session *session); /* of its cache */
+MB_API enum mb_status mb_session_open(struct mb_model *model, const struct mb_session_options *options,
+                                      struct mb_session **session, struct mb_error *err);
+MB_API void mb_session_close(struct mb_session *session);
+MB_API void mb_session_reset(struct mb_session *session); /* forget all tokens */
+MB_API size_t mb_session_n_past(const struct mb_session *session);
+MB_API uint64_t mb_session_nbytes(const struct mb_session *session); /* of its cache */
 
 /*
  * One session's part of a batch.  Prompt tokens take the expanded form of latent attention, generated
@@ -103,8 +107,8 @@ struct mb_batch_item {
  * Feed tokens. MB_USAGE when a token id is out of range or a session's context would overflow; then no
  * session has changed.
  */
-enum mb_status mb_decode(struct mb_model *model, const struct mb_batch_item *items, size_t n_items,
-                         struct mb_error *err);
+MB_API enum mb_status mb_decode(struct mb_model *model, const struct mb_batch_item *items, size_t n_items,
+                                struct mb_error *err);
 
 /* ---------------------------------------------------------------- sampling */
 
@@ -122,10 +126,14 @@ struct mb_sampler {
     uint64_t state[4];
 };
 
-void mb_sampler_init(struct mb_sampler *sampler, const struct mb_sampler_options *options);
+MB_API void mb_sampler_init(struct mb_sampler *sampler, const struct mb_sampler_options *options);
 
 /* MB_BAD_DATA when a logit is NaN. 'scratch' holds n_vocab entries of 8 bytes. */
-enum mb_status mb_sampler_pick(struct mb_sampler *sampler, const float *logits, size_t n_vocab, void *scratch,
-                               int32_t *token, struct mb_error *err);
+MB_API enum mb_status mb_sampler_pick(struct mb_sampler *sampler, const float *logits, size_t n_vocab,
+                                      void *scratch, int32_t *token, struct mb_error *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

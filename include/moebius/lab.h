@@ -13,6 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum mb_answer_format { MB_ANSWER_HASH = 0, MB_ANSWER_BOXED = 1, MB_ANSWER_JSON = 2, MB_ANSWER_PLAIN = 3 };
 
 struct mb_task_item {
@@ -27,18 +31,19 @@ struct mb_task {
 };
 
 /* Reads a jsonl file in GSM8K form. Errors name file and line. */
-enum mb_status mb_task_open(const char *path, size_t limit, struct mb_task *task, struct mb_error *err);
-void mb_task_close(struct mb_task *task);
+MB_API enum mb_status mb_task_open(const char *path, size_t limit, struct mb_task *task,
+                                   struct mb_error *err);
+MB_API void mb_task_close(struct mb_task *task);
 
 struct mb_score {
     bool ica; /* right, in the asked format */
     bool pia; /* right, whatever the format */
 };
 
-struct mb_score mb_score_reply(const struct mb_task_item *item, const char *reply);
+MB_API struct mb_score mb_score_reply(const struct mb_task_item *item, const char *reply);
 
 /* Wilson score interval of k successes in n at 95 %. */
-void mb_wilson95(uint64_t k, uint64_t n, double *low, double *high);
+MB_API void mb_wilson95(uint64_t k, uint64_t n, double *low, double *high);
 
 /* Called for every finished question, in the order of the file. 'reply' is valid UTF-8. */
 typedef void (*mb_reply_fn)(void *ctx, size_t index, const struct mb_task_item *item, const char *reply,
@@ -64,9 +69,9 @@ struct mb_eval_report {
 };
 
 /* 'options' may be NULL. After an error the report holds what was finished. */
-enum mb_status mb_eval_task(struct mb_model *model, const struct mb_tokenizer *tokenizer,
-                            const struct mb_task *task, const struct mb_eval_options *options,
-                            struct mb_eval_report *report, struct mb_error *err);
+MB_API enum mb_status mb_eval_task(struct mb_model *model, const struct mb_tokenizer *tokenizer,
+                                   const struct mb_task *task, const struct mb_eval_options *options,
+                                   struct mb_eval_report *report, struct mb_error *err);
 
 struct mb_perplexity_report {
     double ppl, ppl_stderr; /* the standard error as llama-perplexity gives it */
@@ -86,9 +91,13 @@ struct mb_perplexity_options {
 };
 
 /* 'options' may be NULL. MB_BAD_DATA when the text is shorter than one window. */
-enum mb_status mb_eval_perplexity(struct mb_model *model, const struct mb_tokenizer *tokenizer,
-                                  const char *text, size_t text_nbytes,
-                                  const struct mb_perplexity_options *options,
-                                  struct mb_perplexity_report *report, struct mb_error *err);
+MB_API enum mb_status mb_eval_perplexity(struct mb_model *model, const struct mb_tokenizer *tokenizer,
+                                         const char *text, size_t text_nbytes,
+                                         const struct mb_perplexity_options *options,
+                                         struct mb_perplexity_report *report, struct mb_error *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

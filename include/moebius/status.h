@@ -7,6 +7,12 @@
 #ifndef MOEBIUS_STATUS_H
 #define MOEBIUS_STATUS_H
 
+#include <moebius/api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Values never change. */
 enum mb_status {
     MB_OK = 0,
@@ -29,9 +35,13 @@ struct mb_error {
  * Control characters become '?', U+0080 to U+009F two of them: what is quoted from a file must not reach a
  * terminal as more than text, nor break a line.  Messages of mb_error have been through it.
  */
-void mb_make_printable(char *text);
+MB_API void mb_make_printable(char *text);
 
 /* The exit status of the command line for a status: 0, 2 (usage), 3 (bad input) or 4 (the machine). */
-int mb_status_exit_code(enum mb_status status);
+MB_API int mb_status_exit_code(enum mb_status status);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

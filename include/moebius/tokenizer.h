@@ -14,37 +14,44 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct mb_tokenizer;
 
 /*
  * A folder: reads its tokenizer.json and, if they are there, tokenizer_config.json and chat_template.jinja.
  * A file: reads it as tokenizer.json, nothing else.
  */
-enum mb_status mb_tokenizer_open(const char *path, struct mb_tokenizer **tokenizer, struct mb_error *err);
-void mb_tokenizer_close(struct mb_tokenizer *tokenizer);
+MB_API enum mb_status mb_tokenizer_open(const char *path, struct mb_tokenizer **tokenizer,
+                                        struct mb_error *err);
+MB_API void mb_tokenizer_close(struct mb_tokenizer *tokenizer);
 
-size_t mb_tokenizer_n_vocab(const struct mb_tokenizer *tokenizer); /* largest id + 1 */
+MB_API size_t mb_tokenizer_n_vocab(const struct mb_tokenizer *tokenizer); /* largest id + 1 */
 
 /* Whether an id is a token: a model may have more of them, and there may be holes. */
-bool mb_tokenizer_has(const struct mb_tokenizer *tokenizer, int32_t id);
+MB_API bool mb_tokenizer_has(const struct mb_tokenizer *tokenizer, int32_t id);
 
 /*
  * Encode 'text' (UTF-8; bytes that are not are replaced by U+FFFD as Python's errors="replace" does).
  * Added tokens in the text are recognised.  'add_special': what the post-processor or
  * add_bos_token / add_eos_token puts around it.  *ids is malloc'ed; the caller frees it.
  */
-enum mb_status mb_tokenizer_encode(const struct mb_tokenizer *tokenizer, const char *text, size_t text_nbytes,
-                                   bool add_special, int32_t **ids, size_t *n_ids, struct mb_error *err);
+MB_API enum mb_status mb_tokenizer_encode(const struct mb_tokenizer *tokenizer, const char *text,
+                                          size_t text_nbytes, bool add_special, int32_t **ids, size_t *n_ids,
+                                          struct mb_error *err);
 
 /*
  * Text of ids; unknown ids are MB_BAD_DATA. 'skip_special' leaves special tokens out. The bytes may end
  * inside a character (a stream of tokens); the caller joins them.  *text is malloc'ed and terminated.
  */
-enum mb_status mb_tokenizer_decode(const struct mb_tokenizer *tokenizer, const int32_t *ids, size_t n_ids,
-                                   bool skip_special, char **text, size_t *text_nbytes, struct mb_error *err);
+MB_API enum mb_status mb_tokenizer_decode(const struct mb_tokenizer *tokenizer, const int32_t *ids,
+                                          size_t n_ids, bool skip_special, char **text, size_t *text_nbytes,
+                                          struct mb_error *err);
 
 /* The id of a token by its exact content, or -1. */
-int32_t mb_tokenizer_id(const struct mb_tokenizer *tokenizer, const char *content);
+MB_API int32_t mb_tokenizer_id(const struct mb_tokenizer *tokenizer, const char *content);
 
 struct mb_chat_message {
     const char *role;    /* "system", "user", "assistant" */
@@ -52,25 +59,29 @@ struct mb_chat_message {
 };
 
 /* Whether the folder has a chat template. */
-bool mb_tokenizer_has_chat(const struct mb_tokenizer *tokenizer);
+MB_API bool mb_tokenizer_has_chat(const struct mb_tokenizer *tokenizer);
 
 /*
  * The text of a conversation by the model's own template (a part of Jinja, docs/limits.md), to be encoded
  * with add_special = false. MB_UNSUPPORTED names what the template asks for that is not there.
  * *text is malloc'ed.
  */
-enum mb_status mb_tokenizer_chat(const struct mb_tokenizer *tokenizer, const struct mb_chat_message *messages,
-                                 size_t n_messages, bool add_generation_prompt, char **text,
-                                 struct mb_error *err);
+MB_API enum mb_status mb_tokenizer_chat(const struct mb_tokenizer *tokenizer,
+                                        const struct mb_chat_message *messages, size_t n_messages,
+                                        bool add_generation_prompt, char **text, struct mb_error *err);
 
 /*
  * The same by another template: its text, and 'place' names it in messages (a file).  Without a template
  * (NULL) it is the plain format: "User: ...\n\nAssistant: ...\n\n", a system message without a name before
  * it, and what add_special puts in front of a text.
  */
-enum mb_status mb_tokenizer_chat_with(const struct mb_tokenizer *tokenizer, const char *template_text,
-                                      const char *place, const struct mb_chat_message *messages,
-                                      size_t n_messages, bool add_generation_prompt, char **text,
-                                      struct mb_error *err);
+MB_API enum mb_status mb_tokenizer_chat_with(const struct mb_tokenizer *tokenizer, const char *template_text,
+                                             const char *place, const struct mb_chat_message *messages,
+                                             size_t n_messages, bool add_generation_prompt, char **text,
+                                             struct mb_error *err);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -1,7 +1,7 @@
 /*
  * checkpoint.c - opens a folder: config.json, index, shards; cross-checks them.
  */
-#include "checkpoint/checkpoint.h"
+#include "checkpoint.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"

@@ -4,7 +4,7 @@
 #ifndef MB_CHECKPOINT_CHECKPOINT_H
 #define MB_CHECKPOINT_CHECKPOINT_H
 
-#include "checkpoint/safetensors.h"
+#include "safetensors.h"
 #include <time.h>
 
 enum {

@@ -4,11 +4,11 @@
  * What the headers are followed by has checksums of its own.  config.json keeps the one of itself as a blob's
  * header does: it is that of the text with zeros in its place.
  */
-#include "checkpoint/checksums.h"
+#include "checksums.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "checkpoint/config_text.h"
+#include "config_text.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 #ifndef MB_CHECKPOINT_CHECKSUMS_H
 #define MB_CHECKPOINT_CHECKSUMS_H
 
-#include "checkpoint/checkpoint.h"
+#include "checkpoint.h"
 
 /* XXH3-128 in 32 hexadecimal digits, as xxh128sum prints it. */
 void mb_xxh128_text(const void *bytes, size_t nbytes, char text[MB_XXH128_NBYTES]);

@@ -5,11 +5,11 @@
  * wave before, in order.  The weights are read twice, once for the mean and once to encode: the second time
  * mostly from the page cache, since a batch is small.  So no matrix is ever in memory as a whole.
  */
-#include "checkpoint/coder.h"
+#include "coder.h"
+#include "../codec/kernels.h"
 #include "base/checked.h"
 #include "base/memory.h"
 #include "base/pool.h"
-#include "codec/kernels.h"
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>

@@ -4,9 +4,9 @@
 #ifndef MB_CHECKPOINT_CODER_H
 #define MB_CHECKPOINT_CODER_H
 
-#include "checkpoint/output.h"
-#include "checkpoint/plan.h"
-#include "checkpoint/progress.h"
+#include "output.h"
+#include "plan.h"
+#include "progress.h"
 
 struct mb_coder;
 

@@ -2,10 +2,10 @@
  * compress.c - a plain folder becomes a coded one, shard by shard.
  */
 #include "base/bytes.h"
-#include "checkpoint/checksums.h"
-#include "checkpoint/coder.h"
-#include "checkpoint/predict.h"
-#include "checkpoint/report.h"
+#include "checksums.h"
+#include "coder.h"
+#include "predict.h"
+#include "report.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>

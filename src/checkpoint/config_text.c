@@ -1,7 +1,7 @@
 /*
  * config_text.c - edits config.json as text: printing parsed JSON again would change how numbers are spelled.
  */
-#include "checkpoint/config_text.h"
+#include "config_text.h"
 #include "base/json.h"
 #include <stdbool.h>
 #include <stdio.h>

@@ -3,10 +3,10 @@
  */
 #include "base/bytes.h"
 #include "base/error.h"
-#include "checkpoint/config_text.h"
-#include "checkpoint/output.h"
-#include "checkpoint/plan.h"
-#include "checkpoint/walk.h"
+#include "config_text.h"
+#include "output.h"
+#include "plan.h"
+#include "walk.h"
 #include <float.h>
 #include <inttypes.h>
 #include <math.h>

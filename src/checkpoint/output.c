@@ -1,11 +1,11 @@
 /*
  * output.c - the partial folder: lock, note, resume, side files, index, and the rename at the end.
  */
-#include "checkpoint/output.h"
+#include "output.h"
 #include "base/error.h"
 #include "base/json.h"
-#include "checkpoint/checksums.h"
-#include "checkpoint/plan.h"
+#include "checksums.h"
+#include "plan.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

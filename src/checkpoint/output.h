@@ -9,7 +9,7 @@
 #define MB_CHECKPOINT_OUTPUT_H
 
 #include "base/file.h"
-#include "checkpoint/checkpoint.h"
+#include "checkpoint.h"
 
 struct mb_output {
     char path[MB_PATH_MAX], partial[MB_PATH_MAX], note_path[MB_PATH_MAX];

@@ -4,7 +4,7 @@
 #ifndef MB_CHECKPOINT_PLAN_H
 #define MB_CHECKPOINT_PLAN_H
 
-#include "checkpoint/checkpoint.h"
+#include "checkpoint.h"
 
 /* Bounds without options, as parts of the mean absolute weight. */
 #define MB_EXPERT_FRACTION 0.3

@@ -1,12 +1,12 @@
 /*
  * predict.c - codes row groups taken evenly from every matrix and scales what they need to the whole.
  */
-#include "checkpoint/predict.h"
+#include "predict.h"
+#include "../codec/kernels.h"
 #include "base/checked.h"
 #include "base/pool.h"
-#include "checkpoint/coder.h"
-#include "checkpoint/report.h"
-#include "codec/kernels.h"
+#include "coder.h"
+#include "report.h"
 #include <stdlib.h>
 #include <string.h>
 

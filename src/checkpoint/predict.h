@@ -4,8 +4,8 @@
 #ifndef MB_CHECKPOINT_PREDICT_H
 #define MB_CHECKPOINT_PREDICT_H
 
-#include "checkpoint/plan.h"
-#include "checkpoint/progress.h"
+#include "plan.h"
+#include "progress.h"
 
 /* Fills the report as mb_compress would, all figures predicted. Small matrices are coded completely. */
 enum mb_status mb_predict(const struct mb_checkpoint *ckpt, const struct mb_plan *plan, int n_threads,

@@ -1,7 +1,7 @@
 /*
  * report.c - one list of a report's sums, for all that is done with them.
  */
-#include "checkpoint/report.h"
+#include "report.h"
 #include <stddef.h>
 
 #define SUM(field)                                         \

@@ -1,13 +1,13 @@
 /*
  * safetensors.c - reads and writes headers: 8 bytes of length, a JSON object, then the data without holes.
  */
-#include "checkpoint/safetensors.h"
+#include "safetensors.h"
 #include "base/bytes.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "checkpoint/checksums.h"
+#include "checksums.h"
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

@@ -3,7 +3,7 @@
  */
 #include "base/checked.h"
 #include "base/error.h"
-#include "checkpoint/coder.h"
+#include "coder.h"
 #include <inttypes.h>
 #include <string.h>
 

@@ -2,10 +2,10 @@
  * verify.c - proves a coded folder: structure and checksums, and the bound of every weight against the
  * original.
  */
+#include "../codec/kernels.h"
 #include "base/error.h"
-#include "checkpoint/checksums.h"
-#include "checkpoint/walk.h"
-#include "codec/kernels.h"
+#include "checksums.h"
+#include "walk.h"
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>

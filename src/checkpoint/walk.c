@@ -1,7 +1,7 @@
 /*
  * walk.c - the loop that verify and decompress share: load a blob, decode its rows on all threads, next.
  */
-#include "checkpoint/walk.h"
+#include "walk.h"
 #include "base/memory.h"
 #include <pthread.h>
 #include <stdlib.h>

@@ -5,8 +5,8 @@
 #define MB_CHECKPOINT_WALK_H
 
 #include "base/pool.h"
-#include "checkpoint/checkpoint.h"
-#include "checkpoint/progress.h"
+#include "checkpoint.h"
+#include "progress.h"
 
 /* A coded matrix while its blob is in memory. */
 struct mb_walk_matrix {

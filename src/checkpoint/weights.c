@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/pool.h"
-#include "checkpoint/checkpoint.h"
+#include "checkpoint.h"
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>

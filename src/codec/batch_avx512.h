@@ -7,7 +7,7 @@
 #ifndef MB_CODEC_BATCH_AVX512_H
 #define MB_CODEC_BATCH_AVX512_H
 
-#include "codec/simd_avx512.h"
+#include "simd_avx512.h"
 
 enum { MB_BATCH = 16, MB_BATCH_LANES = 4 }; /* groups, and groups whose bodies are decoded together */
 

@@ -3,7 +3,7 @@
  */
 #include "base/checked.h"
 #include "base/error.h"
-#include "codec/blob_check.h"
+#include "blob_check.h"
 #include <assert.h>
 #include <inttypes.h>
 #include <math.h>

@@ -4,9 +4,9 @@
  * Every value of an a-bit code has a meaning, so what is left to check of a body is the number of its escapes
  * (all bits set) and that unused bits are 0.  For both, nibble planes (a = 4) are as good as a stream.
  */
-#include "codec/blob_check.h"
+#include "blob_check.h"
 #include "base/error.h"
-#include "codec/decode.h"
+#include "decode.h"
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 #ifndef MB_CODEC_BLOB_CHECK_H
 #define MB_CODEC_BLOB_CHECK_H
 
-#include "codec/kernels.h"
+#include "kernels.h"
 
 /*
  * Checks all groups of a matrix whose view is complete but for its tiles, and fills tiles[0 .. n_tiles).

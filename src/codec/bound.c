@@ -3,7 +3,7 @@
  */
 #include "base/bytes.h"
 #include "base/error.h"
-#include "codec/kernels.h"
+#include "kernels.h"
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /*
  * convert_avx2.c - decoded rows as floats, and activations.
  */
-#include "codec/simd_avx2.h"
+#include "simd_avx2.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>

@@ -6,7 +6,7 @@
 
 #include <assert.h>
 
-#include "codec/kernels.h"
+#include "kernels.h"
 
 /* Code i of a bit stream of 'width' bits (0 to 8); reads the bytes that hold it and no others. */
 static inline unsigned mb_stream_code(const uint8_t *stream, size_t i, unsigned width)

@@ -4,7 +4,7 @@
  * Most groups go through spread_avx2.h.  Those of widths 1, 7 and 8, and those with many escapes or many at
  * one place, take the plain way, 16 weights at a time, where a vector of tail bytes is always enough.
  */
-#include "codec/spread_avx2.h"
+#include "spread_avx2.h"
 #include <string.h>
 
 /* Of 16-bit lane i of 16: its first byte (widths to 4 have all codes in 16 bytes), and its factor. */

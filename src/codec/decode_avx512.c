@@ -1,7 +1,7 @@
 /*
  * decode_avx512.c - whole row groups to bytes and to floats, raw rows, and activations.
  */
-#include "codec/simd_avx512.h"
+#include "simd_avx512.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>

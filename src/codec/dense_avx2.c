@@ -3,7 +3,7 @@
  *
  * Every output is the sum that codec.h defines; see dense_avx512.c, whose shape this file has.
  */
-#include "codec/simd_avx2.h"
+#include "simd_avx2.h"
 #include <immintrin.h>
 #include <string.h>
 

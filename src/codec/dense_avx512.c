@@ -4,7 +4,7 @@
  * Every output is the sum that codec.h defines (element i to lane i % 16 by fma, then the fixed tree): the
  * tiles of rows and tokens here only decide which outputs are computed side by side.
  */
-#include "codec/simd_avx512.h"
+#include "simd_avx512.h"
 #include <immintrin.h>
 
 enum { TILE_ROWS = 4, TILE_TOKENS = 6 };

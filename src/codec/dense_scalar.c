@@ -1,8 +1,8 @@
 /*
  * dense_scalar.c - products of plain matrices, in the one order that all instruction sets keep (codec.h).
  */
-#include "codec/dense.h"
-#include "codec/kernels.h"
+#include "dense.h"
+#include "kernels.h"
 #include <math.h>
 
 static float dense_dot(enum mb_dtype dtype, const uint8_t *w, const float *x, size_t n)

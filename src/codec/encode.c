@@ -2,7 +2,7 @@
  * encode.c - the scalar encoder of row groups: the specification of the bytes.  Directories are written here
  * too.
  */
-#include "codec/encode.h"
+#include "encode.h"
 #include "base/error.h"
 #include <math.h>
 #include <stdlib.h>

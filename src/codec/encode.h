@@ -4,7 +4,7 @@
 #ifndef MB_CODEC_ENCODE_H
 #define MB_CODEC_ENCODE_H
 
-#include "codec/kernels.h"
+#include "kernels.h"
 
 /* The largest |q| of any code; MB_Q_OUTLIER stands for weights that no code can hold. */
 enum { MB_Q_MAX = 127, MB_Q_OUTLIER = -128 };

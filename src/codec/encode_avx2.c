@@ -2,8 +2,8 @@
  * encode_avx2.c - the encoder of row groups: quantise and check 8 weights at a time, count, choose, make
  * codes 32 at a time and pack them by pext.  Same bytes as encode.c.
  */
-#include "codec/encode.h"
-#include "codec/simd_avx2.h"
+#include "encode.h"
+#include "simd_avx2.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>

@@ -2,8 +2,8 @@
  * encode_avx512.c - the encoder of row groups: quantise and check 16 weights at a time, count, choose, and
  * pack 64 codes at a time.  Same bytes as encode.c.
  */
-#include "codec/encode.h"
-#include "codec/simd_avx512.h"
+#include "encode.h"
+#include "simd_avx512.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>

@@ -1,7 +1,7 @@
 /*
  * kernels_avx2.c - the kernels of AVX2 (with FMA, F16C, BMI).
  */
-#include "codec/simd_avx2.h"
+#include "simd_avx2.h"
 
 const struct mb_kernels mb_kernels_avx2 = {
     .isa = "avx2",

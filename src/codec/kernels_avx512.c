@@ -1,7 +1,7 @@
 /*
  * kernels_avx512.c - the kernels of AVX-512 (with VBMI, VBMI2, VNNI).
  */
-#include "codec/simd_avx512.h"
+#include "simd_avx512.h"
 
 const struct mb_kernels mb_kernels_avx512 = {
     .isa = "avx512",

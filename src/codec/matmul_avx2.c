@@ -5,8 +5,8 @@
  * X is 16 bits whole here: vpmaddwd of q and X is one product where two planes and vpmaddubsw would take
  * more.
  */
-#include "codec/encode.h"
-#include "codec/simd_avx2.h"
+#include "encode.h"
+#include "simd_avx2.h"
 #include <string.h>
 
 enum { TILE_ROWS = 2, TILE_TOKENS = 4, BLOCK_ROWS_MAX = 64 };

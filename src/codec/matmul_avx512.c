@@ -9,7 +9,7 @@
  * Its rows are ordered by width: then most quads are of one width, and their four rows are decoded
  * together, straight to their places.
  */
-#include "codec/batch_avx512.h"
+#include "batch_avx512.h"
 #include <string.h>
 
 enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16 };

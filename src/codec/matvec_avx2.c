@@ -5,7 +5,7 @@
  * width are decoded and multiplied row after row (spread_avx2.h), and at last the sums of all rows are added
  * over their lanes and finished, four at a time.  Groups that cannot be spread become indices in L1 first.
  */
-#include "codec/spread_avx2.h"
+#include "spread_avx2.h"
 #include <string.h>
 
 enum { ROWS_PENDING = 32 };

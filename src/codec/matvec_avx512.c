@@ -8,7 +8,7 @@
  * last the sums of all rows are added over their lanes and finished.  The code is short of branches that
  * cannot be foreseen, since one of them costs as much as 300 weights.
  */
-#include "codec/batch_avx512.h"
+#include "batch_avx512.h"
 #include <string.h>
 
 enum { LANES = MB_BATCH_LANES };

@@ -6,9 +6,9 @@
  * where R sums (double)w X in 8 lanes (element i in lane i % 8, in order), added as ((0+4)+(2+6)) +
  * ((1+5)+(3+7)).  Both are rounded to float once.
  */
-#include "codec/decode.h"
-#include "codec/dense.h"
-#include "codec/encode.h"
+#include "decode.h"
+#include "dense.h"
+#include "encode.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>

@@ -5,8 +5,8 @@
  * About a millisecond, once in a process.  It catches a miscompiled kernel or an emulator that lies about its
  * features, not every mistake: the tests do that.
  */
-#include "codec/selfcheck.h"
-#include "codec/kernels.h"
+#include "selfcheck.h"
+#include "kernels.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -6,7 +6,7 @@
 #ifndef MB_CODEC_SIMD_AVX2_H
 #define MB_CODEC_SIMD_AVX2_H
 
-#include "codec/kernels.h"
+#include "kernels.h"
 #include <immintrin.h>
 
 #define MB_INLINE static inline __attribute__((always_inline))

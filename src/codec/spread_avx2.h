@@ -13,7 +13,7 @@
 #ifndef MB_CODEC_SPREAD_AVX2_H
 #define MB_CODEC_SPREAD_AVX2_H
 
-#include "codec/simd_avx2.h"
+#include "simd_avx2.h"
 
 enum { MB_BLOCK = 128, MB_SPREAD_REACH = 16 };
 

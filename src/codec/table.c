@@ -3,8 +3,8 @@
  * away.
  */
 #include "base/cpu.h"
-#include "codec/kernels.h"
-#include "codec/selfcheck.h"
+#include "kernels.h"
+#include "selfcheck.h"
 #include <pthread.h>
 #include <string.h>
 

@@ -5,8 +5,8 @@
  * Sums of 32 bits hold 512 rows; then they are added to sums of 64 bits, where the columns are in their
  * order.
  */
-#include "codec/encode.h"
-#include "codec/simd_avx2.h"
+#include "encode.h"
+#include "simd_avx2.h"
 #include <string.h>
 
 enum { ROWS_BEFORE_WIDEN = 512 };

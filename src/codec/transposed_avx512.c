@@ -5,7 +5,7 @@
  * Sums stand in the order in which interleaving leaves the columns of each 64; they are sorted once, at the
  * end.
  */
-#include "codec/simd_avx512.h"
+#include "simd_avx512.h"
 #include <string.h>
 
 enum { ROWS = 4 };

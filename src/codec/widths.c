@@ -2,7 +2,7 @@
  * widths.c - which body and tail widths a row group takes: shared by all encoders, so that they write the
  * same bytes.
  */
-#include "codec/encode.h"
+#include "encode.h"
 
 /*
  * Costs in sixteenths of a bit.  An escape's time is worth three eighths of a bit: nothing where 64 codes are

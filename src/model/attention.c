@@ -9,8 +9,8 @@
  * not change a bit, and both read this pass's own tokens from the cache, rounded as later tokens will see
  * them.
  */
-#include "model/model.h"
-#include "model/rope.h"
+#include "model.h"
+#include "rope.h"
 #include <math.h>
 #include <string.h>
 

@@ -4,11 +4,11 @@
  * Every number is range checked before it is used for a size.  What is unknown and would change results is
  * refused by name; keys that do not matter for running a model are ignored.
  */
-#include "model/config.h"
+#include "config.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "model/rope.h"
+#include "rope.h"
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>

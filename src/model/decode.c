@@ -4,7 +4,7 @@
  * How a batch is cut does not change results: every token's arithmetic depends on its own session alone.
  */
 #include "base/error.h"
-#include "model/model.h"
+#include "model.h"
 #include <string.h>
 
 static enum mb_status check_item(const struct mb_model *model, const struct mb_batch_item *item, size_t i,

@@ -2,7 +2,7 @@
  * engine.c - opens a model and says what it is.
  */
 #include "base/error.h"
-#include "model/model.h"
+#include "model.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -3,7 +3,7 @@
  */
 #include "base/error.h"
 #include "base/memory.h"
-#include "model/model.h"
+#include "model.h"
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /*
  * linear.c - see linear.h.
  */
-#include "model/linear.h"
+#include "linear.h"
 #include <assert.h>
 
 /* About 5 us of a fast core: long beside the cost of taking a piece, short beside a layer. */

@@ -9,7 +9,7 @@
 #define MB_MODEL_LINEAR_H
 
 #include "base/pool.h"
-#include "model/vec.h"
+#include "vec.h"
 #include <moebius/checkpoint.h>
 #include <stdatomic.h>
 

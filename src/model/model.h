@@ -8,8 +8,8 @@
 #ifndef MB_MODEL_MODEL_H
 #define MB_MODEL_MODEL_H
 
-#include "model/config.h"
-#include "model/linear.h"
+#include "config.h"
+#include "linear.h"
 #include <moebius/engine.h>
 
 enum {

@@ -5,7 +5,7 @@
  * choosing, keeps experts evenly used; with several groups, only the best groups (by the sum of their two
  * best choice scores) may be chosen from; weights are the scores without bias, normalised and scaled.
  */
-#include "model/model.h"
+#include "model.h"
 #include <math.h>
 #include <string.h>
 

@@ -2,8 +2,8 @@
  * pass.c - takes the tokens of a pass through all layers.
  */
 #include "base/clock.h"
-#include "model/model.h"
-#include "model/rope.h"
+#include "model.h"
+#include "rope.h"
 #include <string.h>
 
 /* Adds the time since *mark to *sum, and sets *mark to now. */

@@ -3,7 +3,7 @@
  * version for all CPUs, so that results do not depend on the machine.  They are not in a hot path: angles are
  * computed once a token, for all layers and heads.
  */
-#include "model/rope.h"
+#include "rope.h"
 #include <math.h>
 
 static const long double PI = 3.14159265358979323846264338327950288L;

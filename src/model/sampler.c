@@ -3,7 +3,7 @@
  * then temperature).  The generator is xoshiro256** (public domain, prng.di.unimi.it), seeded by splitmix64.
  */
 #include "base/error.h"
-#include "model/vec.h"
+#include "vec.h"
 #include <math.h>
 #include <moebius/engine.h>
 #include <stdint.h>

@@ -4,7 +4,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/memory.h"
-#include "model/model.h"
+#include "model.h"
 #include <stdlib.h>
 
 static enum mb_status cache_size(const struct mb_session *session, uint64_t *nbytes, struct mb_error *err)

@@ -2,7 +2,7 @@
  * vec.c - which table of float functions this process uses.
  */
 #include "base/cpu.h"
-#include "model/vec_tables.h"
+#include "vec_tables.h"
 #include <string.h>
 
 static const struct {

@@ -2,7 +2,7 @@
  * vec_avx2.c - sixteen lanes as two registers of eight.
  */
 #include "base/bytes.h"
-#include "model/vec_tables.h"
+#include "vec_tables.h"
 #include <immintrin.h>
 
 #define ISA avx2
@@ -115,4 +115,4 @@ static inline struct lanes v_pow2(struct lanes a)
     return BOTH(pow2_8(a.low), pow2_8(a.high));
 }
 
-#include "model/vec_kernels.h"
+#include "vec_kernels.h"

@@ -2,7 +2,7 @@
  * vec_avx512.c - sixteen lanes as one register.
  */
 #include "base/bytes.h"
-#include "model/vec_tables.h"
+#include "vec_tables.h"
 #include <immintrin.h>
 
 #define ISA avx512
@@ -98,4 +98,4 @@ static inline struct lanes v_pow2(struct lanes a)
     return LANES(_mm512_castsi512_ps(_mm512_slli_epi32(n, 23)));
 }
 
-#include "model/vec_kernels.h"
+#include "vec_kernels.h"

@@ -2,7 +2,7 @@
  * vec_scalar.c - sixteen lanes without vector instructions: what the other files must equal.
  */
 #include "base/bytes.h"
-#include "model/vec_tables.h"
+#include "vec_tables.h"
 
 #define ISA scalar
 #define EACH for (size_t i = 0; i < 16; i++)
@@ -107,4 +107,4 @@ static inline struct lanes v_pow2(struct lanes a)
     return a;
 }
 
-#include "model/vec_kernels.h"
+#include "vec_kernels.h"

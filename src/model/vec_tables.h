@@ -4,7 +4,7 @@
 #ifndef MB_MODEL_VEC_TABLES_H
 #define MB_MODEL_VEC_TABLES_H
 
-#include "model/vec.h"
+#include "vec.h"
 
 extern const struct mb_vec mb_vec_scalar;
 extern const struct mb_vec mb_vec_avx2;

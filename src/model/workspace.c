@@ -5,7 +5,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/memory.h"
-#include "model/model.h"
+#include "model.h"
 #include <stdlib.h>
 
 /* Gives places one behind the other; with base NULL it only counts. */

@@ -1,9 +1,9 @@
 /*
  * added.c - a byte trie of added tokens.
  */
-#include "tokenizer/added.h"
-#include "tokenizer/unicode_tables.h"
-#include "tokenizer/utf8.h"
+#include "added.h"
+#include "unicode_tables.h"
+#include "utf8.h"
 #include <utf8proc.h>
 
 static uint32_t find_child(const struct mb_added *added, uint32_t node, uint8_t byte)

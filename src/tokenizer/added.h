@@ -7,7 +7,7 @@
 #ifndef MB_TOKENIZER_ADDED_H
 #define MB_TOKENIZER_ADDED_H
 
-#include "tokenizer/buf.h"
+#include "buf.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -5,8 +5,8 @@
  * without word boundaries is one): a heap of pairs over a linked list of symbols, n log n whatever the text.
  */
 #define XXH_INLINE_ALL
-#include "tokenizer/bpe.h"
-#include "tokenizer/utf8.h"
+#include "bpe.h"
+#include "utf8.h"
 #include <stdio.h>
 #include <xxhash.h>
 

@@ -6,7 +6,7 @@
 #ifndef MB_TOKENIZER_BPE_H
 #define MB_TOKENIZER_BPE_H
 
-#include "tokenizer/vocab.h"
+#include "vocab.h"
 
 struct mb_merge {
     uint64_t pair; /* left id in the high half, right id in the low; MB_NO_PAIR: empty */

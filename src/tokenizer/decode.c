@@ -4,8 +4,8 @@
  * Bytes come out as they are; where they are not UTF-8 the `tokenizers` package would show U+FFFD.
  */
 #include "base/error.h"
-#include "tokenizer/tokenizer_impl.h"
-#include "tokenizer/utf8.h"
+#include "tokenizer_impl.h"
+#include "utf8.h"
 #include <stdio.h>
 
 /* A token with a character that stands for no byte (an added one, mostly) is taken as it is. */

@@ -4,10 +4,10 @@
  * Evaluation goes down the tree, whose height the parser has bounded.  Variables are on a stack; a loop's
  * body begins a frame of its own for each item, so that what it sets is gone afterwards, as in Jinja.
  */
-#include "tokenizer/jinja.h"
-#include "tokenizer/jinja_call.h"
-#include "tokenizer/jinja_parse.h"
-#include "tokenizer/utf8.h"
+#include "jinja.h"
+#include "jinja_call.h"
+#include "jinja_parse.h"
+#include "utf8.h"
 
 enum flow { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE };
 

@@ -4,7 +4,7 @@
 #ifndef MB_TOKENIZER_JINJA_H
 #define MB_TOKENIZER_JINJA_H
 
-#include "tokenizer/jinja_value.h"
+#include "jinja_value.h"
 
 /*
  * Appends the text that a template (valid UTF-8) makes of 'variables' to 'out'.  The variables were made with

@@ -3,9 +3,9 @@
  *
  * Strings are handled as Python handles them, characters being code points.
  */
-#include "tokenizer/jinja_call.h"
-#include "tokenizer/jinja_parse.h"
-#include "tokenizer/utf8.h"
+#include "jinja_call.h"
+#include "jinja_parse.h"
+#include "utf8.h"
 #include <ctype.h>
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))

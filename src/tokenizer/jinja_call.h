@@ -4,7 +4,7 @@
 #ifndef MB_TOKENIZER_JINJA_CALL_H
 #define MB_TOKENIZER_JINJA_CALL_H
 
-#include "tokenizer/jinja_value.h"
+#include "jinja_value.h"
 
 enum { MB_JINJA_ARGS_MAX = 16 };
 

@@ -1,9 +1,9 @@
 /*
  * jinja_lex.c - cuts a chat template into texts and tokens.
  */
-#include "tokenizer/jinja_lex.h"
-#include "tokenizer/jinja_parse.h"
-#include "tokenizer/utf8.h"
+#include "jinja_lex.h"
+#include "jinja_parse.h"
+#include "utf8.h"
 #include <ctype.h>
 
 bool mb_jinja_is_space(uint32_t code)

@@ -6,7 +6,7 @@
 #ifndef MB_TOKENIZER_JINJA_LEX_H
 #define MB_TOKENIZER_JINJA_LEX_H
 
-#include "tokenizer/jinja_value.h"
+#include "jinja_value.h"
 
 enum mb_jinja_token_kind {
     MB_JINJA_T_NAME,

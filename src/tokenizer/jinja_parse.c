@@ -1,8 +1,8 @@
 /*
  * jinja_parse.c - the syntax of chat templates: a recursive descent, no deeper than DEPTH_MAX.
  */
-#include "tokenizer/jinja_parse.h"
-#include "tokenizer/jinja_lex.h"
+#include "jinja_parse.h"
+#include "jinja_lex.h"
 
 enum { DEPTH_MAX = 128, HEIGHT_MAX = 400 };
 

@@ -4,7 +4,7 @@
 #ifndef MB_TOKENIZER_JINJA_PARSE_H
 #define MB_TOKENIZER_JINJA_PARSE_H
 
-#include "tokenizer/jinja_value.h"
+#include "jinja_value.h"
 
 enum mb_jinja_node_kind {
     /* statements */

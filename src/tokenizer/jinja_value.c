@@ -1,9 +1,9 @@
 /*
  * jinja_value.c - values of chat templates.
  */
-#include "tokenizer/jinja_value.h"
+#include "jinja_value.h"
 #include "base/error.h"
-#include "tokenizer/utf8.h"
+#include "utf8.h"
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /*
  * json.c - access to jansson's values.
  */
-#include "tokenizer/json.h"
+#include "json.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"

@@ -1,7 +1,7 @@
 /*
  * load.c - tokenizer.json as a whole, tokenizer_config.json and chat_template.jinja.
  */
-#include "tokenizer/load.h"
+#include "load.h"
 #include "base/error.h"
 #include "base/file.h"
 #include <errno.h>

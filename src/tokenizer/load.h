@@ -4,8 +4,8 @@
 #ifndef MB_TOKENIZER_LOAD_H
 #define MB_TOKENIZER_LOAD_H
 
-#include "tokenizer/json.h"
-#include "tokenizer/tokenizer_impl.h"
+#include "json.h"
+#include "tokenizer_impl.h"
 
 enum {
     MB_MERGES_MAX = 1 << 24,

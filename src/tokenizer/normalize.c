@@ -5,9 +5,9 @@
  * before it.  Combining marks are sorted here: utf8proc's own sort takes quadratic time on a long run of
  * them.
  */
-#include "tokenizer/normalize.h"
-#include "tokenizer/unicode_tables.h"
-#include "tokenizer/utf8.h"
+#include "normalize.h"
+#include "unicode_tables.h"
+#include "utf8.h"
 #include <utf8proc.h>
 
 struct codes {

@@ -2,9 +2,9 @@
  * pattern.c - compiles and runs patterns with PCRE2, with limits, so that no pattern hangs.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "tokenizer/pattern.h"
+#include "pattern.h"
 #include "base/error.h"
-#include "tokenizer/utf8.h"
+#include "utf8.h"
 #include <pcre2.h>
 #include <time.h>
 

@@ -7,7 +7,7 @@
 #ifndef MB_TOKENIZER_PATTERN_H
 #define MB_TOKENIZER_PATTERN_H
 
-#include "tokenizer/buf.h"
+#include "buf.h"
 #include <moebius/status.h>
 
 enum { MB_PATTERN_NBYTES_MAX = 8192 };

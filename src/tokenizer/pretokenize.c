@@ -1,7 +1,7 @@
 /*
  * pretokenize.c - the stages: splits by pattern, and prefixes.
  */
-#include "tokenizer/pretokenize.h"
+#include "pretokenize.h"
 #include "base/error.h"
 
 void mb_stages_free(struct mb_stages *stages)

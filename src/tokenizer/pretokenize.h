@@ -7,8 +7,8 @@
 #ifndef MB_TOKENIZER_PRETOKENIZE_H
 #define MB_TOKENIZER_PRETOKENIZE_H
 
-#include "tokenizer/bpe.h"
-#include "tokenizer/pattern.h"
+#include "bpe.h"
+#include "pattern.h"
 
 enum { MB_STAGES_MAX = 24 };
 

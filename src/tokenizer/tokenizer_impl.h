@@ -4,10 +4,10 @@
 #ifndef MB_TOKENIZER_IMPL_H
 #define MB_TOKENIZER_IMPL_H
 
-#include "tokenizer/added.h"
-#include "tokenizer/bpe.h"
-#include "tokenizer/normalize.h"
-#include "tokenizer/pretokenize.h"
+#include "added.h"
+#include "bpe.h"
+#include "normalize.h"
+#include "pretokenize.h"
 #include <moebius/tokenizer.h>
 
 enum mb_decode_kind {

@@ -1,7 +1,7 @@
 /*
  * utf8.c - UTF-8 after Unicode's table 3-7.
  */
-#include "tokenizer/utf8.h"
+#include "utf8.h"
 #include "base/bytes.h"
 
 /* Bytes of a character by its first byte (0: none begins so), and the range of its second byte. */

@@ -4,7 +4,7 @@
 #ifndef MB_TOKENIZER_UTF8_H
 #define MB_TOKENIZER_UTF8_H
 
-#include "tokenizer/buf.h"
+#include "buf.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

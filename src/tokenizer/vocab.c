@@ -2,7 +2,7 @@
  * vocab.c - an open-addressing table from contents to ids.
  */
 #define XXH_INLINE_ALL
-#include "tokenizer/vocab.h"
+#include "vocab.h"
 #include <sys/random.h>
 #include <time.h>
 #include <xxhash.h>

@@ -6,7 +6,7 @@
 #ifndef MB_TOKENIZER_VOCAB_H
 #define MB_TOKENIZER_VOCAB_H
 
-#include "tokenizer/buf.h"
+#include "buf.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

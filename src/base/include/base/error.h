@@ -18,6 +18,17 @@ void mb_error_set(struct mb_error *err, enum mb_status status, const char *forma
  */
 #define mb_fail(err, status, ...) (mb_error_set(err, status, __VA_ARGS__), (status))
 
+/*
+ * Goes on only after success: what follows is the straight path. For functions that own nothing yet; one that
+ * does lets an inner function try, and cleans up after it.
+ */
+#define MB_TRY(expression)                         \
+    do {                                           \
+        enum mb_status try_status_ = (expression); \
+        if (try_status_ != MB_OK)                  \
+            return try_status_;                    \
+    } while (0)
+
 /* Puts "format: " in front of what a callee reported: "model-00001.safetensors: tensor x: ". Returns err's
  * status. */
 enum mb_status mb_fail_in(struct mb_error *err, enum mb_status status, const char *format, ...)
