@@ -1,22 +1,13 @@
 /*
- * cpu.c - CPUID and XGETBV, read directly: what the compiler's builtins report differs between compilers,
- * and valgrind, which knows no AVX-512, answers CPUID truthfully.
+ * cpu.c - the CPU's features less what MOEBIUS_CPU takes away. Each architecture's folder detects its own.
  */
 #include "base/cpu.h"
 #include "base/error.h"
-#include <cpuid.h>
+#include "cpu_detect.h"
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-/* CPUID 7.0, EDX. The two compilers' <cpuid.h> name these differently. */
-static const uint32_t BIT_AMX_TILE = 1u << 24, BIT_AMX_INT8 = 1u << 25;
-
-enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
 
 static const struct {
     const char *name;
@@ -26,46 +17,6 @@ static const struct {
     {"-avx512", MB_CPU_AVX512 | MB_CPU_AMX_INT8},
     {"-amx", MB_CPU_AMX_INT8},
 };
-
-static bool has_all(uint32_t reg, uint32_t bits)
-{
-    return (reg & bits) == bits;
-}
-
-static uint64_t enabled_states(void)
-{
-    uint32_t low, high;
-    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (uint64_t)high << 32 | low;
-}
-
-/* Linux gives the tile registers to those who ask. */
-static bool amx_permitted(uint64_t states)
-{
-    return (states >> XFEATURE_XTILEDATA & 1) != 0 &&
-           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
-}
-
-static unsigned detect(void)
-{
-    uint32_t a, b, c, d, b7, c7, d7;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !has_all(c, bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C))
-        return 0;
-    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7) || !has_all(b7, bit_AVX2 | bit_BMI | bit_BMI2))
-        return 0;
-    uint64_t states = enabled_states();
-    if ((states & 0x06) != 0x06) /* xmm, ymm */
-        return 0;
-    unsigned features = MB_CPU_AVX2;
-    if ((states & 0xe6) != 0xe6 || /* and mask registers, both halves of zmm */
-        !has_all(b7, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL) ||
-        !has_all(c7, bit_AVX512VBMI | bit_AVX512VBMI2 | bit_AVX512VNNI | bit_AVX512BITALG))
-        return features;
-    features |= MB_CPU_AVX512;
-    if (has_all(d7, BIT_AMX_TILE | BIT_AMX_INT8) && amx_permitted(states))
-        features |= MB_CPU_AMX_INT8;
-    return features;
-}
 
 /* The levels that a list takes away; *unknown (when there is one) points to the first unknown name. */
 static unsigned taken_away(const char *list, const char **unknown, size_t *unknown_nbytes)
@@ -103,7 +54,7 @@ static void read_features(void)
 {
     const char *unknown;
     size_t unknown_nbytes;
-    features_once = detect() & ~taken_away(removal_list(), &unknown, &unknown_nbytes);
+    features_once = mb_cpu_detect() & ~taken_away(removal_list(), &unknown, &unknown_nbytes);
 }
 
 unsigned mb_cpu_features(void)

@@ -8,7 +8,7 @@
 #include "base/pool.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include <immintrin.h>
+#include "pause.h"
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -23,9 +23,10 @@
 enum {
     N_THREADS_MAX = 256,
     PIECE_TASKS_MAX = 1 << 30,
-    /* Ticks of the time stamp counter, 20 to 40 us: longer than the gaps between a layer's steps, shorter
-       than a scheduler's slice. */
-    SPIN_TICKS = 80000,
+    /* Longer than the gaps between a layer's steps, shorter than a scheduler's slice. */
+    SPIN_NS = 30000,
+    /* Looks at a word between two looks at the clock, which costs about as much as one pause. */
+    CLOCK_PAUSES = 16,
 };
 
 /* A next task that no work has. */
@@ -100,15 +101,31 @@ static void work(struct mb_pool *pool, uint32_t generation, int thread)
     }
 }
 
+struct spin {
+    uint64_t begun_ns;
+    unsigned n_pauses;
+};
+
+/* false: the spin has lasted long enough, and the thread had better sleep. */
+static bool spin_on(struct spin *spin)
+{
+    mb_pause();
+    if (++spin->n_pauses % CLOCK_PAUSES != 0)
+        return true;
+    uint64_t now = mb_now_ns();
+    if (spin->begun_ns == 0)
+        spin->begun_ns = now;
+    return now - spin->begun_ns < SPIN_NS;
+}
+
 static uint32_t wait_for_generation(struct mb_pool *pool, uint32_t seen)
 {
-    uint64_t begun = __rdtsc();
+    struct spin spin = {0};
     do {
         uint32_t generation = atomic_load_explicit(&pool->generation, memory_order_acquire);
         if (generation != seen)
             return generation;
-        _mm_pause();
-    } while (__rdtsc() - begun < SPIN_TICKS);
+    } while (spin_on(&spin));
     atomic_fetch_add(&pool->n_asleep, 1);
     uint32_t generation;
     while ((generation = atomic_load(&pool->generation)) == seen)
@@ -139,12 +156,11 @@ static void show_generation(struct mb_pool *pool, uint32_t generation)
 
 static void wait_for_done(struct mb_pool *pool, uint32_t n_tasks)
 {
-    uint64_t begun = __rdtsc();
+    struct spin spin = {0};
     do {
         if (atomic_load_explicit(&pool->n_done, memory_order_acquire) == n_tasks)
             return;
-        _mm_pause();
-    } while (__rdtsc() - begun < SPIN_TICKS);
+    } while (spin_on(&spin));
     for (;;) {
         atomic_store(&pool->giver_asleep, 1);
         if (atomic_load(&pool->n_done) == n_tasks)
