@@ -82,12 +82,57 @@ struct mb_session_options {
     void *route_ctx;
 };
 
+/*
+ * Opens a session with an empty cache; all its memory is taken here (untouched pages cost nothing).  The
+ * model has to stay open longer than its sessions.  MB_USAGE: n_ctx is more than the model's context.
+ * Threads: one thread at a time uses a session, and none while mb_decode has it in a batch.
+ */
 MB_API enum mb_status mb_session_open(struct mb_model *model, const struct mb_session_options *options,
                                       struct mb_session **session, struct mb_error *err);
-MB_API void mb_session_close(struct mb_session *session);
-MB_API void mb_session_reset(struct mb_session *session); /* forget all tokens */
-MB_API size_t mb_session_n_past(const struct mb_session *session);
+MB_API void mb_session_close(struct mb_session *session);            /* NULL: nothing to do */
+MB_API void mb_session_reset(struct mb_session *session);            /* forget all tokens */
+MB_API size_t mb_session_n_past(const struct mb_session *session);   /* tokens it holds */
 MB_API uint64_t mb_session_nbytes(const struct mb_session *session); /* of its cache */
+
+/*
+ * Forgets all tokens after the first n_past, and returns how many the session then holds: n_past, or fewer
+ * where the cache cannot go back that far (one that keeps a window of tokens only; no supported model has
+ * one yet), or as many as before where it held no more.
+ *
+ * What a cache holds of a token depends on the tokens before it and on the form, prompt or generated, in
+ * which each of them was fed, and on nothing else.  So what follows a rewind has the bits it would have in a
+ * fresh session to which the kept tokens were fed in the same forms.
+ */
+MB_API size_t mb_session_rewind(struct mb_session *session, size_t n_past);
+
+/* Which of the tokens that a session holds may be kept. */
+enum mb_keep {
+    /*
+     * Those before the first generated one.  Results are, bit for bit, those of a fresh session that reads
+     * all tokens as prompt: what the session did before cannot be seen in them.
+     */
+    MB_KEEP_PROMPT = 0,
+    /*
+     * Generated ones too: the least to compute.  The two forms of a token differ in rounding, so logits may
+     * differ in their last bits from those of a session that reads all tokens as prompt.
+     */
+    MB_KEEP_ALL = 1,
+};
+
+/* How many of 'tokens', from the first on, are what the session holds and may be kept. */
+MB_API size_t mb_session_n_common(const struct mb_session *session, const int32_t *tokens, size_t n_tokens,
+                                  enum mb_keep keep);
+
+/*
+ * "Be as if you had read exactly these tokens": keeps what the session has in common with them, forgets the
+ * rest of what it holds, and feeds the rest of 'tokens' as prompt.  The next turn of a conversation thus
+ * computes only what is new.  *n_kept (may be NULL): tokens that were not computed again.  logits: [n_vocab]
+ * after the last token, which is then always computed; NULL: none.
+ * MB_USAGE: a token id is out of range, more tokens than the context, logits of no tokens; then nothing has
+ * changed.  Otherwise as mb_decode, and what was kept stays.
+ */
+MB_API enum mb_status mb_session_sync(struct mb_session *session, const int32_t *tokens, size_t n_tokens,
+                                      enum mb_keep keep, float *logits, size_t *n_kept, struct mb_error *err);
 
 /*
  * One session's part of a batch.  Prompt tokens take the expanded form of latent attention, generated

@@ -75,8 +75,8 @@ static void add_segment(struct mb_model *model, const struct mb_batch_item *item
         work->segment_of[work->n_tokens++] = (uint32_t)work->n_segments;
     }
     work->n_segments++;
+    mb_session_record(session, item->tokens + session->n_fed, n, item->is_generated);
     session->n_fed += n;
-    session->n_past += n;
 }
 
 /* Prompts first, as attention wants them; then generated tokens, while their partial sums have room. */

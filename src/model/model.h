@@ -115,6 +115,8 @@ struct mb_session {
     struct mb_model *model;
     struct mb_session_options options; /* defaults filled in */
     size_t n_past;
+    size_t n_prompt; /* the first ones of them that were fed as prompt */
+    int32_t *tokens; /* [n_ctx] ids of what the cache holds */
     enum mb_dtype cache_dtype;
     uint8_t *cache; /* [n_layers][n_ctx][kv_rank + d_rope] */
     uint64_t cache_nbytes;
@@ -163,6 +165,9 @@ static inline struct mb_vectors mb_vectors_of(const float *x, size_t stride, con
 {
     return (struct mb_vectors){x, stride, a->at};
 }
+
+/* n tokens are in the cache now: what they were is remembered, and n_past grows. */
+void mb_session_record(struct mb_session *session, const int32_t *tokens, size_t n, bool is_generated);
 
 static inline uint8_t *mb_cache_row(const struct mb_session *session, size_t layer, size_t pos)
 {

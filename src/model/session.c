@@ -1,11 +1,12 @@
 /*
- * session.c - one conversation: its cache of latents.
+ * session.c - one conversation: its cache, and which tokens the cache holds.
  */
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "model.h"
 #include <stdlib.h>
+#include <string.h>
 
 static enum mb_status cache_size(const struct mb_session *session, uint64_t *nbytes, struct mb_error *err)
 {
@@ -17,6 +18,28 @@ static enum mb_status cache_size(const struct mb_session *session, uint64_t *nby
     return mb_fail(err, MB_USAGE, "a context of %zu tokens is too large", session->options.n_ctx);
 }
 
+/* Fills in a zeroed session; after a failure the caller closes it. */
+static enum mb_status fill_session(struct mb_session *s, const struct mb_session_options *options,
+                                   struct mb_error *err)
+{
+    if (options != NULL)
+        s->options = *options;
+    if (s->options.n_ctx == 0)
+        s->options.n_ctx = s->model->config.n_ctx;
+    s->cache_dtype = s->options.cache_type == MB_CACHE_F32 ? MB_F32 : MB_F16;
+    size_t n_ctx = s->options.n_ctx;
+    if (n_ctx > s->model->config.n_ctx)
+        return mb_fail(err, MB_USAGE, "a context of %zu tokens: the model has %zu", n_ctx,
+                       s->model->config.n_ctx);
+    MB_TRY(cache_size(s, &s->cache_nbytes, err));
+    if ((s->cache = mb_sparse_alloc(s->cache_nbytes)) == NULL)
+        return mb_fail_memory(err, s->cache_nbytes);
+    s->tokens = malloc(n_ctx * sizeof *s->tokens);
+    if (s->tokens == NULL)
+        return mb_fail_memory(err, n_ctx * sizeof *s->tokens);
+    return MB_OK;
+}
+
 enum mb_status mb_session_open(struct mb_model *model, const struct mb_session_options *options,
                                struct mb_session **session, struct mb_error *err)
 {
@@ -24,21 +47,9 @@ enum mb_status mb_session_open(struct mb_model *model, const struct mb_session_o
     if (s == NULL)
         return mb_fail_memory(err, sizeof *s);
     s->model = model;
-    if (options != NULL)
-        s->options = *options;
-    if (s->options.n_ctx == 0)
-        s->options.n_ctx = model->config.n_ctx;
-    s->cache_dtype = s->options.cache_type == MB_CACHE_F32 ? MB_F32 : MB_F16;
-    enum mb_status status = MB_OK;
-    if (s->options.n_ctx > model->config.n_ctx)
-        status = mb_fail(err, MB_USAGE, "a context of %zu tokens: the model has %zu", s->options.n_ctx,
-                         model->config.n_ctx);
-    if (status == MB_OK)
-        status = cache_size(s, &s->cache_nbytes, err);
-    if (status == MB_OK && (s->cache = mb_sparse_alloc(s->cache_nbytes)) == NULL)
-        status = mb_fail_memory(err, s->cache_nbytes);
+    enum mb_status status = fill_session(s, options, err);
     if (status != MB_OK) {
-        free(s);
+        mb_session_close(s);
         return status;
     }
     *session = s;
@@ -49,13 +60,78 @@ void mb_session_close(struct mb_session *session)
 {
     if (session == NULL)
         return;
-    mb_pages_free(session->cache, session->cache_nbytes);
+    if (session->cache != NULL)
+        mb_pages_free(session->cache, session->cache_nbytes);
+    free(session->tokens);
     free(session);
+}
+
+/* ---------------------------------------------------------------- what a session holds */
+
+void mb_session_record(struct mb_session *session, const int32_t *tokens, size_t n, bool is_generated)
+{
+    memcpy(session->tokens + session->n_past, tokens, n * sizeof *tokens);
+    if (!is_generated && session->n_prompt == session->n_past)
+        session->n_prompt += n;
+    session->n_past += n;
+}
+
+/*
+ * Later rows are overwritten when their positions are fed again, and no token reads a row after its own.  A
+ * cache that reuses rows (of a sliding window) has to return less than n_past where rows that the next token
+ * needs are gone: 0 is always possible.
+ */
+size_t mb_session_rewind(struct mb_session *session, size_t n_past)
+{
+    if (n_past < session->n_past)
+        session->n_past = n_past;
+    if (session->n_past < session->n_prompt)
+        session->n_prompt = session->n_past;
+    return session->n_past;
 }
 
 void mb_session_reset(struct mb_session *session)
 {
-    session->n_past = 0;
+    mb_session_rewind(session, 0);
+}
+
+size_t mb_session_n_common(const struct mb_session *session, const int32_t *tokens, size_t n_tokens,
+                           enum mb_keep keep)
+{
+    size_t n = keep == MB_KEEP_ALL ? session->n_past : session->n_prompt, i = 0;
+    n = n < n_tokens ? n : n_tokens;
+    while (i < n && session->tokens[i] == tokens[i])
+        i++;
+    return i;
+}
+
+/* What mb_decode would refuse is refused before anything is rewound. */
+static enum mb_status check_tokens(const struct mb_session *session, const int32_t *tokens, size_t n_tokens,
+                                   struct mb_error *err)
+{
+    if (n_tokens > session->options.n_ctx)
+        return mb_fail(err, MB_USAGE, "%zu tokens do not fit a context of %zu", n_tokens,
+                       session->options.n_ctx);
+    for (size_t i = 0; i < n_tokens; i++)
+        if (tokens[i] < 0 || (size_t)tokens[i] >= session->model->config.n_vocab)
+            return mb_fail(err, MB_USAGE, "token %zu, %d, is not in the vocabulary of %zu", i, (int)tokens[i],
+                           session->model->config.n_vocab);
+    return MB_OK;
+}
+
+enum mb_status mb_session_sync(struct mb_session *session, const int32_t *tokens, size_t n_tokens,
+                               enum mb_keep keep, float *logits, size_t *n_kept, struct mb_error *err)
+{
+    if (n_tokens == 0 && logits != NULL)
+        return mb_fail(err, MB_USAGE, "no tokens: nothing to give logits of");
+    MB_TRY(check_tokens(session, tokens, n_tokens, err));
+    size_t n_most = logits == NULL ? n_tokens : n_tokens - 1; /* logits come from feeding the last one */
+    size_t n = mb_session_rewind(session, mb_session_n_common(session, tokens, n_most, keep));
+    if (n_kept != NULL)
+        *n_kept = n;
+    struct mb_batch_item item = {
+        .session = session, .tokens = tokens + n, .n_tokens = n_tokens - n, .logits = logits};
+    return n == n_tokens ? MB_OK : mb_decode(session->model, &item, 1, err);
 }
 
 size_t mb_session_n_past(const struct mb_session *session)
