@@ -4,12 +4,11 @@
 #include "cli.h"
 #include <jansson.h>
 #include <moebius/codec.h>
+#include <moebius/version.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-
-#define VERSION "0.1.0"
 
 struct verb {
     const char *name, *args, *help;
@@ -33,7 +32,7 @@ static const struct verb verbs[] = {
 
 static void print_usage(FILE *out)
 {
-    fputs("Moebius " VERSION
+    fputs("Moebius " MB_VERSION
           ": error-bounded compressed Mixture-of-Experts models\n\nusage: moebius VERB ...\n\n",
           out);
     for (const struct verb *verb = verbs; verb->name != NULL; verb++)
@@ -97,7 +96,7 @@ int main(int argc, char **argv)
         return flush_output(0);
     }
     if (strcmp(argv[1], "--version") == 0) {
-        puts("moebius " VERSION);
+        puts("moebius " MB_VERSION);
         return flush_output(0);
     }
     return flush_output(run_verb(argc - 1, argv + 1));

@@ -1,0 +1,16 @@
+/*
+ * moebius.h - the whole library. Each header can also be included alone.
+ */
+#ifndef MOEBIUS_MOEBIUS_H
+#define MOEBIUS_MOEBIUS_H
+
+#include <moebius/api.h>
+#include <moebius/checkpoint.h>
+#include <moebius/codec.h>
+#include <moebius/engine.h>
+#include <moebius/lab.h>
+#include <moebius/status.h>
+#include <moebius/tokenizer.h>
+#include <moebius/version.h>
+
+#endif
