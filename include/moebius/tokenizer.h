@@ -43,8 +43,9 @@ MB_API enum mb_status mb_tokenizer_encode(const struct mb_tokenizer *tokenizer, 
                                           struct mb_error *err);
 
 /*
- * Text of ids; unknown ids are MB_BAD_DATA. 'skip_special' leaves special tokens out. The bytes may end
- * inside a character (a stream of tokens); the caller joins them.  *text is malloc'ed and terminated.
+ * Text of ids; unknown ids are MB_BAD_DATA. 'skip_special' leaves special tokens out. Bytes come out as they
+ * are: they may end inside a character where the ids do (a detokenizer waits for the rest).  *text is
+ * malloc'ed and terminated.
  */
 MB_API enum mb_status mb_tokenizer_decode(const struct mb_tokenizer *tokenizer, const int32_t *ids,
                                           size_t n_ids, bool skip_special, char **text, size_t *text_nbytes,
@@ -52,6 +53,40 @@ MB_API enum mb_status mb_tokenizer_decode(const struct mb_tokenizer *tokenizer, 
 
 /* The id of a token by its exact content, or -1. */
 MB_API int32_t mb_tokenizer_id(const struct mb_tokenizer *tokenizer, const char *content);
+
+/* ---------------------------------------------------------------- text of a stream of tokens */
+
+/*
+ * Turns tokens into text while they come.  What it returns is valid UTF-8 and never ends inside a character:
+ * the bytes of one that is not complete are held until it is.  All that it returned, put together, is what
+ * mb_tokenizer_decode makes of all ids at once, with U+FFFD for bytes that are not UTF-8 (as Python's
+ * errors="replace").  Ids that the tokenizer does not have (a model's vocabulary may be padded) have no text.
+ *
+ * Threads: one thread at a time uses a detokenizer.
+ */
+struct mb_detokenizer;
+
+/* 'skip_special' leaves special tokens out. The tokenizer has to stay open longer than its detokenizers. */
+MB_API enum mb_status mb_detokenizer_open(const struct mb_tokenizer *tokenizer, bool skip_special,
+                                          struct mb_detokenizer **detokenizer, struct mb_error *err);
+MB_API void mb_detokenizer_close(struct mb_detokenizer *detokenizer); /* NULL: nothing to do */
+
+/*
+ * Adds tokens.  *text (terminated, perhaps empty) is what can be shown now that could not be shown before; it
+ * is valid until the next call with this detokenizer.  MB_NO_MEMORY: only reset and close may follow.
+ * Nothing is allocated once the buffers have grown to the length of the longest token.
+ */
+MB_API enum mb_status mb_detokenizer_add(struct mb_detokenizer *detokenizer, const int32_t *ids, size_t n_ids,
+                                         const char **text, size_t *text_nbytes, struct mb_error *err);
+
+/* No more tokens: *text is what was still held, with U+FFFD for half a character. Then it begins anew. */
+MB_API enum mb_status mb_detokenizer_flush(struct mb_detokenizer *detokenizer, const char **text,
+                                           size_t *text_nbytes, struct mb_error *err);
+
+/* Forgets what it holds and begins a new text. */
+MB_API void mb_detokenizer_reset(struct mb_detokenizer *detokenizer);
+
+/* ---------------------------------------------------------------- chat templates */
 
 struct mb_chat_message {
     const char *role;    /* "system", "user", "assistant" */

@@ -3,6 +3,7 @@
  *
  * Bytes come out as they are; where they are not UTF-8 the `tokenizers` package would show U+FFFD.
  */
+#include "decode.h"
 #include "base/error.h"
 #include "tokenizer_impl.h"
 #include "utf8.h"
@@ -72,14 +73,11 @@ static bool apply_step(const struct mb_decode_step *step, bool is_first, struct 
     }
 }
 
-struct decoding {
-    const struct mb_tokenizer *tokenizer;
-    struct mb_bytes text, spare[2];
-};
-
-static bool put_token(struct decoding *d, const char *token, size_t n, bool is_first)
+bool mb_decode_token(struct mb_decoding *d, int32_t id, bool is_first)
 {
     const struct mb_tokenizer *t = d->tokenizer;
+    size_t n;
+    const char *token = mb_vocab_content(&t->bpe.vocab, id, &n);
     for (size_t i = 0; i < t->n_decode_steps; i++) {
         struct mb_bytes *to = &d->spare[i % 2];
         to->n = 0;
@@ -89,6 +87,13 @@ static bool put_token(struct decoding *d, const char *token, size_t n, bool is_f
         n = to->n;
     }
     return mb_bytes_put(&d->text, token, n);
+}
+
+void mb_decoding_free(struct mb_decoding *d)
+{
+    free(d->text.p);
+    free(d->spare[0].p);
+    free(d->spare[1].p);
 }
 
 /* Takes the characters off both ends of the text. */
@@ -105,7 +110,7 @@ static void strip(struct mb_bytes *text, const struct mb_decode_step *step)
     memmove(text->p, text->p + begin, text->n);
 }
 
-static enum mb_status decode_all(struct decoding *d, const int32_t *ids, size_t n_ids, bool skip_special,
+static enum mb_status decode_all(struct mb_decoding *d, const int32_t *ids, size_t n_ids, bool skip_special,
                                  struct mb_error *err)
 {
     const struct mb_vocab *vocab = &d->tokenizer->bpe.vocab;
@@ -113,15 +118,13 @@ static enum mb_status decode_all(struct decoding *d, const int32_t *ids, size_t 
     if (!mb_bytes_reserve(&d->text, n_ids * 4 + 1))
         return mb_fail_memory(err, n_ids);
     for (size_t i = 0; i < n_ids; i++) {
-        size_t n;
         if (!mb_tokenizer_has(d->tokenizer, ids[i]))
             return mb_fail(err, MB_BAD_DATA, "id %d at position %zu is no token of this vocabulary", ids[i],
                            i);
         if (skip_special && vocab->tokens[ids[i]].is_special)
             continue;
-        const char *token = mb_vocab_content(vocab, ids[i], &n);
-        if (!put_token(d, token, n, is_first))
-            return mb_fail_memory(err, n);
+        if (!mb_decode_token(d, ids[i], is_first))
+            return mb_fail_memory(err, n_ids);
         is_first = false;
     }
     for (size_t i = 0; i < d->tokenizer->n_decode_steps; i++)
@@ -133,15 +136,13 @@ static enum mb_status decode_all(struct decoding *d, const int32_t *ids, size_t 
 enum mb_status mb_tokenizer_decode(const struct mb_tokenizer *tokenizer, const int32_t *ids, size_t n_ids,
                                    bool skip_special, char **text, size_t *text_nbytes, struct mb_error *err)
 {
-    struct decoding d = {.tokenizer = tokenizer};
+    struct mb_decoding d = {.tokenizer = tokenizer};
     enum mb_status status = decode_all(&d, ids, n_ids, skip_special, err);
-    free(d.spare[0].p);
-    free(d.spare[1].p);
-    if (status != MB_OK) {
-        free(d.text.p);
-        return status;
+    if (status == MB_OK) {
+        *text = d.text.p;
+        *text_nbytes = d.text.n - 1;
+        d.text.p = NULL; /* the caller's now */
     }
-    *text = d.text.p;
-    *text_nbytes = d.text.n - 1;
-    return MB_OK;
+    mb_decoding_free(&d);
+    return status;
 }

@@ -88,6 +88,20 @@ size_t mb_utf8_valid_prefix(const char *p, size_t n)
     return n;
 }
 
+size_t mb_utf8_whole(const char *p, size_t n)
+{
+    for (size_t k = 1; k <= 3 && k <= n; k++) {
+        const char *last = p + n - k;
+        uint8_t low, high;
+        bool valid;
+        if (((uint8_t)*last & 0xc0) == 0x80)
+            continue; /* inside a character */
+        bool is_begun = expected((uint8_t)*last, &low, &high) > k && mb_utf8_span(last, k, &valid) == k;
+        return is_begun ? n - k : n;
+    }
+    return n;
+}
+
 bool mb_utf8_replace(struct mb_bytes *out, const char *p, size_t n)
 {
     while (n > 0) {

@@ -28,6 +28,9 @@ size_t mb_utf8_put(char out[4], uint32_t code); /* returns the bytes */
 /* The first byte that is not part of a valid character, or n. */
 size_t mb_utf8_valid_prefix(const char *p, size_t n);
 
+/* n without the bytes at its end that begin a character and may still become one. */
+size_t mb_utf8_whole(const char *p, size_t n);
+
 /* Appends p with U+FFFD for each span that is not UTF-8, as Python's errors="replace". false: no memory. */
 bool mb_utf8_replace(struct mb_bytes *out, const char *p, size_t n);
 

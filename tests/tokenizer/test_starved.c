@@ -61,6 +61,28 @@ static enum mb_status decode(const struct work *work, struct mb_error *err)
     return MB_OK;
 }
 
+static enum mb_status decode_stream(const struct work *work, struct mb_error *err)
+{
+    struct mb_detokenizer *detokenizer;
+    const char *text;
+    size_t nbytes, at = 0;
+    enum mb_status status = mb_detokenizer_open(work->tokenizer, false, &detokenizer, err);
+    if (status != MB_OK)
+        return status;
+    for (size_t i = 0; i <= work->n_ids && status == MB_OK; i++) {
+        status = i < work->n_ids ? mb_detokenizer_add(detokenizer, &work->ids[i], 1, &text, &nbytes, err)
+                                 : mb_detokenizer_flush(detokenizer, &text, &nbytes, err);
+        if (status != MB_OK)
+            break;
+        assert_int_equal(strncmp(work->text + at, text, nbytes), 0);
+        at += nbytes;
+    }
+    if (status == MB_OK)
+        assert_int_equal(at, strlen(work->text));
+    mb_detokenizer_close(detokenizer);
+    return status;
+}
+
 static const struct mb_chat_message messages[] = {
     {"system", "Be brief."}, {"user", "Hi"}, {"assistant", "Hello."}, {"user", "2 + 2?"}};
 
@@ -130,6 +152,7 @@ static void tokenizers_starve(void **state)
         starve("open", open_again, &work);
         starve("encode", encode, &work);
         starve("decode", decode, &work);
+        starve("decode a stream", decode_stream, &work);
         end_work(&work);
     }
 }
