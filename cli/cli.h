@@ -13,6 +13,16 @@
 #include <stdint.h>
 #include <time.h>
 
+/* One line of "moebius --help". */
+struct cli_verb {
+    const char *name, *args;
+    const char *help; /* NULL: not listed */
+    int (*run)(int argc, char **argv);
+};
+
+extern const struct cli_verb cli_verbs[]; /* main.c; ended by a name NULL */
+extern const char cli_usage_notes[];      /* the last lines of "moebius --help" */
+
 /* The verbs, each called with argv[0] = its own name. Returns the exit status. */
 int cli_inspect(int argc, char **argv);
 int cli_compress(int argc, char **argv);
@@ -22,6 +32,7 @@ int cli_run(int argc, char **argv);
 int cli_eval(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);
 int cli_bench(int argc, char **argv);
+int cli_manual(int argc, char **argv);
 int cli_bench_kernels(int argc, char **argv); /* "bench kernels"; argv[0] = "kernels" */
 int cli_bench_model(int argc, char **argv);   /* "bench MODEL"; argv[0] = "bench" */
 
@@ -50,12 +61,16 @@ struct cli_option {
     char letter;      /* 0: none */
     const char *name; /* without "--" */
     const char *arg;  /* what the help calls its value; NULL for flags */
-    const char *help; /* one line; "\n" goes on in the next */
+    const char *help; /* one line; "\n" begins the next one */
     enum cli_type type;
     void *value;
     double min, max;  /* of numbers */
-    unsigned formats; /* of CLI_FORMAT */
+    unsigned formats; /* of CLI_FORMAT: enum cli_format, added up */
 };
+
+/* What every command has: -m MODEL and -h. */
+enum { CLI_N_COMMON = 2 };
+extern const struct cli_option cli_common_options[CLI_N_COMMON];
 
 /* Values keep what they hold when their option is not given. */
 struct cli_command {
@@ -74,6 +89,13 @@ struct cli_command {
  */
 bool cli_parse(const struct cli_command *command, int argc, char **argv, const char *args[CLI_ARGS_MAX],
                size_t *n_args, int *exit_status);
+
+/*
+ * Calls 'fn' with the command that cli_parse gets when a verb is called with these words; nothing is parsed
+ * and the verb returns at once.  So that help pages are made from the same tables as the parser's.
+ */
+typedef void (*cli_describe_fn)(void *ctx, const struct cli_command *command);
+void cli_describe(int (*verb)(int argc, char **argv), int argc, char **argv, cli_describe_fn fn, void *ctx);
 
 /* Prints "moebius NAME: what is wrong" and where help is; returns 2. */
 int cli_usage_error(const struct cli_command *command, const char *format, ...)

@@ -17,19 +17,28 @@ static const struct {
     const char *name;
 } formats[] = {{CLI_MD, "md"}, {CLI_JSON, "json"}, {CLI_CSV, "csv"}, {CLI_JSONL, "jsonl"}};
 
-static void print_option(char letter, const char *name, const char *arg, const char *help)
+const struct cli_option cli_common_options[CLI_N_COMMON] = {
+    {.letter = 'm',
+     .name = "model",
+     .arg = "MODEL",
+     .help = "the first argument, spelled as llama.cpp does",
+     .type = CLI_STRING},
+    {.letter = 'h', .name = "help", .help = "print this and exit", .type = CLI_FLAG},
+};
+
+static void print_option(const struct cli_option *option)
 {
     char left[80];
     char short_form[8] = "    ";
-    if (letter != 0)
-        snprintf(short_form, sizeof short_form, "-%c, ", letter);
-    snprintf(left, sizeof left, "  %s--%s%s%s", short_form, name, arg == NULL ? "" : " ",
-             arg == NULL ? "" : arg);
+    if (option->letter != 0)
+        snprintf(short_form, sizeof short_form, "-%c, ", option->letter);
+    snprintf(left, sizeof left, "  %s--%s%s%s", short_form, option->name, option->arg == NULL ? "" : " ",
+             option->arg == NULL ? "" : option->arg);
     if (strlen(left) > OPTION_WIDTH)
         printf("%s\n%*s", left, OPTION_WIDTH + 2, "");
     else
         printf("%-*s", OPTION_WIDTH + 2, left);
-    for (const char *line = help; line != NULL;) {
+    for (const char *line = option->help; line != NULL;) {
         const char *end = strchr(line, '\n');
         printf("%.*s\n", end == NULL ? (int)strlen(line) : (int)(end - line), line);
         if (end != NULL)
@@ -44,12 +53,10 @@ static void print_help(const struct cli_command *command)
     if (command->details != NULL)
         printf("\n%s\n", command->details);
     printf("\noptions:\n");
-    for (size_t i = 0; i < command->n_options; i++) {
-        const struct cli_option *option = &command->options[i];
-        print_option(option->letter, option->name, option->arg, option->help);
-    }
-    print_option('m', "model", "MODEL", "the first argument, spelled as llama.cpp does");
-    print_option('h', "help", NULL, "print this and exit");
+    for (size_t i = 0; i < command->n_options; i++)
+        print_option(&command->options[i]);
+    for (size_t i = 0; i < CLI_N_COMMON; i++)
+        print_option(&cli_common_options[i]);
 }
 
 int cli_usage_error(const struct cli_command *command, const char *format, ...)
@@ -68,8 +75,10 @@ static bool bad_value(const struct cli_command *command, const struct cli_option
     if (option->type == CLI_INT || option->type == CLI_UINT64 || option->type == CLI_DOUBLE)
         cli_usage_error(command, "--%s '%s': not a number from %.10g to %.10g", option->name, text,
                         option->min, option->max);
+    else if (option->type == CLI_FORMAT)
+        cli_usage_error(command, "--%s '%s': not one of %s", option->name, text, option->arg);
     else
-        cli_usage_error(command, "--%s '%s': not possible here", option->name, text);
+        cli_usage_error(command, "--%s '%s': given more than %d times", option->name, text, CLI_STRINGS_MAX);
     return false;
 }
 
@@ -194,10 +203,26 @@ static bool parse_options(const struct cli_command *command, int argc, char **ar
     return true;
 }
 
+static cli_describe_fn describe; /* NULL: commands are parsed */
+static void *describe_ctx;
+
+void cli_describe(int (*verb)(int argc, char **argv), int argc, char **argv, cli_describe_fn fn, void *ctx)
+{
+    describe = fn;
+    describe_ctx = ctx;
+    verb(argc, argv);
+    describe = NULL;
+}
+
 bool cli_parse(const struct cli_command *command, int argc, char **argv, const char *args[CLI_ARGS_MAX],
                size_t *n_args, int *exit_status)
 {
     const char *model = NULL;
+    if (describe != NULL) {
+        describe(describe_ctx, command);
+        *exit_status = 0;
+        return false;
+    }
     if (!parse_options(command, argc, argv, &model, exit_status))
         return false;
     *n_args = 0;

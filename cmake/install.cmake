@@ -29,4 +29,8 @@ endforeach()
 configure_file(cmake/moebius.pc.in moebius.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/moebius.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 
+install(DIRECTORY ${PROJECT_BINARY_DIR}/cli/manual/ DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 FILES_MATCHING PATTERN "*.1")
+install(FILES ${PROJECT_BINARY_DIR}/cli/manual/moebius.bash RENAME moebius
+  DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
