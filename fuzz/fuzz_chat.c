@@ -2,9 +2,9 @@
  * fuzz_chat.c - chat templates over a conversation, with smaller limits than chat.c sets, so that what loops
  * is stopped soon.
  */
+#include "base/utf8.h"
 #include "fuzz.h"
 #include "tokenizer/jinja.h"
-#include "tokenizer/utf8.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -2,9 +2,9 @@
  * fuzz_encode.c - any text through the reference model's tokenizer and through one of the other kind (NFC,
  * Metaspace, byte fallback, added tokens that take white space). The first byte says which.
  */
+#include "base/buf.h"
+#include "base/utf8.h"
 #include "fuzz.h"
-#include "tokenizer/buf.h"
-#include "tokenizer/utf8.h"
 #include <moebius/tokenizer.h>
 #include <stdlib.h>
 #include <string.h>

@@ -2,9 +2,9 @@
  * fuzz_pattern.c - patterns of pre-tokenizers: translated, compiled, and run over a short text. The input is
  * a byte (its lowest bit: the pattern is a literal), the pattern, a zero byte, the text.
  */
+#include "base/utf8.h"
 #include "fuzz.h"
 #include "tokenizer/pattern.h"
-#include "tokenizer/utf8.h"
 #include <stdlib.h>
 #include <string.h>
 

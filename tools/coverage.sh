@@ -52,7 +52,7 @@ kernels codec/scalar codec/decode_avx2 codec/decode_avx512 codec/matvec_avx2 cod
 encoder codec/encode codec/encode_avx2 codec/encode_avx512 codec/widths
 tokenizer tokenizer/json tokenizer/load_model tokenizer/load_pipeline tokenizer/vocab
 tokenizer_config tokenizer/load
-encode tokenizer/tokenizer tokenizer/bpe tokenizer/added tokenizer/normalize tokenizer/pretokenize tokenizer/decode tokenizer/utf8
+encode tokenizer/tokenizer tokenizer/bpe tokenizer/added tokenizer/normalize tokenizer/pretokenize tokenizer/decode base/utf8
 pattern tokenizer/pattern tokenizer/pattern_translate
 chat tokenizer/jinja tokenizer/jinja_lex tokenizer/jinja_parse tokenizer/jinja_call tokenizer/jinja_value
 engine_config model/config

@@ -4,8 +4,8 @@
  * Owns the slots (a session each) and the replies that wait for earlier ones.  What a slot computes does not
  * depend on the others (engine.h), so neither do the replies.  One thread.
  */
+#include "base/utf8.h"
 #include "error.h"
-#include "utf8.h"
 #include <moebius/lab.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,7 +170,7 @@ static enum mb_status finish(struct answering *a, struct slot *slot, bool is_tru
         mb_tokenizer_decode(a->tokenizer, slot->reply, n_known, true, &result->reply, &nbytes, err);
     if (status != MB_OK)
         return status;
-    mb_lab_clean_utf8(result->reply, nbytes);
+    mb_utf8_clean(result->reply, nbytes);
     result->n_tokens = slot->n_reply;
     slot->is_busy = false;
     a->n_done++;

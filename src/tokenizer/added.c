@@ -2,8 +2,8 @@
  * added.c - a byte trie of added tokens.
  */
 #include "added.h"
+#include "base/utf8.h"
 #include "unicode_tables.h"
-#include "utf8.h"
 #include <utf8proc.h>
 
 static uint32_t find_child(const struct mb_added *added, uint32_t node, uint8_t byte)

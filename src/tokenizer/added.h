@@ -7,7 +7,7 @@
 #ifndef MB_TOKENIZER_ADDED_H
 #define MB_TOKENIZER_ADDED_H
 
-#include "buf.h"
+#include "base/buf.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

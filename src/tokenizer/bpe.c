@@ -6,7 +6,7 @@
  */
 #define XXH_INLINE_ALL
 #include "bpe.h"
-#include "utf8.h"
+#include "base/utf8.h"
 #include <stdio.h>
 #include <xxhash.h>
 

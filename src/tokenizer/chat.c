@@ -2,9 +2,9 @@
  * chat.c - a conversation to text: by the model's template, by another one, or in the plain format.
  */
 #include "base/error.h"
+#include "base/utf8.h"
 #include "jinja.h"
 #include "tokenizer_impl.h"
-#include "utf8.h"
 
 /*
  * What a template may use. The largest known template takes some thousand steps a message and a few kB;

@@ -5,8 +5,8 @@
  */
 #include "decode.h"
 #include "base/error.h"
+#include "base/utf8.h"
 #include "tokenizer_impl.h"
-#include "utf8.h"
 #include <stdio.h>
 
 /* A token with a character that stands for no byte (an added one, mostly) is taken as it is. */

@@ -4,7 +4,7 @@
 #ifndef MB_TOKENIZER_DECODE_H
 #define MB_TOKENIZER_DECODE_H
 
-#include "buf.h"
+#include "base/buf.h"
 #include "tokenizer_impl.h"
 
 /* Zeroed but for the tokenizer. */

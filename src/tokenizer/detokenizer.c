@@ -5,8 +5,8 @@
  * end of the text, the last stage the beginning of a character.
  */
 #include "base/error.h"
+#include "base/utf8.h"
 #include "decode.h"
-#include "utf8.h"
 #include <moebius/tokenizer.h>
 #include <stdlib.h>
 #include <string.h>

@@ -5,9 +5,9 @@
  * body begins a frame of its own for each item, so that what it sets is gone afterwards, as in Jinja.
  */
 #include "jinja.h"
+#include "base/utf8.h"
 #include "jinja_call.h"
 #include "jinja_parse.h"
-#include "utf8.h"
 
 enum flow { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE };
 

@@ -4,8 +4,8 @@
  * Strings are handled as Python handles them, characters being code points.
  */
 #include "jinja_call.h"
+#include "base/utf8.h"
 #include "jinja_parse.h"
-#include "utf8.h"
 #include <ctype.h>
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))

@@ -2,8 +2,8 @@
  * jinja_lex.c - cuts a chat template into texts and tokens.
  */
 #include "jinja_lex.h"
+#include "base/utf8.h"
 #include "jinja_parse.h"
-#include "utf8.h"
 #include <ctype.h>
 
 bool mb_jinja_is_space(uint32_t code)

@@ -3,7 +3,7 @@
  */
 #include "jinja_value.h"
 #include "base/error.h"
-#include "utf8.h"
+#include "base/utf8.h"
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>

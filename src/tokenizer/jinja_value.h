@@ -7,7 +7,7 @@
 #ifndef MB_TOKENIZER_JINJA_VALUE_H
 #define MB_TOKENIZER_JINJA_VALUE_H
 
-#include "buf.h"
+#include "base/buf.h"
 #include <moebius/status.h>
 
 enum mb_jinja_kind {

@@ -2,8 +2,8 @@
  * load_model.c - vocabulary, merges and added tokens of tokenizer.json.
  */
 #include "base/error.h"
+#include "base/utf8.h"
 #include "load.h"
-#include "utf8.h"
 #include <stdio.h>
 
 /* Holes cost memory: a file may not ask for much more of it than its own size. */

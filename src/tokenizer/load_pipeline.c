@@ -4,8 +4,8 @@
  * Each is an object with a type; what is not known is refused by name.
  */
 #include "base/error.h"
+#include "base/utf8.h"
 #include "load.h"
-#include "utf8.h"
 
 enum mb_status mb_load_unsupported(const struct mb_json *json, const char *what)
 {

@@ -6,8 +6,8 @@
  * them.
  */
 #include "normalize.h"
+#include "base/utf8.h"
 #include "unicode_tables.h"
-#include "utf8.h"
 #include <utf8proc.h>
 
 struct codes {

@@ -4,7 +4,7 @@
 #ifndef MB_TOKENIZER_NORMALIZE_H
 #define MB_TOKENIZER_NORMALIZE_H
 
-#include "buf.h"
+#include "base/buf.h"
 
 enum mb_normalizer_kind { MB_NORMALIZE_NFC, MB_NORMALIZE_PREPEND, MB_NORMALIZE_REPLACE };
 

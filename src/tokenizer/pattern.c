@@ -4,7 +4,7 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "pattern.h"
 #include "base/error.h"
-#include "utf8.h"
+#include "base/utf8.h"
 #include <pcre2.h>
 #include <time.h>
 

@@ -7,7 +7,7 @@
 #ifndef MB_TOKENIZER_PATTERN_H
 #define MB_TOKENIZER_PATTERN_H
 
-#include "buf.h"
+#include "base/buf.h"
 #include <moebius/status.h>
 
 enum { MB_PATTERN_NBYTES_MAX = 8192 };

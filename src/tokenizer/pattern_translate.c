@@ -7,9 +7,9 @@
  * repeat), \h (hexadecimal there, white space here), back references, classes in classes.
  */
 #include "base/error.h"
+#include "base/utf8.h"
 #include "pattern.h"
 #include "unicode_tables.h"
-#include "utf8.h"
 #include <ctype.h>
 #include <stdio.h>
 

@@ -3,8 +3,8 @@
  */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/utf8.h"
 #include "tokenizer_impl.h"
-#include "utf8.h"
 #include <sys/stat.h>
 
 enum { TEXT_NBYTES_MAX = 1 << 30 }; /* positions in a word are int32 */

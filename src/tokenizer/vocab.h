@@ -6,7 +6,7 @@
 #ifndef MB_TOKENIZER_VOCAB_H
 #define MB_TOKENIZER_VOCAB_H
 
-#include "buf.h"
+#include "base/buf.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -3,7 +3,6 @@
  */
 #include "cmocka_all.h"
 #include "lab/number.h"
-#include "lab/utf8.h"
 #include <math.h>
 #include <moebius/lab.h>
 #include <string.h>
@@ -207,35 +206,13 @@ static void wilson_intervals_are_known(void **state)
     assert_true(low == 0 && high == 1);
 }
 
-static void replies_become_utf8(void **state)
-{
-    static const struct {
-        const char *in, *out;
-        size_t n;
-    } texts[] = {
-        {"abc \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", "abc \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", 15},
-        {"a\0b", "a?b", 3},
-        {"\xe2\x82", "??", 2},                /* cut */
-        {"\xc0\xaf\xe0\x80\x80", "?????", 5}, /* overlong */
-        {"\xed\xa0\x80", "???", 3},           /* a surrogate */
-        {"\xf4\x90\x80\x80\xff", "?????", 5}, /* beyond Unicode */
-        {"\xc3(", "?(", 2},
-    };
-    (void)state;
-    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
-        char text[32] = {0};
-        memcpy(text, texts[i].in, texts[i].n);
-        mb_lab_clean_utf8(text, texts[i].n);
-        assert_string_equal(text, texts[i].out);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(replies_are_scored),     cmocka_unit_test(numbers_have_one_form),
-        cmocka_unit_test(numbers_end_at_the_end), cmocka_unit_test(wilson_intervals_are_known),
-        cmocka_unit_test(replies_become_utf8),
+        cmocka_unit_test(replies_are_scored),
+        cmocka_unit_test(numbers_have_one_form),
+        cmocka_unit_test(numbers_end_at_the_end),
+        cmocka_unit_test(wilson_intervals_are_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

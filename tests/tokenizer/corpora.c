@@ -2,8 +2,8 @@
  * corpora.c - large texts, made the same way on every machine.
  */
 #include "corpora.h"
+#include "base/utf8.h"
 #include "cmocka_all.h"
-#include "tokenizer/utf8.h"
 #include <stdio.h>
 
 enum { PROSE_NBYTES = 1000000 };

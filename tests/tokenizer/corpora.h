@@ -5,7 +5,7 @@
 #ifndef TESTS_TOKENIZER_CORPORA_H
 #define TESTS_TOKENIZER_CORPORA_H
 
-#include "tokenizer/buf.h"
+#include "base/buf.h"
 #include <jansson.h>
 
 /* "code", "mixed" and "long" by the pieces in corpora.json (its root), "characters" by a loop. Freed by the

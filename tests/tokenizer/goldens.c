@@ -2,9 +2,9 @@
  * goldens.c - see goldens.h. tools/tokenizer-goldens/make_goldens.py writes the files.
  */
 #include "goldens.h"
+#include "base/utf8.h"
 #include "cmocka_all.h"
 #include "corpora.h"
-#include "tokenizer/utf8.h"
 #include <moebius/tokenizer.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,11 +2,11 @@
  * test_detokenizer.c - text of a stream of tokens: what comes piece by piece is what decoding all ids at once
  * gives, and no piece ends inside a character.
  */
+#include "base/utf8.h"
 #include "checkpoint/folder.h"
 #include "cmocka_all.h"
 #include "corpora.h"
 #include "goldens.h"
-#include "tokenizer/utf8.h"
 #include <moebius/tokenizer.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,9 +2,9 @@
  * test_patterns.c - patterns of pre-tokenizers that backtrack for ever are stopped, and unknown syntax is
  * refused.
  */
+#include "base/buf.h"
 #include "checkpoint/folder.h"
 #include "cmocka_all.h"
-#include "tokenizer/buf.h"
 #include "tokenizer/pattern.h"
 #include <jansson.h>
 #include <moebius/tokenizer.h>

@@ -1,8 +1,8 @@
 /*
  * buf.h - growing arrays.  A failed growth leaves the array as it was and returns false.
  */
-#ifndef MB_TOKENIZER_BUF_H
-#define MB_TOKENIZER_BUF_H
+#ifndef MB_BASE_BUF_H
+#define MB_BASE_BUF_H
 
 #include <assert.h>
 #include <stdbool.h>

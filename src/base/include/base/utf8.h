@@ -1,10 +1,10 @@
 /*
  * utf8.h - UTF-8: one character at a time, checking, and replacing what is not UTF-8.
  */
-#ifndef MB_TOKENIZER_UTF8_H
-#define MB_TOKENIZER_UTF8_H
+#ifndef MB_BASE_UTF8_H
+#define MB_BASE_UTF8_H
 
-#include "buf.h"
+#include "base/buf.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,6 +33,9 @@ size_t mb_utf8_whole(const char *p, size_t n);
 
 /* Appends p with U+FFFD for each span that is not UTF-8, as Python's errors="replace". false: no memory. */
 bool mb_utf8_replace(struct mb_bytes *out, const char *p, size_t n);
+
+/* Replaces in place by '?' each byte that is not part of a valid character, and each 0. */
+void mb_utf8_clean(char *text, size_t n);
 
 /* Unicode's White_Space, the same set in every version since 6.3. */
 bool mb_is_white_space(uint32_t code);

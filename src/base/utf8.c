@@ -1,8 +1,9 @@
 /*
  * utf8.c - UTF-8 after Unicode's table 3-7.
  */
-#include "utf8.h"
+#include "base/utf8.h"
 #include "base/bytes.h"
+#include <string.h>
 
 /* Bytes of a character by its first byte (0: none begins so), and the range of its second byte. */
 static size_t expected(uint8_t first, uint8_t *low, uint8_t *high)
@@ -118,6 +119,16 @@ bool mb_utf8_replace(struct mb_bytes *out, const char *p, size_t n)
         n -= good + bad;
     }
     return true;
+}
+
+void mb_utf8_clean(char *text, size_t n)
+{
+    for (size_t i = 0, span; i < n; i += span) {
+        bool valid;
+        span = mb_utf8_span(text + i, n - i, &valid);
+        if (!valid || text[i] == '\0')
+            memset(text + i, '?', span);
+    }
 }
 
 bool mb_is_white_space(uint32_t code)
