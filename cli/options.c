@@ -1,6 +1,7 @@
 /*
  * options.c - one way to parse options and to print help, from the verbs' tables.
  */
+#include "base/number.h"
 #include "cli.h"
 #include <errno.h>
 #include <getopt.h>
@@ -87,8 +88,8 @@ static bool set_number(const struct cli_command *command, const struct cli_optio
     char *end;
     errno = 0;
     if (option->type == CLI_DOUBLE) {
-        double value = strtod(text, &end);
-        if (end == text || *end != '\0' || !(value >= option->min && value <= option->max))
+        double value;
+        if (!mb_number_parse(text, strlen(text), &value) || !(value >= option->min && value <= option->max))
             return bad_value(command, option, text);
         *(double *)option->value = value;
         return true;

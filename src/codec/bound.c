@@ -3,31 +3,13 @@
  */
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/number.h"
 #include "kernels.h"
-#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const double PERCENT_MAX = 1e6; /* far beyond any use; keeps eps finite */
-
-/* A plain decimal number: no hexadecimal, no "inf", no leading space, all of the text up to 'end'. */
-static bool parse_number(const char *text, const char *end, double *value)
-{
-    char copy[64];
-    size_t n = (size_t)(end - text);
-    if (n == 0 || n >= sizeof copy)
-        return false;
-    for (size_t i = 0; i < n; i++)
-        if (!isdigit((unsigned char)text[i]) && strchr("+-.eE", text[i]) == NULL)
-            return false;
-    memcpy(copy, text, n);
-    copy[n] = '\0';
-    char *stop;
-    *value = strtod(copy, &stop);
-    return stop == copy + n && isfinite(*value) && !signbit(*value);
-}
 
 enum mb_status mb_bound_parse(const char *text, struct mb_bound *bound, struct mb_error *err)
 {
@@ -45,8 +27,8 @@ enum mb_status mb_bound_parse(const char *text, struct mb_bound *bound, struct m
         kind = MB_BOUND_MEAN_ABS;
         end--;
     }
-    bool is_number = parse_number(number, end, &value);
-    if (!is_number || (kind == MB_BOUND_EXACT && value != 0) ||
+    bool is_number = mb_number_parse(number, (size_t)(end - number), &value);
+    if (!is_number || signbit(value) || (kind == MB_BOUND_EXACT && value != 0) ||
         (kind == MB_BOUND_MEAN_ABS && value > PERCENT_MAX))
         return mb_fail(err, MB_USAGE, "bound '%.60s': not like 30%%, abs:0.001, range:0.01 or 0", text);
     if (kind == MB_BOUND_MEAN_ABS)
@@ -62,13 +44,13 @@ static void spell(const struct mb_bound *bound, int n_digits, char text[40])
         snprintf(text, 40, "0");
         break;
     case MB_BOUND_MEAN_ABS:
-        snprintf(text, 40, "%.*g%%", n_digits, bound->value * 100);
+        mb_number_format(text, 40, "%.*g%%", n_digits, bound->value * 100);
         break;
     case MB_BOUND_ABS:
-        snprintf(text, 40, "abs:%.*g", n_digits, bound->value);
+        mb_number_format(text, 40, "abs:%.*g", n_digits, bound->value);
         break;
     case MB_BOUND_RANGE:
-        snprintf(text, 40, "range:%.*g", n_digits, bound->value);
+        mb_number_format(text, 40, "range:%.*g", n_digits, bound->value);
         break;
     }
 }
