@@ -112,9 +112,6 @@ MB_API enum mb_status mb_weights_vector(const struct mb_weights *weights, const 
 
 /* ---------------------------------------------------------------- long work */
 
-/* Called often during long work, from one thread at a time. Return true to stop it (MB_CANCELLED). */
-typedef bool (*mb_progress_fn)(void *ctx, const char *what, uint64_t done_nbytes, uint64_t total_nbytes);
-
 struct mb_tensor_bound {
     const char *pattern; /* PCRE2, searched in the tensor's name (llama.cpp's --tensor-type) */
     struct mb_bound bound;

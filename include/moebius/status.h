@@ -8,6 +8,8 @@
 #define MOEBIUS_STATUS_H
 
 #include <moebius/api.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -30,6 +32,13 @@ struct mb_error {
     enum mb_status status;
     char msg[1024];
 };
+
+/*
+ * Called often during long work, by one thread at a time: 'done' of 'total' is finished.  The function that
+ * takes it says their unit (bytes, questions, ...).  'what' is what is worked on now, valid during the call,
+ * or NULL.  Return true to stop the work, which then returns MB_CANCELLED.
+ */
+typedef bool (*mb_progress_fn)(void *ctx, const char *what, uint64_t done, uint64_t total);
 
 /*
  * Control characters become '?', U+0080 to U+009F two of them: what is quoted from a file must not reach a
