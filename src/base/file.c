@@ -72,7 +72,7 @@ static enum mb_status read_open_file(int fd, const char *path, uint64_t max_nbyt
     size_t size = (size_t)st.st_size;
     char *text = malloc(size + 1);
     if (text == NULL)
-        return mb_fail_memory(err, size + 1);
+        return mb_fail_memory(err, "a file that is read");
     enum mb_status status = mb_read_at(fd, path, 0, text, size, err);
     if (status != MB_OK) {
         free(text);

@@ -99,11 +99,11 @@ enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json
     char *wrap = wrapped(text, nbytes, n_first);
     *root = NULL;
     if (wrap == NULL)
-        return mb_fail_memory(err, n_before + nbytes);
+        return mb_fail_memory(err, "a JSON text");
     json_t *array = parse_wrapped(wrap, n_before + nbytes + 1, &where);
     free(wrap);
     if (array == NULL && is_out_of_memory)
-        return mb_fail_memory(err, nbytes);
+        return mb_fail_memory(err, "a JSON text");
     if (array == NULL)
         return fail_at(&where, n_before, nbytes, begin, err);
     json_t *value = json_incref(json_array_get(array, 1));

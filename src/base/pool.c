@@ -258,13 +258,13 @@ enum mb_status mb_pool_create(int n_threads, struct mb_pool **pool, struct mb_er
         n_threads = N_THREADS_MAX;
     struct mb_pool *p = aligned_alloc(64, sizeof *p);
     if (p == NULL)
-        return mb_fail_memory(err, sizeof *p);
+        return mb_fail_memory(err, "the threads");
     memset(p, 0, sizeof *p);
     p->n_threads = 1;
     p->workers = calloc((size_t)n_threads, sizeof *p->workers);
     if (p->workers == NULL) {
         free(p);
-        return mb_fail_memory(err, (uint64_t)n_threads * sizeof *p->workers);
+        return mb_fail_memory(err, "the threads");
     }
     for (int i = 1; i < n_threads; i++) {
         struct worker *worker = &p->workers[i - 1];

@@ -85,7 +85,7 @@ static enum mb_status open_shard(struct mb_checkpoint *ckpt, const char *name, s
     shard->name = strdup(name);
     shard->path = strdup(path);
     if (shard->name == NULL || shard->path == NULL)
-        return mb_fail_memory(err, strlen(path));
+        return mb_fail_memory(err, "the path of a shard");
     status = mb_st_read_header(shard->fd, path, &shard->header, err);
     struct stat st;
     if (status == MB_OK && fstat(shard->fd, &st) != 0)
@@ -117,7 +117,7 @@ static enum mb_status shard_names(const char *path, const json_t *map, const cha
     json_t *value;
     size_t n_all = 0;
     if (all == NULL)
-        return mb_fail_memory(err, json_object_size(map) * sizeof *all);
+        return mb_fail_memory(err, "the names of the tensors");
     *names = all;
     json_object_foreach((json_t *)map, tensor, value)
     {
@@ -149,7 +149,7 @@ static enum mb_status list_tensors(struct mb_checkpoint *ckpt, struct mb_error *
     ckpt->tensors = calloc(n + 1, sizeof(const struct mb_tensor *));
     ckpt->by_name = calloc(n + 1, sizeof(const struct mb_tensor *));
     if (ckpt->tensors == NULL || ckpt->by_name == NULL)
-        return mb_fail_memory(err, 2 * n * sizeof(const struct mb_tensor *));
+        return mb_fail_memory(err, "the list of tensors");
     for (size_t s = 0; s < ckpt->n_shards; s++)
         for (size_t i = 0; i < ckpt->shards[s].header.n_tensors; i++)
             ckpt->tensors[ckpt->n_tensors++] = &ckpt->shards[s].header.tensors[i];
@@ -196,7 +196,7 @@ static enum mb_status open_indexed(struct mb_checkpoint *ckpt, const char *path,
     enum mb_status status = shard_names(path, map, &names, &n, err);
     if (status == MB_OK) {
         ckpt->shards = calloc(n, sizeof *ckpt->shards);
-        status = ckpt->shards == NULL ? mb_fail_memory(err, n * sizeof *ckpt->shards) : MB_OK;
+        status = ckpt->shards == NULL ? mb_fail_memory(err, "the list of shards") : MB_OK;
     }
     for (size_t i = 0; i < n && status == MB_OK; i++)
         status = open_shard(ckpt, names[i], err);
@@ -229,7 +229,7 @@ static enum mb_status open_single(struct mb_checkpoint *ckpt, struct mb_error *e
 {
     ckpt->shards = calloc(1, sizeof *ckpt->shards);
     if (ckpt->shards == NULL)
-        return mb_fail_memory(err, sizeof *ckpt->shards);
+        return mb_fail_memory(err, "the list of shards");
     enum mb_status status = open_shard(ckpt, SINGLE, err);
     return status == MB_OK ? list_tensors(ckpt, err) : status;
 }
@@ -265,7 +265,7 @@ enum mb_status mb_checkpoint_open(const char *path, struct mb_checkpoint **ckpt,
     struct mb_checkpoint *c = calloc(1, sizeof *c);
     if (c == NULL || (c->path = strdup(path)) == NULL) {
         free(c);
-        return mb_fail_memory(err, sizeof *c);
+        return mb_fail_memory(err, "the checkpoint");
     }
     enum mb_status status = read_config(c, err);
     if (status == MB_OK)

@@ -82,7 +82,7 @@ static enum mb_status check_config(const struct mb_checkpoint *ckpt, const char 
 {
     char found[MB_XXH128_NBYTES], *text = strdup(ckpt->config_text);
     if (text == NULL)
-        return mb_fail_memory(err, strlen(ckpt->config_text));
+        return mb_fail_memory(err, "the text of config.json");
     for (char *at = text; (at = strstr(at, expected)) != NULL; at += N_DIGITS)
         memcpy(at, ZEROS, N_DIGITS);
     mb_xxh128_text(text, strlen(text), found);

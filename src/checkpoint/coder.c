@@ -143,7 +143,7 @@ static enum mb_status make_matrices(const struct mb_coder *coder, struct job *jo
         matrix->n_groups = (info->n_rows + group_rows - 1) / group_rows;
         matrix->groups = calloc(matrix->n_groups, sizeof *matrix->groups);
         if (matrix->groups == NULL)
-            return mb_fail_memory(err, matrix->n_groups * sizeof *matrix->groups);
+            return mb_fail_memory(err, "the directory of a matrix");
     }
     return MB_OK;
 }
@@ -169,7 +169,7 @@ static enum mb_status begin_batch(struct mb_coder *coder, const struct mb_plan_u
 {
     coder->jobs = calloc(n_units, sizeof *coder->jobs);
     if (coder->jobs == NULL)
-        return mb_fail_memory(err, n_units * sizeof *coder->jobs);
+        return mb_fail_memory(err, "the blobs of a unit");
     coder->n_jobs = n_units;
     for (size_t i = 0; i < n_units; i++) {
         struct job *job = &coder->jobs[i];
@@ -178,7 +178,7 @@ static enum mb_status begin_batch(struct mb_coder *coder, const struct mb_plan_u
         job->matrices = calloc(job->unit->n_coded, sizeof *job->matrices);
         job->infos = calloc(job->unit->n_coded, sizeof *job->infos);
         if (job->eps == NULL || job->matrices == NULL || job->infos == NULL)
-            return mb_fail_memory(err, job->unit->n_coded * sizeof *job->matrices);
+            return mb_fail_memory(err, "the matrices of a blob");
     }
     mb_pool_run(coder->pool, n_units, stats_task, coder);
     enum mb_status status = MB_OK;
@@ -273,7 +273,7 @@ static enum mb_status end_matrix(struct mb_coder *coder, struct matrix *matrix, 
     uint64_t nbytes = mb_directory_nbytes(matrix->groups, matrix->n_groups);
     uint8_t *directory = malloc(nbytes);
     if (directory == NULL)
-        return mb_fail_memory(err, nbytes);
+        return mb_fail_memory(err, "a directory");
     mb_directory_write(matrix->groups, matrix->n_groups, directory);
     enum mb_status status = write_payload(coder, directory, nbytes, err);
     free(directory);
@@ -291,7 +291,7 @@ static enum mb_status write_header(struct mb_coder *coder, const struct job *job
     size_t nbytes = mb_blob_header_nbytes(job->infos, job->unit->n_coded);
     uint8_t *header = malloc(nbytes);
     if (header == NULL)
-        return mb_fail_memory(err, nbytes);
+        return mb_fail_memory(err, "the header of a blob");
     mb_blob_write_header(job->infos, job->unit->n_coded, XXH3_64bits_digest(coder->payload), header);
     enum mb_status status = mb_shard_write_at(coder->writer, coder->blob_pos, header, nbytes, err);
     free(header);
@@ -426,7 +426,7 @@ static enum mb_status make_buffers(struct mb_coder *coder, struct mb_error *err)
     coder->payload = XXH3_createState();
     if (coder->in == NULL || coder->out == NULL || coder->waves[0] == NULL || coder->waves[1] == NULL ||
         coder->payload == NULL)
-        return mb_fail_memory(err, 3 * n * MB_CHUNK_NBYTES);
+        return mb_fail_memory(err, "the chunks that are coded");
     return MB_OK;
 }
 
@@ -435,7 +435,7 @@ enum mb_status mb_coder_create(const struct mb_checkpoint *ckpt, const struct mb
 {
     struct mb_coder *c = calloc(1, sizeof *c);
     if (c == NULL)
-        return mb_fail_memory(err, sizeof *c);
+        return mb_fail_memory(err, "the coder");
     c->ckpt = ckpt;
     c->plan = plan;
     c->progress = progress;

@@ -90,7 +90,7 @@ static enum mb_status copy_exact(struct compression *c, const struct mb_tensor *
     uint64_t begin = writer->at;
     XXH3_state_t *hash = XXH3_createState();
     if (hash == NULL)
-        return mb_fail_memory(err, sizeof(void *));
+        return mb_fail_memory(err, "a hash");
     XXH3_64bits_reset(hash);
     enum mb_status status = MB_OK;
     for (uint64_t pos = 0; pos < tensor->nbytes && status == MB_OK; pos += COPY_NBYTES) {
@@ -143,7 +143,7 @@ static enum mb_status write_shard(struct compression *c, size_t shard, const str
     json_t *json = mb_report_to_json(report);
     if (json == NULL) {
         mb_shard_cancel(&writer);
-        return mb_fail_memory(err, 4096);
+        return mb_fail_memory(err, "the note about unfinished work");
     }
     status = mb_shard_end(&writer, planned->hash, json, err);
     json_decref(json);
@@ -178,7 +178,7 @@ static enum mb_status write_side_files(struct compression *c, const json_t *bloc
         return status;
     char *text = mb_config_text_sealed(c->ckpt->config_text, block, c->output.files);
     if (text == NULL)
-        return mb_fail_memory(err, MB_CONFIG_NBYTES_MAX);
+        return mb_fail_memory(err, "config.json");
     status = mb_output_write_config(&c->output, text, err);
     free(text);
     return status;
@@ -202,7 +202,7 @@ static enum mb_status write_folder(struct compression *c, const char *out_path,
     json_t *work = json_pack("{s:o, s:{s:s, s:O}}", "input", mb_input_identity(c->ckpt), "options", "verb",
                              "compress", "quantization_config", block);
     enum mb_status status = work == NULL
-                                ? mb_fail_memory(err, 4096)
+                                ? mb_fail_memory(err, "the note about unfinished work")
                                 : mb_output_open(out_path, c->ckpt, work, options->force, &c->output, err);
     if (status == MB_OK) {
         status = fill_folder(c, block, report, err);
@@ -231,7 +231,7 @@ static enum mb_status run(struct compression *c, const char *out_path,
     }
     c->buffer = malloc(COPY_NBYTES);
     if (c->buffer == NULL)
-        return mb_fail_memory(err, COPY_NBYTES);
+        return mb_fail_memory(err, "copying");
     for (size_t i = 0; i < c->ckpt->n_tensors; i++)
         c->progress.total_nbytes += c->ckpt->tensors[i]->nbytes;
     enum mb_status status =

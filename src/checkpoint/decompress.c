@@ -54,13 +54,13 @@ static enum mb_status add_content(struct decompression *d, struct content conten
         struct content *grown = realloc(d->contents, cap * sizeof *grown);
         if (grown == NULL) {
             free(name);
-            return mb_fail_memory(err, cap * sizeof *grown);
+            return mb_fail_memory(err, "the list of tensors");
         }
         d->contents = grown;
         d->cap = cap;
     }
     if (name == NULL)
-        return mb_fail_memory(err, 100);
+        return mb_fail_memory(err, "the name of a tensor");
     content.tensor.name = name;
     d->contents[d->n_contents++] = content;
     return MB_OK;
@@ -124,7 +124,7 @@ static enum mb_status place_contents(struct decompression *d, struct mb_error *e
 {
     d->places = calloc(d->n_contents + 1, sizeof(struct content *));
     if (d->places == NULL)
-        return mb_fail_memory(err, d->n_contents * sizeof(struct content *));
+        return mb_fail_memory(err, "the order of the tensors");
     for (size_t i = 0; i < d->n_contents; i++)
         d->places[i] = &d->contents[i];
     qsort(d->places, d->n_contents, sizeof(struct content *), by_place);
@@ -280,7 +280,7 @@ static enum mb_status write_shard(struct decompression *d, size_t shard, size_t 
 {
     struct mb_tensor *planned = calloc(d->n_contents + 1, sizeof *planned);
     if (planned == NULL)
-        return mb_fail_memory(err, d->n_contents * sizeof *planned);
+        return mb_fail_memory(err, "the list of tensors");
     for (size_t i = 0; i < d->n_contents; i++)
         planned[i] = d->places[i]->tensor;
     enum mb_status status =
@@ -297,7 +297,7 @@ static enum mb_status write_shard(struct decompression *d, size_t shard, size_t 
     json_t *json = report_json(&d->report);
     if (json == NULL) {
         mb_shard_cancel(&d->writer);
-        return mb_fail_memory(err, 4096);
+        return mb_fail_memory(err, "the note about unfinished work");
     }
     status = mb_shard_end(&d->writer, plan, json, err);
     add_report(sum, json);
@@ -355,7 +355,7 @@ static enum mb_status write_side_files(struct decompression *d, struct mb_error 
         return status;
     char *text = plain_config(d);
     if (text == NULL)
-        return mb_fail_memory(err, MB_CONFIG_NBYTES_MAX);
+        return mb_fail_memory(err, "config.json");
     status = mb_output_write_config(&d->output, text, err);
     free(text);
     return status;
@@ -366,7 +366,7 @@ static enum mb_status write_folder(struct decompression *d, const char *out_path
 {
     json_t *work = json_pack("{s:o, s:{s:s, s:s}}", "input", mb_input_identity(d->ckpt), "options", "verb",
                              "decompress", "dtype", type_names[d->dtype].config);
-    enum mb_status status = work == NULL ? mb_fail_memory(err, 4096)
+    enum mb_status status = work == NULL ? mb_fail_memory(err, "the note about unfinished work")
                                          : mb_output_open(out_path, d->ckpt, work, force, &d->output, err);
     json_decref(work);
     if (status != MB_OK)

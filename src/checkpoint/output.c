@@ -131,7 +131,7 @@ static enum mb_status write_note(const struct mb_output *output, struct mb_error
     size_t nbytes;
     char *text = mb_json_text(output->note, JSON_COMPACT, &nbytes);
     if (text == NULL)
-        return mb_fail_memory(err, 4096);
+        return mb_fail_memory(err, "the note about unfinished work");
     enum mb_status status = mb_write_file(output->note_path, text, nbytes, err);
     free(text);
     return status;
@@ -174,7 +174,8 @@ static enum mb_status new_note(struct mb_output *output, const json_t *work, str
     json_decref(output->note);
     output->note = json_pack("{s:O, s:o, s:I}", "work", work, "shards", shards, "folder",
                              (json_int_t)output->folder_inode);
-    return output->note == NULL ? mb_fail_memory(err, 4096) : write_note(output, err);
+    return output->note == NULL ? mb_fail_memory(err, "the note about unfinished work")
+                                : write_note(output, err);
 }
 
 /* Whether the partial folder holds this very work already; other work goes when 'force' is set. */
@@ -320,7 +321,7 @@ enum mb_status mb_output_open(const char *path, const struct mb_checkpoint *from
     if (status != MB_OK)
         return status;
     output->files = json_object();
-    status = output->files == NULL ? mb_fail_memory(err, 100) : MB_OK;
+    status = output->files == NULL ? mb_fail_memory(err, "the list of files") : MB_OK;
     if (status == MB_OK)
         status = check_is_not_input(from, output->path, err);
     if (status == MB_OK)
@@ -439,8 +440,9 @@ static enum mb_status keep_checksum(struct mb_output *output, const char *name, 
     for (const char *c = name; *c != '\0'; c++)
         if (*c < 0x20 || *c >= 0x7f)
             return MB_OK;
-    return json_object_set_new(output->files, name, json_string(xxh3)) == 0 ? MB_OK
-                                                                            : mb_fail_memory(err, 100);
+    return json_object_set_new(output->files, name, json_string(xxh3)) == 0
+               ? MB_OK
+               : mb_fail_memory(err, "the list of files");
 }
 
 static enum mb_status write_kept(struct mb_output *output, const char *name, const char *bytes, size_t nbytes,
@@ -476,7 +478,7 @@ static enum mb_status index_shard(struct mb_output *output, const char *name, js
         if (json_object_get(map, header.tensors[i].name) != NULL)
             status = mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice", path, header.tensors[i].name);
         else if (json_object_set_new(map, header.tensors[i].name, json_string(name)) != 0)
-            status = mb_fail_memory(err, 100);
+            status = mb_fail_memory(err, "the list of files");
     }
     mb_st_free_header(&header);
     return status;
@@ -487,7 +489,7 @@ static enum mb_status write_index_file(struct mb_output *output, const json_t *r
     size_t n;
     char *text = mb_json_text(root, JSON_INDENT(2) | JSON_ENSURE_ASCII, &n);
     if (text == NULL)
-        return mb_fail_memory(err, 4096);
+        return mb_fail_memory(err, "the index of the shards");
     text[n] = '\n'; /* in place of the terminator */
     enum mb_status status = n < MB_INDEX_NBYTES_MAX
                                 ? write_kept(output, INDEX, text, n + 1, err)
@@ -512,7 +514,7 @@ static enum mb_status index_shards(struct mb_output *output, size_t n_shards, st
     json_t *root =
         json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total_nbytes, "weight_map", map);
     if (status == MB_OK && root == NULL)
-        status = mb_fail_memory(err, 4096);
+        status = mb_fail_memory(err, "the index of the shards");
     if (status == MB_OK && n_shards > 1)
         status = write_index_file(output, root, err);
     json_decref(root);
@@ -620,7 +622,7 @@ enum mb_status mb_shard_begin(struct mb_output *output, size_t shard, size_t n_s
         memcpy(writer->tensors, planned, n_planned * sizeof *planned);
     if (writer->data_pos == 0 || writer->tensors == NULL || writer->metadata == NULL) {
         mb_shard_cancel(writer);
-        return mb_fail_memory(err, n_planned * sizeof *writer->tensors);
+        return mb_fail_memory(err, "the tensors of a shard");
     }
     writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (writer->fd < 0) {
@@ -661,7 +663,7 @@ enum mb_status mb_shard_add_xxh3(struct mb_shard_writer *writer, const char *nam
 {
     bool ok = true;
     set_xxh3(writer->metadata, name, xxh3, &ok);
-    return ok ? MB_OK : mb_fail_memory(err, 100);
+    return ok ? MB_OK : mb_fail_memory(err, "the list of tensors");
 }
 
 static enum mb_status write_shard_header(struct mb_shard_writer *writer, struct mb_error *err)
@@ -675,7 +677,7 @@ static enum mb_status write_shard_header(struct mb_shard_writer *writer, struct 
     uint64_t length = writer->data_pos - 8;
     char *padded = malloc(writer->data_pos);
     if (padded == NULL || nbytes > length) {
-        status = mb_fail_memory(err, writer->data_pos);
+        status = mb_fail_memory(err, "the header of a shard");
     } else {
         memcpy(padded, &length, 8);
         memcpy(padded + 8, text, nbytes);
@@ -694,7 +696,7 @@ static enum mb_status note_report(const struct mb_shard_writer *writer, uint64_t
     json_t *shards = json_object_get(writer->output->note, "shards");
     json_t *entry = json_pack("{s:I, s:O}", "plan", (json_int_t)plan, "report", report);
     if (json_object_set_new(shards, writer->name, entry) != 0)
-        return mb_fail_memory(err, 4096);
+        return mb_fail_memory(err, "the note about unfinished work");
     return write_note(writer->output, err);
 }
 

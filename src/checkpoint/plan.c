@@ -98,7 +98,7 @@ static enum mb_status compile_pattern(const struct mb_tensor_bound *given, struc
     if (pattern->code != NULL)
         return MB_OK;
     if (number == PCRE2_ERROR_HEAP_FAILED)
-        return mb_fail_memory(err, strlen(given->pattern));
+        return mb_fail_memory(err, "a pattern");
     char text[120];
     pcre2_get_error_message(number, (PCRE2_UCHAR *)text, sizeof text);
     return mb_fail(err, MB_USAGE, "pattern '%.200s': character %zu: %s", given->pattern, at + 1, text);
@@ -121,7 +121,7 @@ static enum mb_status matches(const struct pattern *pattern, const char *name, b
     if (found >= 0 || found == PCRE2_ERROR_NOMATCH)
         return MB_OK;
     if (found == PCRE2_ERROR_NOMEMORY)
-        return mb_fail_memory(err, 4096);
+        return mb_fail_memory(err, "a pattern");
     return mb_fail(err, MB_USAGE, "a pattern takes too long on tensor %.200s", name);
 }
 
@@ -161,7 +161,7 @@ static enum mb_status set_bounds(const struct mb_checkpoint *ckpt, const struct 
 {
     struct pattern *patterns = calloc(options->n_tensor_bounds + 1, sizeof *patterns);
     if (patterns == NULL)
-        return mb_fail_memory(err, options->n_tensor_bounds * sizeof *patterns);
+        return mb_fail_memory(err, "the patterns");
     enum mb_status status = MB_OK;
     for (size_t i = 0; i < options->n_tensor_bounds && status == MB_OK; i++)
         status = compile_pattern(&options->tensor_bounds[i], &patterns[i], err);
@@ -202,7 +202,7 @@ enum mb_status mb_assign_shards(const char *const *names, size_t n, size_t *shar
 {
     long *layers = calloc(n + 1, sizeof *layers);
     if (layers == NULL)
-        return mb_fail_memory(err, n * sizeof *layers);
+        return mb_fail_memory(err, "the order of the layers");
     bool has_rest = false;
     size_t n_layers = 0;
     for (size_t i = 0; i < n; i++) {
@@ -303,7 +303,7 @@ static enum mb_status collect_exact(struct mb_plan *plan, struct mb_error *err)
 {
     struct exact_item *exact = calloc(plan->n_items + 1, sizeof *exact);
     if (exact == NULL)
-        return mb_fail_memory(err, plan->n_items * sizeof *exact);
+        return mb_fail_memory(err, "the order of the tensors");
     for (size_t i = 0; i < plan->n_items; i++)
         if (plan->items[i].bound.kind == MB_BOUND_EXACT)
             exact[plan->n_exact++] = (struct exact_item){plan->items[i].tensor, plan->items[i].shard};
@@ -322,7 +322,7 @@ static enum mb_status assign_shards(struct mb_plan *plan, struct mb_error *err)
     size_t *shards = calloc(plan->n_items + 1, sizeof *shards);
     enum mb_status status = MB_OK;
     if (names == NULL || shards == NULL)
-        status = mb_fail_memory(err, plan->n_items * (sizeof *names + sizeof *shards));
+        status = mb_fail_memory(err, "the shards");
     for (size_t i = 0; i < plan->n_items && status == MB_OK; i++)
         names[i] = plan->items[i].tensor->name;
     if (status == MB_OK)
@@ -371,7 +371,7 @@ static enum mb_status make_plan(const struct mb_checkpoint *ckpt, const struct m
     plan->exact = calloc(n, sizeof(const struct mb_tensor *));
     plan->exact_shards = calloc(n, sizeof *plan->exact_shards);
     if (plan->items == NULL || plan->units == NULL || plan->exact == NULL || plan->exact_shards == NULL)
-        return mb_fail_memory(err, n * (sizeof *plan->items + sizeof *plan->units));
+        return mb_fail_memory(err, "the list of tensors");
     for (size_t i = 0; i < ckpt->n_tensors; i++) {
         plan->items[plan->n_items].tensor = ckpt->tensors[i];
         set_role(&plan->items[plan->n_items++]);
@@ -454,7 +454,7 @@ enum mb_status mb_plan_shard(const struct mb_plan *plan, size_t shard, struct mb
     if (ok)
         return MB_OK;
     mb_planned_free(planned);
-    return mb_fail_memory(err, (planned->n_units + planned->n_exact) * sizeof *planned->tensors);
+    return mb_fail_memory(err, "the tensors of a shard");
 }
 
 void mb_planned_free(struct mb_planned *planned)

@@ -128,7 +128,7 @@ static enum mb_status predict_unit(struct job *job, struct mb_error *err)
     enum mb_role role = MB_ROLE_OTHER;
     enum mb_status status = MB_OK;
     if (eps == NULL || infos == NULL)
-        status = mb_fail_memory(err, unit->n * sizeof *infos);
+        status = mb_fail_memory(err, "the matrices of a blob");
     if (status == MB_OK)
         status = mb_unit_eps(job->plan, unit, add_stats, job, eps, err);
     for (size_t i = 0, n = 0; i < unit->n && status == MB_OK; i++) {
@@ -208,7 +208,7 @@ static enum mb_status predict_rest(const struct mb_checkpoint *ckpt, const struc
         uint64_t data_pos = mb_shard_data_pos(planned.tensors, planned.n_units + planned.n_exact);
         mb_planned_free(&planned);
         if (data_pos == 0)
-            return mb_fail_memory(err, 4096);
+            return mb_fail_memory(err, "the header of a shard");
         report->out_nbytes += data_pos;
     }
     return MB_OK;
@@ -226,7 +226,7 @@ enum mb_status mb_predict(const struct mb_checkpoint *ckpt, const struct mb_plan
     uint64_t nbytes = (uint64_t)mb_pool_n_threads(pool) * (MB_CHUNK_NBYTES + SLOT_OUT_NBYTES);
     uint8_t *buffers = malloc(nbytes);
     if (prediction == NULL || buffers == NULL) {
-        status = mb_fail_memory(err, nbytes);
+        status = mb_fail_memory(err, "the samples");
     } else {
         prediction->buffers = buffers;
         status = predict_units(ckpt, plan, prediction, pool, progress, report, err);

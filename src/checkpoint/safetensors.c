@@ -148,7 +148,7 @@ static enum mb_status parse_tensors(const char *path, json_t *root, struct mb_st
 {
     header->tensors = calloc(json_object_size(root) + 1, sizeof *header->tensors);
     if (header->tensors == NULL)
-        return mb_fail_memory(err, json_object_size(root) * sizeof *header->tensors);
+        return mb_fail_memory(err, "the list of tensors");
     const char *name;
     json_t *value;
     json_object_foreach(root, name, value)
@@ -168,7 +168,7 @@ static enum mb_status parse_tensors(const char *path, json_t *root, struct mb_st
             return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: %s", path, name, fault);
         tensor->name = strdup(name);
         if (tensor->name == NULL)
-            return mb_fail_memory(err, strlen(name));
+            return mb_fail_memory(err, "the name of a tensor");
         header->n_tensors++;
     }
     return MB_OK;
@@ -211,7 +211,7 @@ enum mb_status mb_st_read_header(int fd, const char *path, struct mb_st_header *
                        nbytes, file_nbytes);
     char *text = malloc(nbytes);
     if (text == NULL)
-        return mb_fail_memory(err, nbytes);
+        return mb_fail_memory(err, "the header of a safetensors file");
     header->data_pos = 8 + nbytes;
     status = mb_read_at(fd, path, 8, text, nbytes, err);
     if (status == MB_OK) {
@@ -257,5 +257,5 @@ enum mb_status mb_st_write_header(const struct mb_tensor *tensors, size_t n_tens
         ok = json_object_set_new(root, tensors[i].name, tensor_object(&tensors[i])) == 0;
     *text = ok ? mb_json_text(root, JSON_COMPACT, nbytes) : NULL;
     json_decref(root);
-    return *text == NULL ? mb_fail_memory(err, n_tensors * 200) : MB_OK;
+    return *text == NULL ? mb_fail_memory(err, "the header of a safetensors file") : MB_OK;
 }

@@ -47,13 +47,13 @@ static enum mb_status keep_name(struct verification *v, const char *name, struct
         size_t cap = v->cap == 0 ? 256 : 2 * v->cap;
         char **grown = realloc(v->names, cap * sizeof *grown);
         if (grown == NULL)
-            return mb_fail_memory(err, cap * sizeof *grown);
+            return mb_fail_memory(err, "the names of the tensors");
         v->names = grown;
         v->cap = cap;
     }
     v->names[v->n_names] = strdup(name);
     if (v->names[v->n_names] == NULL)
-        return mb_fail_memory(err, strlen(name));
+        return mb_fail_memory(err, "the name of a tensor");
     v->n_names++;
     return MB_OK;
 }
@@ -297,7 +297,7 @@ static enum mb_status verify(struct verification *v, int n_threads, struct mb_pr
         return status;
     v->buffers = malloc((size_t)mb_pool_n_threads(pool) * BUFFER_NBYTES);
     status = v->buffers == NULL
-                 ? mb_fail_memory(err, BUFFER_NBYTES)
+                 ? mb_fail_memory(err, "reading the original")
                  : mb_walk(v->coded, 0, v->coded->n_tensors, pool, &ops, v, progress, "verify", err);
     if (status == MB_OK)
         status = check_names(v, err);

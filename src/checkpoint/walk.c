@@ -19,7 +19,7 @@ enum mb_status mb_load_blob(const struct mb_checkpoint *ckpt, const struct mb_te
     loaded->bytes = mb_pages_alloc(tensor->nbytes + MB_SLACK_NBYTES);
     if (loaded->bytes == NULL) {
         loaded->tensor = NULL;
-        return mb_fail_memory(err, tensor->nbytes);
+        return mb_fail_memory(err, "a tensor");
     }
     enum mb_status status = mb_checkpoint_read(ckpt, tensor, 0, loaded->bytes, tensor->nbytes, err);
     if (status == MB_OK) {
@@ -133,7 +133,7 @@ static enum mb_status make_matrices(struct walk *walk, struct mb_error *err)
     walk->matrices = calloc(blob->n_matrices, sizeof *walk->matrices);
     walk->first_chunks = calloc(blob->n_matrices + 1, sizeof *walk->first_chunks);
     if (walk->matrices == NULL || walk->first_chunks == NULL)
-        return mb_fail_memory(err, blob->n_matrices * sizeof *walk->matrices);
+        return mb_fail_memory(err, "the matrices of a blob");
     for (size_t i = 0; i < blob->n_matrices; i++) {
         const struct mb_coded_matrix *coded = &blob->matrix[i];
         uint64_t rows = chunk_rows(coded);
@@ -146,7 +146,7 @@ static enum mb_status make_matrices(struct walk *walk, struct mb_error *err)
             .user = calloc(1, walk->ops->user_nbytes),
         };
         if (walk->matrices[i].name == NULL || walk->matrices[i].user == NULL)
-            return mb_fail_memory(err, walk->ops->user_nbytes);
+            return mb_fail_memory(err, "the work on a matrix");
         walk->first_chunks[i + 1] = walk->first_chunks[i] + (coded->n_rows + rows - 1) / rows;
     }
     return MB_OK;
@@ -231,7 +231,7 @@ static enum mb_status walk_exact(struct walk *walk, const struct mb_tensor *tens
     XXH3_state_t *hash = XXH3_createState();
     enum mb_status status = MB_OK;
     if (buffer == NULL || hash == NULL) {
-        status = mb_fail_memory(err, MB_WALK_PIECE_NBYTES);
+        status = mb_fail_memory(err, "the pieces of a tensor");
     } else {
         XXH3_64bits_reset(hash);
         status = walk_pieces(walk, tensor, buffer, hash, err);
@@ -268,14 +268,14 @@ enum mb_status mb_walk(const struct mb_checkpoint *ckpt, size_t first, size_t n,
     uint64_t n_weights = (uint64_t)mb_pool_n_threads(pool) * MB_WALK_WEIGHTS;
     struct walk *walk = calloc(1, sizeof *walk);
     if (walk == NULL)
-        return mb_fail_memory(err, sizeof *walk);
+        return mb_fail_memory(err, "the walk over the tensors");
     walk->ckpt = ckpt;
     walk->ops = ops;
     walk->ctx = ctx;
     walk->pool = pool;
     walk->decoded = mb_alloc(n_weights, sizeof(float));
     pthread_mutex_init(&walk->lock, NULL);
-    enum mb_status status = walk->decoded == NULL ? mb_fail_memory(err, n_weights * sizeof(float))
+    enum mb_status status = walk->decoded == NULL ? mb_fail_memory(err, "the weights of a piece")
                                                   : walk_tensors(walk, first, n, progress, what, err);
     mb_unload_blob(&walk->next);
     pthread_mutex_destroy(&walk->lock);

@@ -122,7 +122,7 @@ static enum mb_status place_arena(struct loading *loading, struct mb_error *err)
     }
     weights->arena_nbytes = at + MB_ST_PAGE_NBYTES; /* kernels read a little behind the last one */
     weights->arena = mb_pages_alloc(weights->arena_nbytes);
-    return weights->arena == NULL ? mb_fail_memory(err, weights->arena_nbytes) : MB_OK;
+    return weights->arena == NULL ? mb_fail_memory(err, "the weights") : MB_OK;
 }
 
 static void open_direct(struct loading *loading)
@@ -175,7 +175,7 @@ static enum mb_status load_coded(const struct mb_checkpoint *ckpt, int n_threads
     weights->n_tensors = ckpt->n_tensors;
     enum mb_status status = MB_OK;
     if (loading.places == NULL || loading.direct_fds == NULL || weights->blobs == NULL)
-        status = mb_fail_memory(err, ckpt->n_tensors * sizeof *weights->blobs);
+        status = mb_fail_memory(err, "the list of blobs");
     if (status == MB_OK)
         status = run_loading(&loading, n_threads, err);
     for (size_t i = 0; i < ckpt->n_tensors && status == MB_OK; i++) {
@@ -188,8 +188,7 @@ static enum mb_status load_coded(const struct mb_checkpoint *ckpt, int n_threads
     }
     if (status == MB_OK) {
         weights->entries = calloc(weights->n_entries + 1, sizeof *weights->entries);
-        status = weights->entries == NULL ? mb_fail_memory(err, weights->n_entries * sizeof *weights->entries)
-                                          : MB_OK;
+        status = weights->entries == NULL ? mb_fail_memory(err, "the list of weights") : MB_OK;
     }
     size_t n = 0;
     for (size_t i = 0; i < ckpt->n_tensors && status == MB_OK; i++) {
@@ -213,7 +212,7 @@ static enum mb_status load_plain(const struct mb_checkpoint *ckpt, struct mb_wei
 {
     weights->entries = calloc(ckpt->n_tensors + 1, sizeof *weights->entries);
     if (weights->entries == NULL)
-        return mb_fail_memory(err, ckpt->n_tensors * sizeof *weights->entries);
+        return mb_fail_memory(err, "the list of weights");
     for (size_t i = 0; i < ckpt->n_tensors; i++) {
         const struct mb_tensor *tensor = ckpt->tensors[i];
         const uint8_t *map = ckpt->shards[tensor->shard].map;
@@ -233,7 +232,7 @@ static enum mb_status sort_entries(struct mb_weights *weights, struct mb_error *
 {
     for (size_t i = 0; i < weights->n_entries; i++)
         if (weights->entries[i].name == NULL)
-            return mb_fail_memory(err, 100);
+            return mb_fail_memory(err, "the list of weights");
     qsort(weights->entries, weights->n_entries, sizeof *weights->entries, entry_by_name);
     for (size_t i = 1; i < weights->n_entries; i++)
         if (strcmp(weights->entries[i].name, weights->entries[i - 1].name) == 0)
@@ -248,7 +247,7 @@ enum mb_status mb_weights_load(const struct mb_checkpoint *ckpt, int n_threads, 
 {
     struct mb_weights *w = calloc(1, sizeof *w);
     if (w == NULL)
-        return mb_fail_memory(err, sizeof *w);
+        return mb_fail_memory(err, "the list of weights");
     w->ckpt = ckpt;
     enum mb_status status = ckpt->is_coded ? load_coded(ckpt, n_threads, w, err) : load_plain(ckpt, w, err);
     if (status == MB_OK)

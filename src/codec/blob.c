@@ -271,7 +271,7 @@ enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct mb_blo
     made.matrix = calloc(made.n_matrices, sizeof *made.matrix);
     uint64_t n_tiles = 0;
     if (made.info == NULL || made.matrix == NULL)
-        status = mb_fail_memory(err, made.tables_nbytes);
+        status = mb_fail_memory(err, "the tables of a blob");
     if (status == MB_OK)
         status = read_entries(bytes, &made, err);
     if (status == MB_OK)
@@ -281,7 +281,7 @@ enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct mb_blo
         made.owned =
             calloc(n_tiles, sizeof(struct mb_tile)); /* no more than the directories' bytes times 6 */
         made.tables_nbytes += n_tiles * sizeof(struct mb_tile);
-        status = made.owned == NULL ? mb_fail_memory(err, n_tiles * sizeof(struct mb_tile))
+        status = made.owned == NULL ? mb_fail_memory(err, "the tables of a blob")
                                     : check_matrices(bytes, &made, made.owned, err);
     }
     if (status != MB_OK) {

@@ -112,7 +112,7 @@ enum mb_status mb_model_open(const char *path, const struct mb_model_options *op
 {
     struct mb_model *m = calloc(1, sizeof *m);
     if (m == NULL)
-        return mb_fail_memory(err, sizeof *m);
+        return mb_fail_memory(err, "the model");
     m->kernels = mb_kernels();
     m->vec = mb_vec();
     enum mb_status status = open_parts(m, path, options == NULL ? 0 : options->n_threads, err);

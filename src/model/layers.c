@@ -53,7 +53,7 @@ __attribute__((format(printf, 4, 5))) static float *find_vector(struct finding *
         return NULL;
     float *vector = mb_alloc(n, sizeof *vector);
     if (vector == NULL)
-        f->status = mb_fail_memory(f->err, n * sizeof *vector);
+        f->status = mb_fail_memory(f->err, "a vector of weights");
     else
         f->status = mb_weights_vector(f->model->weights, name, n, vector, f->err);
     if (f->status != MB_OK) {
@@ -109,7 +109,7 @@ static void find_moe(struct finding *f, struct mb_layer *layer, size_t i)
         return;
     layer->experts = mb_alloc(c->n_experts, sizeof *layer->experts);
     if (layer->experts == NULL) {
-        f->status = mb_fail_memory(f->err, c->n_experts * sizeof *layer->experts);
+        f->status = mb_fail_memory(f->err, "the experts of a layer");
         return;
     }
     for (size_t e = 0; e < c->n_experts && f->status == MB_OK; e++) {
@@ -157,7 +157,7 @@ static enum mb_status note_extra_layers(struct mb_model *model, struct mb_error 
     if (n >= 0)
         return MB_OK;
     model->notes = NULL;
-    return mb_fail_memory(err, 100);
+    return mb_fail_memory(err, "the name of a tensor");
 }
 
 enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err)
@@ -166,7 +166,7 @@ enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err)
     struct finding f = {.model = model, .err = err};
     model->layers = mb_alloc(c->n_layers, sizeof *model->layers);
     if (model->layers == NULL)
-        return mb_fail_memory(err, c->n_layers * sizeof *model->layers);
+        return mb_fail_memory(err, "the layers");
     find_matrix(&f, c->n_vocab, c->d_model, &model->embedding, "model.embed_tokens.weight");
     model->norm = find_vector(&f, c->d_model, false, "model.norm.weight");
     model->has_own_head = !c->is_tied && mb_weights_has(model->weights, "lm_head.weight");

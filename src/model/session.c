@@ -33,10 +33,10 @@ static enum mb_status fill_session(struct mb_session *s, const struct mb_session
                        s->model->config.n_ctx);
     MB_TRY(cache_size(s, &s->cache_nbytes, err));
     if ((s->cache = mb_sparse_alloc(s->cache_nbytes)) == NULL)
-        return mb_fail_memory(err, s->cache_nbytes);
+        return mb_fail_memory(err, "the cache of a session");
     s->tokens = malloc(n_ctx * sizeof *s->tokens);
     if (s->tokens == NULL)
-        return mb_fail_memory(err, n_ctx * sizeof *s->tokens);
+        return mb_fail_memory(err, "the tokens of a session");
     return MB_OK;
 }
 
@@ -45,7 +45,7 @@ enum mb_status mb_session_open(struct mb_model *model, const struct mb_session_o
 {
     struct mb_session *s = calloc(1, sizeof *s);
     if (s == NULL)
-        return mb_fail_memory(err, sizeof *s);
+        return mb_fail_memory(err, "a session");
     s->model = model;
     enum mb_status status = fill_session(s, options, err);
     if (status != MB_OK) {

@@ -169,7 +169,7 @@ static enum mb_status create_threads(struct mb_model *model, const struct needs 
     size_t planes_nbytes = 2 * mb_attention_planes_n() * mb_attention_plane_nbytes(c) + MB_SLACK_NBYTES;
     model->scratch = mb_alloc(n_threads, sizeof *model->scratch);
     if (model->scratch == NULL)
-        return mb_fail_memory(err, n_threads * sizeof *model->scratch);
+        return mb_fail_memory(err, "the scratch memory of the threads");
     for (size_t i = 0; i < n_threads; i++) {
         struct mb_thread_scratch *s = &model->scratch[i];
         s->coded = mb_alloc(needs->coded_nbytes + MB_SLACK_NBYTES, 1);
@@ -177,7 +177,7 @@ static enum mb_status create_threads(struct mb_model *model, const struct needs 
         s->attention = mb_alloc(mb_attention_scratch_n(c), sizeof *s->attention);
         s->planes = mb_alloc(planes_nbytes, 1);
         if (s->coded == NULL || s->up == NULL || s->attention == NULL || s->planes == NULL)
-            return mb_fail_memory(err, needs->coded_nbytes + needs->n_up * sizeof *s->up);
+            return mb_fail_memory(err, "the scratch memory of the threads");
     }
     return MB_OK;
 }
@@ -190,7 +190,7 @@ enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err)
     model->work_nbytes = p.at;
     model->work_pages = mb_sparse_alloc(p.at);
     if (model->work_pages == NULL)
-        return mb_fail_memory(err, p.at);
+        return mb_fail_memory(err, "the activations of a batch");
     p = (struct placing){.base = model->work_pages};
     place(&model->config, &p, &model->work);
     model->stage = (struct mb_stage){
@@ -203,7 +203,7 @@ enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err)
         .n_pieces_max = needs.n_pieces,
     };
     if (model->stage.products == NULL || model->stage.pieces == NULL)
-        return mb_fail_memory(err, needs.n_pieces * sizeof *model->stage.pieces);
+        return mb_fail_memory(err, "the pieces of a stage");
     enum mb_status status = create_threads(model, &needs, err);
     model->stage.scratch = model->scratch;
     return status;

@@ -93,7 +93,7 @@ static enum mb_status render(const struct mb_tokenizer *tokenizer, const char *t
     for (size_t i = 0; i < n_messages; i++)
         in_nbytes += messages[i].content == NULL ? 0 : strlen(messages[i].content);
     if (in_nbytes > SIZE_MAX / 256)
-        return mb_fail_memory(err, in_nbytes);
+        return mb_fail_memory(err, "the chat template");
     struct mb_jinja_run run = {.place = place,
                                .line = 1,
                                .err = err,
@@ -143,7 +143,7 @@ static enum mb_status write_plain(const struct mb_tokenizer *tokenizer,
              put(out, "\n\n");
     }
     ok = ok && (!add_generation_prompt || put(out, "Assistant:"));
-    return ok ? MB_OK : mb_fail_memory(err, 0);
+    return ok ? MB_OK : mb_fail_memory(err, "the conversation");
 }
 
 /* ---------------------------------------------------------------- public */
@@ -159,7 +159,7 @@ enum mb_status mb_tokenizer_chat_with(const struct mb_tokenizer *tokenizer, cons
             ? write_plain(tokenizer, messages, n_messages, add_generation_prompt, &out, err)
             : render(tokenizer, template_text, place, messages, n_messages, add_generation_prompt, &out, err);
     if (status == MB_OK && !mb_bytes_put(&out, "", 1))
-        status = mb_fail_memory(err, 1);
+        status = mb_fail_memory(err, "the conversation");
     if (status != MB_OK) {
         free(out.p);
         return status;

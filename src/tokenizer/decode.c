@@ -116,7 +116,7 @@ static enum mb_status decode_all(struct mb_decoding *d, const int32_t *ids, size
     const struct mb_vocab *vocab = &d->tokenizer->bpe.vocab;
     bool is_first = true;
     if (!mb_bytes_reserve(&d->text, n_ids * 4 + 1))
-        return mb_fail_memory(err, n_ids);
+        return mb_fail_memory(err, "the text of the tokens");
     for (size_t i = 0; i < n_ids; i++) {
         if (!mb_tokenizer_has(d->tokenizer, ids[i]))
             return mb_fail(err, MB_BAD_DATA, "id %d at position %zu is no token of this vocabulary", ids[i],
@@ -124,13 +124,13 @@ static enum mb_status decode_all(struct mb_decoding *d, const int32_t *ids, size
         if (skip_special && vocab->tokens[ids[i]].is_special)
             continue;
         if (!mb_decode_token(d, ids[i], is_first))
-            return mb_fail_memory(err, n_ids);
+            return mb_fail_memory(err, "the text of the tokens");
         is_first = false;
     }
     for (size_t i = 0; i < d->tokenizer->n_decode_steps; i++)
         if (d->tokenizer->decode_steps[i].kind == MB_DECODE_STRIP)
             strip(&d->text, &d->tokenizer->decode_steps[i]);
-    return mb_bytes_put(&d->text, "", 1) ? MB_OK : mb_fail_memory(err, 1);
+    return mb_bytes_put(&d->text, "", 1) ? MB_OK : mb_fail_memory(err, "the text of the tokens");
 }
 
 enum mb_status mb_tokenizer_decode(const struct mb_tokenizer *tokenizer, const int32_t *ids, size_t n_ids,

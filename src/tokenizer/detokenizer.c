@@ -119,7 +119,7 @@ static enum mb_status finish_step(struct mb_detokenizer *d, bool is_end, const c
     for (size_t i = 0; i < d->n_strips && is_done; i++)
         is_done = run_strip(&d->strips[i], &d->decoding.text, is_end);
     if (!is_done || !put_characters(d, is_end))
-        return mb_fail_memory(err, d->decoding.text.n);
+        return mb_fail_memory(err, "the text of the tokens");
     *text = d->out.p;
     *text_nbytes = d->out.n - 1;
     return MB_OK;
@@ -132,7 +132,7 @@ enum mb_status mb_detokenizer_open(const struct mb_tokenizer *tokenizer, bool sk
 {
     struct mb_detokenizer *d = calloc(1, sizeof *d);
     if (d == NULL)
-        return mb_fail_memory(err, sizeof *d);
+        return mb_fail_memory(err, "the detokenizer");
     d->decoding.tokenizer = tokenizer;
     d->skip_special = skip_special;
     for (size_t i = 0; i < tokenizer->n_decode_steps; i++) {
@@ -177,7 +177,7 @@ enum mb_status mb_detokenizer_add(struct mb_detokenizer *d, const int32_t *ids, 
             (d->skip_special && tokenizer->bpe.vocab.tokens[ids[i]].is_special))
             continue;
         if (!mb_decode_token(&d->decoding, ids[i], d->is_first))
-            return mb_fail_memory(err, n_ids);
+            return mb_fail_memory(err, "the text of the tokens");
         d->is_first = false;
     }
     return finish_step(d, false, text, text_nbytes, err);

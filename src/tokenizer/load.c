@@ -47,7 +47,7 @@ enum mb_status mb_tokenizer_load_json(struct mb_tokenizer *tokenizer, const char
 static enum mb_status copy(const char *text, char **to, struct mb_error *err)
 {
     *to = strdup(text);
-    return *to != NULL ? MB_OK : mb_fail_memory(err, strlen(text));
+    return *to != NULL ? MB_OK : mb_fail_memory(err, "a text of tokenizer_config.json");
 }
 
 /* "<s>" or {"content": "<s>", ...}; absent or null leaves *to NULL. */
@@ -79,7 +79,7 @@ static enum mb_status load_edge(const struct mb_tokenizer *tokenizer, const stru
     struct mb_json place = mb_json_get(config, key);
     if (id < 0)
         return mb_json_fail(&place, MB_BAD_DATA, "there is no token '%s'", mb_json_shown(shown, token));
-    return mb_ids_put(ids, &id, 1) ? MB_OK : mb_fail_memory(config->err, sizeof id);
+    return mb_ids_put(ids, &id, 1) ? MB_OK : mb_fail_memory(config->err, "the list of special tokens");
 }
 
 /*

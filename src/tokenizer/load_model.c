@@ -30,7 +30,7 @@ static enum mb_status put_token(struct mb_vocab *vocab, const struct mb_json *pl
     case MB_VOCAB_SAME_ID:
         return mb_json_fail(place, MB_BAD_DATA, "token '%s': id %zu is already another token's", shown, id);
     default:
-        return mb_fail_memory(place->err, nbytes);
+        return mb_fail_memory(place->err, "the vocabulary");
     }
 }
 
@@ -41,7 +41,7 @@ static enum mb_status load_vocab(struct mb_vocab *vocab, const struct mb_json *m
         return mb_json_fail(&json, MB_BAD_DATA, "not an object");
     size_t n = json_object_size(json.value), max = largest_id(n);
     if (!mb_vocab_init(vocab, n))
-        return mb_fail_memory(json.err, n);
+        return mb_fail_memory(json.err, "the vocabulary");
     const char *content;
     json_t *value;
     char shown[64];
@@ -97,10 +97,10 @@ static enum mb_status load_merge(struct mb_bpe *bpe, const struct mb_json *merge
     for (size_t i = 0; i < 2; i++) {
         ids[i] = mb_vocab_find(&bpe->vocab, halves[i], nbytes[i]);
         if (!mb_bytes_put(joined, halves[i], nbytes[i]))
-            return mb_fail_memory(merges->err, nbytes[i]);
+            return mb_fail_memory(merges->err, "the merges");
     }
     if (!mb_bytes_put(joined, "", 1))
-        return mb_fail_memory(merges->err, 1);
+        return mb_fail_memory(merges->err, "the merges");
     int32_t id = mb_vocab_find(&bpe->vocab, joined->p, joined->n - 1);
     struct mb_json place = *merges;
     if (ids[0] < 0 || ids[1] < 0 || id < 0)
@@ -127,7 +127,7 @@ static enum mb_status load_merges(struct mb_bpe *bpe, const struct mb_json *mode
     if (n > MB_MERGES_MAX)
         return mb_json_fail(&merges, MB_BAD_DATA, "%zu merges, at most %d are allowed", n, MB_MERGES_MAX);
     if (!mb_bpe_init_merges(bpe, n))
-        return mb_fail_memory(merges.err, n * sizeof *bpe->merges);
+        return mb_fail_memory(merges.err, "the merges");
     struct mb_bytes joined = {0};
     enum mb_status status = MB_OK;
     for (size_t rank = 0; status == MB_OK && rank < n; rank++)
@@ -270,7 +270,7 @@ static enum mb_status put_searched(struct mb_tokenizer *tokenizer, const struct 
                           nbytes, added->token);
     free(out.p);
     free(spare.p);
-    return ok ? MB_OK : mb_fail_memory(json->err, nbytes);
+    return ok ? MB_OK : mb_fail_memory(json->err, "the vocabulary");
 }
 
 static enum mb_status load_one_added(struct mb_tokenizer *tokenizer, const struct mb_json *json,

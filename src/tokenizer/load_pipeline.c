@@ -34,7 +34,7 @@ enum mb_status mb_load_sequence(struct mb_tokenizer *tokenizer, const struct mb_
 static enum mb_status copy_string(const struct mb_json *place, const char *text, char **copy)
 {
     *copy = strdup(text);
-    return *copy != NULL ? MB_OK : mb_fail_memory(place->err, strlen(text));
+    return *copy != NULL ? MB_OK : mb_fail_memory(place->err, "the steps of the tokenizer");
 }
 
 enum mb_status mb_load_pattern_string(const struct mb_json *object, const char *key, char **text)
@@ -121,7 +121,7 @@ enum mb_status mb_load_normalizer(struct mb_tokenizer *tokenizer, const struct m
         return mb_json_fail(json, MB_UNSUPPORTED, "more than %d normalizers", NORMALIZERS_MAX);
     struct mb_normalizer *normalizer = add_normalizer(tokenizer, kind);
     if (normalizer == NULL)
-        return mb_fail_memory(json->err, sizeof *normalizer);
+        return mb_fail_memory(json->err, "the steps of the tokenizer");
     if (kind == MB_NORMALIZE_NFC)
         return MB_OK;
     if (kind == MB_NORMALIZE_REPLACE &&
@@ -192,8 +192,8 @@ static enum mb_status load_digits(struct mb_tokenizer *tokenizer, const struct m
     if (status != MB_OK)
         return status;
     stage->behaviour = is_individual ? MB_SPLIT_ISOLATED : MB_SPLIT_CONTIGUOUS;
-    status =
-        mb_pattern_digits(&translated) ? compile(json, &translated, stage) : mb_fail_memory(json->err, 0);
+    status = mb_pattern_digits(&translated) ? compile(json, &translated, stage)
+                                            : mb_fail_memory(json->err, "the steps of the tokenizer");
     free(translated.p);
     return status;
 }
@@ -315,7 +315,7 @@ static enum mb_status template_ids(struct mb_tokenizer *tokenizer, const struct 
             return mb_json_fail(&ids, MB_BAD_DATA, "an id that no token has");
         int32_t id = (int32_t)number;
         if (!mb_ids_put(to, &id, 1))
-            return mb_fail_memory(processor->err, sizeof id);
+            return mb_fail_memory(processor->err, "the steps of the tokenizer");
     }
     return MB_OK;
 }
@@ -348,7 +348,7 @@ static enum mb_status load_template(struct mb_tokenizer *tokenizer, const struct
     /* What an earlier processor put around the text stays inside. */
     if (status == MB_OK && !(mb_ids_put(&before, tokenizer->before.p, tokenizer->before.n) &&
                              mb_ids_put(&tokenizer->after, after.p, after.n)))
-        status = mb_fail_memory(json->err, 0);
+        status = mb_fail_memory(json->err, "the steps of the tokenizer");
     free(after.p);
     if (status != MB_OK) {
         free(before.p);

@@ -44,7 +44,7 @@ enum mb_status mb_pattern_compile(const char *translated, struct mb_pattern *pat
     PCRE2_SIZE pos;
     pcre2_compile_context *context = pcre2_compile_context_create(NULL);
     if (context == NULL)
-        return mb_fail_memory(err, 0);
+        return mb_fail_memory(err, "a pattern");
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     pcre2_code *compiled = pcre2_compile((PCRE2_SPTR)translated, PCRE2_ZERO_TERMINATED,
                                          PCRE2_UTF | PCRE2_UCP | PCRE2_NO_AUTO_CAPTURE |
@@ -52,7 +52,7 @@ enum mb_status mb_pattern_compile(const char *translated, struct mb_pattern *pat
                                          &code, &pos, context);
     pcre2_compile_context_free(context);
     if (compiled == NULL && code == PCRE2_ERROR_HEAP_FAILED)
-        return mb_fail_memory(err, strlen(translated));
+        return mb_fail_memory(err, "a pattern");
     if (compiled == NULL)
         return fail_pcre2(err, code, "the pattern cannot be used");
     pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE); /* where it fails, PCRE2 interprets */
@@ -73,7 +73,7 @@ enum mb_status mb_matcher_init(struct mb_matcher *matcher, size_t text_nbytes, s
     matcher->context = pcre2_match_context_create(NULL);
     if (matcher->match_data == NULL || matcher->context == NULL) {
         mb_matcher_free(matcher);
-        return mb_fail_memory(err, 0);
+        return mb_fail_memory(err, "a pattern");
     }
     pcre2_set_match_limit(matcher->context, MATCH_LIMIT);
     pcre2_set_depth_limit(matcher->context, DEPTH_LIMIT);
@@ -134,7 +134,7 @@ static enum mb_status search(struct mb_matcher *matcher, const struct mb_pattern
             continue;
         }
         if (rc == PCRE2_ERROR_NOMEMORY)
-            return mb_fail_memory(err, 0);
+            return mb_fail_memory(err, "a pattern");
         if (rc < 0)
             return fail_pcre2(err, rc, what);
         const PCRE2_SIZE *ends = pcre2_get_ovector_pointer(matcher->match_data);

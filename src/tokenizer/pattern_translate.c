@@ -35,7 +35,7 @@ static enum mb_status unsupported(struct translator *t, size_t begin, size_t end
 
 static enum mb_status put(struct translator *t, const char *text)
 {
-    return mb_bytes_put(t->out, text, strlen(text)) ? MB_OK : mb_fail_memory(t->err, strlen(text));
+    return mb_bytes_put(t->out, text, strlen(text)) ? MB_OK : mb_fail_memory(t->err, "a pattern");
 }
 
 static bool put_range(struct mb_bytes *out, uint32_t first, uint32_t last)
@@ -137,7 +137,7 @@ static enum mb_status property_items(struct translator *t, size_t begin, struct 
         if (ok && n_put == 0)
             return unsupported(t, begin, t->i);
     }
-    return ok ? MB_OK : mb_fail_memory(t->err, 0);
+    return ok ? MB_OK : mb_fail_memory(t->err, "a pattern");
 }
 
 /*
@@ -168,7 +168,7 @@ static enum mb_status set_items(struct translator *t, char letter, bool is_in_cl
     default:
         return property_items(t, begin, items, is_negated);
     }
-    return ok ? MB_OK : mb_fail_memory(t->err, 0);
+    return ok ? MB_OK : mb_fail_memory(t->err, "a pattern");
 }
 
 static bool is_set_letter(char c)
@@ -264,7 +264,7 @@ static enum mb_status class_range(struct translator *t, size_t begin, struct mb_
         return status;
     if (last < first)
         return unsupported(t, begin, t->i);
-    return put_range(items, first, last) ? MB_OK : mb_fail_memory(t->err, 0);
+    return put_range(items, first, last) ? MB_OK : mb_fail_memory(t->err, "a pattern");
 }
 
 /* Items of a class up to its `]` or an `&&`, which is not taken. */
@@ -304,14 +304,14 @@ static enum mb_status class_operand(struct translator *t, size_t class_begin, st
     if (is_nested)
         t->i += is_negated ? 2 : 1;
     if (!mb_bytes_put(out, is_negated ? "[^" : "[", is_negated ? 2 : 1))
-        return mb_fail_memory(t->err, 0);
+        return mb_fail_memory(t->err, "a pattern");
     enum mb_status status = class_items(t, class_begin, out);
     if (status != MB_OK)
         return status;
     if (is_nested && !at(t, "]"))
         return unsupported(t, class_begin, t->i);
     t->i += is_nested;
-    return mb_bytes_put(out, "]", 1) ? MB_OK : mb_fail_memory(t->err, 0);
+    return mb_bytes_put(out, "]", 1) ? MB_OK : mb_fail_memory(t->err, "a pattern");
 }
 
 /* A and B and C: (?=A)(?=B)C; not (A and B): (?!(?=A)B) and any character. */
@@ -325,7 +325,7 @@ static enum mb_status put_operands(struct translator *t, bool is_negated, size_t
         if (status == MB_OK) {
             bool ok = (is_last || mb_bytes_put(t->out, "(?=", 3)) &&
                       mb_bytes_put(t->out, operand.p, operand.n) && (is_last || mb_bytes_put(t->out, ")", 1));
-            status = ok ? MB_OK : mb_fail_memory(t->err, 0);
+            status = ok ? MB_OK : mb_fail_memory(t->err, "a pattern");
         }
         free(operand.p);
         if (is_last)
@@ -377,7 +377,7 @@ static enum mb_status translate_escape(struct translator *t)
         if (status == MB_OK)
             status = put(t, is_negated ? "[^" : "[");
         if (status == MB_OK && !mb_bytes_put(t->out, items.p, items.n))
-            status = mb_fail_memory(t->err, items.n);
+            status = mb_fail_memory(t->err, "a pattern");
         free(items.p);
         return status == MB_OK ? put(t, "]") : status;
     }
@@ -388,7 +388,7 @@ static enum mb_status translate_escape(struct translator *t)
     uint32_t code = 0;
     enum mb_status status = escaped_char(t, &code);
     if (status == MB_OK && !put_range(t->out, code, code))
-        status = mb_fail_memory(t->err, 0);
+        status = mb_fail_memory(t->err, "a pattern");
     return status;
 }
 
@@ -442,7 +442,7 @@ static enum mb_status translate_quantifier(struct translator *t)
     t->i += is_lazy || is_possessive;
     if (t->i < t->n && strchr("?*+{", t->p[t->i]) != NULL)
         return unsupported(t, begin, t->i + 1);
-    return mb_bytes_put(t->out, t->p + begin, t->i - begin) ? MB_OK : mb_fail_memory(t->err, 0);
+    return mb_bytes_put(t->out, t->p + begin, t->i - begin) ? MB_OK : mb_fail_memory(t->err, "a pattern");
 }
 
 static enum mb_status translate_one(struct translator *t)
@@ -474,7 +474,7 @@ static enum mb_status translate_one(struct translator *t)
         return put(t, t->p[begin] == '^' ? "(?m:^)" : "(?m:$)");
     default: {
         uint32_t code = plain_char(t);
-        return put_range(t->out, code, code) ? MB_OK : mb_fail_memory(t->err, 0);
+        return put_range(t->out, code, code) ? MB_OK : mb_fail_memory(t->err, "a pattern");
     }
     }
 }
@@ -510,7 +510,7 @@ enum mb_status mb_pattern_translate(const char *pattern, size_t nbytes, bool is_
     while (status == MB_OK && t.i < t.n) {
         if (is_literal) {
             uint32_t code = plain_char(&t);
-            status = put_range(out, code, code) ? MB_OK : mb_fail_memory(err, 0);
+            status = put_range(out, code, code) ? MB_OK : mb_fail_memory(err, "a pattern");
         } else {
             status = translate_one(&t);
         }
@@ -518,6 +518,6 @@ enum mb_status mb_pattern_translate(const char *pattern, size_t nbytes, bool is_
     if (status == MB_OK && !is_literal)
         status = check_caseless(&t);
     if (status == MB_OK && !mb_bytes_put(out, "", 1))
-        status = mb_fail_memory(err, 1);
+        status = mb_fail_memory(err, "a pattern");
     return status;
 }

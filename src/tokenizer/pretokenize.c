@@ -102,7 +102,7 @@ static enum mb_status run_prefix(struct place place, const char *text, size_t n)
         return pass_on(place, text, 0, n);
     changed->n = 0;
     if (!mb_bytes_put(changed, " ", 1) || !mb_bytes_put(changed, text, n))
-        return mb_fail_memory(place.err, n);
+        return mb_fail_memory(place.err, "the words of a text");
     return pass_on(place, changed->p, 0, changed->n);
 }
 
@@ -125,7 +125,7 @@ static enum mb_status run_metaspace(struct place place, const char *text, size_t
         i = end + 1;
     }
     if (!ok)
-        return mb_fail_memory(place.err, n);
+        return mb_fail_memory(place.err, "the words of a text");
     return pass_on(place, changed->p, 0, changed->n);
 }
 
@@ -134,7 +134,9 @@ static enum mb_status run_stage(struct place place, const char *text, size_t n)
 {
     const struct mb_stages *stages = place.pretokenizer->stages;
     if (place.i_stage == stages->n)
-        return mb_bpe_word(place.pretokenizer->work, text, n) ? MB_OK : mb_fail_memory(place.err, n);
+        return mb_bpe_word(place.pretokenizer->work, text, n)
+                   ? MB_OK
+                   : mb_fail_memory(place.err, "the words of a text");
     switch (stages->items[place.i_stage].kind) {
     case MB_STAGE_SPLIT:
         return run_split(place, text, n);

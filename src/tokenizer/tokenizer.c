@@ -18,7 +18,7 @@ enum mb_status mb_tokenizer_open(const char *path, struct mb_tokenizer **tokeniz
     bool is_folder = S_ISDIR(st.st_mode);
     struct mb_tokenizer *opened = calloc(1, sizeof *opened);
     if (opened == NULL)
-        return mb_fail_memory(err, sizeof *opened);
+        return mb_fail_memory(err, "the tokenizer");
     enum mb_status status = is_folder ? mb_join_path(json_path, path, "tokenizer.json", err) : MB_OK;
     if (status == MB_OK)
         status = mb_tokenizer_load_json(opened, is_folder ? json_path : path, err);
@@ -83,7 +83,7 @@ struct encoding {
 
 static enum mb_status put_id(struct encoding *e, int32_t id)
 {
-    return mb_ids_put(&e->work.ids, &id, 1) ? MB_OK : mb_fail_memory(e->err, sizeof id);
+    return mb_ids_put(&e->work.ids, &id, 1) ? MB_OK : mb_fail_memory(e->err, "the tokens of a text");
 }
 
 typedef enum mb_status (*part_fn)(struct encoding *e, const char *text, size_t n, bool is_first);
@@ -116,7 +116,7 @@ static enum mb_status encode_raw(struct encoding *e, const char *text, size_t n,
 {
     const struct mb_tokenizer *t = e->tokenizer;
     if (!mb_normalize(&t->normalizers, &e->normalized, &e->spare, &text, &n))
-        return mb_fail_memory(e->err, n);
+        return mb_fail_memory(e->err, "the tokens of a text");
     return cut_at_added(e, &t->normalized_added, text, n, is_first, encode_words);
 }
 
@@ -125,7 +125,7 @@ static enum mb_status begin_encoding(struct encoding *e, const struct mb_tokeniz
 {
     *e = (struct encoding){.tokenizer = tokenizer, .err = err};
     if (!mb_bpe_work_init(&e->work, &tokenizer->bpe, text_nbytes))
-        return mb_fail_memory(err, text_nbytes);
+        return mb_fail_memory(err, "the tokens of a text");
     e->pretokenizer.stages = &tokenizer->stages;
     e->pretokenizer.work = &e->work;
     enum mb_status status = mb_matcher_init(&e->pretokenizer.matcher, text_nbytes, err);
@@ -146,7 +146,7 @@ static void end_encoding(struct encoding *e)
 
 static enum mb_status put_edge(struct encoding *e, const struct mb_ids *ids)
 {
-    return mb_ids_put(&e->work.ids, ids->p, ids->n) ? MB_OK : mb_fail_memory(e->err, ids->n);
+    return mb_ids_put(&e->work.ids, ids->p, ids->n) ? MB_OK : mb_fail_memory(e->err, "the tokens of a text");
 }
 
 static enum mb_status encode_valid(const struct mb_tokenizer *tokenizer, const char *text, size_t n,
@@ -184,7 +184,7 @@ enum mb_status mb_tokenizer_encode(const struct mb_tokenizer *tokenizer, const c
     struct mb_bytes valid = {0};
     enum mb_status status = MB_OK;
     if (!mb_utf8_replace(&valid, text, text_nbytes))
-        status = mb_fail_memory(err, text_nbytes);
+        status = mb_fail_memory(err, "the tokens of a text");
     if (status == MB_OK)
         status = encode_valid(tokenizer, valid.p, valid.n, add_special, ids, n_ids, err);
     free(valid.p);

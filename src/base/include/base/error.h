@@ -40,9 +40,10 @@ enum mb_status mb_fail_in(struct mb_error *err, enum mb_status status, const cha
  */
 enum mb_status mb_fail_errno(struct mb_error *err, const char *path, const char *doing);
 
-static inline enum mb_status mb_fail_memory(struct mb_error *err, uint64_t nbytes)
-{
-    return mb_fail(err, MB_NO_MEMORY, "out of memory (%" PRIu64 " bytes)", nbytes);
-}
+/* 'what' is a noun phrase: "out of memory for the threads". */
+#define mb_fail_memory(err, what) mb_fail(err, MB_NO_MEMORY, "out of memory for %s", MB_NOUN_PHRASE(what))
+
+/* Until every part has moved to phrases, a number of bytes is accepted too. */
+#define MB_NOUN_PHRASE(what) _Generic((what), char * : (what), const char * : (what), default : "its work")
 
 #endif
