@@ -1,41 +1,73 @@
 /*
- * config.h - config.json of the DeepSeek-V3 architecture (DeepSeek-V3, Moonlight), checked.
+ * config.h - what a model is, whatever its family: sizes, which kind of attention and of MLP each layer has,
+ * special tokens.
+ *
+ * A family (families/) fills it from config.json.  Layers of one shape share one mb_attention_config or
+ * mb_mlp_config; a model whose layers differ has several.
  */
 #ifndef MB_MODEL_CONFIG_H
 #define MB_MODEL_CONFIG_H
 
+#include "router.h"
 #include <moebius/checkpoint.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 enum {
-    MB_ROPE_DIMS_MAX = 512, /* of one head */
-    MB_EXPERTS_MAX = 4096,
+    MB_DIM_MAX = 65535, /* columns of a coded matrix */
+    MB_ROPE_DIMS_MAX = 512,
+    MB_LAYERS_MAX = 4096,
+    MB_HEADS_MAX = 4096,
+    MB_CTX_MAX = 1 << 24,
     MB_EOS_IDS_MAX = 64,
+    MB_SHAPES_MAX = 4, /* attentions, or MLPs, that differ within a model */
+};
+
+/* Rotary position embedding of the first n_dims dimensions that it is given. 0: none. */
+struct mb_rope {
+    size_t n_dims;
+    bool is_interleaved; /* pairs are (2i, 2i + 1), else (i, i + n_dims / 2) */
+    float factor;        /* of cos and sin */
+    float inv_freq[MB_ROPE_DIMS_MAX / 2];
+};
+
+/* Multi-head latent attention. */
+struct mb_mla {
+    size_t q_rank; /* 0: queries are not low-rank */
+    size_t kv_rank, d_nope, d_v;
+    bool has_bias; /* of q_a, kv_a and o */
+};
+
+struct mb_attention_config {
+    const struct mb_attention_kind *kind; /* attention.h */
+    size_t n_heads;
+    float softmax_scale;
+    struct mb_rope rope;
+    union { /* of its kind */
+        struct mb_mla mla;
+    };
+};
+
+struct mb_mlp_config {
+    const struct mb_mlp_kind *kind; /* mlp.h */
+    size_t d_ff;                    /* dense: rows of gate and up */
+    /* With experts: */
+    size_t d_expert, d_shared; /* rows of gate and up; d_shared 0: no shared expert */
+    struct mb_router_config router;
 };
 
 struct mb_config {
-    char architecture[64];
+    const struct mb_family *family;
+    const char *architecture; /* as its family spells it */
     size_t n_vocab, d_model, n_layers, n_ctx;
-    size_t n_dense_layers; /* the first layers, which have one MLP and no experts */
-    size_t d_ff;           /* of dense layers */
     float norm_eps;
-    bool is_tied; /* lm_head is the embedding */
+    bool is_tied; /* the head is the embedding */
 
-    /* Latent attention. */
-    size_t n_heads, q_rank /* 0: queries are not low-rank */, kv_rank, d_nope, d_rope, d_v;
-    bool has_bias; /* of q_a_proj, kv_a_proj_with_mqa and o_proj */
-    float softmax_scale;
-    bool rope_interleave;
-    float rope_factor; /* of cos and sin */
-    float inv_freq[MB_ROPE_DIMS_MAX / 2];
-
-    /* Experts. */
-    size_t n_experts, n_used, n_shared, d_expert;
-    size_t n_groups, n_groups_used;
-    bool norm_weights;
-    float routed_scale;
+    size_t n_attentions, n_mlps;
+    struct mb_attention_config attentions[MB_SHAPES_MAX];
+    struct mb_mlp_config mlps[MB_SHAPES_MAX];
+    uint8_t attention_of[MB_LAYERS_MAX], mlp_of[MB_LAYERS_MAX]; /* indices into them, of each layer */
 
     int32_t bos_id; /* -1: none */
     int32_t eos_ids[MB_EOS_IDS_MAX];

@@ -1,153 +1,93 @@
 /*
- * layers.c - finds every weight that config.json asks for, by the names that published checkpoints use.
+ * layers.c - finds every weight that the list of a layer names (layer_weights.h), and counts them.
  */
 #include "base/error.h"
 #include "base/memory.h"
+#include "mlp.h"
 #include "model.h"
-#include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_NBYTES_MAX = 256 };
-
-/* Looking things up: the first failure is kept. */
-struct finding {
-    struct mb_model *model;
-    enum mb_status status;
-    struct mb_error *err;
-};
-
-static void name_of(char name[NAME_NBYTES_MAX], const char *format, va_list args)
+static enum mb_status load_matrix(struct mb_model *model, const char *name, size_t n_rows, size_t n_cols,
+                                  struct mb_linear *linear, struct mb_error *err)
 {
-    vsnprintf(name, NAME_NBYTES_MAX, format, args);
+    MB_TRY(mb_weights_matrix(model->weights, name, n_rows, n_cols, &linear->matrix, err));
+    model->has_coded = model->has_coded || linear->matrix.is_coded;
+    return MB_OK;
 }
 
-__attribute__((format(printf, 5, 6))) static void find_matrix(struct finding *f, uint64_t n_rows,
-                                                              uint64_t n_cols, struct mb_linear *linear,
-                                                              const char *format, ...)
+static enum mb_status load_vector(struct mb_model *model, const char *name, size_t n, float **vector,
+                                  struct mb_error *err)
 {
-    char name[NAME_NBYTES_MAX];
-    va_list args;
-    if (f->status != MB_OK)
-        return;
-    va_start(args, format);
-    name_of(name, format, args);
-    va_end(args);
-    f->status = mb_weights_matrix(f->model->weights, name, n_rows, n_cols, &linear->matrix, f->err);
-    f->model->has_coded = f->model->has_coded || (f->status == MB_OK && linear->matrix.is_coded);
+    *vector = mb_alloc(n, sizeof **vector);
+    if (*vector == NULL)
+        return mb_fail_memory(err, "a vector of weights");
+    return mb_weights_vector(model->weights, name, n, *vector, err);
 }
 
-__attribute__((format(printf, 4, 5))) static float *find_vector(struct finding *f, uint64_t n,
-                                                                bool may_be_missing, const char *format, ...)
+/* The name of a matrix ends in "weight", that of its bias in "bias". */
+static void bias_name(char name[MB_NAME_NBYTES_MAX])
 {
-    char name[NAME_NBYTES_MAX];
-    va_list args;
-    if (f->status != MB_OK)
-        return NULL;
-    va_start(args, format);
-    name_of(name, format, args);
-    va_end(args);
-    if (may_be_missing && !mb_weights_has(f->model->weights, name))
-        return NULL;
-    float *vector = mb_alloc(n, sizeof *vector);
-    if (vector == NULL)
-        f->status = mb_fail_memory(f->err, "a vector of weights");
-    else
-        f->status = mb_weights_vector(f->model->weights, name, n, vector, f->err);
-    if (f->status != MB_OK) {
-        free(vector);
-        return NULL;
+    char *end = strrchr(name, '.') + 1;
+    snprintf(end, (size_t)(name + MB_NAME_NBYTES_MAX - end), "bias");
+}
+
+static enum mb_status load_expert_matrices(struct mb_model *model, struct mb_layer *layer,
+                                           const struct mb_weight *weight, struct mb_error *err)
+{
+    char name[MB_NAME_NBYTES_MAX];
+    for (size_t e = 0; e < layer->mlp->router.n_experts; e++) {
+        struct mb_linear *linear = &layer->experts[e].matrix[weight->id - MB_N_LAYER_MATRICES];
+        mb_weight_name(&model->config, weight->id, layer->index, e, name);
+        MB_TRY(load_matrix(model, name, weight->n_rows, weight->n_cols, linear, err));
+        model->has_plain_experts = model->has_plain_experts || !linear->matrix.is_coded;
     }
-    return vector;
+    return MB_OK;
 }
 
-static void find_mlp(struct finding *f, size_t d_model, size_t d_ff, struct mb_mlp *mlp, const char *prefix)
+static enum mb_status load_weight(struct mb_model *model, struct mb_layer *layer,
+                                  const struct mb_weight *weight, struct mb_error *err)
 {
-    find_matrix(f, d_ff, d_model, &mlp->gate, "%s.gate_proj.weight", prefix);
-    find_matrix(f, d_ff, d_model, &mlp->up, "%s.up_proj.weight", prefix);
-    find_matrix(f, d_model, d_ff, &mlp->down, "%s.down_proj.weight", prefix);
+    char name[MB_NAME_NBYTES_MAX];
+    if (mb_is_expert_matrix(weight->id))
+        return load_expert_matrices(model, layer, weight, err);
+    mb_weight_name(&model->config, weight->id, layer->index, 0, name);
+    if (weight->n_cols == 0)
+        return load_vector(model, name, weight->n_rows, &layer->vector[weight->id - MB_N_EXPERT_END], err);
+    struct mb_linear *linear = &layer->matrix[weight->id];
+    MB_TRY(load_matrix(model, name, weight->n_rows, weight->n_cols, linear, err));
+    if (!weight->has_bias)
+        return MB_OK;
+    bias_name(name);
+    return load_vector(model, name, weight->n_rows, &linear->bias, err);
 }
 
-static void find_attention(struct finding *f, struct mb_layer *layer, size_t i)
+static enum mb_status load_layer(struct mb_model *model, size_t i, struct mb_error *err)
 {
-    const struct mb_config *c = &f->model->config;
-    size_t q_rows = c->n_heads * (c->d_nope + c->d_rope);
-    if (c->q_rank == 0) {
-        find_matrix(f, q_rows, c->d_model, &layer->q, "model.layers.%zu.self_attn.q_proj.weight", i);
-    } else {
-        find_matrix(f, c->q_rank, c->d_model, &layer->q_a, "model.layers.%zu.self_attn.q_a_proj.weight", i);
-        find_matrix(f, q_rows, c->q_rank, &layer->q_b, "model.layers.%zu.self_attn.q_b_proj.weight", i);
-        layer->q_a_norm =
-            find_vector(f, c->q_rank, false, "model.layers.%zu.self_attn.q_a_layernorm.weight", i);
-        if (c->has_bias)
-            layer->q_a.bias = find_vector(f, c->q_rank, false, "model.layers.%zu.self_attn.q_a_proj.bias", i);
-    }
-    find_matrix(f, c->kv_rank + c->d_rope, c->d_model, &layer->kv_a,
-                "model.layers.%zu.self_attn.kv_a_proj_with_mqa.weight", i);
-    find_matrix(f, c->n_heads * (c->d_nope + c->d_v), c->kv_rank, &layer->kv_b,
-                "model.layers.%zu.self_attn.kv_b_proj.weight", i);
-    find_matrix(f, c->d_model, c->n_heads * c->d_v, &layer->o, "model.layers.%zu.self_attn.o_proj.weight", i);
-    layer->kv_a_norm =
-        find_vector(f, c->kv_rank, false, "model.layers.%zu.self_attn.kv_a_layernorm.weight", i);
-    if (c->has_bias) {
-        layer->kv_a.bias = find_vector(f, c->kv_rank + c->d_rope, false,
-                                       "model.layers.%zu.self_attn.kv_a_proj_with_mqa.bias", i);
-        layer->o.bias = find_vector(f, c->d_model, false, "model.layers.%zu.self_attn.o_proj.bias", i);
-    }
+    const struct mb_config *c = &model->config;
+    struct mb_layer *layer = &model->layers[i];
+    struct mb_weight_list list;
+    layer->index = i;
+    layer->attention = &c->attentions[c->attention_of[i]];
+    layer->mlp = &c->mlps[c->mlp_of[i]];
+    size_t n_experts = layer->mlp->kind->has_experts ? layer->mlp->router.n_experts : 0;
+    layer->experts = mb_alloc(n_experts, sizeof *layer->experts);
+    if (layer->experts == NULL)
+        return mb_fail_memory(err, "the experts of a layer");
+    mb_list_layer(c, i, &list);
+    for (size_t k = 0; k < list.n; k++)
+        MB_TRY(load_weight(model, layer, &list.at[k], err));
+    return MB_OK;
 }
 
-static void find_moe(struct finding *f, struct mb_layer *layer, size_t i)
-{
-    const struct mb_config *c = &f->model->config;
-    char prefix[NAME_NBYTES_MAX];
-    find_matrix(f, c->n_experts, c->d_model, &layer->router, "model.layers.%zu.mlp.gate.weight", i);
-    layer->router_bias =
-        find_vector(f, c->n_experts, false, "model.layers.%zu.mlp.gate.e_score_correction_bias", i);
-    if (f->status != MB_OK)
-        return;
-    layer->experts = mb_alloc(c->n_experts, sizeof *layer->experts);
-    if (layer->experts == NULL) {
-        f->status = mb_fail_memory(f->err, "the experts of a layer");
-        return;
-    }
-    for (size_t e = 0; e < c->n_experts && f->status == MB_OK; e++) {
-        snprintf(prefix, sizeof prefix, "model.layers.%zu.mlp.experts.%zu", i, e);
-        find_mlp(f, c->d_model, c->d_expert, &layer->experts[e], prefix);
-        const struct mb_mlp *expert = &layer->experts[e];
-        f->model->has_plain_experts =
-            f->model->has_plain_experts || !expert->gate.matrix.is_coded || !expert->up.matrix.is_coded;
-    }
-    snprintf(prefix, sizeof prefix, "model.layers.%zu.mlp.shared_experts", i);
-    if (c->n_shared > 0)
-        find_mlp(f, c->d_model, c->n_shared * c->d_expert, &layer->shared, prefix);
-}
-
-static void find_layer(struct finding *f, size_t i)
-{
-    const struct mb_config *c = &f->model->config;
-    struct mb_layer *layer = &f->model->layers[i];
-    char prefix[NAME_NBYTES_MAX];
-    layer->is_moe = i >= c->n_dense_layers;
-    layer->input_norm = find_vector(f, c->d_model, false, "model.layers.%zu.input_layernorm.weight", i);
-    layer->post_norm =
-        find_vector(f, c->d_model, false, "model.layers.%zu.post_attention_layernorm.weight", i);
-    find_attention(f, layer, i);
-    snprintf(prefix, sizeof prefix, "model.layers.%zu.mlp", i);
-    if (layer->is_moe)
-        find_moe(f, layer, i);
-    else
-        find_mlp(f, c->d_model, c->d_ff, &layer->mlp, prefix);
-}
-
-/* Layers behind the last one are for predicting several tokens: they are left alone, and said. */
+/* Layers after the last one are for predicting several tokens: they are left alone, and noted. */
 static enum mb_status note_extra_layers(struct mb_model *model, struct mb_error *err)
 {
     size_t n_extra = 0;
     for (size_t i = model->config.n_layers; i < model->config.n_layers + 64; i++) {
-        char name[NAME_NBYTES_MAX];
-        snprintf(name, sizeof name, "model.layers.%zu.input_layernorm.weight", i);
+        char name[MB_NAME_NBYTES_MAX];
+        mb_weight_name(&model->config, MB_W_INPUT_NORM, i, 0, name);
         n_extra += mb_weights_has(model->weights, name);
     }
     int n = n_extra == 0 ? asprintf(&model->notes, "%s", "")
@@ -157,43 +97,89 @@ static enum mb_status note_extra_layers(struct mb_model *model, struct mb_error 
     if (n >= 0)
         return MB_OK;
     model->notes = NULL;
-    return mb_fail_memory(err, "the name of a tensor");
+    return mb_fail_memory(err, "the notes on a model");
+}
+
+static enum mb_status load_ends(struct mb_model *model, struct mb_error *err)
+{
+    const struct mb_config *c = &model->config;
+    char name[MB_NAME_NBYTES_MAX];
+    mb_weight_name(c, MB_W_EMBEDDING, 0, 0, name);
+    MB_TRY(load_matrix(model, name, c->n_vocab, c->d_model, &model->embedding, err));
+    mb_weight_name(c, MB_W_FINAL_NORM, 0, 0, name);
+    MB_TRY(load_vector(model, name, c->d_model, &model->norm, err));
+    mb_weight_name(c, MB_W_HEAD, 0, 0, name);
+    model->has_own_head = !c->is_tied && mb_weights_has(model->weights, name);
+    model->head = model->embedding;
+    return model->has_own_head ? load_matrix(model, name, c->n_vocab, c->d_model, &model->head, err) : MB_OK;
 }
 
 enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err)
 {
-    const struct mb_config *c = &model->config;
-    struct finding f = {.model = model, .err = err};
-    model->layers = mb_alloc(c->n_layers, sizeof *model->layers);
+    size_t n_layers = model->config.n_layers;
+    model->layers = mb_alloc(n_layers, sizeof *model->layers);
     if (model->layers == NULL)
         return mb_fail_memory(err, "the layers");
-    find_matrix(&f, c->n_vocab, c->d_model, &model->embedding, "model.embed_tokens.weight");
-    model->norm = find_vector(&f, c->d_model, false, "model.norm.weight");
-    model->has_own_head = !c->is_tied && mb_weights_has(model->weights, "lm_head.weight");
-    if (!model->has_own_head)
-        model->lm_head = model->embedding;
-    else
-        find_matrix(&f, c->n_vocab, c->d_model, &model->lm_head, "lm_head.weight");
-    for (size_t i = 0; i < c->n_layers && f.status == MB_OK; i++)
-        find_layer(&f, i);
-    return f.status == MB_OK ? note_extra_layers(model, err) : f.status;
+    MB_TRY(load_ends(model, err));
+    for (size_t i = 0; i < n_layers; i++)
+        MB_TRY(load_layer(model, i, err));
+    return note_extra_layers(model, err);
 }
 
 void mb_layers_free(struct mb_model *model)
 {
     for (size_t i = 0; model->layers != NULL && i < model->config.n_layers; i++) {
         struct mb_layer *layer = &model->layers[i];
-        free(layer->input_norm);
-        free(layer->post_norm);
-        free(layer->q_a_norm);
-        free(layer->kv_a_norm);
-        free((void *)layer->q_a.bias);
-        free((void *)layer->kv_a.bias);
-        free((void *)layer->o.bias);
-        free(layer->router_bias);
+        for (size_t k = 0; k < MB_N_LAYER_VECTORS; k++)
+            free(layer->vector[k]);
+        for (size_t k = 0; k < MB_N_LAYER_MATRICES; k++)
+            free(layer->matrix[k].bias);
         free(layer->experts);
     }
     free(model->layers);
     free(model->norm);
     free(model->notes);
+}
+
+/* ---------------------------------------------------------------- counting */
+
+/* Bytes that a product with this matrix reads. */
+static uint64_t matrix_nbytes(const struct mb_matrix *m)
+{
+    if (!m->is_coded)
+        return m->n_rows * m->n_cols * mb_dtype_nbytes(m->dtype);
+    return m->coded.data_nbytes + 3 * m->coded.n_groups; /* kinds and escape counts; outlier counts are few */
+}
+
+static void count_weight(const struct mb_layer *layer, const struct mb_weight *weight, uint64_t *n_params,
+                         double *token_nbytes)
+{
+    size_t n_cols = weight->n_cols == 0 ? 1 : weight->n_cols;
+    uint64_t n = (uint64_t)weight->n_rows * n_cols + (weight->has_bias ? weight->n_rows : 0);
+    if (mb_is_expert_matrix(weight->id)) {
+        const struct mb_router_config *r = &layer->mlp->router;
+        *n_params += n * r->n_experts;
+        for (size_t e = 0; e < r->n_experts; e++)
+            *token_nbytes += (double)r->n_used / (double)r->n_experts *
+                             (double)matrix_nbytes(&mb_expert_matrix(layer, e, weight->id)->matrix);
+        return;
+    }
+    *n_params += n;
+    if (weight->n_cols > 0)
+        *token_nbytes += (double)matrix_nbytes(&layer->matrix[weight->id].matrix);
+}
+
+void mb_layers_count(const struct mb_model *model, uint64_t *n_params, uint64_t *token_nbytes)
+{
+    const struct mb_config *c = &model->config;
+    uint64_t n = (uint64_t)c->n_vocab * c->d_model * (model->has_own_head ? 2 : 1) + c->d_model;
+    double nbytes = (double)matrix_nbytes(&model->head.matrix);
+    struct mb_weight_list list;
+    for (size_t i = 0; i < c->n_layers; i++) {
+        mb_list_layer(c, i, &list);
+        for (size_t k = 0; k < list.n; k++)
+            count_weight(&model->layers[i], &list.at[k], &n, &nbytes);
+    }
+    *n_params = n;
+    *token_nbytes = (uint64_t)nbytes;
 }

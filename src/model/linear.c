@@ -59,7 +59,7 @@ void mb_stage_begin(struct mb_stage *stage)
     stage->n_products = stage->n_pieces = 0;
 }
 
-void mb_stage_add(struct mb_stage *stage, const struct mb_product *product)
+static void add(struct mb_stage *stage, const struct mb_product *product)
 {
     const struct mb_matrix *m = &product->w->matrix;
     size_t rows = mb_piece_rows(m);
@@ -75,16 +75,32 @@ void mb_stage_add(struct mb_stage *stage, const struct mb_product *product)
     stage->n_products++;
 }
 
-/* The rows of all pieces are there: the next stage's products want them as integers. */
-static void finish_product(const struct mb_stage *stage, const struct mb_product *p)
+void mb_add_product(struct mb_stage *stage, const struct mb_linear *w, struct mb_vectors in, size_t n_tokens,
+                    float *y)
 {
-    for (size_t t = 0; t < p->n_tokens; t++)
-        mb_activate(stage->kernels, p->y + t * p->y_stride, (size_t)p->w->matrix.n_rows, p->out,
-                    p->out_first + t);
+    add(stage, &(struct mb_product){.w = w, .in = in, .n_tokens = n_tokens, .y = y});
 }
 
-/* Waiting for one line of memory after another costs more than asking for what no product before led to. */
-static void come_to(const struct mb_linear *w, size_t row, bool is_next)
+void mb_add_gate_up(struct mb_stage *stage, const struct mb_linear *gate, const struct mb_linear *up,
+                    struct mb_vectors in, size_t n_tokens, float *y, const struct mb_activations *out,
+                    size_t out_first)
+{
+    add(stage,
+        &(struct mb_product){
+            .w = gate, .up = up, .in = in, .n_tokens = n_tokens, .y = y, .out = out, .out_first = out_first});
+}
+
+/* The rows of all pieces are there: the next stage's products read them as integers. */
+static void finish_product(const struct mb_stage *stage, const struct mb_product *p)
+{
+    size_t n = (size_t)p->w->matrix.n_rows;
+    for (size_t t = 0; t < p->n_tokens; t++)
+        mb_activate(stage->kernels, p->y + t * n, n, p->out, p->out_first + t);
+}
+
+/* Hardware prefetch knows the addresses of rows that follow the last product's; others are prefetched here.
+ */
+static void prefetch_unless_next(const struct mb_linear *w, size_t row, bool is_next)
 {
     if (!is_next && w->matrix.is_coded)
         mb_prefetch_rows(&w->matrix.coded, row);
@@ -98,21 +114,22 @@ static void run_pieces(const struct mb_stage *stage, const struct mb_piece *piec
     bool is_next = scratch->last_w == p->w && scratch->last_row == piece->row;
     scratch->last_w = p->w;
     scratch->last_row = piece->row + n_rows;
+    size_t y_stride = (size_t)p->w->matrix.n_rows;
     float *y = p->y + piece->row;
-    come_to(p->w, piece->row, is_next);
-    mb_linear_rows(stage, p->w, piece->row, n_rows, &p->in, p->n_tokens, y, p->y_stride, scratch->coded);
+    prefetch_unless_next(p->w, piece->row, is_next);
+    mb_linear_rows(stage, p->w, piece->row, n_rows, &p->in, p->n_tokens, y, y_stride, scratch->coded);
     if (p->up != NULL) {
-        come_to(p->up, piece->row, is_next);
+        prefetch_unless_next(p->up, piece->row, is_next);
         mb_linear_rows(stage, p->up, piece->row, n_rows, &p->in, p->n_tokens, scratch->up, n_rows,
                        scratch->coded);
         for (size_t t = 0; t < p->n_tokens; t++)
-            stage->vec->silu_mul(y + t * p->y_stride, scratch->up + t * n_rows, n_rows);
+            stage->vec->silu_mul(y + t * y_stride, scratch->up + t * n_rows, n_rows);
     }
     if (p->out != NULL && atomic_fetch_sub(&p->n_pieces_left, (uint32_t)n_pieces) == n_pieces)
         finish_product(stage, p);
 }
 
-/* Pieces of one product are taken together as far as scratch->up has room: a call costs as much as some rows.
+/* A call costs as much as some rows: pieces of one product are taken together as far as scratch->up has room.
  */
 static void run_span(void *ctx, size_t first, size_t n, int thread)
 {

@@ -17,7 +17,7 @@ enum { MB_PASS_TOKENS = 512 }; /* most tokens of a pass: vectors of a product */
 
 struct mb_linear {
     struct mb_matrix matrix;
-    const float *bias; /* [n_rows] or NULL */
+    float *bias; /* [n_rows] or NULL */
 };
 
 /*
@@ -41,10 +41,8 @@ struct mb_product {
     const struct mb_linear *w, *up; /* up: NULL, or of the same shape as w */
     struct mb_vectors in;
     size_t n_tokens;
-    float *y; /* y[t * y_stride + r] */
-    size_t y_stride;
-    const struct mb_activations
-        *out; /* NULL, or filled with the finished rows of y from index out_first on */
+    float *y;                         /* y[t * rows of w + r] */
+    const struct mb_activations *out; /* NULL, or filled with the finished vectors of y */
     size_t out_first;
     _Atomic uint32_t n_pieces_left;
 };
@@ -57,9 +55,9 @@ struct mb_piece {
 struct mb_thread_scratch {
     void *coded;                    /* of matmul and matvec_transposed, 64-byte aligned */
     float *up;                      /* [MB_PASS_TOKENS][rows of a piece] */
-    float *attention;               /* see attention.c */
-    int8_t *planes;                 /* two planes of the longest vector that attention quantises */
-    const struct mb_linear *last_w; /* whose product it made last, and the row behind that */
+    float *attention;               /* of attention, see attention.h */
+    int8_t *planes;                 /* of activations that are made within attention */
+    const struct mb_linear *last_w; /* the matrix of the last product, and the row after that product */
     size_t last_row;
 };
 
@@ -80,7 +78,19 @@ size_t mb_piece_rows(const struct mb_matrix *matrix);
 size_t mb_n_pieces(const struct mb_matrix *matrix);
 
 void mb_stage_begin(struct mb_stage *stage);
-void mb_stage_add(struct mb_stage *stage, const struct mb_product *product);
+
+/* Adds y[t * rows of w + r] = W x_t (+ bias) for n_tokens vectors. */
+void mb_add_product(struct mb_stage *stage, const struct mb_linear *w, struct mb_vectors in, size_t n_tokens,
+                    float *y);
+
+/*
+ * Adds y = silu(W x) * (U x) in the same form; finished vectors also go to 'out' (may be NULL) as the next
+ * product reads them, from index out_first on.
+ */
+void mb_add_gate_up(struct mb_stage *stage, const struct mb_linear *gate, const struct mb_linear *up,
+                    struct mb_vectors in, size_t n_tokens, float *y, const struct mb_activations *out,
+                    size_t out_first);
+
 void mb_stage_run(struct mb_stage *stage);
 
 /* Rows [row, row + n_rows) of one product on the calling thread, bias included: y[t * y_stride + i] is row +

@@ -1,6 +1,7 @@
 /*
  * session.c - one conversation: its cache, and which tokens the cache holds.
  */
+#include "attention.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/memory.h"
@@ -8,14 +9,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-static enum mb_status cache_size(const struct mb_session *session, uint64_t *nbytes, struct mb_error *err)
+/* Places each layer's cache, and says how large they are together. */
+static enum mb_status place_cache(struct mb_session *s, struct mb_error *err)
 {
-    const struct mb_config *c = &session->model->config;
-    uint64_t row = (c->kv_rank + c->d_rope) * mb_dtype_nbytes(session->cache_dtype);
-    if (mb_mul_u64(row, session->options.n_ctx, nbytes) && mb_mul_u64(*nbytes, c->n_layers, nbytes) &&
-        mb_add_u64(*nbytes, MB_SLACK_NBYTES, nbytes))
-        return MB_OK;
-    return mb_fail(err, MB_USAGE, "a context of %zu tokens is too large", session->options.n_ctx);
+    const struct mb_model *model = s->model;
+    uint64_t at = 0;
+    for (size_t i = 0; i < model->config.n_layers; i++) {
+        const struct mb_attention_config *a = model->layers[i].attention;
+        uint64_t nbytes;
+        s->cache_at[i] = at;
+        if (!a->kind->cache_nbytes(a, s->options.n_ctx, s->cache_dtype, &nbytes) ||
+            !mb_add_u64(at, nbytes, &at))
+            return mb_fail(err, MB_USAGE, "a context of %zu tokens is too large", s->options.n_ctx);
+    }
+    s->cache_nbytes = at + MB_SLACK_NBYTES;
+    return MB_OK;
 }
 
 /* Fills in a zeroed session; after a failure the caller closes it. */
@@ -27,11 +35,14 @@ static enum mb_status fill_session(struct mb_session *s, const struct mb_session
     if (s->options.n_ctx == 0)
         s->options.n_ctx = s->model->config.n_ctx;
     s->cache_dtype = s->options.cache_type == MB_CACHE_F32 ? MB_F32 : MB_F16;
-    size_t n_ctx = s->options.n_ctx;
+    size_t n_ctx = s->options.n_ctx, n_layers = s->model->config.n_layers;
     if (n_ctx > s->model->config.n_ctx)
-        return mb_fail(err, MB_USAGE, "a context of %zu tokens: the model has %zu", n_ctx,
+        return mb_fail(err, MB_USAGE, "a context of %zu tokens is more than the model's %zu", n_ctx,
                        s->model->config.n_ctx);
-    MB_TRY(cache_size(s, &s->cache_nbytes, err));
+    s->cache_at = mb_alloc(n_layers, sizeof *s->cache_at);
+    if (s->cache_at == NULL)
+        return mb_fail_memory(err, "the cache of a session");
+    MB_TRY(place_cache(s, err));
     if ((s->cache = mb_sparse_alloc(s->cache_nbytes)) == NULL)
         return mb_fail_memory(err, "the cache of a session");
     s->tokens = malloc(n_ctx * sizeof *s->tokens);
@@ -62,6 +73,7 @@ void mb_session_close(struct mb_session *session)
         return;
     if (session->cache != NULL)
         mb_pages_free(session->cache, session->cache_nbytes);
+    free(session->cache_at);
     free(session->tokens);
     free(session);
 }

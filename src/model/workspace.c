@@ -2,31 +2,28 @@
  * workspace.c - all memory of a pass, made once: one mapping for the rows of tokens, whose pages exist only
  * as far as they are used, and each thread's scratch memory.
  */
+#include "workspace.h"
+#include "attention.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "mlp.h"
 #include "model.h"
 #include <stdlib.h>
 
-/* Gives places one behind the other; with base NULL it only counts. */
-struct placing {
-    uint8_t *base;
-    uint64_t at;
-};
-
-static void *take(struct placing *p, uint64_t n, uint64_t elem_nbytes)
+void *mb_take(struct mb_placing *p, uint64_t n, uint64_t elem_nbytes)
 {
     void *place = p->base == NULL ? NULL : p->base + p->at;
     p->at += mb_round_up(n * elem_nbytes + MB_SLACK_NBYTES, 64);
     return place;
 }
 
-static struct mb_activations take_activations(struct placing *p, uint64_t n, size_t n_values)
+struct mb_activations mb_take_activations(struct mb_placing *p, uint64_t n, size_t n_values)
 {
     size_t plane_nbytes = mb_activation_plane_nbytes(n_values);
     struct mb_activations a = {.plane_nbytes = plane_nbytes};
-    a.at = take(p, n, sizeof *a.at);
-    a.planes = take(p, 2 * n, plane_nbytes);
+    a.at = mb_take(p, n, sizeof *a.at);
+    a.planes = mb_take(p, 2 * n, plane_nbytes);
     return a;
 }
 
@@ -35,138 +32,112 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* The longest hidden vector of a dense MLP or of the shared experts. */
-static size_t n_hidden(const struct mb_config *c)
+static uint64_t max_u64(uint64_t a, uint64_t b)
 {
-    return max_size(c->n_dense_layers > 0 ? c->d_ff : 0, c->n_shared * c->d_expert);
+    return a > b ? a : b;
 }
 
-static void place_attention(const struct mb_config *c, struct placing *p, struct mb_workspace *w)
+/* Kinds use the same memory: attentions run one after another, and so do MLPs. Their parts lie apart. */
+static void place_kinds(const struct mb_config *c, struct mb_placing *p, struct mb_workspace *w)
+{
+    for (size_t i = 0; i < c->n_attentions; i++)
+        w->attention[i] = mb_take(p, 1, c->attentions[i].kind->part_nbytes);
+    for (size_t i = 0; i < c->n_mlps; i++)
+        w->mlp[i] = mb_take(p, 1, c->mlps[i].kind->part_nbytes);
+    uint64_t begin = p->at, end = begin;
+    for (size_t i = 0; i < c->n_attentions; i++, end = max_u64(end, p->at)) {
+        p->at = begin;
+        c->attentions[i].kind->place(&c->attentions[i], w->n_chunks_max, p, w->attention[i]);
+    }
+    begin = end;
+    for (size_t i = 0; i < c->n_mlps; i++, end = max_u64(end, p->at)) {
+        p->at = begin;
+        c->mlps[i].kind->place(&c->mlps[i], c->d_model, p, w->mlp[i]);
+    }
+    p->at = end;
+}
+
+static void place(const struct mb_config *c, struct mb_placing *p, struct mb_workspace *w)
 {
     const uint64_t n = MB_PASS_TOKENS, f = sizeof(float);
-    size_t latent = c->kv_rank + c->d_rope;
-    w->cos = take(p, n * (c->d_rope / 2), f);
-    w->sin = take(p, n * (c->d_rope / 2), f);
-    w->q_a = take(p, n * c->q_rank, f);
-    w->q_a_a = take_activations(p, n, c->q_rank);
-    w->q = take(p, n * c->n_heads * (c->d_nope + c->d_rope), f);
-    w->kv = take(p, n * latent, f);
-    w->latent_q = take(p, n * c->n_heads * latent, f);
+    w->tokens = mb_take(p, n, sizeof *w->tokens);
+    w->pos = mb_take(p, n, sizeof *w->pos);
+    w->segment_of = mb_take(p, n, sizeof *w->segment_of);
+    w->segments = mb_take(p, n, sizeof *w->segments);
+    w->x = mb_take(p, n * c->d_model, f);
+    w->normed = mb_take(p, n * c->d_model, f);
+    w->normed_a = mb_take_activations(p, n, c->d_model);
+    w->y = mb_take(p, n * c->d_model, f);
+    for (size_t i = 0; i < c->n_attentions; i++) {
+        w->angles[i].cos = mb_take(p, n * (c->attentions[i].rope.n_dims / 2), f);
+        w->angles[i].sin = mb_take(p, n * (c->attentions[i].rope.n_dims / 2), f);
+    }
     w->n_chunks_max = max_size(c->n_ctx / MB_CHUNK_TOKENS + 1, 64);
-    w->partial = take(p, w->n_chunks_max * c->n_heads * (c->kv_rank + 2), f);
-    w->chunks_left = take(p, n * mb_attention_n_groups(c), sizeof *w->chunks_left);
-    w->o = take(p, n * c->n_heads * c->d_v, f);
-    w->o_a = take_activations(p, n, c->n_heads * c->d_v);
-}
-
-static void place_experts(const struct mb_config *c, struct placing *p, struct mb_workspace *w)
-{
-    const uint64_t n = MB_PASS_TOKENS, f = sizeof(float), n_slots = n * c->n_used;
-    w->router = take(p, n * c->n_experts, f);
-    w->choice = take(p, n * c->n_experts, f);
-    w->chosen = take(p, n_slots, sizeof *w->chosen);
-    w->chosen_weight = take(p, n_slots, f);
-    w->margin = take(p, n, f);
-    w->slot = take(p, n_slots, sizeof *w->slot);
-    w->slot_in = take(p, n_slots, sizeof *w->slot_in);
-    w->slot_hidden = take(p, n_slots * c->d_expert, f);
-    w->slot_hidden_a = take_activations(p, n_slots, c->d_expert);
-    w->slot_y = take(p, n_slots * c->d_model, f);
-    w->expert_first = take(p, c->n_experts + 1, sizeof *w->expert_first);
-}
-
-static void place(const struct mb_config *c, struct placing *p, struct mb_workspace *w)
-{
-    const uint64_t n = MB_PASS_TOKENS, f = sizeof(float);
-    w->tokens = take(p, n, sizeof *w->tokens);
-    w->pos = take(p, n, sizeof *w->pos);
-    w->segment_of = take(p, n, sizeof *w->segment_of);
-    w->segments = take(p, n, sizeof *w->segments);
-    w->x = take(p, n * c->d_model, f);
-    w->normed = take(p, n * c->d_model, f);
-    w->normed_a = take_activations(p, n, c->d_model);
-    w->y = take(p, n * c->d_model, f);
-    w->hidden = take(p, n * n_hidden(c), f);
-    w->hidden_a = take_activations(p, n, n_hidden(c));
-    place_attention(c, p, w);
-    place_experts(c, p, w);
-    w->logits = take(p, MB_PASS_LOGITS * (uint64_t)c->n_vocab, f);
-    w->logits_x = take(p, MB_PASS_LOGITS * (uint64_t)c->d_model, f);
-    w->logits_a = take_activations(p, MB_PASS_LOGITS, c->d_model);
+    place_kinds(c, p, w);
+    w->logits = mb_take(p, MB_PASS_LOGITS * (uint64_t)c->n_vocab, f);
+    w->logits_x = mb_take(p, MB_PASS_LOGITS * (uint64_t)c->d_model, f);
+    w->logits_a = mb_take_activations(p, MB_PASS_LOGITS, c->d_model);
 }
 
 /* ---------------------------------------------------------------- stages and threads */
 
-/* What is largest over all matrices. */
+/* Enough for any stage, and for any thread. */
 struct needs {
-    size_t n_products, n_pieces, coded_nbytes, n_up;
+    size_t n_products, n_pieces, coded_nbytes, n_up, n_floats, planes_nbytes;
 };
 
-static void need_matrix(struct needs *needs, const struct mb_linear *linear)
+static void need_matrix(struct needs *needs, const struct mb_weight *weight, const struct mb_matrix *m,
+                        size_t *n_pieces)
 {
-    const struct mb_matrix *m = &linear->matrix;
-    if (m->is_coded)
-        needs->coded_nbytes = max_size(needs->coded_nbytes, mb_matmul_scratch_nbytes(&m->coded));
+    *n_pieces += mb_n_pieces(m);
+    if (mb_is_gate(weight->id))
+        needs->n_up = max_size(needs->n_up, MB_PASS_TOKENS * mb_piece_rows(m));
+    if (!m->is_coded)
+        return;
+    needs->coded_nbytes = max_size(needs->coded_nbytes, mb_matmul_scratch_nbytes(&m->coded));
+    if (weight->is_transposed)
+        needs->coded_nbytes = max_size(needs->coded_nbytes, mb_matvec_transposed_scratch_nbytes(&m->coded));
 }
 
-static size_t need_mlp(struct needs *needs, const struct mb_mlp *mlp)
+/* No stage has more than all products of a layer. */
+static void need_layer(struct needs *needs, const struct mb_config *c, const struct mb_layer *layer)
 {
-    need_matrix(needs, &mlp->gate);
-    need_matrix(needs, &mlp->up);
-    need_matrix(needs, &mlp->down);
-    needs->n_up = max_size(needs->n_up, MB_PASS_TOKENS * mb_piece_rows(&mlp->gate.matrix));
-    return max_size(mb_n_pieces(&mlp->gate.matrix), mb_n_pieces(&mlp->down.matrix));
-}
-
-static size_t need_attention(struct needs *needs, const struct mb_config *c, const struct mb_layer *layer)
-{
-    size_t n = 0;
-    const struct mb_linear *q = c->q_rank == 0 ? &layer->q : &layer->q_a;
-    need_matrix(needs, q);
-    need_matrix(needs, &layer->kv_a);
-    need_matrix(needs, &layer->kv_b);
-    need_matrix(needs, &layer->o);
-    n = max_size(mb_n_pieces(&q->matrix) + mb_n_pieces(&layer->kv_a.matrix), mb_n_pieces(&layer->o.matrix));
-    if (c->q_rank > 0) {
-        need_matrix(needs, &layer->q_b);
-        n = max_size(n, mb_n_pieces(&layer->q_b.matrix));
+    struct mb_weight_list list;
+    size_t n_products = 0, n_pieces = 0;
+    mb_list_layer(c, layer->index, &list);
+    for (size_t i = 0; i < list.n; i++) {
+        const struct mb_weight *weight = &list.at[i];
+        bool is_expert = mb_is_expert_matrix(weight->id);
+        size_t n = weight->n_cols == 0 ? 0 : is_expert ? layer->mlp->router.n_experts : 1;
+        for (size_t e = 0; e < n; e++)
+            need_matrix(needs, weight,
+                        is_expert ? &mb_expert_matrix(layer, e, weight->id)->matrix
+                                  : &layer->matrix[weight->id].matrix,
+                        &n_pieces);
+        n_products += n;
     }
-    if (layer->kv_b.matrix.is_coded)
-        needs->coded_nbytes =
-            max_size(needs->coded_nbytes, mb_matvec_transposed_scratch_nbytes(&layer->kv_b.matrix.coded));
-    return n;
-}
-
-static size_t need_moe(struct needs *needs, const struct mb_config *c, const struct mb_layer *layer)
-{
-    size_t n_experts = 0, n_shared = 0;
-    need_matrix(needs, &layer->router);
-    for (size_t e = 0; e < c->n_experts; e++)
-        n_experts += need_mlp(needs, &layer->experts[e]);
-    if (c->n_shared > 0)
-        n_shared = need_mlp(needs, &layer->shared);
-    return max_size(n_experts, mb_n_pieces(&layer->router.matrix)) + n_shared;
+    needs->n_products = max_size(needs->n_products, n_products);
+    needs->n_pieces = max_size(needs->n_pieces, n_pieces);
 }
 
 static struct needs find_needs(const struct mb_model *model)
 {
     const struct mb_config *c = &model->config;
-    struct needs needs = {.n_products = c->n_experts + 2, .n_pieces = mb_n_pieces(&model->lm_head.matrix)};
-    need_matrix(&needs, &model->lm_head);
-    for (size_t i = 0; i < c->n_layers; i++) {
-        const struct mb_layer *layer = &model->layers[i];
-        needs.n_pieces = max_size(needs.n_pieces, need_attention(&needs, c, layer));
-        needs.n_pieces = max_size(needs.n_pieces,
-                                  layer->is_moe ? need_moe(&needs, c, layer) : need_mlp(&needs, &layer->mlp));
+    struct needs needs = {.n_products = 1};
+    need_matrix(&needs, &(struct mb_weight){.id = MB_W_HEAD}, &model->head.matrix, &needs.n_pieces);
+    for (size_t i = 0; i < c->n_layers; i++)
+        need_layer(&needs, c, &model->layers[i]);
+    for (size_t i = 0; i < c->n_attentions; i++) {
+        struct mb_attention_scratch scratch = c->attentions[i].kind->scratch(&c->attentions[i]);
+        needs.n_floats = max_size(needs.n_floats, scratch.n_floats);
+        needs.planes_nbytes = max_size(needs.planes_nbytes, scratch.planes_nbytes);
     }
     return needs;
 }
 
 static enum mb_status create_threads(struct mb_model *model, const struct needs *needs, struct mb_error *err)
 {
-    const struct mb_config *c = &model->config;
     size_t n_threads = (size_t)mb_pool_n_threads(model->pool);
-    size_t planes_nbytes = 2 * mb_attention_planes_n() * mb_attention_plane_nbytes(c) + MB_SLACK_NBYTES;
     model->scratch = mb_alloc(n_threads, sizeof *model->scratch);
     if (model->scratch == NULL)
         return mb_fail_memory(err, "the scratch memory of the threads");
@@ -174,8 +145,8 @@ static enum mb_status create_threads(struct mb_model *model, const struct needs 
         struct mb_thread_scratch *s = &model->scratch[i];
         s->coded = mb_alloc(needs->coded_nbytes + MB_SLACK_NBYTES, 1);
         s->up = mb_alloc(needs->n_up, sizeof *s->up);
-        s->attention = mb_alloc(mb_attention_scratch_n(c), sizeof *s->attention);
-        s->planes = mb_alloc(planes_nbytes, 1);
+        s->attention = mb_alloc(needs->n_floats, sizeof *s->attention);
+        s->planes = mb_alloc(needs->planes_nbytes + MB_SLACK_NBYTES, 1);
         if (s->coded == NULL || s->up == NULL || s->attention == NULL || s->planes == NULL)
             return mb_fail_memory(err, "the scratch memory of the threads");
     }
@@ -185,13 +156,13 @@ static enum mb_status create_threads(struct mb_model *model, const struct needs 
 enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err)
 {
     struct needs needs = find_needs(model);
-    struct placing p = {0};
+    struct mb_placing p = {0};
     place(&model->config, &p, &model->work);
     model->work_nbytes = p.at;
     model->work_pages = mb_sparse_alloc(p.at);
     if (model->work_pages == NULL)
         return mb_fail_memory(err, "the activations of a batch");
-    p = (struct placing){.base = model->work_pages};
+    p = (struct mb_placing){.base = model->work_pages};
     place(&model->config, &p, &model->work);
     model->stage = (struct mb_stage){
         .kernels = model->kernels,
@@ -204,9 +175,9 @@ enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err)
     };
     if (model->stage.products == NULL || model->stage.pieces == NULL)
         return mb_fail_memory(err, "the pieces of a stage");
-    enum mb_status status = create_threads(model, &needs, err);
+    MB_TRY(create_threads(model, &needs, err));
     model->stage.scratch = model->scratch;
-    return status;
+    return MB_OK;
 }
 
 void mb_workspace_free(struct mb_model *model)

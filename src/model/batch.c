@@ -1,5 +1,5 @@
 /*
- * decode.c - cuts a batch of items into passes, and feeds them.
+ * batch.c - cuts a batch of items into passes, and feeds them.
  *
  * How a batch is cut does not change results: every token's arithmetic depends on its own session alone.
  */
@@ -20,7 +20,7 @@ static enum mb_status check_item(const struct mb_model *model, const struct mb_b
     size_t n_ctx = item->session->options.n_ctx, n_past = item->session->n_past;
     if (item->n_tokens > n_ctx - n_past)
         return mb_fail(err, MB_USAGE,
-                       "item %zu of the batch: %zu tokens behind %zu do not fit a context of %zu", i,
+                       "item %zu of the batch: %zu tokens after %zu do not fit a context of %zu", i,
                        item->n_tokens, n_past, n_ctx);
     for (size_t t = 0; t < item->n_tokens; t++)
         if (item->tokens[t] < 0 || (size_t)item->tokens[t] >= model->config.n_vocab)

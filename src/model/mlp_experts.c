@@ -1,0 +1,209 @@
+/*
+ * mlp_experts.c - an MLP of a router, the experts that it chooses for each token, and maybe a shared expert
+ * that all tokens go through.
+ */
+#include "mlp.h"
+#include "model.h"
+#include <string.h>
+
+/*
+ * Rows of tokens are [MB_PASS_TOKENS].  A *slot* is a token with one of its experts; slots are ordered by
+ * expert: [MB_PASS_TOKENS * n_used].
+ */
+struct experts_part {
+    float *shared_hidden; /* [..][d_shared] */
+    struct mb_activations shared_hidden_a;
+    float *scores;                 /* [..][n_experts] the router's logits, then scores */
+    float *choice;                 /* [..][n_experts] scores that experts are chosen by */
+    int32_t *chosen;               /* [..][n_used] */
+    float *chosen_weight;          /* [..][n_used] */
+    float *margin;                 /* [..] */
+    uint32_t *slot;                /* [..][n_used] */
+    struct mb_activation *slot_in; /* [slots] the token's */
+    float *slot_hidden;            /* [slots][d_expert] */
+    struct mb_activations slot_hidden_a;
+    float *slot_y;          /* [slots][d_model] output; before that, the input if experts are not coded */
+    uint32_t *expert_first; /* [n_experts + 1] first slot of each expert */
+};
+
+/* ---------------------------------------------------------------- weights and memory */
+
+static void list(const struct mb_mlp_config *mlp, size_t d_model, struct mb_weight_list *weights)
+{
+    mb_list_matrix(weights, MB_W_ROUTER, mlp->router.n_experts, d_model, false);
+    if (mlp->router.has_bias)
+        mb_list_vector(weights, MB_W_ROUTER_BIAS, mlp->router.n_experts);
+    mb_list_matrix(weights, MB_W_EXPERT_GATE, mlp->d_expert, d_model, false);
+    mb_list_matrix(weights, MB_W_EXPERT_UP, mlp->d_expert, d_model, false);
+    mb_list_matrix(weights, MB_W_EXPERT_DOWN, d_model, mlp->d_expert, false);
+    if (mlp->d_shared == 0)
+        return;
+    mb_list_matrix(weights, MB_W_SHARED_GATE, mlp->d_shared, d_model, false);
+    mb_list_matrix(weights, MB_W_SHARED_UP, mlp->d_shared, d_model, false);
+    mb_list_matrix(weights, MB_W_SHARED_DOWN, d_model, mlp->d_shared, false);
+}
+
+static void place(const struct mb_mlp_config *mlp, size_t d_model, struct mb_placing *p, void *to)
+{
+    const uint64_t n = MB_PASS_TOKENS, f = sizeof(float), n_slots = n * mlp->router.n_used;
+    const size_t n_experts = mlp->router.n_experts;
+    struct experts_part part;
+    part.shared_hidden = mb_take(p, n * mlp->d_shared, f);
+    part.shared_hidden_a = mb_take_activations(p, n, mlp->d_shared);
+    part.scores = mb_take(p, n * n_experts, f);
+    part.choice = mb_take(p, n * n_experts, f);
+    part.chosen = mb_take(p, n_slots, sizeof *part.chosen);
+    part.chosen_weight = mb_take(p, n_slots, f);
+    part.margin = mb_take(p, n, f);
+    part.slot = mb_take(p, n_slots, sizeof *part.slot);
+    part.slot_in = mb_take(p, n_slots, sizeof *part.slot_in);
+    part.slot_hidden = mb_take(p, n_slots * mlp->d_expert, f);
+    part.slot_hidden_a = mb_take_activations(p, n_slots, mlp->d_expert);
+    part.slot_y = mb_take(p, n_slots * d_model, f);
+    part.expert_first = mb_take(p, n_experts + 1, sizeof *part.expert_first);
+    if (to != NULL)
+        *(struct experts_part *)to = part;
+}
+
+/* ---------------------------------------------------------------- the router's choice */
+
+static void choose_experts(struct mb_model *model, const struct mb_layer *layer, size_t t, int thread)
+{
+    (void)thread;
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    const struct mb_router_config *r = &layer->mlp->router;
+    part->margin[t] = mb_router_choose(r, model->vec, mb_layer_vector(layer, MB_W_ROUTER_BIAS),
+                                       part->scores + t * r->n_experts, part->choice + t * r->n_experts,
+                                       part->chosen + t * r->n_used, part->chosen_weight + t * r->n_used);
+}
+
+static void report_routes(const struct mb_model *model, const struct mb_layer *layer)
+{
+    const struct mb_workspace *work = &model->work;
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    size_t n_used = layer->mlp->router.n_used;
+    for (size_t t = 0; t < work->n_tokens; t++) {
+        const struct mb_session_options *options = &work->segments[work->segment_of[t]].session->options;
+        if (options->route != NULL)
+            options->route(options->route_ctx, layer->index, work->pos[t], part->chosen + t * n_used,
+                           part->chosen_weight + t * n_used, n_used, part->margin[t]);
+    }
+}
+
+/* Gives every token and expert a slot, ordered by expert, then token. */
+static void assign_slots(const struct mb_model *model, const struct mb_layer *layer)
+{
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    const struct mb_workspace *work = &model->work;
+    const size_t n_experts = layer->mlp->router.n_experts, n_used = layer->mlp->router.n_used;
+    const size_t n = work->n_tokens * n_used, d_model = model->config.d_model;
+    uint32_t *first = part->expert_first; /* counts, then where the next one goes */
+    memset(first, 0, (n_experts + 1) * sizeof *first);
+    for (size_t i = 0; i < n; i++)
+        first[part->chosen[i] + 1]++;
+    for (size_t e = 0; e < n_experts; e++)
+        first[e + 1] += first[e];
+    for (size_t i = 0; i < n; i++) {
+        uint32_t slot = first[part->chosen[i]]++;
+        part->slot[i] = slot;
+        part->slot_in[slot] = work->normed_a.at[i / n_used];
+        if (model->has_plain_experts)
+            memcpy(part->slot_y + slot * d_model, work->normed + i / n_used * d_model,
+                   d_model * sizeof *part->slot_y);
+    }
+    for (size_t e = n_experts; e > 0; e--)
+        first[e] = first[e - 1];
+    first[0] = 0;
+}
+
+/* The shared expert does not wait for the router, so that it keeps the threads busy meanwhile. */
+static void route(struct mb_model *model, const struct mb_layer *layer)
+{
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    struct mb_stage *stage = &model->stage;
+    size_t n = model->work.n_tokens;
+    mb_stage_begin(stage);
+    mb_add_product(stage, &layer->matrix[MB_W_ROUTER], mb_normed(model), n, part->scores);
+    if (layer->mlp->d_shared > 0)
+        mb_add_gate_up(stage, &layer->matrix[MB_W_SHARED_GATE], &layer->matrix[MB_W_SHARED_UP],
+                       mb_normed(model), n, part->shared_hidden,
+                       model->has_coded ? &part->shared_hidden_a : NULL, 0);
+    mb_stage_run(stage);
+    mb_for_tokens(model, layer, choose_experts);
+    report_routes(model, layer);
+    assign_slots(model, layer);
+}
+
+/* ---------------------------------------------------------------- products */
+
+static void add_gate_up(struct mb_model *model, const struct mb_layer *layer, size_t e)
+{
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    const size_t d_model = model->config.d_model, first = part->expert_first[e];
+    const size_t n = part->expert_first[e + 1] - first;
+    struct mb_vectors in = {part->slot_y + first * d_model, d_model, part->slot_in + first};
+    if (n > 0)
+        mb_add_gate_up(&model->stage, mb_expert_matrix(layer, e, MB_W_EXPERT_GATE),
+                       mb_expert_matrix(layer, e, MB_W_EXPERT_UP), in, n,
+                       part->slot_hidden + first * layer->mlp->d_expert,
+                       model->has_coded ? &part->slot_hidden_a : NULL, first);
+}
+
+static void add_down(struct mb_model *model, const struct mb_layer *layer, size_t e)
+{
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    const size_t d_expert = layer->mlp->d_expert, first = part->expert_first[e];
+    const size_t n = part->expert_first[e + 1] - first;
+    struct mb_vectors in = {part->slot_hidden + first * d_expert, d_expert, part->slot_hidden_a.at + first};
+    if (n > 0)
+        mb_add_product(&model->stage, mb_expert_matrix(layer, e, MB_W_EXPERT_DOWN), in, n,
+                       part->slot_y + first * model->config.d_model);
+}
+
+/* y = the shared expert's output (or 0) + the chosen experts', in the order of the router's choice. */
+static void combine(struct mb_model *model, const struct mb_layer *layer, size_t t, int thread)
+{
+    (void)thread;
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    const size_t d_model = model->config.d_model, n_used = layer->mlp->router.n_used;
+    float *y = model->work.y + t * d_model;
+    if (layer->mlp->d_shared == 0)
+        memset(y, 0, d_model * sizeof *y);
+    for (size_t k = 0; k < n_used; k++)
+        model->vec->axpy(part->chosen_weight[t * n_used + k],
+                         part->slot_y + part->slot[t * n_used + k] * d_model, d_model, y);
+}
+
+static void run_experts(struct mb_model *model, const struct mb_layer *layer)
+{
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    const size_t n_experts = layer->mlp->router.n_experts, d_shared = layer->mlp->d_shared;
+    mb_stage_begin(&model->stage);
+    for (size_t e = 0; e < n_experts; e++)
+        add_gate_up(model, layer, e);
+    mb_stage_run(&model->stage);
+    mb_stage_begin(&model->stage);
+    for (size_t e = 0; e < n_experts; e++)
+        add_down(model, layer, e);
+    if (d_shared > 0)
+        mb_add_product(&model->stage, &layer->matrix[MB_W_SHARED_DOWN],
+                       mb_vectors_of(part->shared_hidden, d_shared, &part->shared_hidden_a),
+                       model->work.n_tokens, model->work.y);
+    mb_stage_run(&model->stage);
+    mb_for_tokens(model, layer, combine);
+}
+
+static void run(struct mb_model *model, const struct mb_layer *layer)
+{
+    route(model, layer);
+    mb_lap(model, &model->timing.router_ns);
+    run_experts(model, layer);
+    mb_lap(model, &model->timing.experts_ns);
+}
+
+const struct mb_mlp_kind mb_mlp_experts = {.name = "experts",
+                                           .has_experts = true,
+                                           .list = list,
+                                           .part_nbytes = sizeof(struct experts_part),
+                                           .place = place,
+                                           .run = run};
