@@ -186,6 +186,32 @@ MB_API enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct
                                    struct mb_error *err);
 MB_API void mb_blob_close(struct mb_blob *blob);
 
+/* ---------------------------------------------------------------- what is coded how */
+
+/* Whether an encoded group keeps its weights as they were, because coding would not be smaller. */
+MB_API bool mb_group_is_raw(const struct mb_group *group);
+
+/* Counts over row groups of coded matrices. Zero it, then add rows and other counts in any order. */
+enum { MB_N_SYMBOLS = 256 };
+struct mb_coded_statistics {
+    uint64_t n_weights;
+    uint64_t n_groups, n_raw_groups;
+    uint64_t n_escapes, n_outliers;
+    uint64_t n_symbols[MB_N_SYMBOLS]; /* [q + 127]: weights of index q; the last: off the grid */
+};
+
+/*
+ * Adds rows [row, row + n_rows) of a matrix: whole row groups.  'weights': the same rows as decode_rows gives
+ * them.  An outlier that happens to lie on the grid counts as an index; the weights of raw groups count as
+ * what they would have been coded as.
+ */
+MB_API void mb_coded_statistics_add(struct mb_coded_statistics *statistics, const struct mb_coded_matrix *w,
+                                    uint64_t row, uint64_t n_rows, const float *weights);
+MB_API void mb_coded_statistics_merge(struct mb_coded_statistics *to, const struct mb_coded_statistics *from);
+
+/* Bits a weight that an ideal code of the symbols, each by itself, would take (order-0 entropy). */
+MB_API double mb_coded_entropy_bits(const struct mb_coded_statistics *statistics);
+
 /* ---------------------------------------------------------------- activations */
 
 /*

@@ -6,7 +6,6 @@
  * mostly from the page cache, since a batch is small.  So no matrix is ever in memory as a whole.
  */
 #include "coder.h"
-#include "../codec/kernels.h"
 #include "base/checked.h"
 #include "base/memory.h"
 #include "base/pool.h"
@@ -281,7 +280,7 @@ static enum mb_status end_matrix(struct mb_coder *coder, struct matrix *matrix, 
     coder->report->n_groups += matrix->n_groups;
     for (uint64_t i = 0; i < matrix->n_groups; i++) {
         coder->report->n_outliers += matrix->groups[i].n_outliers;
-        coder->report->n_raw_groups += matrix->groups[i].kind == MB_KIND_RAW;
+        coder->report->n_raw_groups += mb_group_is_raw(&matrix->groups[i]);
     }
     return status;
 }

@@ -2,7 +2,6 @@
  * predict.c - codes row groups taken evenly from every matrix and scales what they need to the whole.
  */
 #include "predict.h"
-#include "../codec/kernels.h"
 #include "base/checked.h"
 #include "base/pool.h"
 #include "coder.h"
@@ -109,7 +108,7 @@ static enum mb_status predict_matrix(struct job *job, const struct mb_blob_matri
         record_nbytes += out_nbytes;
         directory_nbytes += mb_directory_nbytes(&group, 1);
         n_outliers += group.n_outliers;
-        n_raw += group.kind == MB_KIND_RAW;
+        n_raw += mb_group_is_raw(&group);
     }
     *nbytes += scaled(record_nbytes, n_sampled_rows, info->n_rows) +
                scaled(directory_nbytes, sample.n_sampled, sample.n_groups);

@@ -2,8 +2,8 @@
  * verify.c - proves a coded folder: structure and checksums, and the bound of every weight against the
  * original.
  */
-#include "../codec/kernels.h"
 #include "base/error.h"
+#include "base/value.h"
 #include "checksums.h"
 #include "walk.h"
 #include <inttypes.h>
@@ -13,16 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Indices from -127 to 127, and outliers. */
-enum { N_SYMBOLS = 256, SYMBOL_OUTLIER = 255, Q_MAX = 127 };
-
 /* What is found out about a matrix; pieces of it by many threads. */
 struct finding {
     const struct mb_tensor *original;
     double err_max;
     uint64_t err_index;
     uint64_t n_broken;
-    uint64_t counts[N_SYMBOLS];
+    struct mb_coded_statistics coded;
 };
 
 struct verification {
@@ -131,23 +128,6 @@ static void compare(struct finding *finding, double eps, enum mb_dtype dtype, co
     }
 }
 
-/*
- * The index that a decoded weight came from.  Outliers lie off the grid (one that happens to lie on it is
- * counted as an index); the weights of raw groups are counted as what they would have been coded as.
- */
-static void count_symbols(struct finding *finding, const struct mb_coded_matrix *coded, uint64_t row,
-                          const float *decoded, size_t n)
-{
-    float step = coded->step, slack = 0;
-    if (coded->kinds[row / coded->group_rows] == MB_KIND_RAW)
-        slack = (float)coded->eps;
-    for (size_t i = 0; i < n; i++) {
-        float q = step == 0 ? 0 : rintf(decoded[i] / step);
-        bool is_index = fabsf(q) <= Q_MAX && fabsf(decoded[i] - step * q) <= slack;
-        finding->counts[is_index ? (int)q + Q_MAX : SYMBOL_OUTLIER]++;
-    }
-}
-
 static void add_finding(struct finding *to, const struct finding *from)
 {
     bool is_worse = from->err_max > to->err_max;
@@ -157,8 +137,7 @@ static void add_finding(struct finding *to, const struct finding *from)
         to->err_index = from->err_index;
     }
     to->n_broken += from->n_broken;
-    for (size_t i = 0; i < N_SYMBOLS; i++)
-        to->counts[i] += from->counts[i];
+    mb_coded_statistics_merge(&to->coded, &from->coded);
 }
 
 static enum mb_status verify_rows(void *ctx, const struct mb_walk_matrix *matrix, uint64_t row,
@@ -177,35 +156,11 @@ static enum mb_status verify_rows(void *ctx, const struct mb_walk_matrix *matrix
             return status;
         compare(&found, coded->eps, dtype, buffer, weights, row * coded->n_cols, n_rows * coded->n_cols);
     }
-    for (uint64_t r = 0; r < n_rows; r += coded->group_rows) {
-        uint64_t n = n_rows - r < coded->group_rows ? n_rows - r : coded->group_rows;
-        count_symbols(&found, coded, row + r, weights + r * coded->n_cols, n * coded->n_cols);
-    }
+    mb_coded_statistics_add(&found.coded, coded, row, n_rows, weights);
     pthread_mutex_lock(&v->lock);
     add_finding(finding, &found);
     pthread_mutex_unlock(&v->lock);
     return MB_OK;
-}
-
-static double entropy_of(const uint64_t counts[N_SYMBOLS], double n)
-{
-    double bits = 0;
-    for (size_t i = 0; i < N_SYMBOLS; i++)
-        if (counts[i] > 0)
-            bits -= (double)counts[i] / n * log2((double)counts[i] / n);
-    return bits;
-}
-
-static uint64_t n_outliers_of(const struct mb_coded_matrix *coded)
-{
-    uint64_t n = 0;
-    const uint8_t *counts = coded->outlier_counts;
-    for (uint64_t i = 0; i < coded->n_groups; i++)
-        if (coded->kinds[i] & MB_KIND_OUTLIERS) {
-            n += mb_load_u16(counts);
-            counts += 2;
-        }
-    return n;
 }
 
 static void report_matrix(struct mb_verify_report *report, const struct mb_walk_matrix *matrix,
@@ -239,8 +194,8 @@ static enum mb_status end_matrix(void *ctx, struct mb_walk_matrix *matrix, struc
         .err_abs_max = v->original == NULL ? NAN : finding->err_max,
         .err_max_index = finding->err_index,
         .bits_per_weight = 8 * (double)(matrix->info->data_nbytes + matrix->info->directory_nbytes) / n,
-        .entropy_bits = entropy_of(finding->counts, n),
-        .n_outliers = n_outliers_of(coded),
+        .entropy_bits = mb_coded_entropy_bits(&finding->coded),
+        .n_outliers = finding->coded.n_outliers,
         .n_broken = finding->n_broken,
     };
     if (v->each != NULL)

@@ -5,6 +5,7 @@
 #define MB_CODEC_KERNELS_H
 
 #include "base/bytes.h"
+#include "base/value.h"
 #include <moebius/codec.h>
 
 enum {
@@ -164,15 +165,6 @@ static inline struct mb_group_walk mb_group_seek(const struct mb_coded_matrix *w
     while (walk.group < group)
         mb_group_next(&walk, &skipped);
     return walk;
-}
-
-/* An original value of a matrix's type as float: exact for all three. */
-static inline float mb_load_value(enum mb_dtype dtype, const uint8_t *values, size_t i)
-{
-    if (dtype == MB_F32)
-        return mb_float_of_bits(mb_load_u32(values + 4 * i));
-    uint16_t half = mb_load_u16(values + 2 * i);
-    return dtype == MB_F16 ? mb_float_of_f16(half) : mb_float_of_bf16(half);
 }
 
 static inline int32_t mb_activation_value(const struct mb_activation *x, size_t i)
