@@ -26,7 +26,9 @@ import shapes  # noqa: E402
 
 # Bytes of all tensors of the published bf16 checkpoints.
 PUBLISHED_NBYTES = {"moonlight": 2 * 15960111936, "mixtral": 2 * 46702792704, "olmoe": 2 * 6919161856,
-                    "qwen3": 2 * 30532122624}
+                    "qwen3": 2 * 30532122624, "deepseek-v2-lite": 2 * 15706484224, "deepseek-v3": 2 * 671026419200,
+                    "qwen2-moe": 2 * 14315784192, "qwen3-235b": 2 * 235093634560, "glm-4.5-air": 2 * 106852251264,
+                    "granite": 2 * 3298793472, "phi-3.5-moe": 2 * 41873153344}
 
 # Some tensors of the published checkpoints, at least one of each kind.
 PUBLISHED_TENSORS = {
@@ -69,6 +71,45 @@ PUBLISHED_TENSORS = {
         "model.layers.47.input_layernorm.weight": (2048,),
         "model.layers.47.mlp.gate.weight": (128, 2048),
         "model.layers.47.mlp.experts.127.down_proj.weight": (2048, 768),
+    },
+    "deepseek-v2-lite": {
+        "model.layers.0.mlp.down_proj.weight": (2048, 10944),
+        "model.layers.26.self_attn.q_proj.weight": (3072, 2048),
+        "model.layers.26.mlp.gate.weight": (64, 2048),
+    },
+    "deepseek-v3": {
+        "model.layers.60.self_attn.q_a_proj.weight": (1536, 7168),
+        "model.layers.60.self_attn.q_a_layernorm.weight": (1536,),
+        "model.layers.60.self_attn.q_b_proj.weight": (24576, 1536),
+        "model.layers.60.self_attn.kv_b_proj.weight": (32768, 512),
+        "model.layers.3.mlp.experts.255.up_proj.weight": (2048, 7168),
+    },
+    "qwen2-moe": {
+        "model.layers.23.self_attn.k_proj.bias": (2048,),
+        "model.layers.23.mlp.shared_expert.gate_proj.weight": (5632, 2048),
+        "model.layers.23.mlp.shared_expert_gate.weight": (1, 2048),
+        "model.layers.23.mlp.experts.59.down_proj.weight": (2048, 1408),
+    },
+    "qwen3-235b": {
+        "model.layers.93.self_attn.q_proj.weight": (8192, 4096),
+        "model.layers.93.mlp.experts.127.up_proj.weight": (1536, 4096),
+    },
+    "glm-4.5-air": {
+        "model.layers.45.self_attn.q_proj.weight": (12288, 4096),
+        "model.layers.45.self_attn.q_proj.bias": (12288,),
+        "model.layers.45.mlp.gate.e_score_correction_bias": (128,),
+        "model.layers.45.mlp.shared_experts.down_proj.weight": (4096, 1408),
+    },
+    "granite": {
+        "model.layers.31.block_sparse_moe.input_linear.weight": (40, 1024, 1536),
+        "model.layers.31.block_sparse_moe.output_linear.weight": (40, 1536, 512),
+        "model.layers.31.block_sparse_moe.router.layer.weight": (40, 1536),
+    },
+    "phi-3.5-moe": {
+        "lm_head.bias": (32064,),
+        "model.norm.bias": (4096,),
+        "model.layers.31.self_attn.o_proj.bias": (4096,),
+        "model.layers.31.block_sparse_moe.experts.15.w2.weight": (4096, 6400),
     },
 }
 
@@ -153,7 +194,8 @@ class MakeCheckpoint(unittest.TestCase):
             self.assertEqual({name: v.shape for name, (_, v) in tensors.items()},
                              {name: t.shape for name, t in listed.items()})
             self.assertEqual((config["num_hidden_layers"], config["vocab_size"]), (2, 300))
-            self.assertTrue(all(config.get(key, 0) < 300 for key in shapes.SPECIAL_IDS))
+            ids = [config.get(key, 0) for key in shapes.SPECIAL_IDS]
+            self.assertTrue(all(i < 300 for each in ids for i in (each if isinstance(each, list) else [each])))
             for name, (type_name, values) in tensors.items():
                 kind = listed[name].kind
                 self.assertEqual(type_name, "F32" if kind == "rotary" else "BF16", name)

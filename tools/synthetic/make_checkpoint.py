@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write a random-weight checkpoint with the exact shapes of a published Mixture-of-Experts model.
 
-    python3 tools/synthetic/make_checkpoint.py OUT --shape moonlight|mixtral|olmoe|qwen3 [--layers N] [--vocab-size N]
+    python3 tools/synthetic/make_checkpoint.py OUT --shape SHAPE [--layers N] [--vocab-size N]
         [--dtype bf16|f16|f32] [--std S] [--row-spread S] [--column-spread S] [--seed N] [--dry-run]
 
 numpy alone (Debian: python3-numpy).  OUT appears when it is complete; until then the folder is called OUT.partial.

@@ -144,9 +144,198 @@ QWEN3 = {
     "use_cache": True,
 }
 
+
+def changed(config, **changes):
+    """A published configuration that differs from another one of its family."""
+    return dict(config, **changes)
+
+
+QWEN3_235B = changed(QWEN3, hidden_size=4096, intermediate_size=12288, moe_intermediate_size=1536, num_hidden_layers=94,
+                     num_attention_heads=64, max_window_layers=94)
+
+QWEN2_MOE = {
+    "architectures": ["Qwen2MoeForCausalLM"],
+    "model_type": "qwen2_moe",
+    "vocab_size": 151936,
+    "hidden_size": 2048,
+    "intermediate_size": 5632,
+    "moe_intermediate_size": 1408,
+    "shared_expert_intermediate_size": 5632,
+    "num_hidden_layers": 24,
+    "decoder_sparse_step": 1,
+    "num_experts": 60,
+    "num_experts_per_tok": 4,
+    "norm_topk_prob": False,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "use_sliding_window": False,
+    "max_window_layers": 24,
+    "max_position_embeddings": 8192,
+    "attention_dropout": 0.0,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.001,
+    "initializer_range": 0.02,
+    "bos_token_id": 151643,
+    "eos_token_id": 151643,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+}
+
+DEEPSEEK_V2_LITE = {
+    "architectures": ["DeepseekV2ForCausalLM"],
+    "model_type": "deepseek_v2",
+    "vocab_size": 102400,
+    "hidden_size": 2048,
+    "intermediate_size": 10944,
+    "moe_intermediate_size": 1408,
+    "num_hidden_layers": 27,
+    "first_k_dense_replace": 1,
+    "moe_layer_freq": 1,
+    "n_routed_experts": 64,
+    "num_experts_per_tok": 6,
+    "n_shared_experts": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "topk_method": "greedy",
+    "scoring_func": "softmax",
+    "norm_topk_prob": False,
+    "routed_scaling_factor": 1.0,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "q_lora_rank": None,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000,
+    "rope_scaling": {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096, "beta_fast": 32,
+                     "beta_slow": 1, "mscale": 0.707, "mscale_all_dim": 0.707},
+    "max_position_embeddings": 163840,
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "initializer_range": 0.02,
+    "bos_token_id": 100000,
+    "eos_token_id": 100001,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+}
+
+# As transformers reads it: the layer of multi-token prediction is not here.
+DEEPSEEK_V3 = changed(
+    MOONLIGHT, vocab_size=129280, hidden_size=7168, intermediate_size=18432, moe_intermediate_size=2048,
+    num_hidden_layers=61, first_k_dense_replace=3, n_routed_experts=256, num_experts_per_tok=8, n_shared_experts=1,
+    n_group=8, topk_group=4, routed_scaling_factor=2.5, num_attention_heads=128, num_key_value_heads=128,
+    q_lora_rank=1536, rms_norm_eps=1e-6, rope_theta=10000, max_position_embeddings=163840, bos_token_id=0,
+    eos_token_id=1, rope_scaling={"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096,
+                                  "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0})
+
+GLM_4_5_AIR = {
+    "architectures": ["Glm4MoeForCausalLM"],
+    "model_type": "glm4_moe",
+    "vocab_size": 151552,
+    "hidden_size": 4096,
+    "intermediate_size": 10944,
+    "moe_intermediate_size": 1408,
+    "num_hidden_layers": 46,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 128,
+    "num_experts_per_tok": 8,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.0,
+    "num_attention_heads": 96,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "partial_rotary_factor": 0.5,
+    "use_qk_norm": False,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1000000,
+    "rope_scaling": None,
+    "max_position_embeddings": 131072,
+    "attention_bias": True,
+    "attention_dropout": 0.0,
+    "num_nextn_predict_layers": 0,
+    "initializer_range": 0.02,
+    "eos_token_id": [151329, 151336, 151338],
+    "pad_token_id": 151329,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+}
+
+PHI_3_5_MOE = {
+    "architectures": ["PhiMoEForCausalLM"],
+    "model_type": "phimoe",
+    "vocab_size": 32064,
+    "hidden_size": 4096,
+    "intermediate_size": 6400,
+    "num_hidden_layers": 32,
+    "num_local_experts": 16,
+    "num_experts_per_tok": 2,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "sliding_window": 131072,
+    "max_position_embeddings": 4096,
+    "attention_bias": True,
+    "attention_dropout": 0.0,
+    "lm_head_bias": True,
+    "input_jitter_noise": 0.01,
+    "router_jitter_noise": 0.01,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.0,
+    "initializer_range": 0.02,
+    "bos_token_id": 1,
+    "eos_token_id": 32000,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+}
+
+GRANITE = {
+    "architectures": ["GraniteMoeForCausalLM"],
+    "model_type": "granitemoe",
+    "vocab_size": 49155,
+    "hidden_size": 1536,
+    "intermediate_size": 512,
+    "num_hidden_layers": 32,
+    "num_local_experts": 40,
+    "num_experts_per_tok": 8,
+    "num_attention_heads": 24,
+    "num_key_value_heads": 8,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "rope_scaling": None,
+    "max_position_embeddings": 4096,
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "attention_multiplier": 0.015625,
+    "embedding_multiplier": 12.0,
+    "logits_scaling": 6.0,
+    "residual_multiplier": 0.22,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.001,
+    "initializer_range": 0.02,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    "tie_word_embeddings": True,
+    "use_cache": True,
+}
+
 # What --scale-down divides: everything that is a width.  Numbers of heads and experts stay.
-WIDTHS = ("hidden_size", "intermediate_size", "moe_intermediate_size", "head_dim", "kv_lora_rank",
-          "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+WIDTHS = ("hidden_size", "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "head_dim",
+          "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -158,50 +347,108 @@ def swiglu(prefix, n_hidden, n_inner, names=("gate_proj", "up_proj", "down_proj"
     yield Tensor(f"{prefix}.{down}.weight", (n_hidden, n_inner), "matrix")
 
 
+def norm(prefix, n, has_bias=False):
+    yield Tensor(f"{prefix}.weight", (n,), "norm")
+    if has_bias:
+        yield Tensor(f"{prefix}.bias", (n,), "bias")
+
+
+def linear(prefix, n_rows, n_columns, has_bias=False):
+    yield Tensor(f"{prefix}.weight", (n_rows, n_columns), "matrix")
+    if has_bias:
+        yield Tensor(f"{prefix}.bias", (n_rows,), "bias")
+
+
 def latent_attention(c, prefix):
     n_hidden, n_heads, n_latent = c["hidden_size"], c["num_attention_heads"], c["kv_lora_rank"]
     n_nope, n_rope, n_value = c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"]
-    yield Tensor(f"{prefix}.q_proj.weight", (n_heads * (n_nope + n_rope), n_hidden), "matrix")
-    yield Tensor(f"{prefix}.kv_a_proj_with_mqa.weight", (n_latent + n_rope, n_hidden), "matrix")
-    yield Tensor(f"{prefix}.kv_a_layernorm.weight", (n_latent,), "norm")
-    yield Tensor(f"{prefix}.kv_b_proj.weight", (n_heads * (n_nope + n_value), n_latent), "matrix")
-    yield Tensor(f"{prefix}.o_proj.weight", (n_hidden, n_heads * n_value), "matrix")
-    # The published files still hold this table, which nobody reads: the one tensor that is always f32.
-    yield Tensor(f"{prefix}.rotary_emb.inv_freq", (n_rope // 2,), "rotary", c["rope_theta"])
+    n_query = n_heads * (n_nope + n_rope)
+    if n_low := c["q_lora_rank"]:
+        yield from linear(f"{prefix}.q_a_proj", n_low, n_hidden)
+        yield from norm(f"{prefix}.q_a_layernorm", n_low)
+        yield from linear(f"{prefix}.q_b_proj", n_query, n_low)
+    else:
+        yield from linear(f"{prefix}.q_proj", n_query, n_hidden)
+    yield from linear(f"{prefix}.kv_a_proj_with_mqa", n_latent + n_rope, n_hidden)
+    yield from norm(f"{prefix}.kv_a_layernorm", n_latent)
+    yield from linear(f"{prefix}.kv_b_proj", n_heads * (n_nope + n_value), n_latent)
+    yield from linear(f"{prefix}.o_proj", n_hidden, n_heads * n_value)
 
 
-def grouped_attention(c, prefix, n_q_norm=0, n_k_norm=0):
+def grouped_attention(c, prefix, n_q_norm=0, n_k_norm=0, qkv_bias=False, o_bias=False):
     n_hidden = c["hidden_size"]
     n_head = c.get("head_dim") or n_hidden // c["num_attention_heads"]
     n_query, n_key = c["num_attention_heads"] * n_head, c["num_key_value_heads"] * n_head
-    yield Tensor(f"{prefix}.q_proj.weight", (n_query, n_hidden), "matrix")
-    yield Tensor(f"{prefix}.k_proj.weight", (n_key, n_hidden), "matrix")
-    yield Tensor(f"{prefix}.v_proj.weight", (n_key, n_hidden), "matrix")
-    yield Tensor(f"{prefix}.o_proj.weight", (n_hidden, n_query), "matrix")
+    yield from linear(f"{prefix}.q_proj", n_query, n_hidden, qkv_bias)
+    yield from linear(f"{prefix}.k_proj", n_key, n_hidden, qkv_bias)
+    yield from linear(f"{prefix}.v_proj", n_key, n_hidden, qkv_bias)
+    yield from linear(f"{prefix}.o_proj", n_hidden, n_query, o_bias)
     if n_q_norm:
-        yield Tensor(f"{prefix}.q_norm.weight", (n_q_norm,), "norm")
-        yield Tensor(f"{prefix}.k_norm.weight", (n_k_norm,), "norm")
+        yield from norm(f"{prefix}.q_norm", n_q_norm)
+        yield from norm(f"{prefix}.k_norm", n_k_norm)
 
 
-def moonlight_layer(c, prefix, layer):
+def deepseek_mlp(c, prefix, layer, has_correction):
     n_hidden, n_inner = c["hidden_size"], c["moe_intermediate_size"]
-    yield from latent_attention(c, f"{prefix}.self_attn")
     if layer < c["first_k_dense_replace"]:
         yield from swiglu(f"{prefix}.mlp", n_hidden, c["intermediate_size"])
         return
     yield Tensor(f"{prefix}.mlp.gate.weight", (c["n_routed_experts"], n_hidden), "router")
-    yield Tensor(f"{prefix}.mlp.gate.e_score_correction_bias", (c["n_routed_experts"],), "bias")
+    if has_correction:
+        yield Tensor(f"{prefix}.mlp.gate.e_score_correction_bias", (c["n_routed_experts"],), "bias")
     for expert in range(c["n_routed_experts"]):
         yield from swiglu(f"{prefix}.mlp.experts.{expert}", n_hidden, n_inner)
     yield from swiglu(f"{prefix}.mlp.shared_experts", n_hidden, n_inner * c["n_shared_experts"])
 
 
-def mixtral_layer(c, prefix, _layer):
-    yield from grouped_attention(c, f"{prefix}.self_attn")
+def moonlight_layer(c, prefix, layer):
+    yield from latent_attention(c, f"{prefix}.self_attn")
+    # The published files still hold this table, which nobody reads: the one tensor that is always f32.
+    yield Tensor(f"{prefix}.self_attn.rotary_emb.inv_freq", (c["qk_rope_head_dim"] // 2,), "rotary", c["rope_theta"])
+    yield from deepseek_mlp(c, prefix, layer, True)
+
+
+def deepseek_v3_layer(c, prefix, layer):
+    yield from latent_attention(c, f"{prefix}.self_attn")
+    yield from deepseek_mlp(c, prefix, layer, True)
+
+
+def deepseek_v2_layer(c, prefix, layer):
+    yield from latent_attention(c, f"{prefix}.self_attn")
+    yield from deepseek_mlp(c, prefix, layer, False)
+
+
+def glm4_layer(c, prefix, layer):
+    n_norm = c["head_dim"] if c["use_qk_norm"] else 0
+    yield from grouped_attention(c, f"{prefix}.self_attn", n_norm, n_norm, c["attention_bias"])
+    yield from deepseek_mlp(c, prefix, layer, True)
+
+
+def mixtral_experts(c, prefix):
     moe = f"{prefix}.block_sparse_moe"
     yield Tensor(f"{moe}.gate.weight", (c["num_local_experts"], c["hidden_size"]), "router")
     for expert in range(c["num_local_experts"]):
         yield from swiglu(f"{moe}.experts.{expert}", c["hidden_size"], c["intermediate_size"], ("w1", "w3", "w2"))
+
+
+def mixtral_layer(c, prefix, _layer):
+    yield from grouped_attention(c, f"{prefix}.self_attn")
+    yield from mixtral_experts(c, prefix)
+
+
+def phi_layer(c, prefix, _layer):
+    yield from grouped_attention(c, f"{prefix}.self_attn", 0, 0, c["attention_bias"], c["attention_bias"])
+    yield from mixtral_experts(c, prefix)
+
+
+def granite_layer(c, prefix, _layer):
+    """Experts of a layer are one tensor: gate and up after each other in the rows of input_linear."""
+    n_hidden, n_inner, n_experts = c["hidden_size"], c["intermediate_size"], c["num_local_experts"]
+    yield from grouped_attention(c, f"{prefix}.self_attn")
+    moe = f"{prefix}.block_sparse_moe"
+    yield Tensor(f"{moe}.router.layer.weight", (n_experts, n_hidden), "router")
+    yield Tensor(f"{moe}.input_linear.weight", (n_experts, 2 * n_inner, n_hidden), "matrix")
+    yield Tensor(f"{moe}.output_linear.weight", (n_experts, n_hidden, n_inner), "matrix")
 
 
 def plain_experts(c, prefix, n_inner):
@@ -221,11 +468,25 @@ def qwen3_layer(c, prefix, _layer):
     yield from plain_experts(c, prefix, c["moe_intermediate_size"])
 
 
+def qwen2_layer(c, prefix, _layer):
+    yield from grouped_attention(c, f"{prefix}.self_attn", qkv_bias=True)
+    yield from plain_experts(c, prefix, c["moe_intermediate_size"])
+    yield from swiglu(f"{prefix}.mlp.shared_expert", c["hidden_size"], c["shared_expert_intermediate_size"])
+    yield Tensor(f"{prefix}.mlp.shared_expert_gate.weight", (1, c["hidden_size"]), "router")
+
+
 SHAPES = {
     "moonlight": (MOONLIGHT, moonlight_layer),
+    "deepseek-v2-lite": (DEEPSEEK_V2_LITE, deepseek_v2_layer),
+    "deepseek-v3": (DEEPSEEK_V3, deepseek_v3_layer),
     "mixtral": (MIXTRAL, mixtral_layer),
-    "olmoe": (OLMOE, olmoe_layer),
+    "qwen2-moe": (QWEN2_MOE, qwen2_layer),
     "qwen3": (QWEN3, qwen3_layer),
+    "qwen3-235b": (QWEN3_235B, qwen3_layer),
+    "olmoe": (OLMOE, olmoe_layer),
+    "glm-4.5-air": (GLM_4_5_AIR, glm4_layer),
+    "granite": (GRANITE, granite_layer),
+    "phi-3.5-moe": (PHI_3_5_MOE, phi_layer),
 }
 
 
@@ -237,16 +498,21 @@ def make_config(shape, n_layers=None, n_vocab=None, scale_down=1, torch_dtype="b
     if "max_window_layers" in config:
         config["max_window_layers"] = config["num_hidden_layers"]
     for key in WIDTHS:
-        if key in config:
+        if config.get(key):
             if config[key] % scale_down:
                 raise ValueError(f"--scale-down {scale_down} does not divide {key} = {config[key]}")
             config[key] //= scale_down
-    if config["hidden_size"] % (2 * config["num_attention_heads"]):
+    n_head = (config.get("qk_rope_head_dim") or config.get("head_dim")
+              or config["hidden_size"] / config["num_attention_heads"])
+    if n_head % 2:
         raise ValueError(f"--scale-down {scale_down} leaves heads of an odd or broken width")
     # Special ids of the published vocabulary move to the end of a smaller one.
-    moved = [key for key in SPECIAL_IDS if config.get(key, -1) >= config["vocab_size"]]
-    for place, key in enumerate(moved):
-        config[key] = max(config["vocab_size"] - len(moved) + place, 0)
+    moved = {key: ids if isinstance(ids, list) else [ids] for key in SPECIAL_IDS if (ids := config.get(key)) is not None}
+    high = sorted({i for ids in moved.values() for i in ids if i >= config["vocab_size"]})
+    places = {i: max(config["vocab_size"] - len(high) + place, 0) for place, i in enumerate(high)}
+    for key, ids in moved.items():
+        new = [places.get(i, i) for i in ids]
+        config[key] = new if isinstance(config[key], list) else new[0]
     return config
 
 
@@ -254,11 +520,13 @@ def list_tensors(shape, config):
     """Every tensor, layer by layer."""
     n_hidden, n_vocab = config["hidden_size"], config["vocab_size"]
     layer_tensors = SHAPES[shape][1]
+    has_bias = config["model_type"] == "phimoe"  # layer norms, not RMS norms
     yield Tensor("model.embed_tokens.weight", (n_vocab, n_hidden), "matrix")
     for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}"
-        yield Tensor(f"{prefix}.input_layernorm.weight", (n_hidden,), "norm")
+        yield from norm(f"{prefix}.input_layernorm", n_hidden, has_bias)
         yield from layer_tensors(config, prefix, layer)
-        yield Tensor(f"{prefix}.post_attention_layernorm.weight", (n_hidden,), "norm")
-    yield Tensor("model.norm.weight", (n_hidden,), "norm")
-    yield Tensor("lm_head.weight", (n_vocab, n_hidden), "matrix")
+        yield from norm(f"{prefix}.post_attention_layernorm", n_hidden, has_bias)
+    yield from norm("model.norm", n_hidden, has_bias)
+    if not config["tie_word_embeddings"]:
+        yield from linear("lm_head", n_vocab, n_hidden, config.get("lm_head_bias", False))

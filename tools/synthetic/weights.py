@@ -5,6 +5,7 @@ of layers, so a checkpoint of 5 layers begins like the one of 27.  Nothing here 
 """
 
 import hashlib
+import math
 
 import numpy as np
 
@@ -22,7 +23,8 @@ def generator(seed, name, place):
 
 
 def rows_and_columns(tensor):
-    return (1, *tensor.shape) if len(tensor.shape) == 1 else tensor.shape
+    """A tensor of experts, [E, rows, columns], is its experts' rows after one another."""
+    return math.prod(tensor.shape[:-1]), tensor.shape[-1]
 
 
 def stored_type(tensor, dtype):
