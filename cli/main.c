@@ -64,8 +64,7 @@ static int run_verb(int argc, char **argv)
     return 2;
 }
 
-/* A report that lacks a part, or a text that lost a character, must not be: JSON gets its memory or we end.
- */
+/* jansson can lose a character where memory is out (base/json.h): it gets its memory, or the program ends. */
 static void *json_malloc(size_t nbytes)
 {
     return cli_check_memory(malloc(nbytes));

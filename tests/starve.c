@@ -105,6 +105,11 @@ void *malloc(size_t nbytes)
     return strikes_memory() ? NULL : counted(REAL(malloc)(nbytes));
 }
 
+void *starve_spared_malloc(size_t nbytes)
+{
+    return counted(REAL(malloc)(nbytes));
+}
+
 void *calloc(size_t n, size_t nbytes)
 {
     return strikes_memory() ? NULL : counted(REAL(calloc)(n, nbytes));

@@ -8,6 +8,7 @@
 #define TESTS_STARVE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 enum starve_kind {
     STARVE_MEMORY, /* the heap, anonymous and file mappings, threads */
@@ -27,5 +28,11 @@ struct starve_held {
     long n_blocks, mapped_nbytes, n_files;
 };
 struct starve_held starve_held(void);
+
+/*
+ * A malloc that never fails and is not counted: for json_set_alloc_funcs(starve_spared_malloc, free), since
+ * jansson does not survive without memory (base/json.h).
+ */
+void *starve_spared_malloc(size_t nbytes);
 
 #endif

@@ -1,115 +1,33 @@
 /*
- * json.c - jansson, made safe where memory is out.
- *
- * jansson (2.14) does not look whether the buffer of the token that it reads could grow: a character is then
- * lost without a word, and where it was the last one, jansson reads on behind the token or ends the program.
- * Two things keep us from there.  The text is parsed as the second element of an array whose first is a
- * string as long as the longest token, so that the buffer grows there and nowhere else; and once an
- * allocation has failed, all that follow do, so that the string cannot be made and the parser gives up.
- *
- * json_dumps loses a key in the same way; json_dumpb has a buffer that need not grow.
+ * json.c - jansson with our errors.
  */
 #include "base/json.h"
 #include "base/error.h"
-#include <pthread.h>
-#include <stdbool.h>
+#include "base/file.h"
 #include <stdlib.h>
-#include <string.h>
 
-enum { N_BESIDE = 8 }; /* bytes of a token that are not between its quotes, and a character kept back */
-
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static json_malloc_t next_malloc;
-static _Thread_local bool is_parsing, is_out_of_memory;
-
-static void *watched_malloc(size_t nbytes)
+/* Where jansson says nothing, it had no memory. */
+static enum mb_status fail_at(const json_error_t *where, size_t nbytes, size_t begin, struct mb_error *err)
 {
-    void *block = is_parsing && is_out_of_memory ? NULL : next_malloc(nbytes);
-    is_out_of_memory = is_out_of_memory || block == NULL;
-    return block;
-}
-
-static void watch(void)
-{
-    json_free_t next_free;
-    json_get_alloc_funcs(&next_malloc, &next_free);
-    json_set_alloc_funcs(watched_malloc, next_free);
-}
-
-/* No token is longer, whatever the text: between quotes that are not escaped there is at most one. */
-static size_t longest_token(const char *text, size_t nbytes)
-{
-    size_t longest = 0, n = 0;
-    for (size_t i = 0; i < nbytes; i++) {
-        n = text[i] == '"' ? 0 : n + 1;
-        if (text[i] == '\\' && i + 1 < nbytes) {
-            n++;
-            i++;
-        }
-        longest = n > longest ? n : longest;
-    }
-    return longest + N_BESIDE;
-}
-
-/* ["aaa...",TEXT] */
-static char *wrapped(const char *text, size_t nbytes, size_t n_first)
-{
-    char *wrap = malloc(n_first + nbytes + 5);
-    if (wrap == NULL)
-        return NULL;
-    wrap[0] = '[';
-    wrap[1] = '"';
-    memset(wrap + 2, 'a', n_first);
-    wrap[n_first + 2] = '"';
-    wrap[n_first + 3] = ',';
-    memcpy(wrap + n_first + 4, text, nbytes);
-    wrap[n_first + 4 + nbytes] = ']';
-    return wrap;
-}
-
-static json_t *parse_wrapped(const char *wrap, size_t nbytes, json_error_t *where)
-{
-    pthread_once(&once, watch);
-    is_out_of_memory = false;
-    is_parsing = true;
-    json_t *array = json_loadb(wrap, nbytes, JSON_REJECT_DUPLICATES, where);
-    is_parsing = false;
-    if (!is_out_of_memory)
-        return array;
-    json_decref(array);
-    return NULL;
-}
-
-static enum mb_status fail_at(const json_error_t *where, size_t n_before, size_t nbytes, size_t begin,
-                              struct mb_error *err)
-{
-    size_t at = (size_t)where->position - n_before;
-    if (at > nbytes)
+    size_t pos = begin + (size_t)where->position;
+    if (where->text[0] == '\0' || json_error_code(where) == json_error_out_of_memory)
+        return mb_fail_memory(err, "a JSON text");
+    if (json_error_code(where) == json_error_premature_end_of_input)
         return mb_fail(err, MB_BAD_DATA, "byte %zu: ends too early", begin + nbytes);
     if (where->line == 1)
-        return mb_fail(err, MB_BAD_DATA, "byte %zu: %s", begin + at, where->text);
-    return mb_fail(err, MB_BAD_DATA, "line %d: byte %zu: %s", where->line, begin + at, where->text);
+        return mb_fail(err, MB_BAD_DATA, "byte %zu: %s", pos, where->text);
+    return mb_fail(err, MB_BAD_DATA, "line %d: byte %zu: %s", where->line, pos, where->text);
 }
 
 enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json_t **root,
                              struct mb_error *err)
 {
-    size_t n_first = longest_token(text, nbytes), n_before = 4 + n_first;
     json_error_t where;
-    char *wrap = wrapped(text, nbytes, n_first);
     *root = NULL;
-    if (wrap == NULL)
-        return mb_fail_memory(err, "a JSON text");
-    json_t *array = parse_wrapped(wrap, n_before + nbytes + 1, &where);
-    free(wrap);
-    if (array == NULL && is_out_of_memory)
-        return mb_fail_memory(err, "a JSON text");
-    if (array == NULL)
-        return fail_at(&where, n_before, nbytes, begin, err);
-    json_t *value = json_incref(json_array_get(array, 1));
-    bool is_alone = json_array_size(array) == 2;
-    json_decref(array);
-    if (is_alone && (json_is_object(value) || json_is_array(value))) {
+    json_t *value = json_loadb(text, nbytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
+    if (value == NULL)
+        return fail_at(&where, nbytes, begin, err);
+    if (json_is_object(value) || json_is_array(value)) {
         *root = value;
         return MB_OK;
     }
@@ -117,6 +35,40 @@ enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json
     return mb_fail(err, MB_BAD_DATA, "byte %zu: not one object or array", begin);
 }
 
+enum mb_status mb_json_parse_file(const char *path, const char *text, size_t nbytes, json_t **object,
+                                  struct mb_error *err)
+{
+    enum mb_status status = mb_json_parse(text, nbytes, 0, object, err);
+    if (status != MB_OK)
+        return mb_fail_in(err, status, "%s", path);
+    if (json_is_object(*object))
+        return MB_OK;
+    json_decref(*object);
+    *object = NULL;
+    return mb_fail(err, MB_BAD_DATA, "%s: not an object", path);
+}
+
+enum mb_status mb_json_read(const char *path, uint64_t max_nbytes, json_t **object, struct mb_error *err)
+{
+    char *text;
+    size_t nbytes;
+    *object = NULL;
+    MB_TRY(mb_read_file(path, max_nbytes, &text, &nbytes, err));
+    enum mb_status status = mb_json_parse_file(path, text, nbytes, object, err);
+    free(text);
+    return status;
+}
+
+json_t *mb_json_leading(const char *text, size_t nbytes)
+{
+    json_t *value = json_loadb(text, nbytes, JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, NULL);
+    if (json_is_object(value))
+        return value;
+    json_decref(value);
+    return NULL;
+}
+
+/* json_dumps() can lose a key where memory is out; json_dumpb() has a buffer that need not grow. */
 char *mb_json_text(const json_t *value, size_t flags, size_t *nbytes)
 {
     size_t n = json_dumpb(value, NULL, 0, flags);

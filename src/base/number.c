@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TEXT_MAX = 63 };
+enum { TEXT_MAX = 127 };
 
 /* glibc and musl have this locale built in: it costs nothing to make and cannot fail for want of memory. */
 static locale_t plain_locale(void)

@@ -52,13 +52,10 @@ static enum mb_status read_config(struct mb_checkpoint *ckpt, struct mb_error *e
         status = mb_read_file(path, MB_CONFIG_NBYTES_MAX, &ckpt->config_text, &nbytes, err);
     if (status != MB_OK)
         return status;
-    if (strlen(ckpt->config_text) != nbytes) /* jansson passes over it, who reads the text would stop there */
+    if (strlen(ckpt->config_text) !=
+        nbytes) /* jansson accepts a NUL, at which readers of the C string would stop */
         return mb_fail(err, MB_BAD_DATA, "%s: byte %zu: a zero byte", path, strlen(ckpt->config_text));
-    status = mb_json_parse(ckpt->config_text, nbytes, 0, &ckpt->config, err);
-    if (status != MB_OK)
-        return mb_fail_in(err, status, "%s", path);
-    if (!json_is_object(ckpt->config))
-        return mb_fail(err, MB_BAD_DATA, "%s: not an object", path);
+    MB_TRY(mb_json_parse_file(path, ckpt->config_text, nbytes, &ckpt->config, err));
     return check_quantization(ckpt, path, err);
 }
 
@@ -208,19 +205,11 @@ static enum mb_status open_indexed(struct mb_checkpoint *ckpt, const char *path,
 
 static enum mb_status open_index(struct mb_checkpoint *ckpt, struct mb_error *err)
 {
-    char path[MB_PATH_MAX], *text;
-    size_t nbytes;
-    enum mb_status status = mb_join_path(path, ckpt->path, INDEX, err);
-    if (status == MB_OK)
-        status = mb_read_file(path, MB_INDEX_NBYTES_MAX, &text, &nbytes, err);
-    if (status != MB_OK)
-        return status;
+    char path[MB_PATH_MAX];
     json_t *root;
-    status = mb_json_parse(text, nbytes, 0, &root, err);
-    free(text);
-    if (status != MB_OK)
-        return mb_fail_in(err, status, "%s", path);
-    status = open_indexed(ckpt, path, root, err);
+    MB_TRY(mb_join_path(path, ckpt->path, INDEX, err));
+    MB_TRY(mb_json_read(path, MB_INDEX_NBYTES_MAX, &root, err));
+    enum mb_status status = open_indexed(ckpt, path, root, err);
     json_decref(root);
     return status;
 }

@@ -1,8 +1,9 @@
 /*
  * score.c - is a reply right, and is it right in the asked format (docs/scoring.md).
  */
+#include "base/json.h"
+#include "base/number.h"
 #include "number.h"
-#include <jansson.h>
 #include <math.h>
 #include <moebius/lab.h>
 #include <stdio.h>
@@ -75,7 +76,9 @@ static bool json_equals(const json_t *value, const char *expected)
         snprintf(text, sizeof text, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
         return strcmp(text, expected) == 0;
     }
-    return json_is_real(value) && json_real_value(value) == strtod(expected, NULL);
+    double number_expected;
+    return json_is_real(value) && mb_number_parse(expected, strlen(expected), &number_expected) &&
+           json_real_value(value) == number_expected;
 }
 
 static bool is_json(struct span line, const char *expected)
@@ -83,8 +86,8 @@ static bool is_json(struct span line, const char *expected)
     for (const char *p = line.begin; p < line.end; p++) {
         if (*p != '{')
             continue;
-        json_t *object = json_loadb(p, (size_t)(line.end - p), JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, NULL);
-        bool is_right = object != NULL && json_equals(json_object_get(object, "answer"), expected);
+        json_t *object = mb_json_leading(p, (size_t)(line.end - p));
+        bool is_right = json_equals(json_object_get(object, "answer"), expected);
         json_decref(object);
         if (is_right)
             return true;

@@ -3,11 +3,9 @@
  */
 #include "json.h"
 #include "base/error.h"
-#include "base/file.h"
 #include "base/json.h"
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 void mb_json_error_set(const struct mb_json *json, enum mb_status status, const char *format, ...)
@@ -35,31 +33,12 @@ const char *mb_json_shown(char out[64], const char *text)
     return out;
 }
 
-static enum mb_status parse(const char *path, const char *bytes, size_t nbytes, json_t **owner,
+enum mb_status mb_json_open(const char *path, size_t max_nbytes, json_t **owner, struct mb_json *root,
                             struct mb_error *err)
 {
-    enum mb_status status = mb_json_parse(bytes, nbytes, 0, owner, err);
-    if (status != MB_OK)
-        return mb_fail_in(err, status, "%s", path);
-    if (json_is_object(*owner))
-        return MB_OK;
-    json_decref(*owner);
-    return mb_fail(err, MB_BAD_DATA, "%s: not a JSON object", path);
-}
-
-enum mb_status mb_json_read(const char *path, size_t max_nbytes, json_t **owner, struct mb_json *root,
-                            struct mb_error *err)
-{
-    char *bytes;
-    size_t nbytes;
-    enum mb_status status = mb_read_file(path, max_nbytes, &bytes, &nbytes, err);
-    if (status != MB_OK)
-        return status;
-    status = parse(path, bytes, nbytes, owner, err);
-    free(bytes);
-    if (status == MB_OK)
-        *root = (struct mb_json){.value = *owner, .path = path, .err = err};
-    return status;
+    MB_TRY(mb_json_read(path, max_nbytes, owner, err));
+    *root = (struct mb_json){.value = *owner, .path = path, .err = err};
+    return MB_OK;
 }
 
 struct mb_json mb_json_get(const struct mb_json *object, const char *key)

@@ -18,8 +18,8 @@ struct mb_json {
     char place[MB_JSON_PLACE_NBYTES];
 };
 
-/* Reads a file of at most max_nbytes whose root is an object; *owner is to be released with json_decref. */
-enum mb_status mb_json_read(const char *path, size_t max_nbytes, json_t **owner, struct mb_json *root,
+/* Reads a file of at most max_nbytes whose root is an object; release *owner with json_decref. */
+enum mb_status mb_json_open(const char *path, size_t max_nbytes, json_t **owner, struct mb_json *root,
                             struct mb_error *err);
 
 /* A member (value NULL when it is absent or null), and an element of an array. */

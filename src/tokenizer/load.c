@@ -18,7 +18,7 @@ enum mb_status mb_tokenizer_load_json(struct mb_tokenizer *tokenizer, const char
 {
     json_t *owner;
     struct mb_json root, part;
-    enum mb_status status = mb_json_read(path, TOKENIZER_NBYTES_MAX, &owner, &root, err);
+    enum mb_status status = mb_json_open(path, TOKENIZER_NBYTES_MAX, &owner, &root, err);
     if (status != MB_OK)
         return status;
     part = mb_json_get(&root, "model");
@@ -127,7 +127,7 @@ static enum mb_status load_config_file(struct mb_tokenizer *tokenizer, const cha
 {
     json_t *owner;
     struct mb_json config;
-    enum mb_status status = mb_json_read(path, CONFIG_NBYTES_MAX, &owner, &config, err);
+    enum mb_status status = mb_json_open(path, CONFIG_NBYTES_MAX, &owner, &config, err);
     if (status != MB_OK)
         return status;
     status = load_named_token(&config, "bos_token", &tokenizer->bos_token);

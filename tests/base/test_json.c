@@ -1,7 +1,7 @@
 /*
- * test_json.c - JSON in and out: places of errors, and nothing lost where memory is out, whatever the
- * lengths of numbers, strings and keys.
+ * test_json.c - JSON in and out: the places that errors name, and texts that come back as they were.
  */
+#include "base/file.h"
 #include "base/json.h"
 #include "cmocka_all.h"
 #include "starve.h"
@@ -26,7 +26,7 @@ static void errors_have_places(void **state)
         {"{\n \"a\": x\n}", 0, "line 2: byte 9: "},
         {"{} {}", 0, "byte 4: "},
         {"{}]", 0, "byte 3: "},
-        {"{}, {}", 0, "byte 0: not one object or array"},
+        {"{}, {}", 0, "byte 3: "},
         {"{}], [{}", 0, "byte "},
         {"12", 8, "byte 8: not one object or array"},
         {"{\"a\": 1, \"a\": 2}", 0, "byte 12: duplicate object key"},
@@ -44,8 +44,8 @@ static void errors_have_places(void **state)
     }
 }
 
-/* Parses and writes again while allocation n fails. true: none did, and the text is the same. */
-static bool survives(const char *text, long n)
+/* Parses and writes again while our allocation n fails (0: none). true: one did. */
+static bool fails_without_memory(const char *text, long n)
 {
     json_t *root = NULL;
     struct mb_error err = {0};
@@ -57,17 +57,17 @@ static bool survives(const char *text, long n)
     if (status == MB_OK)
         again = mb_json_text(root, JSON_COMPACT, &nbytes);
     bool is_struck = starve_end() >= n;
-    if (is_struck ? again != NULL || (status != MB_OK && status != MB_NO_MEMORY)
-                  : again == NULL || nbytes != strlen(text) || strcmp(again, text) != 0)
-        fail_msg("%s: allocation %ld: status %d, '%s': %s", text, n, (int)status, err.msg,
-                 again == NULL ? "" : again);
+    if (status != MB_OK)
+        fail_msg("%s: allocation %ld: status %d: %s", text, n, (int)status, err.msg);
+    if (is_struck ? again != NULL : again == NULL || nbytes != strlen(text) || strcmp(again, text) != 0)
+        fail_msg("%s: allocation %ld: '%s'", text, n, again == NULL ? "" : again);
     free(again);
     json_decref(root);
     assert_int_equal(starve_held().n_blocks, before.n_blocks);
-    return !is_struck;
+    return is_struck;
 }
 
-static void nothing_is_lost_without_memory(void **state)
+static void texts_come_back_or_are_not_there(void **state)
 {
     (void)state;
     static const char *const forms[] = {"[\"%s\"]", "{\"%s\":1}", "{\"%s\":{\"\\\"%s\":[]}}"};
@@ -78,40 +78,97 @@ static void nothing_is_lost_without_memory(void **state)
             digits[length] = '\0';
             snprintf(text, sizeof text, forms[form], digits, digits);
             long n = 1;
-            while (!survives(text, n))
+            while (fails_without_memory(text, n))
                 n++;
-            assert_true(n > 5);
+            assert_true(n > 1);
         }
 }
 
-/* A number's digits cannot be written back, but the number is right or not there. */
-static void long_numbers_are_right_or_not_there(void **state)
+/* A number's digits cannot be written back, but the number is right. */
+static void long_numbers_are_right(void **state)
 {
     (void)state;
     char text[LENGTH_MAX + 8] = "[0.";
     for (size_t length = 1; length < LENGTH_MAX; length++) {
-        bool is_struck = true;
+        json_t *root = NULL;
         memset(text + 3, '3', length);
         strcpy(text + 3 + length, "]");
-        for (long n = 1; is_struck; n++) {
-            json_t *root = NULL;
-            starve_begin(STARVE_MEMORY, n, false);
-            enum mb_status status = mb_json_parse(text, length + 4, 0, &root, NULL);
-            is_struck = starve_end() >= n;
-            assert_int_equal(status, is_struck ? MB_NO_MEMORY : MB_OK);
-            if (!is_struck)
-                assert_true(json_real_value(json_array_get(root, 0)) == strtod(text + 1, NULL));
-            json_decref(root);
-        }
+        assert_int_equal(mb_json_parse(text, length + 4, 0, &root, NULL), MB_OK);
+        assert_true(json_real_value(json_array_get(root, 0)) == strtod(text + 1, NULL));
+        json_decref(root);
     }
+}
+
+static void *no_memory(size_t nbytes)
+{
+    (void)nbytes;
+    return NULL;
+}
+
+/* Only the first allocation is certain to be noticed. */
+static void a_text_without_memory_is_no_bad_text(void **state)
+{
+    (void)state;
+    json_t *root;
+    struct mb_error err;
+    json_set_alloc_funcs(no_memory, free);
+    enum mb_status status = mb_json_parse("[]", 2, 0, &root, &err);
+    json_set_alloc_funcs(starve_spared_malloc, free);
+    assert_int_equal(status, MB_NO_MEMORY);
+    assert_null(root);
+    assert_string_equal(err.msg, "out of memory for a JSON text");
+}
+
+static void files_hold_one_object(void **state)
+{
+    (void)state;
+    static const char path[] = MB_TEST_FOLDER "/object.json";
+    static const struct {
+        const char *text;
+        enum mb_status status;
+        const char *message;
+    } cases[] = {
+        {"{\"a\": 1}", MB_OK, ""},
+        {"[1]", MB_BAD_DATA, "object.json: not an object"},
+        {"{\n\"a\": 1", MB_BAD_DATA, "object.json: byte 8: ends too early"},
+        {"{\"\x1b[31m\": 1}", MB_BAD_DATA, "object.json: byte "},
+        {"{\"a\": 1, \"a long one\": 1}", MB_BAD_DATA, "limit of 20"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        json_t *object;
+        struct mb_error err = {0};
+        assert_int_equal(mb_write_file(path, cases[i].text, strlen(cases[i].text), NULL), MB_OK);
+        assert_int_equal(mb_json_read(path, 20, &object, &err), cases[i].status);
+        if (strstr(err.msg, cases[i].message) == NULL || strchr(err.msg, '\x1b') != NULL)
+            fail_msg("case %zu: %s", i, err.msg);
+        assert_true((object != NULL) == (cases[i].status == MB_OK));
+        json_decref(object);
+    }
+    remove(path);
+}
+
+static void a_leading_object_may_be_followed_by_anything(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"answer\": \"\\u0000\"} and more";
+    json_t *object = mb_json_leading(text, strlen(text));
+    assert_int_equal(json_string_length(json_object_get(object, "answer")), 1);
+    json_decref(object);
+    assert_null(mb_json_leading("[1]", 3));
+    assert_null(mb_json_leading("{\"a\"", 4));
+    assert_null(mb_json_leading("", 0));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors_have_places),
-        cmocka_unit_test(nothing_is_lost_without_memory),
-        cmocka_unit_test(long_numbers_are_right_or_not_there),
+        cmocka_unit_test(texts_come_back_or_are_not_there),
+        cmocka_unit_test(long_numbers_are_right),
+        cmocka_unit_test(a_text_without_memory_is_no_bad_text),
+        cmocka_unit_test(files_hold_one_object),
+        cmocka_unit_test(a_leading_object_may_be_followed_by_anything),
     };
+    json_set_alloc_funcs(starve_spared_malloc, free);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -157,7 +157,7 @@ static void a_bad_index_is_named(void **state)
     test_write_text(folder, INDEX, "{}");
     assert_refused(MB_BAD_DATA, INDEX, "weight_map");
     test_write_text(folder, INDEX, "[]");
-    assert_refused(MB_BAD_DATA, INDEX, "weight_map");
+    assert_refused(MB_BAD_DATA, INDEX, "not an object");
     test_write_text(folder, INDEX, "{\"weight_map\":[]}");
     assert_refused(MB_BAD_DATA, INDEX, "weight_map");
     test_write_text(folder, INDEX, "{\"weight_map\":{}}");

@@ -6,6 +6,7 @@
 #include "cmocka_all.h"
 #include "folder.h"
 #include "starve.h"
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -365,5 +366,6 @@ int main(void)
         cmocka_unit_test(files_end_early),
         cmocka_unit_test(reads_give_half),
     };
+    json_set_alloc_funcs(starve_spared_malloc, free);
     return cmocka_run_group_tests(tests, begin, test_folder_end);
 }

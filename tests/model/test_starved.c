@@ -4,6 +4,7 @@
  */
 #include "cmocka_all.h"
 #include "starve.h"
+#include <jansson.h>
 #include <moebius/engine.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,5 +75,6 @@ static void models_starve(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(models_starve)};
+    json_set_alloc_funcs(starve_spared_malloc, free);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

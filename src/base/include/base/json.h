@@ -1,5 +1,9 @@
 /*
- * json.h - JSON text read and written as jansson does it, and not wrongly where memory is out.
+ * json.h - JSON text read and written with jansson.
+ *
+ * Memory: jansson (2.14) does not notice everywhere that it got none. A text too large for memory can then
+ * lose a character, or end the program by an assertion.  A program that must not go on like this gives
+ * jansson an allocator that never returns NULL (json_set_alloc_funcs), as moebius does (cli/main.c).
  */
 #ifndef MB_BASE_JSON_H
 #define MB_BASE_JSON_H
@@ -7,16 +11,28 @@
 #include <jansson.h>
 #include <moebius/status.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /*
- * An object or array; a key that is there twice is refused.  The message begins with the line, unless it is
- * the first, and the byte, counted from 'begin': where the text stands in its file.  *root is a new
+ * The object or array that a text is; a key that is there twice is refused.  The message begins with the
+ * line, unless it is the first, and the byte: 'begin' is the text's position in its file.  *root is a new
  * reference, NULL after a failure.
  */
 enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json_t **root,
                              struct mb_error *err);
 
-/* The text of a value, malloc'ed and terminated; *nbytes (may be NULL) without the end. NULL: no memory. */
+/* The object that is the whole text of the file at 'path', which messages name. */
+enum mb_status mb_json_parse_file(const char *path, const char *text, size_t nbytes, json_t **object,
+                                  struct mb_error *err);
+
+/* Reads a file of at most max_nbytes that holds one object. */
+enum mb_status mb_json_read(const char *path, uint64_t max_nbytes, json_t **object, struct mb_error *err);
+
+/* The object that a text begins with, whatever follows it; NULL: none. A new reference. */
+json_t *mb_json_leading(const char *text, size_t nbytes);
+
+/* The text of a value, malloc'ed and terminated; *nbytes (may be NULL) does not count the end. NULL: no
+ * memory. */
 char *mb_json_text(const json_t *value, size_t flags, size_t *nbytes);
 
 #endif

@@ -11,8 +11,8 @@
 #include <stddef.h>
 
 /*
- * The finite number that all n bytes of 'text' spell, 63 at most: decimal, with or without sign, fraction and
- * exponent.  false: there is none ("", " 1", "0x10", "inf", "1,5"), and *value is left alone.
+ * The finite number that all n bytes of 'text' spell, at most 127: decimal, with or without sign, fraction
+ * and exponent.  false: there is none ("", " 1", "0x10", "inf", "1,5"), and *value is left alone.
  */
 bool mb_number_parse(const char *text, size_t n, double *value);
 
