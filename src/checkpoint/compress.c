@@ -2,10 +2,10 @@
  * compress.c - a plain folder becomes a coded one, shard by shard.
  */
 #include "base/bytes.h"
+#include "blob_writer.h"
 #include "checksums.h"
-#include "coder.h"
-#include "predict.h"
-#include "report.h"
+#include "compress_report.h"
+#include "estimate.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>

@@ -4,9 +4,9 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "config_text.h"
-#include "output.h"
-#include "plan.h"
-#include "walk.h"
+#include "each_blob.h"
+#include "layout.h"
+#include "output_folder.h"
 #include <float.h>
 #include <inttypes.h>
 #include <math.h>

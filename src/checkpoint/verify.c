@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "base/value.h"
 #include "checksums.h"
-#include "walk.h"
+#include "each_blob.h"
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>

@@ -1,8 +1,8 @@
 /*
- * report.h - the reports of shards: kept in the note of unfinished work, and added up.
+ * compress_report.h - the reports of shards: kept in the note of unfinished work, and added up.
  */
-#ifndef MB_CHECKPOINT_REPORT_H
-#define MB_CHECKPOINT_REPORT_H
+#ifndef MB_CHECKPOINT_COMPRESS_REPORT_H
+#define MB_CHECKPOINT_COMPRESS_REPORT_H
 
 #include <jansson.h>
 #include <moebius/checkpoint.h>

@@ -1,9 +1,9 @@
 /*
- * unit.c - what a blob-to-be holds: its bounds from its weights, its names, its share of the report.
+ * blob_units.c - what a blob-to-be holds: its bounds from its weights, its names, its share of the report.
  */
 #include "base/checked.h"
 #include "base/error.h"
-#include "coder.h"
+#include "blob_writer.h"
 #include <inttypes.h>
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /*
- * walk.h - goes through a coded folder: every blob checked and decoded, every exact tensor checked.
+ * each_blob.h - goes through a coded folder: every blob checked and decoded, every exact tensor checked.
  */
-#ifndef MB_CHECKPOINT_WALK_H
-#define MB_CHECKPOINT_WALK_H
+#ifndef MB_CHECKPOINT_EACH_BLOB_H
+#define MB_CHECKPOINT_EACH_BLOB_H
 
 #include "base/pool.h"
 #include "checkpoint.h"

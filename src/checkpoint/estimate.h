@@ -1,10 +1,10 @@
 /*
- * predict.h - the size of a coded folder from samples.
+ * estimate.h - the size of a coded folder from samples.
  */
-#ifndef MB_CHECKPOINT_PREDICT_H
-#define MB_CHECKPOINT_PREDICT_H
+#ifndef MB_CHECKPOINT_ESTIMATE_H
+#define MB_CHECKPOINT_ESTIMATE_H
 
-#include "plan.h"
+#include "layout.h"
 #include "progress.h"
 
 /* Fills the report as mb_compress would, all figures predicted. Small matrices are coded completely. */

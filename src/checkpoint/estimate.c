@@ -1,11 +1,11 @@
 /*
- * predict.c - codes row groups taken evenly from every matrix and scales what they need to the whole.
+ * estimate.c - codes row groups taken evenly from every matrix and scales what they need to the whole.
  */
-#include "predict.h"
+#include "estimate.h"
 #include "base/checked.h"
 #include "base/pool.h"
-#include "coder.h"
-#include "report.h"
+#include "blob_writer.h"
+#include "compress_report.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /*
- * plan.h - which tensors of a checkpoint are coded, with which bound, in which blob and shard.
+ * layout.h - which tensors of a checkpoint are coded, with which bound, in which blob and shard.
  */
-#ifndef MB_CHECKPOINT_PLAN_H
-#define MB_CHECKPOINT_PLAN_H
+#ifndef MB_CHECKPOINT_LAYOUT_H
+#define MB_CHECKPOINT_LAYOUT_H
 
 #include "checkpoint.h"
 

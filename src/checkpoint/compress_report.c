@@ -1,7 +1,7 @@
 /*
- * report.c - one list of a report's sums, for all that is done with them.
+ * compress_report.c - one list of a report's sums, for all that is done with them.
  */
-#include "report.h"
+#include "compress_report.h"
 #include <stddef.h>
 
 #define SUM(field)                                         \

@@ -1,11 +1,11 @@
 /*
- * coder.h - codes the blobs of a shard: bounds from the weights, row chunks on all threads, bytes in order.
+ * blob_writer.h - codes the blobs of a shard: bounds first, then row chunks on all threads.
  */
-#ifndef MB_CHECKPOINT_CODER_H
-#define MB_CHECKPOINT_CODER_H
+#ifndef MB_CHECKPOINT_BLOB_WRITER_H
+#define MB_CHECKPOINT_BLOB_WRITER_H
 
-#include "output.h"
-#include "plan.h"
+#include "layout.h"
+#include "output_folder.h"
 #include "progress.h"
 
 struct mb_coder;

@@ -1,11 +1,11 @@
 /*
- * coder.c - codes blobs: a batch of units at a time, first their bounds, then their rows in waves.
+ * blob_writer.c - codes blobs: a batch of units at a time, first their bounds, then their rows in waves.
  *
  * A wave is a set of row chunks, read and encoded in parallel, while one more task writes the chunks of the
  * wave before, in order.  The weights are read twice, once for the mean and once to encode: the second time
  * mostly from the page cache, since a batch is small.  So no matrix is ever in memory as a whole.
  */
-#include "coder.h"
+#include "blob_writer.h"
 #include "base/checked.h"
 #include "base/memory.h"
 #include "base/pool.h"

@@ -1,11 +1,11 @@
 /*
- * output.c - the partial folder: lock, note, resume, side files, index, and the rename at the end.
+ * output_folder.c - the partial folder: lock, note, resume, side files, index, and the rename at the end.
  */
-#include "output.h"
+#include "output_folder.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "checksums.h"
-#include "plan.h"
+#include "layout.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,12 +1,12 @@
 /*
- * output.h - folders that appear finished or not at all, and work on them that resumes.
+ * output_folder.h - folders that appear finished or not at all, and work on them that resumes.
  *
  * Files are made in OUT.partial, which is locked while somebody writes there.  OUT.partial.json notes what is
  * being made of what, and which shards are done: it stands beside the folder, so that the one rename at the
  * end leaves nothing behind in OUT, at whatever moment the program is killed.
  */
-#ifndef MB_CHECKPOINT_OUTPUT_H
-#define MB_CHECKPOINT_OUTPUT_H
+#ifndef MB_CHECKPOINT_OUTPUT_FOLDER_H
+#define MB_CHECKPOINT_OUTPUT_FOLDER_H
 
 #include "base/file.h"
 #include "checkpoint.h"

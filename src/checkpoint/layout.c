@@ -1,7 +1,7 @@
 /*
- * plan.c - decides by names: experts, other linear matrices, everything else.
+ * layout.c - decides by names: experts, other linear matrices, everything else.
  */
-#include "plan.h"
+#include "layout.h"
 #include "base/error.h"
 #include <assert.h>
 #include <ctype.h>

@@ -1,7 +1,7 @@
 /*
- * walk.c - the loop that verify and decompress share: load a blob, decode its rows on all threads, next.
+ * each_blob.c - the loop that verify and decompress share: load a blob, decode its rows on all threads, next.
  */
-#include "walk.h"
+#include "each_blob.h"
 #include "base/memory.h"
 #include <pthread.h>
 #include <stdlib.h>
