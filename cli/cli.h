@@ -13,15 +13,11 @@
 #include <stdint.h>
 #include <time.h>
 
-/* One line of "moebius --help". */
+/* A line of "moebius --help". */
 struct cli_verb {
-    const char *name, *args;
-    const char *help; /* NULL: not listed */
+    const char *name, *args, *help;
     int (*run)(int argc, char **argv);
 };
-
-extern const struct cli_verb cli_verbs[]; /* main.c; ended by a name NULL */
-extern const char cli_usage_notes[];      /* the last lines of "moebius --help" */
 
 /* The verbs, each called with argv[0] = its own name. Returns the exit status. */
 int cli_inspect(int argc, char **argv);
@@ -32,9 +28,12 @@ int cli_run(int argc, char **argv);
 int cli_eval(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);
 int cli_bench(int argc, char **argv);
-int cli_manual(int argc, char **argv);
 int cli_bench_kernels(int argc, char **argv); /* "bench kernels"; argv[0] = "kernels" */
 int cli_bench_model(int argc, char **argv);   /* "bench MODEL"; argv[0] = "bench" */
+
+/* Writes man pages and bash completion. 'all_verbs' ends with a name NULL; 'usage_notes' are the help's last
+ * lines. */
+int cli_manual(const struct cli_verb *all_verbs, const char *usage_notes, int argc, char **argv);
 
 /* ---------------------------------------------------------------- options (options.c) */
 

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-const struct cli_verb cli_verbs[] = {
+static const struct cli_verb verbs[] = {
     {"inspect", "MODEL [--experts]", "what a model folder holds, part by part", cli_inspect},
     {"compress", "MODEL OUT", "write a coded folder in which every weight keeps to an error bound",
      cli_compress},
@@ -22,11 +22,10 @@ const struct cli_verb cli_verbs[] = {
     {"tokenize", "MODEL [--decode] < TEXT", "token ids of a text, and back", cli_tokenize},
     {"bench", "MODEL | kernels",
      "tokens per second of a model; or how fast this machine multiplies and encodes", cli_bench},
-    {"manual", "FOLDER", NULL, cli_manual},
     {0}, /* the end */
 };
 
-const char cli_usage_notes[] =
+static const char usage_notes[] =
     "MODEL is a Hugging Face folder, plain or coded.\n"
     "Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 bad input, 4 the machine (memory, disk).\n"
     "MOEBIUS_CPU=-amx,-avx512,-avx2 takes instruction sets away.";
@@ -36,10 +35,9 @@ static void print_usage(FILE *out)
     fputs("Moebius " MB_VERSION
           ": error-bounded compressed Mixture-of-Experts models\n\nusage: moebius VERB ...\n\n",
           out);
-    for (const struct cli_verb *verb = cli_verbs; verb->name != NULL; verb++)
-        if (verb->help != NULL)
-            fprintf(out, "  %-10s %-24s %s\n", verb->name, verb->args, verb->help);
-    fprintf(out, "\nmoebius VERB --help tells more.\n%s\n", cli_usage_notes);
+    for (const struct cli_verb *verb = verbs; verb->name != NULL; verb++)
+        fprintf(out, "  %-10s %-24s %s\n", verb->name, verb->args, verb->help);
+    fprintf(out, "\nmoebius VERB --help tells more.\n%s\n", usage_notes);
 }
 
 /* What was printed may still fail to arrive: a full disk must not look like success. */
@@ -57,7 +55,9 @@ static int run_verb(int argc, char **argv)
     struct mb_error err;
     if (mb_cpu_check(&err) != MB_OK)
         return cli_fail(&err);
-    for (const struct cli_verb *verb = cli_verbs; verb->name != NULL; verb++)
+    if (strcmp(argv[0], "manual") == 0) /* not listed: the build calls it */
+        return cli_manual(verbs, usage_notes, argc, argv);
+    for (const struct cli_verb *verb = verbs; verb->name != NULL; verb++)
         if (strcmp(argv[0], verb->name) == 0)
             return verb->run(argc, argv);
     fprintf(stderr, "moebius: unknown verb '%s' (see moebius --help)\n", argv[0]);

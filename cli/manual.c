@@ -9,13 +9,15 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Every command that has a help page: the listed verbs, and "bench kernels", which is a verb's second page.
- */
+/* What cli_manual was called with. */
+static const struct cli_verb *verbs;
+static const char *notes;
+
+/* Every command that has a help page: the verbs, and "bench kernels", which is a verb's second page. */
 static void each_command(cli_describe_fn fn, void *ctx)
 {
-    for (const struct cli_verb *verb = cli_verbs; verb->name != NULL; verb++)
-        if (verb->help != NULL)
-            cli_describe(verb->run, 1, (char *[]){(char *)verb->name, NULL}, fn, ctx);
+    for (const struct cli_verb *verb = verbs; verb->name != NULL; verb++)
+        cli_describe(verb->run, 1, (char *[]){(char *)verb->name, NULL}, fn, ctx);
     cli_describe(cli_bench, 2, (char *[]){"bench", "kernels", NULL}, fn, ctx);
 }
 
@@ -128,9 +130,7 @@ static void put_main_page(FILE *out)
 {
     put_head(out, "moebius", "error-bounded compressed Mixture-of-Experts models");
     fputs(".B moebius\nVERB ...\n.SH VERBS\nEach has a page of its own, moebius\\-VERB(1).\n", out);
-    for (const struct cli_verb *verb = cli_verbs; verb->name != NULL; verb++) {
-        if (verb->help == NULL)
-            continue;
+    for (const struct cli_verb *verb = verbs; verb->name != NULL; verb++) {
         fprintf(out, ".TP\n\\fB%s\\fR ", verb->name);
         put_string(out, verb->args);
         putc('\n', out);
@@ -138,7 +138,7 @@ static void put_main_page(FILE *out)
         putc('\n', out);
     }
     fputs(".PP\n", out);
-    put_paragraphs(out, cli_usage_notes);
+    put_paragraphs(out, notes);
 }
 
 /* ---------------------------------------------------------------- bash completion */
@@ -207,9 +207,8 @@ static void put_completion(FILE *out)
           "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
           "        words='",
           out);
-    for (const struct cli_verb *verb = cli_verbs; verb->name != NULL; verb++)
-        if (verb->help != NULL)
-            fprintf(out, "%s ", verb->name);
+    for (const struct cli_verb *verb = verbs; verb->name != NULL; verb++)
+        fprintf(out, "%s ", verb->name);
     fputs("--help --version'\n"
           "    elif words=$(_moebius_values \"$verb\" \"$prev\"); then\n"
           "        compopt +o default 2>/dev/null # no file\n"
@@ -266,8 +265,10 @@ static void write_page(const char *file_name, void (*put)(FILE *out), int *exit_
     close_page(file, file_name, exit_status);
 }
 
-int cli_manual(int argc, char **argv)
+int cli_manual(const struct cli_verb *all_verbs, const char *usage_notes, int argc, char **argv)
 {
+    verbs = all_verbs;
+    notes = usage_notes;
     if (argc != 2) {
         fputs("moebius manual: usage: moebius manual FOLDER (which must exist)\n", stderr);
         return 2;
