@@ -1,8 +1,12 @@
-# The two commands of the README, and what CONTRIBUTING names. The build itself is CMake's.
-.PHONY: all demo test check tidy format clean
+# The commands of the README, and what CONTRIBUTING names. The build itself is CMake's.
+# demo, test and check install what they lack (tools/setup.sh), so that they work on a bare machine. all does not.
+.PHONY: all setup demo test check tidy format clean
 
 all:
 	tools/build.sh
+
+setup:
+	tools/setup.sh test
 
 demo:
 	tools/demo.sh

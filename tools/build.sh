@@ -1,7 +1,9 @@
 #!/bin/sh
-# build.sh - install what the program needs and lacks (Debian 12), and build build/release/cli/moebius.
+# build.sh - build build/release/cli/moebius. Installs nothing: make setup does.
 set -eu
 cd "$(dirname "$0")/.."
-tools/setup.sh build
-cmake --preset release >/dev/null
+if ! cmake --preset release >/dev/null; then
+    echo "build.sh: 'make setup' installs what is missing (Debian 12)" >&2
+    exit 1
+fi
 cmake --build --preset release --target moebius

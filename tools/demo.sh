@@ -4,6 +4,7 @@
 # Everything is written to build/demo.
 set -eu
 cd "$(dirname "$0")/.."
+tools/setup.sh build
 tools/build.sh
 moebius=$PWD/build/release/cli/moebius
 original=models/reference

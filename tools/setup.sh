@@ -1,18 +1,27 @@
 #!/bin/sh
-# setup.sh - install the Debian 12 packages that are missing: setup.sh [build|test|check|coverage]
+# setup.sh - install the Debian 12 packages that are missing: setup.sh [build|test|check|coverage|cross]
 #   build: what the program and CMake's set-up need; test: and the tests; check: and .ci/run's sanitizers, fuzzers and linters;
-#   coverage: the tests and what counts lines.
+#   coverage: the tests and what counts lines; cross: the compiler, libraries and emulator for aarch64.
 set -eu
 
-packages="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libcmocka-dev jq"
+build="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libcmocka-dev jq"
+test="$build python3 python3-numpy python3-xxhash"
 case "${1:-build}" in
-build) ;;
-test) packages="$packages python3 python3-numpy python3-xxhash" ;;
-check) packages="$packages python3 python3-numpy python3-xxhash clang clang-format clang-tidy libclang-rt-14-dev" ;;
-coverage) packages="$packages python3 python3-numpy python3-xxhash gcovr" ;;
-*) echo "usage: setup.sh [build|test|check|coverage]" >&2; exit 2 ;;
+build) packages=$build ;;
+test) packages=$test ;;
+check) packages="$test clang clang-format clang-tidy libclang-rt-14-dev shellcheck" ;;
+coverage) packages="$test gcovr" ;;
+cross)
+    packages="$build gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user"
+    for library in jansson pcre2 utf8proc xxhash cmocka; do packages="$packages lib$library-dev:arm64"; done
+    ;;
+*) echo "usage: setup.sh [build|test|check|coverage|cross]" >&2; exit 2 ;;
 esac
 
+if ! command -v dpkg-query >/dev/null; then
+    echo "setup.sh: not Debian, so nothing is installed; Debian's names of what is needed: $packages" >&2
+    exit 0
+fi
 missing=
 for package in $packages; do
     status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
@@ -29,6 +38,9 @@ if [ "$(id -u)" -ne 0 ]; then
     fi
     as_root=sudo
 fi
+case "$missing" in
+*:arm64*) $as_root dpkg --add-architecture arm64 ;;
+esac
 $as_root apt-get update -q >&2
 # shellcheck disable=SC2086  # a list of packages
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing >&2

@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")/.."
 cmake --preset debug >/dev/null
 cmake --build --preset debug --target commit >/dev/null # a header that is made
+# shellcheck disable=SC2046  # names without spaces
 [ $# -gt 0 ] || set -- $(git ls-files 'src/*.c' 'cli/*.c')
 log=build/debug/tidy.log
 status=0
