@@ -1,7 +1,7 @@
 #!/bin/sh
 # consumer.sh - what a stranger does: install Moebius into a folder, build the examples with nothing but pkg-config (shared
 # and static) and with find_package, and run them: consumer.sh BUILD_FOLDER REPOSITORY OUT_FOLDER
-# From the environment: CC, CMAKE, PKG_CONFIG; EMULATOR runs programs of another processor, TOOLCHAIN is CMake's file for it.
+# From the environment: CC, CMAKE, GENERATOR, PKG_CONFIG; EMULATOR runs programs of another processor, TOOLCHAIN is CMake's file for it.
 set -eu
 build=$1 repo=$2 out=$3
 cc=${CC:-cc} cmake=${CMAKE:-cmake} emulator=${EMULATOR:-} pkg_config=${PKG_CONFIG:-pkg-config}
@@ -22,6 +22,10 @@ build_examples() { # LINKING OPTIONS...
     for name in multiply generate; do
         "$cc" $flags "$repo/examples/$name.c" -o "$out/$name-$linking" \
             $("$pkg_config" --cflags moebius) "$@" -lm
+        needs=no
+        grep -qF libmoebius.so.0 "$out/$name-$linking" && needs=yes
+        [ "$linking $needs" = "shared yes" ] || [ "$linking $needs" = "static no" ] ||
+            { echo "$name, linked $linking: needs the shared library: $needs"; exit 1; }
     done
 }
 # shellcheck disable=SC2046
@@ -30,8 +34,8 @@ build_examples shared $("$pkg_config" --libs moebius)
 # shellcheck disable=SC2046
 build_examples static $("$pkg_config" --static --libs moebius | sed "s|-lmoebius|$libdir/libmoebius.a|")
 
-"$cmake" -S "$repo/examples" -B "$out/cmake" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_COMPILER="$cc" \
-    ${TOOLCHAIN:+-DCMAKE_TOOLCHAIN_FILE="$TOOLCHAIN"} >"$out/cmake.log"
+"$cmake" -G "${GENERATOR:-Unix Makefiles}" -S "$repo/examples" -B "$out/cmake" -DCMAKE_PREFIX_PATH="$prefix" \
+    -DCMAKE_C_COMPILER="$cc" ${TOOLCHAIN:+-DCMAKE_TOOLCHAIN_FILE="$TOOLCHAIN"} >"$out/cmake.log"
 "$cmake" --build "$out/cmake" >>"$out/cmake.log"
 
 run() { # PROGRAM ARGUMENT...
