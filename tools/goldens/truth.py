@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, logging
-from transformers.models.deepseek_v3 import modeling_deepseek_v3
+from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek_v3
+from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen3_moe
 
 logging.set_verbosity_error()
 
@@ -22,19 +23,32 @@ def load(folder, dtype=torch.float32):
     return model.eval()
 
 
-def choice_margins(gate, router_logits):
-    """How far the last expert taken is from the first one not taken, and the same for groups (inf for one group)."""
+def margin_of(choice, k):
+    """How far the last of the k best is from the first one that is not among them."""
+    best = choice.sort(-1, descending=True).values
+    return best[:, k - 1] - best[:, k] if k < choice.shape[-1] else torch.full((len(choice),), torch.inf)
+
+
+def sigmoid_margins(gate, router_logits):
+    """DeepSeek-V3: sigmoids and a bias choose, perhaps among the best groups only."""
     choice = router_logits.sigmoid() + gate.e_score_correction_bias
     n_groups, n_experts = gate.num_group, gate.num_experts
     groups = choice.view(-1, n_groups, n_experts // n_groups).topk(2, dim=-1)[0].sum(-1)
-    best = groups.sort(-1, descending=True)
-    group_margin = torch.full((len(choice),), torch.inf)
-    if gate.topk_group < n_groups:
-        group_margin = best.values[:, gate.topk_group - 1] - best.values[:, gate.topk_group]
-    mask = torch.zeros_like(groups).scatter_(1, best.indices[:, :gate.topk_group], 1).bool()
+    mask = torch.zeros_like(groups).scatter_(1, groups.topk(gate.topk_group).indices, 1).bool()
     choice = choice.masked_fill(~mask.repeat_interleave(n_experts // n_groups, 1), -torch.inf)
-    best = choice.sort(-1, descending=True).values
-    return best[:, gate.top_k - 1] - best[:, gate.top_k], group_margin
+    return margin_of(choice, gate.top_k), margin_of(groups, gate.topk_group)
+
+
+def softmax_margins(gate, router_logits):
+    choice = router_logits.softmax(-1)
+    return margin_of(choice, gate.top_k), torch.full((len(choice),), torch.inf)
+
+
+# Routers whose output is logits, weights, indices.
+ROUTERS = {
+    deepseek_v3.DeepseekV3TopkRouter: sigmoid_margins,
+    qwen3_moe.Qwen3MoeTopKRouter: softmax_margins,
+}
 
 
 @torch.no_grad()
@@ -43,9 +57,9 @@ def run(model, ids):
     seen = []
 
     def note(gate, _, out):
-        seen.append((out[2].sort(-1).values, *choice_margins(gate, out[0])))
+        seen.append((out[2].sort(-1).values, *ROUTERS[type(gate)](gate, out[0])))
 
-    gates = [m for m in model.modules() if isinstance(m, modeling_deepseek_v3.DeepseekV3TopkRouter)]
+    gates = [m for m in model.modules() if type(m) in ROUTERS]
     hooks = [gate.register_forward_hook(note) for gate in gates]
     logits = model(torch.tensor([list(ids)]), use_cache=False).logits[0]
     for hook in hooks:
