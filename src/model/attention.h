@@ -43,6 +43,7 @@ struct mb_attention_kind {
     void (*run)(struct mb_model *model, const struct mb_layer *layer);
 };
 
+extern const struct mb_attention_kind mb_attention_gqa; /* grouped-query attention */
 extern const struct mb_attention_kind mb_attention_mla; /* multi-head latent attention */
 
 #endif

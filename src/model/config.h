@@ -39,6 +39,15 @@ struct mb_mla {
     bool has_bias; /* of q_a, kv_a and o */
 };
 
+/* Grouped-query attention. */
+struct mb_gqa {
+    size_t n_kv_heads; /* n_heads is a multiple of it */
+    size_t d_head;     /* rope.n_dims may be less: the first ones are rotated */
+    bool has_qkv_bias, has_o_bias;
+    bool has_head_norms; /* of each head's query and key, before the rotation */
+    float norm_eps;      /* of these norms */
+};
+
 struct mb_attention_config {
     const struct mb_attention_kind *kind; /* attention.h */
     size_t n_heads;
@@ -46,6 +55,7 @@ struct mb_attention_config {
     struct mb_rope rope;
     union { /* of its kind */
         struct mb_mla mla;
+        struct mb_gqa gqa;
     };
 };
 

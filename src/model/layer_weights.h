@@ -16,6 +16,8 @@ enum mb_weight_id {
     MB_W_Q_B,
     MB_W_KV_A,
     MB_W_KV_B,
+    MB_W_K,
+    MB_W_V,
     MB_W_O,
     MB_W_GATE,
     MB_W_UP,
@@ -35,6 +37,8 @@ enum mb_weight_id {
     MB_W_POST_NORM,
     MB_W_Q_A_NORM,
     MB_W_KV_A_NORM,
+    MB_W_Q_NORM,
+    MB_W_K_NORM,
     MB_W_ROUTER_BIAS,
     MB_N_VECTOR_END,
     /* Of the model. */

@@ -46,7 +46,7 @@ struct mb_segment {
     size_t first, n; /* tokens of the pass */
     size_t pos;      /* of the first one */
     bool is_generated;
-    size_t first_chunk; /* attention's: index of its partial sums */
+    size_t first_chunk; /* attention's own: index of the first of its chunks */
     float *logits;      /* as the batch item has them, of the segment's last token or all; NULL: none */
     bool all_logits;
 };

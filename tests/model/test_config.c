@@ -10,9 +10,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define GOOD MB_REPO "/tests/model/data/checkpoints/yarn"
+#define CHECKPOINTS MB_REPO "/tests/model/data/checkpoints/"
 
 static char folder[256];
+static const char *good; /* the folder that is copied */
 
 static void path_of(char path[512], const char *name)
 {
@@ -22,13 +23,19 @@ static void path_of(char path[512], const char *name)
 static int make_folder(void **state)
 {
     (void)state;
-    char path[512];
     const char *tmp = getenv("TMPDIR");
     snprintf(folder, sizeof folder, "%s/moebius-config-XXXXXX", tmp != NULL ? tmp : P_tmpdir);
-    if (mkdtemp(folder) == NULL)
-        return 1;
+    return mkdtemp(folder) == NULL;
+}
+
+static void copy(const char *name)
+{
+    char path[512], target[512];
+    good = name;
     path_of(path, "model.safetensors");
-    return symlink(GOOD "/model.safetensors", path);
+    snprintf(target, sizeof target, "%s%s/model.safetensors", CHECKPOINTS, good);
+    unlink(path);
+    assert_int_equal(symlink(target, path), 0);
 }
 
 static int remove_folder(void **state)
@@ -47,7 +54,8 @@ static int remove_folder(void **state)
 static void write_config(const char *changes)
 {
     char path[512];
-    json_t *config = json_load_file(GOOD "/config.json", 0, NULL), *changed = json_loads(changes, 0, NULL);
+    snprintf(path, sizeof path, "%s%s/config.json", CHECKPOINTS, good);
+    json_t *config = json_load_file(path, 0, NULL), *changed = json_loads(changes, 0, NULL);
     assert_non_null(config);
     if (changed == NULL)
         fail_msg("not JSON: %s", changes);
@@ -58,13 +66,29 @@ static void write_config(const char *changes)
     json_decref(changed);
 }
 
+struct refusal {
+    const char *changes;
+    enum mb_status status;
+    const char *message;
+};
+
+static void check_refusals(const struct refusal *cases, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct mb_model *model = NULL;
+        struct mb_error err = {0};
+        write_config(cases[i].changes);
+        enum mb_status status = mb_model_open(folder, NULL, &model, &err);
+        if (status != cases[i].status || strstr(err.msg, cases[i].message) == NULL)
+            fail_msg("%s: status %d, \"%s\"", cases[i].changes, status, err.msg);
+        assert_null(model);
+        assert_non_null(strstr(err.msg, folder));
+    }
+}
+
 static void refused_by_name(void **state)
 {
-    static const struct {
-        const char *changes;
-        enum mb_status status;
-        const char *message;
-    } cases[] = {
+    static const struct refusal cases[] = {
         {"{\"architectures\": [\"MixtralForCausalLM\"]}", MB_UNSUPPORTED, "architecture MixtralForCausalLM"},
         {"{\"architectures\": null, \"model_type\": \"olmoe\"}", MB_UNSUPPORTED, "architecture olmoe"},
         {"{\"hidden_act\": \"gelu\"}", MB_UNSUPPORTED, "hidden_act is \"gelu\""},
@@ -104,16 +128,67 @@ static void refused_by_name(void **state)
         {"{\"eos_token_id\": [1, -1]}", MB_BAD_DATA, "eos_token_id"},
     };
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct mb_model *model = NULL;
-        struct mb_error err = {0};
-        write_config(cases[i].changes);
-        enum mb_status status = mb_model_open(folder, NULL, &model, &err);
-        if (status != cases[i].status || strstr(err.msg, cases[i].message) == NULL)
-            fail_msg("%s: status %d, \"%s\"", cases[i].changes, status, err.msg);
-        assert_null(model);
-        assert_non_null(strstr(err.msg, folder));
+    copy("yarn");
+    check_refusals(cases, sizeof cases / sizeof *cases);
+}
+
+static void grouped_query_attention_refused_by_name(void **state)
+{
+    static const struct refusal cases[] = {
+        {"{\"use_sliding_window\": true, \"sliding_window\": 64}", MB_UNSUPPORTED, "sliding windows"},
+        {"{\"num_key_value_heads\": 3}", MB_BAD_DATA,
+         "num_attention_heads is not a multiple of num_key_value_heads"},
+        {"{\"head_dim\": 11}", MB_BAD_DATA, "head_dim is odd"},
+        {"{\"head_dim\": 14}", MB_BAD_DATA, "self_attn.q_proj.weight"},
+        {"{\"num_attention_heads\": 4096, \"head_dim\": 512}", MB_UNSUPPORTED,
+         "num_attention_heads x head_dim is more than 65535"},
+        {"{\"num_experts_per_tok\": 8}", MB_BAD_DATA, "num_experts_per_tok is more than num_experts"},
+        {"{\"num_experts\": 0}", MB_BAD_DATA, "model.layers.0.mlp.gate_proj.weight: missing"},
+        {"{\"mlp_only_layers\": 1}", MB_BAD_DATA, "mlp_only_layers"},
+        {"{\"mlp_only_layers\": [\"1\"]}", MB_BAD_DATA, "mlp_only_layers"},
+        {"{\"mlp_only_layers\": [1]}", MB_BAD_DATA, "model.layers.1.mlp.gate_proj.weight: missing"},
+        {"{\"decoder_sparse_step\": 2}", MB_BAD_DATA, "model.layers.0.mlp.gate_proj.weight: missing"},
+        {"{\"attention_bias\": true}", MB_BAD_DATA, "self_attn.q_proj.bias: missing"},
+        {"{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2}}", MB_UNSUPPORTED,
+         "rope_scaling is dynamic"},
+    };
+    (void)state;
+    copy("qwen3-moe");
+    check_refusals(cases, sizeof cases / sizeof *cases);
+}
+
+/* They change results in some family: one that does not know them must not run without them. */
+static void settings_of_other_families_refused_by_name(void **state)
+{
+    static const struct refusal cases[] = {
+        {"{\"partial_rotary_factor\": 0.5}", MB_UNSUPPORTED, "partial_rotary_factor"},
+        {"{\"logits_scaling\": 8.0}", MB_UNSUPPORTED, "logits_scaling"},
+        {"{\"clip_qkv\": 8}", MB_UNSUPPORTED, "clip_qkv"},
+        {"{\"attn_logit_softcapping\": 50.0}", MB_UNSUPPORTED, "attn_logit_softcapping"},
+        {"{\"layer_types\": [\"full_attention\", \"sliding_attention\"]}", MB_UNSUPPORTED, "layer_types"},
+        {"{\"layer_types\": [7]}", MB_UNSUPPORTED, "layer_types"},
+    };
+    static const char *const names[] = {"yarn", "qwen3-moe"};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        copy(names[i]);
+        check_refusals(cases, sizeof cases / sizeof *cases);
     }
+    check_refusals(&(struct refusal){"{\"scoring_func\": \"sigmoid\"}", MB_UNSUPPORTED, "scoring_func"}, 1);
+}
+
+static void settings_that_change_nothing_are_accepted(void **state)
+{
+    struct mb_model *model;
+    struct mb_error err;
+    (void)state;
+    copy("qwen3-moe");
+    write_config(
+        "{\"sliding_window\": 64, \"partial_rotary_factor\": 1.0, \"clip_qkv\": null, \"mlp_bias\": false,"
+        " \"layer_types\": [\"full_attention\", \"full_attention\"]}");
+    if (mb_model_open(folder, NULL, &model, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    mb_model_close(model);
 }
 
 static void ends_of_a_reply(void **state)
@@ -122,6 +197,7 @@ static void ends_of_a_reply(void **state)
     struct mb_error err;
     char path[512];
     (void)state;
+    copy("yarn");
     write_config("{\"eos_token_id\": [3, 7]}");
     assert_int_equal(mb_model_open(folder, NULL, &model, &err), MB_OK);
     assert_int_equal(mb_model_info(model)->n_eos_ids, 2);
@@ -149,6 +225,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refused_by_name),
+        cmocka_unit_test(grouped_query_attention_refused_by_name),
+        cmocka_unit_test(settings_of_other_families_refused_by_name),
+        cmocka_unit_test(settings_that_change_nothing_are_accepted),
         cmocka_unit_test(ends_of_a_reply),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

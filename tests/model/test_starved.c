@@ -70,6 +70,7 @@ static void models_starve(void **state)
     starve(CHECKPOINTS "halves", 1);
     starve(CHECKPOINTS "q-lora", 1);
     starve(CHECKPOINTS "yarn-5", 3);
+    starve(CHECKPOINTS "qwen3-moe-mixed", 1);
 }
 
 int main(void)

@@ -24,15 +24,17 @@
 #define TOLERANCE_DECOMPRESSED 2e-3
 #define FLIP_MARGIN_MAX 1e-4F
 
+enum { N_MOE_MAX = 16 };
+
 /* One run of a model over some tokens: a golden, or our own. */
 struct run {
     size_t n_tokens, n_rows, n_vocab; /* logits of the last n_rows positions */
     size_t n_moe, n_used;
     const int32_t *tokens;
-    float *logits;    /* [n_rows][n_vocab] */
-    int32_t *experts; /* [n_moe][n_tokens][n_used], each set sorted */
-    float *margin;    /* [n_moe][n_tokens] */
-    size_t first_moe; /* layer of index 0 above */
+    float *logits;                            /* [n_rows][n_vocab] */
+    int32_t *experts;                         /* [n_moe][n_tokens][n_used], each set sorted */
+    float *margin;                            /* [n_moe][n_tokens] */
+    size_t moe_layers[N_MOE_MAX], n_moe_seen; /* layers of the indices above, in order */
 };
 
 enum feed {
@@ -89,14 +91,26 @@ static int compare_ids(const void *a, const void *b)
     return *(const int32_t *)a - *(const int32_t *)b;
 }
 
+/* Its index among the MoE layers, which come in order. */
+static size_t index_of_layer(struct run *run, size_t layer)
+{
+    for (size_t i = 0; i < run->n_moe_seen; i++)
+        if (run->moe_layers[i] == layer)
+            return i;
+    assert_true(run->n_moe_seen < run->n_moe && run->n_moe <= N_MOE_MAX);
+    assert_true(run->n_moe_seen == 0 || run->moe_layers[run->n_moe_seen - 1] < layer);
+    run->moe_layers[run->n_moe_seen] = layer;
+    return run->n_moe_seen++;
+}
+
 static void note_route(void *ctx, size_t layer, size_t pos, const int32_t *experts, const float *weights,
                        size_t n_experts, float margin)
 {
     struct run *run = ctx;
     (void)weights;
-    assert_true(layer >= run->first_moe && layer - run->first_moe < run->n_moe && pos < run->n_tokens);
+    assert_true(pos < run->n_tokens);
     assert_int_equal(n_experts, run->n_used);
-    size_t at = (layer - run->first_moe) * run->n_tokens + pos;
+    size_t at = index_of_layer(run, layer) * run->n_tokens + pos;
     int32_t *set = run->experts + at * run->n_used;
     memcpy(set, experts, n_experts * sizeof *set);
     qsort(set, n_experts, sizeof *set, compare_ids);
@@ -111,7 +125,6 @@ static struct run run_tokens(struct mb_model *model, const struct run *like, enu
     assert_int_equal(info->n_vocab, like->n_vocab);
     struct run run = *like;
     run.n_rows = run.n_tokens;
-    run.first_moe = info->n_layers - run.n_moe;
     run.logits = calloc(run.n_rows * run.n_vocab, sizeof(float));
     run.experts = malloc(run.n_moe * run.n_tokens * run.n_used * sizeof(int32_t));
     run.margin = malloc(run.n_moe * run.n_tokens * sizeof(float));
@@ -134,6 +147,7 @@ static struct run run_tokens(struct mb_model *model, const struct run *like, enu
         must(mb_decode(model, &item, 1, &err), &err);
     }
     assert_int_equal(mb_session_n_past(session), run.n_tokens);
+    assert_int_equal(run.n_moe_seen, run.n_moe);
     mb_session_close(session);
     return run;
 }
@@ -205,8 +219,9 @@ static bool judge(const char *what, const char *cache, enum feed feed, const str
 
 /* ---------------------------------------------------------------- against transformers */
 
-static const char *const small[] = {"groups", "shared", "q-lora", "dense-layers",
-                                    "yarn",   "yarn-5", "shapes", "halves"};
+static const char *const small[] = {"groups",    "shared",          "q-lora",         "dense-layers",
+                                    "yarn",      "yarn-5",          "shapes",         "halves",
+                                    "qwen3-moe", "qwen3-moe-mixed", "qwen3-moe-yarn", "qwen3-moe-long"};
 static const char *const reference[] = {"reference-0", "reference-1", "reference-2", "reference-long"};
 enum { N_SMALL = sizeof small / sizeof *small, N_REFERENCE = sizeof reference / sizeof *reference };
 
