@@ -74,7 +74,7 @@ static void check_bound(const struct records *r, const struct mb_coding *coding,
     mb_directory_write(r->groups, r->n_groups, bytes + header_nbytes + r->nbytes);
     mb_blob_write_header(&info, 1, XXH3_64bits(bytes + header_nbytes, nbytes - header_nbytes), bytes);
     REQUIRE(mb_blob_open(bytes, nbytes, &blob, &err) == MB_OK);
-    mb_kernels_by_isa("scalar")->rows(&blob.matrix[0], 0, n_rows, decoded);
+    mb_kernels_by_isa("scalar")->decode_rows(&blob.matrix[0], 0, n_rows, decoded);
     for (size_t i = 0; i < n; i++)
         REQUIRE(fabs((double)decoded[i] - (double)mb_load_value(coding->dtype, weights, i)) <= coding->eps);
     mb_blob_close(&blob);

@@ -75,7 +75,7 @@ static void run(const struct mb_kernels *k, const struct job *job, struct result
     k->matvec(w, job->row, job->n_rows, &x[0], r->values[MATVEC]);
     k->matmul(w, job->row, job->n_rows, x, N_TOKENS, r->values[MATMUL], job->n_rows, scratch);
     k->matvec_transposed(w, job->row, job->n_rows, &column, r->values[TRANSPOSED], other_scratch);
-    k->rows(w, job->row, job->n_rows, r->values[ROWS]);
+    k->decode_rows(w, job->row, job->n_rows, r->values[ROWS]);
     for (size_t t = 0; t < N_TOKENS; t++)
         free(planes[t]);
     free(column_planes);

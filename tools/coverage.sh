@@ -48,8 +48,8 @@ index checkpoint/checkpoint
 config checkpoint/config_text
 folder checkpoint/weights
 blob codec/blob codec/blob_check
-kernels codec/scalar codec/decode_avx2 codec/decode_avx512 codec/matvec_avx2 codec/matvec_avx512 codec/matmul_avx2 codec/matmul_avx512 codec/transposed_avx2 codec/transposed_avx512
-encoder codec/encode codec/encode_avx2 codec/encode_avx512 codec/widths
+kernels codec/scalar codec/x86/decode_avx2 codec/x86/decode_avx512 codec/x86/matvec_avx2 codec/x86/matvec_avx512 codec/x86/matmul_avx2 codec/x86/matmul_avx512 codec/x86/transposed_avx2 codec/x86/transposed_avx512
+encoder codec/encode codec/x86/encode_avx2 codec/x86/encode_avx512 codec/widths
 tokenizer tokenizer/json tokenizer/load_model tokenizer/load_pipeline tokenizer/vocab
 tokenizer_config tokenizer/load
 encode tokenizer/tokenizer tokenizer/bpe tokenizer/added tokenizer/normalize tokenizer/pretokenize tokenizer/decode base/utf8

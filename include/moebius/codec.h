@@ -259,7 +259,7 @@ struct mb_kernels {
                               const struct mb_activation *x, float *y, void *scratch);
 
     /* out[0 .. n_rows * n_cols) = the decoded weights w' of rows [row, row + n_rows). */
-    void (*rows)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out);
+    void (*decode_rows)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out);
 
     /* Encoder of row groups; see mb_encode_rows. */
     enum mb_status (*encode_rows)(const struct mb_coding *coding, const void *weights, size_t n_rows,

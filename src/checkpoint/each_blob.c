@@ -88,7 +88,7 @@ static enum mb_status walk_rows(struct walk *walk, uint64_t chunk, int thread, s
     uint64_t rows = chunk_rows(matrix->coded), row = (chunk - walk->first_chunks[i]) * rows;
     uint64_t n_rows = matrix->coded->n_rows - row < rows ? matrix->coded->n_rows - row : rows;
     float *decoded = walk->decoded + (size_t)thread * MB_WALK_WEIGHTS;
-    mb_kernels()->rows(matrix->coded, row, n_rows, decoded);
+    mb_kernels()->decode_rows(matrix->coded, row, n_rows, decoded);
     return walk->ops->rows(walk->ctx, matrix, row, n_rows, decoded, thread, err);
 }
 

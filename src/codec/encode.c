@@ -182,13 +182,6 @@ enum mb_status mb_encode_rows_scalar(const struct mb_coding *coding, const void 
                             bad_index);
 }
 
-enum mb_status mb_encode_rows(const struct mb_coding *coding, const void *weights, size_t n_rows,
-                              uint8_t *out, size_t out_cap, size_t *out_nbytes, struct mb_group *groups,
-                              size_t *bad_index)
-{
-    return mb_kernels()->encode_rows(coding, weights, n_rows, out, out_cap, out_nbytes, groups, bad_index);
-}
-
 uint64_t mb_directory_nbytes(const struct mb_group *groups, size_t n_groups)
 {
     uint64_t nbytes = 3 * (uint64_t)n_groups;

@@ -5,6 +5,7 @@
 #define MB_CODEC_KERNELS_H
 
 #include "base/bytes.h"
+#include "base/dispatch.h"
 #include "base/value.h"
 #include <moebius/codec.h>
 
@@ -46,6 +47,9 @@ static inline size_t mb_group_room(const struct mb_coded_matrix *w)
 extern const struct mb_kernels mb_kernels_scalar;
 extern const struct mb_kernels mb_kernels_avx2;
 extern const struct mb_kernels mb_kernels_avx512;
+
+/* What the architecture has, slowest first (x86/tables.c, generic/tables.c). */
+extern const struct mb_dispatch_table mb_codec_tables[];
 
 /* The widths of a kind byte, which is not raw. */
 static inline unsigned mb_kind_a(uint8_t kind)

@@ -194,7 +194,7 @@ static void group_weights(const struct mb_coded_matrix *w, const struct mb_group
         out[mb_load_u16(view->outlier_positions + 2 * i)] = mb_load_value(w->dtype, view->outlier_values, i);
 }
 
-static void rows_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out)
+static void decode_rows_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out)
 {
     float group[2 * MB_GROUP_WEIGHTS];
     struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
@@ -251,7 +251,7 @@ const struct mb_kernels mb_kernels_scalar = {
     .matvec = matvec_scalar,
     .matmul = matmul_scalar,
     .matvec_transposed = matvec_transposed_scalar,
-    .rows = rows_scalar,
+    .decode_rows = decode_rows_scalar,
     .encode_rows = mb_encode_rows_scalar,
     .dense = mb_dense_scalar,
 };

@@ -82,7 +82,7 @@ static bool products_agree(const struct mb_kernels *k, struct trial *t, const st
         tables[i]->matmul(w, 1, N_ROWS - 1, x[i], N_TOKENS, y + N_ROWS, N_ROWS, t->scratch);
         struct mb_activation column = x[i][1];
         tables[i]->matvec_transposed(w, 0, N_ROWS < n_cols ? N_ROWS : n_cols, &column, y + 64, t->scratch);
-        tables[i]->rows(w, 0, N_ROWS, y + 64 + n_cols);
+        tables[i]->decode_rows(w, 0, N_ROWS, y + 64 + n_cols);
     }
     for (size_t token = 0; token < N_TOKENS; token++)
         if (x[0][token].sum != x[1][token].sum ||

@@ -18,7 +18,7 @@ static void embed(struct mb_model *model, const struct mb_layer *layer, size_t t
     size_t id = (size_t)work->tokens[t];
     float *x = work->x + t * c->d_model;
     if (m->is_coded)
-        model->kernels->rows(&m->coded, id, 1, x);
+        model->kernels->decode_rows(&m->coded, id, 1, x);
     else
         model->vec->widen(m->dtype, (const uint8_t *)m->dense + id * c->d_model * mb_dtype_nbytes(m->dtype),
                           c->d_model, x);

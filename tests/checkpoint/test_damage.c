@@ -32,7 +32,7 @@ static enum mb_status hash_tensor(const struct mb_weights *weights, const struct
     if (status != MB_OK)
         return status;
     if (matrix.is_coded)
-        mb_kernels()->rows(&matrix.coded, 0, matrix.n_rows, values);
+        mb_kernels()->decode_rows(&matrix.coded, 0, matrix.n_rows, values);
     XXH3_64bits_update(hash, matrix.is_coded ? values : matrix.dense,
                        n * (matrix.is_coded ? sizeof *values : mb_dtype_nbytes(matrix.dtype)));
     return MB_OK;

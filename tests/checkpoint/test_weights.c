@@ -115,7 +115,7 @@ static void a_coded_matrix_is_near_the_plain_one(void **state)
     assert_false(a.is_coded);
     assert_true(b.is_coded);
     assert_true(b.coded.eps > 0);
-    mb_kernels()->rows(&b.coded, 0, 40, rows);
+    mb_kernels()->decode_rows(&b.coded, 0, 40, rows);
     for (size_t i = 0; i < 40 * 48; i++) {
         float w = mb_float_of_bf16(mb_load_u16((const uint8_t *)a.dense + 2 * i));
         assert_true(fabs((double)w - (double)rows[i]) <= b.coded.eps);

@@ -145,7 +145,7 @@ static void change_payload(const struct test_coded *coded, size_t *n_refused, si
                 continue;
             }
             ++*n_taken;
-            mb_kernels()->rows(&blob.matrix[0], 0, coded->matrix->n_rows, decoded);
+            mb_kernels()->decode_rows(&blob.matrix[0], 0, coded->matrix->n_rows, decoded);
             for (size_t k = 0; k < n_weights; k++)
                 assert_true(isfinite(decoded[k]));
             mb_blob_close(&blob);

@@ -26,7 +26,7 @@ static void check_bound(enum test_weights kind, enum mb_dtype dtype, size_t n_ro
     test_code(&coded, dtype, weights, n_rows, n_cols, eps);
     float *decoded = malloc(n_rows * n_cols * sizeof *decoded);
     assert_non_null(decoded);
-    mb_kernels()->rows(coded.matrix, 0, n_rows, decoded);
+    mb_kernels()->decode_rows(coded.matrix, 0, n_rows, decoded);
     for (size_t i = 0; i < n_rows * n_cols; i++)
         if (!(fabs(test_weight(dtype, weights, i) - (double)decoded[i]) <= eps))
             fail_msg("kind %d, type %d, %zu x %zu: weight %zu: %g became %g, eps %g", kind, dtype, n_rows,
@@ -71,7 +71,7 @@ static void tight_bounds_end_in_raw_groups(void **state)
     for (size_t group = 0; group < 4; group++)
         assert_int_equal(coded.matrix->kinds[group], MB_KIND_RAW);
     float row[1024];
-    mb_kernels()->rows(coded.matrix, 2, 1, row);
+    mb_kernels()->decode_rows(coded.matrix, 2, 1, row);
     assert_memory_equal(row, weights + 2048, sizeof row); /* exact */
     test_coded_free(&coded);
     test_code(&coded, MB_F32, weights, 4, 1024, 1e-50); /* the step underflows */
@@ -124,7 +124,7 @@ static void every_pair_of_widths_decodes(void **state)
             struct mb_coded_matrix w = {MB_F32, 1,      N,    0.25,      0.5F,          1,
                                         1,      1,      1,    directory, directory + 1, directory + 3,
                                         record, nbytes, &tile};
-            mb_kernels_scalar.rows(&w, 0, 1, decoded);
+            mb_kernels_scalar.decode_rows(&w, 0, 1, decoded);
             assert_memory_equal(decoded, weights, sizeof weights);
         }
 }

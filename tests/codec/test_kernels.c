@@ -266,8 +266,8 @@ static void check_rows(const struct mb_kernels *k, const struct mb_coded_matrix 
     size_t nbytes = n * w->n_cols * sizeof(float);
     float *expected = malloc(nbytes);
     struct guarded out = guarded_alloc(nbytes, row % 2 == 0);
-    mb_kernels_scalar.rows(w, row, n, expected);
-    k->rows(w, row, n, (float *)out.data);
+    mb_kernels_scalar.decode_rows(w, row, n, expected);
+    k->decode_rows(w, row, n, (float *)out.data);
     assert_same(out.data, expected, nbytes);
     guarded_free(&out);
     free(expected);

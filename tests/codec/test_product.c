@@ -114,7 +114,7 @@ static void check_products(enum test_weights kind, enum mb_dtype dtype, size_t n
     test_code(&coded, dtype, weights, n_rows, n_cols, eps);
     float *w = malloc(n_rows * n_cols * sizeof *w), *y = calloc(3 * n_rows, sizeof *y);
     bool *is_exact = calloc(n_cols, sizeof *is_exact);
-    k->rows(coded.matrix, 0, n_rows, w);
+    k->decode_rows(coded.matrix, 0, n_rows, w);
     struct vectors v = make_vectors(k, n_cols, 3);
     for (size_t t = 0; t < 3; t++)
         k->matvec(coded.matrix, 0, n_rows, &v.activations[t], y + t * n_rows);
@@ -168,7 +168,7 @@ static void transposed_products_sum_over_rows(void **state)
           y[N_COLS];
     struct test_coded coded;
     test_code(&coded, MB_F32, weights, N_ROWS, N_COLS, 0.004);
-    k->rows(coded.matrix, 0, N_ROWS, w);
+    k->decode_rows(coded.matrix, 0, N_ROWS, w);
     struct vectors v = make_vectors(k, N, 1);
     void *scratch = aligned_alloc(64, (mb_matvec_transposed_scratch_nbytes(coded.matrix) + 63) / 64 * 64);
     k->matvec_transposed(coded.matrix, FIRST, N, &v.activations[0], y, scratch);
@@ -217,9 +217,9 @@ static void single_rows_are_looked_up(void **state)
         float *all = malloc(n_rows * n_cols[i] * sizeof *all), *row = malloc(n_cols[i] * sizeof *row);
         struct test_coded coded;
         test_code(&coded, MB_F32, weights, n_rows, n_cols[i], 0.004);
-        mb_kernels_scalar.rows(coded.matrix, 0, n_rows, all);
+        mb_kernels_scalar.decode_rows(coded.matrix, 0, n_rows, all);
         for (size_t r = 0; r < n_rows; r++) {
-            mb_kernels_scalar.rows(coded.matrix, r, 1, row);
+            mb_kernels_scalar.decode_rows(coded.matrix, r, 1, row);
             assert_memory_equal(row, all + r * n_cols[i], n_cols[i] * sizeof *row);
         }
         test_coded_free(&coded);

@@ -54,7 +54,7 @@ static void coding_and_products_ask_for_none(void **state)
     k->matvec(coded.matrix, 0, N_ROWS, &x[0], y);
     k->matmul(coded.matrix, 0, N_ROWS, x, N_TOKENS, y, N_ROWS, scratch);
     k->matvec_transposed(coded.matrix, 0, N_ROWS, &x[0], y, scratch);
-    k->rows(coded.matrix, 0, N_ROWS, y);
+    k->decode_rows(coded.matrix, 0, N_ROWS, y);
     assert_int_equal(starve_end(), 0);
     assert_int_equal(status, MB_OK);
     free(scratch);

@@ -25,7 +25,7 @@ static uint64_t hash_coded(const struct mb_kernels *kernels, const struct mb_wei
     assert_true(matrix.is_coded);
     float *values = malloc(n_rows * n_cols * sizeof *values);
     assert_non_null(values);
-    kernels->rows(&matrix.coded, 0, n_rows, values);
+    kernels->decode_rows(&matrix.coded, 0, n_rows, values);
     uint64_t hash = XXH3_64bits(values, n_rows * n_cols * sizeof *values);
     free(values);
     return hash;
@@ -131,7 +131,7 @@ static void the_page_shows_what_is_decoded(void **state)
     if (mb_blob_open(bytes, N_BYTES, &blob, &err) != MB_OK)
         fail_msg("%s", err.msg);
     assert_true(blob.n_matrices == 1 && blob.matrix[0].n_rows == N_ROWS && blob.matrix[0].n_cols == N_COLS);
-    mb_kernels()->rows(&blob.matrix[0], 0, N_ROWS, decoded);
+    mb_kernels()->decode_rows(&blob.matrix[0], 0, N_ROWS, decoded);
     for (size_t i = 0; i < N_ROWS * N_COLS; i++) {
         char *end;
         float expected = strtof(at, &end);

@@ -35,7 +35,7 @@ static void raw_floats(enum mb_dtype dtype, const uint8_t *values, size_t n, flo
         out[i] = mb_load_value(dtype, values, i);
 }
 
-void mb_rows_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out)
+void mb_decode_rows_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out)
 {
     struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
     for (uint64_t at = row, end = row + n_rows; at < end;) {

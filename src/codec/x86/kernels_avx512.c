@@ -9,7 +9,7 @@ const struct mb_kernels mb_kernels_avx512 = {
     .matvec = mb_matvec_avx512,
     .matmul = mb_matmul_avx512,
     .matvec_transposed = mb_matvec_transposed_avx512,
-    .rows = mb_rows_avx512,
+    .decode_rows = mb_decode_rows_avx512,
     .encode_rows = mb_encode_rows_avx512,
     .dense = mb_dense_avx512,
 };

@@ -9,7 +9,7 @@ const struct mb_kernels mb_kernels_avx2 = {
     .matvec = mb_matvec_avx2,
     .matmul = mb_matmul_avx2,
     .matvec_transposed = mb_matvec_transposed_avx2,
-    .rows = mb_rows_avx2,
+    .decode_rows = mb_decode_rows_avx2,
     .encode_rows = mb_encode_rows_avx2,
     .dense = mb_dense_avx2,
 };

@@ -162,7 +162,7 @@ static void raw_floats(enum mb_dtype dtype, const uint8_t *values, size_t n, flo
     }
 }
 
-void mb_rows_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out)
+void mb_decode_rows_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out)
 {
     if (n_rows == 0)
         return;
