@@ -19,35 +19,98 @@ static bool is_word(char c)
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
+/* ---------------------------------------------------------------- minus signs, spaces, separators */
+
+static bool starts_with(const char *p, const char *end, const char *text)
+{
+    size_t n = strlen(text);
+    return (size_t)(end - p) >= n && memcmp(p, text, n) == 0;
+}
+
+/* Bytes of the first of 'texts' (NULL ends them) that is at p; 0: none is. */
+static size_t first_of(const char *p, const char *end, const char *const *texts)
+{
+    for (; *texts != NULL; texts++)
+        if (starts_with(p, end, *texts))
+            return strlen(*texts);
+    return 0;
+}
+
+/* Bytes of the minus sign at p: ASCII's, or U+2212, which typeset text has. */
+static size_t minus_nbytes(const char *p, const char *end)
+{
+    static const char *const minus_signs[] = {"-", "\xe2\x88\x92", NULL};
+    return first_of(p, end, minus_signs);
+}
+
+/* Unicode's spaces other than ASCII's: U+00A0, U+2000 to U+200A, U+202F, U+205F, U+3000. */
+static size_t wide_space_nbytes(const char *p, const char *end)
+{
+    static const char *const spaces[] = {"\xc2\xa0", "\xe2\x80\xaf", "\xe2\x81\x9f", "\xe3\x80\x80", NULL};
+    if (starts_with(p, end, "\xe2\x80") && end - p >= 3 && (unsigned char)p[2] - 0x80u <= 0x0a)
+        return 3;
+    return first_of(p, end, spaces);
+}
+
+const char *mb_lab_skip_space(const char *p, const char *end)
+{
+    size_t n;
+    while ((n = p < end && mb_lab_is_space(*p) ? 1 : wide_space_nbytes(p, end)) > 0)
+        p += n;
+    return p;
+}
+
+/* Three digits and no fourth: what a separator of thousands stands before. */
+static bool is_group(const char *p, const char *end)
+{
+    return end - p >= 3 && is_digit(p, end) && is_digit(p + 1, end) && is_digit(p + 2, end) &&
+           !is_digit(p + 3, end);
+}
+
+/*
+ * Bytes of a separator between two digits of a number, 0: none is here.  A comma separates any digits, as in
+ * GSM8K's own rule; LaTeX's and typeset spaces only whole thousands, since they may also part two numbers.
+ */
+static size_t separator_nbytes(const char *p, const char *end)
+{
+    static const char *const latex[] = {"{,}", ",\\!", "\\,", "\\;", "\\:", "\\ ", "{\\,}", "~", NULL};
+    if (p < end && *p == ',' && is_digit(p + 1, end))
+        return 1;
+    size_t n = first_of(p, end, latex);
+    if (n == 0)
+        n = wide_space_nbytes(p, end);
+    return n > 0 && is_group(p + n, end) ? n : 0;
+}
+
 /* One minus and one dollar sign (LaTeX writes "\$"), in any order. */
 static const char *skip_signs(const char *p, const char *end, bool *is_negative)
 {
     bool has_dollar = false;
     *is_negative = false;
-    for (;; p++) {
-        if (p < end && *p == '-' && !*is_negative) {
-            *is_negative = true;
-        } else if (p < end && *p == '$' && !has_dollar) {
-            has_dollar = true;
-        } else if (p + 1 < end && *p == '\\' && p[1] == '$' && !has_dollar) {
-            has_dollar = true;
-            p++;
-        } else {
+    for (;;) {
+        size_t n_minus = *is_negative ? 0 : minus_nbytes(p, end);
+        size_t n_dollar = has_dollar ? 0 : first_of(p, end, (const char *const[]){"$", "\\$", NULL});
+        if (n_minus + n_dollar == 0)
             return p;
-        }
+        *is_negative = *is_negative || n_minus > 0;
+        has_dollar = has_dollar || n_dollar > 0;
+        p += n_minus + n_dollar;
     }
 }
 
-/* Puts the digits of "1,234" at text[*n]; a comma belongs to the number when a digit follows. NULL: too long.
- */
+/* ---------------------------------------------------------------- reading */
+
+/* Puts the digits of "1,234" at text[*n]. NULL: too long. */
 static const char *copy_integer(const char *p, const char *end, char *text, size_t *n)
 {
-    for (; is_digit(p, end) || (p < end && *p == ',' && is_digit(p + 1, end)); p++) {
-        if (*p == ',' || (*p == '0' && *n == 0)) /* leading zeros go */
-            continue;
-        if (*n == MB_LAB_NUMBER_MAX / 2 - 2)
-            return NULL;
-        text[(*n)++] = *p;
+    while (is_digit(p, end)) {
+        if (*p != '0' || *n > 0) { /* leading zeros go */
+            if (*n == MB_LAB_NUMBER_MAX / 2 - 2)
+                return NULL;
+            text[(*n)++] = *p;
+        }
+        p++;
+        p += separator_nbytes(p, end);
     }
     return p;
 }
@@ -100,19 +163,22 @@ const char *mb_lab_number_read(const char *begin, const char *end, struct mb_lab
 
 bool mb_lab_number_only(const char *begin, const char *end, struct mb_lab_number *number)
 {
-    while (begin < end && mb_lab_is_space(*begin))
-        begin++;
-    while (begin < end && mb_lab_is_space(end[-1]))
-        end--;
-    const char *p = mb_lab_number_read(begin, end, number);
-    return p != NULL && (p == end || (p + 1 == end && *p == '.'));
+    const char *p = mb_lab_number_read(mb_lab_skip_space(begin, end), end, number);
+    if (p == NULL)
+        return false;
+    const char *rest = mb_lab_skip_space(p, end);
+    if (rest == p && p < end && *p == '.')
+        rest = mb_lab_skip_space(p + 1, end);
+    return rest == end;
 }
 
 /* "10-5" is 10 and 5, and "3.5.2" is 3.5 and 2: a sign or point behind a letter, digit or point begins
  * nothing. */
-static bool may_begin(const char *begin, const char *p)
+static bool may_begin(const char *begin, const char *end, const char *p)
 {
-    return p == begin || (*p != '-' && *p != '.') || !(is_word(p[-1]) || (*p == '.' && p[-1] == '.'));
+    if (p == begin || (*p != '.' && minus_nbytes(p, end) == 0))
+        return true;
+    return !(is_word(p[-1]) || (*p == '.' && p[-1] == '.'));
 }
 
 /* Behind a number that is too long: its rest is not a number of its own. */
@@ -128,7 +194,7 @@ bool mb_lab_number_last(const char *begin, const char *end, struct mb_lab_number
     bool is_found = false;
     for (const char *p = begin; p < end;) {
         struct mb_lab_number found;
-        const char *next = may_begin(begin, p) ? mb_lab_number_read(p, end, &found) : NULL;
+        const char *next = may_begin(begin, end, p) ? mb_lab_number_read(p, end, &found) : NULL;
         if (next != NULL) {
             *number = found;
             is_found = true;

@@ -10,7 +10,7 @@
 /* Longer ones exist only in broken replies: they are no numbers here. */
 enum { MB_LAB_NUMBER_MAX = 80 };
 
-/* Canonical: no commas, '$', leading or trailing zeros, no minus zero. Equal numbers are equal texts. */
+/* Canonical: no separators, '$', leading or trailing zeros, no minus zero. Equal numbers are equal texts. */
 struct mb_lab_number {
     char text[MB_LAB_NUMBER_MAX];
 };
@@ -24,6 +24,9 @@ bool mb_lab_number_only(const char *begin, const char *end, struct mb_lab_number
 /* The last number anywhere in [begin, end). */
 bool mb_lab_number_last(const char *begin, const char *end, struct mb_lab_number *number);
 
-bool mb_lab_is_space(char c);
+bool mb_lab_is_space(char c); /* ASCII's */
+
+/* The first byte from p on that is no white space, ASCII's or Unicode's. */
+const char *mb_lab_skip_space(const char *p, const char *end);
 
 #endif

@@ -41,13 +41,25 @@ static const char *behind_last(struct span line, const char *word)
     return NULL;
 }
 
+/* Where the brace that is open at p closes, or NULL: "9{,}500}" has braces inside. */
+static const char *closing_brace(const char *p, const char *end)
+{
+    for (size_t depth = 1; p < end; p++) {
+        if (*p == '{')
+            depth++;
+        else if (*p == '}' && --depth == 0)
+            return p;
+    }
+    return NULL;
+}
+
 static bool is_boxed(struct span line, const char *expected)
 {
     struct mb_lab_number number;
     const char *inside = behind_last(line, "\\boxed{");
     if (inside == NULL)
         return false;
-    const char *close = memchr(inside, '}', (size_t)(line.end - inside));
+    const char *close = closing_brace(inside, line.end);
     return close != NULL && mb_lab_number_only(inside, close, &number) && equals(&number, expected);
 }
 
@@ -59,8 +71,7 @@ static bool follows(struct span line, const char *word, const char *expected)
     const char *p = behind_last(line, word);
     if (p == NULL)
         return false;
-    while (p < line.end && mb_lab_is_space(*p))
-        p++;
+    p = mb_lab_skip_space(p, line.end);
     return mb_lab_number_read(p, line.end, &number) != NULL && equals(&number, expected);
 }
 
@@ -81,6 +92,22 @@ static bool json_equals(const json_t *value, const char *expected)
            json_real_value(value) == number_expected;
 }
 
+/* What a closing fence ends: the lines after the fence that opens it. Else the line itself. */
+static struct span fenced(const char *text, struct span line)
+{
+    if (line.end - line.begin != 3 || memcmp(line.begin, "```", 3) != 0)
+        return line;
+    for (const char *end = line.begin; end > text;) {
+        const char *begin = end - 1; /* of the line that ends at 'end' */
+        while (begin > text && begin[-1] != '\n')
+            begin--;
+        if ((size_t)(end - begin) >= 3 && memcmp(begin, "```", 3) == 0)
+            return (struct span){end, line.begin};
+        end = begin;
+    }
+    return line;
+}
+
 static bool is_json(struct span line, const char *expected)
 {
     for (const char *p = line.begin; p < line.end; p++) {
@@ -95,13 +122,14 @@ static bool is_json(struct span line, const char *expected)
     return false;
 }
 
-static bool in_format(enum mb_answer_format format, struct span line, const char *expected)
+static bool in_format(enum mb_answer_format format, const char *reply, const char *expected)
 {
+    struct span line = last_line(reply);
     switch (format) {
     case MB_ANSWER_BOXED:
         return is_boxed(line, expected);
     case MB_ANSWER_JSON:
-        return is_json(line, expected);
+        return is_json(fenced(reply, line), expected);
     case MB_ANSWER_PLAIN:
         return follows(line, "Answer:", expected);
     default:
@@ -113,7 +141,7 @@ struct mb_score mb_score_reply(const struct mb_task_item *item, const char *repl
 {
     struct mb_lab_number last;
     struct mb_score score;
-    score.ica = in_format(item->format, last_line(reply), item->number);
+    score.ica = in_format(item->format, reply, item->number);
     score.pia =
         score.ica || (mb_lab_number_last(reply, reply + strlen(reply), &last) && equals(&last, item->number));
     return score;

@@ -95,6 +95,68 @@ static const struct sample samples[] = {
     {MB_ANSWER_PLAIN, "3", "Answer: 3\nAnswer: 4", WRONG},
     {MB_ANSWER_PLAIN, "3", "Answer:", WRONG},
     {MB_ANSWER_PLAIN, "3", "Answer: ", WRONG},
+    /* thousands as LaTeX and typeset text write them, a typeset minus, other spaces */
+    {MB_ANSWER_BOXED, "9500", "\\boxed{9{,}500}", RIGHT},
+    {MB_ANSWER_BOXED, "9500", "So \\boxed{\\$9{,}500}.", RIGHT},
+    {MB_ANSWER_BOXED, "1234", "\\boxed{1\\,234}", RIGHT},
+    {MB_ANSWER_BOXED, "1234", "\\boxed{1,\\!234}", RIGHT},
+    {MB_ANSWER_BOXED, "1234567", "\\boxed{1\\,234\\,567.00}", RIGHT},
+    {MB_ANSWER_BOXED, "1234", "\\boxed{1{\\,}234}", RIGHT},
+    {MB_ANSWER_BOXED, "-1234", "\\boxed{-1~234}", RIGHT},
+    {MB_ANSWER_BOXED, "7", "\\boxed{7{,}}", RIGHT_NUMBER},
+    {MB_ANSWER_BOXED, "7", "\\boxed{{7}", RIGHT_NUMBER},
+    {MB_ANSWER_HASH, "9500", "It is 9{,}500.\n#### 9{,}500", RIGHT},
+    {MB_ANSWER_HASH, "1234",
+     "#### 1\xe2\x80\xaf"
+     "234",
+     RIGHT},
+    {MB_ANSWER_HASH, "1234",
+     "#### 1\xc2\xa0"
+     "234 apples",
+     RIGHT},
+    {MB_ANSWER_HASH, "1234567",
+     "#### 1\xe2\x80\x89"
+     "234\xe2\x80\x89"
+     "567",
+     RIGHT},
+    {MB_ANSWER_HASH, "1",
+     "#### 1\xc2\xa0"
+     "23",
+     RIGHT},
+    {MB_ANSWER_HASH, "1",
+     "#### 1\xc2\xa0"
+     "2345",
+     RIGHT},
+    {MB_ANSWER_HASH, "1234", "#### 1 234", WRONG},
+    {MB_ANSWER_HASH, "-5",
+     "#### \xe2\x88\x92"
+     "5",
+     RIGHT},
+    {MB_ANSWER_HASH, "-5", "#### \xe2\x88\x92\\$5", RIGHT},
+    {MB_ANSWER_HASH, "18",
+     "####\xc2\xa0"
+     "18",
+     RIGHT},
+    {MB_ANSWER_BOXED, "18",
+     "\\boxed{\xe2\x80\x89"
+     "18\xe3\x80\x80}",
+     RIGHT},
+    {MB_ANSWER_PLAIN, "5",
+     "It is 10\xe2\x88\x92"
+     "5",
+     RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "-2",
+     "7 \xe2\x88\x92 \xe2\x88\x92"
+     "2",
+     RIGHT_NUMBER},
+    {MB_ANSWER_PLAIN, "9500", "That makes $9{,}500$.", RIGHT_NUMBER},
+    /* fenced JSON */
+    {MB_ANSWER_JSON, "42", "Here:\n```json\n{\n  \"answer\": 42\n}\n```\n", RIGHT},
+    {MB_ANSWER_JSON, "42", "```\n{\"answer\": 42}\n```", RIGHT},
+    {MB_ANSWER_JSON, "42", "```json\n{\"answer\": 41}\n```\n```json\n{\"answer\": 42}\n```", RIGHT},
+    {MB_ANSWER_JSON, "42", "```json\n{\"answer\": 42}\n```\n```json\n{\"answer\": 41}\n```", WRONG},
+    {MB_ANSWER_JSON, "42", "{\"answer\": 42}\n```", RIGHT_NUMBER},
+    {MB_ANSWER_JSON, "42", "```", WRONG},
     /* the last number of a reply */
     {MB_ANSWER_PLAIN, "5", "It is 10-5", RIGHT_NUMBER},
     {MB_ANSWER_PLAIN, "-2", "7 - -2", RIGHT_NUMBER},
