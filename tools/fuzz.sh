@@ -13,12 +13,18 @@ if [ $# -eq 0 ]; then
         set -- "$@" "${target%.c}"
     done
 fi
-for target in "$@"; do
+
+# As many at once as there are processors: a target has one thread.
+export seconds
+# shellcheck disable=SC2016  # expanded by the inner shell
+printf '%s\n' "$@" | xargs -P "$(nproc)" -n 1 sh -c '
+    target=$1
     name=${target#fuzz_}
+    log=build/fuzz/$name.log
     mkdir -p "build/fuzz/corpus/$name" "fuzz/corpus/$name"
-    echo "$target: $seconds s"
     "build/fuzz/fuzz/$target" -max_total_time="$seconds" -print_final_stats=1 -timeout=10 -rss_limit_mb=2048 -verbosity=0 \
-        -artifact_prefix="build/fuzz/found/$name-" "build/fuzz/corpus/$name" "fuzz/corpus/$name" 2>"build/fuzz/$name.log" ||
-        { tail -n 40 "build/fuzz/$name.log"; exit 1; }
-    grep -E 'stat::number_of_executed_units' "build/fuzz/$name.log" | awk '{ print "  executions: " $2 }'
-done
+        -artifact_prefix="build/fuzz/found/$name-" "build/fuzz/corpus/$name" "fuzz/corpus/$name" 2>"$log" ||
+        { echo "$target:"; tail -n 40 "$log"; exit 255; }
+    awk -v target="$target" -v seconds="$seconds" "
+        /stat::number_of_executed_units/ { print target \": \" seconds \" s, executions: \" \$2 }" "$log"
+' sh

@@ -1,17 +1,17 @@
 #!/bin/sh
-# test.sh - build a preset and run its tests: test.sh [PRESET [REGEX of tests]]. Installs what is missing first. The last
-# line counts test cases, not programs.
+# test.sh - build a preset and run its tests: test.sh [PRESET [CTEST_OPTION...]], such as "test.sh asan -R model_".
+# Installs what is missing first. The last line counts test cases, not programs.
 set -eu
 cd "$(dirname "$0")/.."
 tools/setup.sh test
 preset=${1:-release}
-tests=${2:-.}
+[ $# -eq 0 ] || shift
 log=build/$preset/tests.log
 
 cmake --preset "$preset" >/dev/null
 cmake --build --preset "$preset"
 status=0
-ctest --test-dir "build/$preset" -j "$(nproc)" -R "$tests" --verbose >"$log" 2>&1 || status=$?
+ctest --test-dir "build/$preset" -j "$(nproc)" "$@" --verbose >"$log" 2>&1 || status=$?
 
 # Every program that ctest ran, and what failed in full.
 grep -E '^ *[0-9]+/[0-9]+ Test +#' "$log" || true
