@@ -3,20 +3,21 @@
  *
  * stdout gets the text alone, stderr how long it took and what memory it took.
  */
+#include "base/error.h"
 #include "cli.h"
 #include "machine.h"
 #include "report.h"
-#include "stream.h"
 #include <moebius/codec.h>
 #include <moebius/engine.h>
+#include <moebius/scheduler.h>
 #include <moebius/tokenizer.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
-/* A prompt is fed in pieces so that Ctrl-C and the progress bar come in between; pieces change no bit. */
-enum { N_PIECE_TOKENS = 256 };
+/* A prompt is read in pieces so that Ctrl-C and the progress bar come in between; pieces change no bit. */
+enum { N_STEP_TOKENS = 256 };
 
 /* llama.cpp's values, for those of the sampling options that are not given when another one is. */
 static const float llama_temp = 0.8F, llama_top_p = 0.95F, llama_min_p = 0.05F;
@@ -94,30 +95,36 @@ enum finish { AT_EOS, AT_N_PREDICT, AT_CONTEXT, AT_INTERRUPT };
 struct generation {
     struct mb_tokenizer *tokenizer;
     struct mb_model *model;
-    struct mb_session *session;
+    struct mb_scheduler *scheduler;
+    struct mb_detokenizer *detokenizer;
     const struct mb_model_info *info;
-    size_t n_ctx; /* of the session */
+    size_t n_ctx; /* prompt and reply together, at most */
     int32_t *prompt, *reply;
-    size_t n_prompt, n_reply, reply_cap;
-    float *logits;
-    void *scratch; /* of the sampler */
-    struct mb_sampler sampler;
-    struct cli_stream stream;
-    size_t n_printed;
+    size_t n_prompt, n_reply;
+    struct mb_sampler_options sampler;
+    FILE *out;  /* where the text goes: stdout, or 'text' for JSON */
+    char *text; /* terminated once 'out' is flushed */
+    size_t text_nbytes;
+    bool is_line_open; /* the text so far does not end in a line end */
+    struct cli_progress progress;
+    struct timespec begun; /* reading the prompt, then the reply */
     enum finish finish;
     double load_seconds, prompt_seconds, reply_seconds;
+    enum mb_status status; /* of what failed in an event, and how */
+    struct mb_error err;
 };
 
 static void release(struct generation *g)
 {
-    cli_stream_free(&g->stream);
-    free(g->prompt);
-    free(g->reply);
-    free(g->logits);
-    free(g->scratch);
-    mb_session_close(g->session);
+    mb_scheduler_close(g->scheduler);
+    mb_detokenizer_close(g->detokenizer);
     mb_model_close(g->model);
     mb_tokenizer_close(g->tokenizer);
+    if (g->out != NULL && g->out != stdout)
+        fclose(g->out);
+    free(g->text);
+    free(g->prompt);
+    free(g->reply);
 }
 
 /* ---------------------------------------------------------------- the prompt */
@@ -218,20 +225,21 @@ static enum mb_status choose_context(struct generation *g, struct mb_error *err)
     return MB_OK;
 }
 
-static enum mb_status open_session(struct generation *g, struct mb_error *err)
+static enum mb_status open_scheduler(struct generation *g, struct mb_error *err)
 {
-    struct mb_session_options session_options = {
-        .size = sizeof session_options,
+    struct mb_scheduler_options scheduler_options = {
+        .size = sizeof scheduler_options,
+        .n_slots = 1,
         .n_ctx = g->n_ctx,
+        .n_step_tokens = N_STEP_TOKENS,
         .cache_type = args.cache != NULL && strcmp(args.cache, "f32") == 0 ? MB_CACHE_F32 : MB_CACHE_F16,
     };
-    g->reply_cap = g->n_ctx - g->n_prompt + 1; /* the last token's own place is not needed */
-    g->reply = malloc(g->reply_cap * sizeof *g->reply);
-    g->logits = malloc(g->info->n_vocab * sizeof *g->logits);
-    g->scratch = malloc(g->info->n_vocab * 8);
-    if (g->reply == NULL || g->logits == NULL || g->scratch == NULL)
+    g->reply = malloc((g->n_ctx - g->n_prompt + 1) * sizeof *g->reply); /* the last one is not fed */
+    g->out = args.format == CLI_JSON ? open_memstream(&g->text, &g->text_nbytes) : stdout;
+    if (g->reply == NULL || g->out == NULL)
         return cli_error(err, MB_NO_MEMORY, "run", "no memory for the reply");
-    return mb_session_open(g->model, &session_options, &g->session, err);
+    MB_TRY(mb_detokenizer_open(g->tokenizer, true, &g->detokenizer, err));
+    return mb_scheduler_open(g->model, &scheduler_options, &g->scheduler, err);
 }
 
 static enum mb_status open_all(struct generation *g, const char *path, struct mb_error *err)
@@ -239,25 +247,19 @@ static enum mb_status open_all(struct generation *g, const char *path, struct mb
     struct timespec begun;
     struct mb_model_options model_options = {.size = sizeof model_options, .n_threads = args.n_threads};
     clock_gettime(CLOCK_MONOTONIC, &begun);
-    enum mb_status status = mb_tokenizer_open(path, &g->tokenizer, err);
-    g->stream.tokenizer = g->tokenizer;
-    if (status == MB_OK)
-        status = encode_prompt(g, err);
-    if (status == MB_OK)
-        status = mb_model_open(path, &model_options, &g->model, err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(mb_tokenizer_open(path, &g->tokenizer, err));
+    MB_TRY(encode_prompt(g, err));
+    MB_TRY(mb_model_open(path, &model_options, &g->model, err));
     g->info = mb_model_info(g->model);
-    status = choose_context(g, err);
-    if (status == MB_OK)
-        status = open_session(g, err);
+    MB_TRY(choose_context(g, err));
+    MB_TRY(open_scheduler(g, err));
     g->load_seconds = cli_seconds_since(&begun);
-    return status;
+    return MB_OK;
 }
 
 /* ---------------------------------------------------------------- tokens */
 
-static void init_sampler(struct generation *g)
+static void choose_sampling(struct generation *g)
 {
     bool is_greedy = args.temp == UNSET && args.top_k == UNSET && args.top_p == UNSET &&
                      args.min_p == UNSET && args.seed == no_seed;
@@ -277,100 +279,106 @@ static void init_sampler(struct generation *g)
             seed = (uint32_t)time(NULL);
         o.seed = seed; /* short enough to type again */
     }
-    mb_sampler_init(&g->sampler, &o);
+    g->sampler = o;
 }
 
-static bool is_end(const struct mb_model_info *info, int32_t token)
+/* Text goes out as soon as its characters are whole. */
+static enum mb_status print_text(struct generation *g, const char *text, size_t n, struct mb_error *err)
 {
-    for (size_t i = 0; i < info->n_eos_ids; i++)
-        if (info->eos_ids[i] == token)
-            return true;
-    return false;
-}
-
-static enum mb_status read_prompt_tokens(struct generation *g, struct mb_error *err)
-{
-    struct timespec begun;
-    struct cli_progress progress;
-    enum mb_status status = MB_OK;
-    clock_gettime(CLOCK_MONOTONIC, &begun);
-    cli_progress_begin(&progress, "tokens");
-    for (size_t pos = 0, n; pos < g->n_prompt && status == MB_OK; pos += n) {
-        n = g->n_prompt - pos < N_PIECE_TOKENS ? g->n_prompt - pos : N_PIECE_TOKENS;
-        struct mb_batch_item item = {.session = g->session, .tokens = g->prompt + pos, .n_tokens = n};
-        item.logits = pos + n == g->n_prompt ? g->logits : NULL;
-        status = mb_decode(g->model, &item, 1, err);
-        if (pos + n < g->n_prompt &&
-            cli_progress_show(&progress, "reading the prompt", pos + n, g->n_prompt) && status == MB_OK)
-            status = cli_error(err, MB_CANCELLED, "run", "interrupted while reading the prompt");
-    }
-    cli_progress_end(&progress);
-    g->prompt_seconds = cli_seconds_since(&begun);
-    return status;
-}
-
-/* What is new and whole of the text goes out at once. */
-static enum mb_status print_text(struct generation *g, struct mb_error *err)
-{
-    if (args.format == CLI_JSON || g->stream.n == g->n_printed)
-        return MB_OK;
-    size_t n = g->stream.n - g->n_printed;
-    if (fwrite(g->stream.text + g->n_printed, 1, n, stdout) != n || fflush(stdout) != 0)
-        return cli_system_error(err, "standard output");
-    g->n_printed = g->stream.n;
+    if (fwrite(text, 1, n, g->out) != n || fflush(g->out) != 0)
+        return g->out == stdout ? cli_system_error(err, "standard output")
+                                : cli_error(err, MB_NO_MEMORY, "run", "no memory for the text");
+    if (n > 0)
+        g->is_line_open = text[n - 1] != '\n';
     return MB_OK;
 }
 
-static enum mb_status feed(struct generation *g, int32_t token, struct mb_error *err)
+static enum mb_status print_token(struct generation *g, int32_t token, struct mb_error *err)
 {
-    struct mb_batch_item item = {
-        .session = g->session, .tokens = &token, .n_tokens = 1, .is_generated = true, .logits = g->logits};
-    return mb_decode(g->model, &item, 1, err);
+    const char *text;
+    size_t n;
+    MB_TRY(mb_detokenizer_add(g->detokenizer, &token, 1, &text, &n, err));
+    return print_text(g, text, n, err);
 }
 
-/* One more token of the reply. *is_done: there is none, and g->finish says why. */
-static enum mb_status make_token(struct generation *g, bool *is_done, struct mb_error *err)
+static enum mb_status print_rest(struct generation *g, struct mb_error *err)
 {
-    int32_t token;
-    *is_done = true;
-    g->finish = AT_N_PREDICT;
-    if (args.n_predict != UNLIMITED && g->n_reply == (size_t)args.n_predict)
-        return MB_OK;
-    enum mb_status status =
-        mb_sampler_pick(&g->sampler, g->logits, g->info->n_vocab, g->scratch, &token, err);
-    if (status != MB_OK)
-        return status;
-    g->finish = AT_EOS;
-    if (is_end(g->info, token))
-        return MB_OK;
-    g->reply[g->n_reply++] = token;
-    status = cli_stream_add(&g->stream, token, err);
-    if (status == MB_OK)
-        status = print_text(g, err);
-    if (status != MB_OK)
-        return status;
-    bool is_last = args.n_predict != UNLIMITED && g->n_reply == (size_t)args.n_predict;
-    g->finish = is_last ? AT_N_PREDICT : cli_interrupted() ? AT_INTERRUPT : AT_CONTEXT;
-    if (is_last || cli_interrupted() || mb_session_n_past(g->session) == g->n_ctx)
-        return MB_OK;
-    *is_done = false;
-    return feed(g, token, err);
+    const char *text;
+    size_t n;
+    MB_TRY(mb_detokenizer_flush(g->detokenizer, &text, &n, err));
+    return print_text(g, text, n, err);
 }
 
-static enum mb_status make_reply(struct generation *g, struct mb_error *err)
+/* A piece of the prompt was read. true: go no further. */
+static bool take_piece(struct generation *g, const struct mb_event *event)
 {
-    struct timespec begun;
-    bool is_done = false;
-    enum mb_status status = MB_OK;
-    clock_gettime(CLOCK_MONOTONIC, &begun);
-    while (status == MB_OK && !is_done)
-        status = make_token(g, &is_done, err);
-    if (status == MB_OK)
-        status = cli_stream_end(&g->stream, err);
-    if (status == MB_OK)
-        status = print_text(g, err);
-    g->reply_seconds = cli_seconds_since(&begun);
-    if (args.format != CLI_JSON && g->n_printed > 0 && g->stream.text[g->n_printed - 1] != '\n')
+    if (event->n_prompt_done == event->n_prompt) {
+        cli_progress_end(&g->progress);
+        g->prompt_seconds = cli_seconds_since(&g->begun);
+        clock_gettime(CLOCK_MONOTONIC, &g->begun);
+        return args.n_predict == 0;
+    }
+    if (cli_progress_show(&g->progress, "reading the prompt", event->n_prompt_done, event->n_prompt))
+        g->status = cli_error(&g->err, MB_CANCELLED, "run", "interrupted while reading the prompt");
+    return g->status != MB_OK;
+}
+
+static void take_end(struct generation *g, const struct mb_event *event)
+{
+    static const enum finish finishes[] = {
+        [MB_FINISH_STOP] = AT_EOS, [MB_FINISH_LENGTH] = AT_N_PREDICT, [MB_FINISH_CONTEXT] = AT_CONTEXT};
+    if (event->finish == MB_FINISH_CANCELLED)
+        g->finish = args.n_predict == 0 ? AT_N_PREDICT : AT_INTERRUPT;
+    else if (event->finish == MB_FINISH_ERROR)
+        g->status = mb_fail(&g->err, event->status, "%s", event->message);
+    else
+        g->finish = finishes[event->finish];
+}
+
+/* An mb_event_fn; ctx is a struct generation. */
+static bool take_event(void *ctx, const struct mb_event *event)
+{
+    struct generation *g = ctx;
+    switch (event->kind) {
+    case MB_EVENT_PROMPT:
+        return take_piece(g, event);
+    case MB_EVENT_TOKEN:
+        g->reply[g->n_reply++] = event->token;
+        g->status = print_token(g, event->token, &g->err);
+        return g->status != MB_OK || cli_interrupted();
+    default:
+        take_end(g, event);
+        return false;
+    }
+}
+
+static enum mb_status run_request(struct generation *g, struct mb_error *err)
+{
+    struct mb_request request = {.size = sizeof request,
+                                 .prompt = g->prompt,
+                                 .n_prompt = g->n_prompt,
+                                 .n_predict = args.n_predict == UNLIMITED ? 0 : (size_t)args.n_predict,
+                                 .sampler = &g->sampler,
+                                 .event = take_event,
+                                 .ctx = g};
+    MB_TRY(mb_scheduler_submit(g->scheduler, &request, NULL, err));
+    while (mb_scheduler_n_requests(g->scheduler) > 0)
+        MB_TRY(mb_scheduler_step(g->scheduler, err));
+    if (g->status != MB_OK)
+        return mb_fail(err, g->status, "%s", g->err.msg);
+    return print_rest(g, err);
+}
+
+/* Prompt and reply. A text that was begun gets its line end even where it fails. */
+static enum mb_status generate(struct generation *g, struct mb_error *err)
+{
+    choose_sampling(g);
+    clock_gettime(CLOCK_MONOTONIC, &g->begun);
+    cli_progress_begin(&g->progress, "tokens");
+    enum mb_status status = run_request(g, err);
+    cli_progress_end(&g->progress);
+    g->reply_seconds = cli_seconds_since(&g->begun);
+    if (g->out == stdout && g->is_line_open)
         putchar('\n');
     return status;
 }
@@ -403,8 +411,8 @@ static void print_words(const struct generation *g)
             rate_of(g->n_reply, g->reply_seconds), ends[g->finish]);
     if (g->finish == AT_CONTEXT)
         fprintf(stderr, " (%zu tokens)", g->n_ctx);
-    if (g->sampler.options.temperature > 0)
-        fprintf(stderr, "; seed %llu", (unsigned long long)g->sampler.options.seed);
+    if (g->sampler.temperature > 0)
+        fprintf(stderr, "; seed %llu", (unsigned long long)g->sampler.seed);
     fprintf(stderr, "\nmemory:     %s anonymous, %s of files; %s at most\n", cli_bytes(a, in_use.anon_nbytes),
             cli_bytes(b, in_use.file_nbytes), cli_bytes(c, in_use.peak_nbytes));
 }
@@ -421,24 +429,23 @@ static int print_json(const struct generation *g, const char *path)
 {
     const struct mb_weights_memory *w = &g->info->memory;
     struct cli_memory in_use = cli_memory_in_use();
-    bool is_sampled = g->sampler.options.temperature > 0;
+    bool is_sampled = g->sampler.temperature > 0;
     uint64_t anon_nbytes = w->blob_nbytes + w->table_nbytes + w->exact_nbytes;
     json_t *memory = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "anonymous_nbytes",
                                (json_int_t)in_use.anon_nbytes, "file_nbytes", (json_int_t)in_use.file_nbytes,
                                "peak_nbytes", (json_int_t)in_use.peak_nbytes, "weights_anonymous_nbytes",
                                (json_int_t)anon_nbytes, "weights_file_nbytes", (json_int_t)w->mapped_nbytes,
-                               "cache_nbytes", (json_int_t)mb_session_nbytes(g->session));
+                               "cache_nbytes", (json_int_t)mb_scheduler_nbytes(g->scheduler));
     json_t *json = json_pack(
         "{s:o, s:b, s:s, s:i, s:s, s:s, s:o, s:o, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "model",
         cli_json_path(path), "coded", (int)g->info->is_coded, "isa", mb_kernels()->isa, "n_threads",
-        g->info->n_threads, "text", g->stream.text == NULL ? "" : g->stream.text, "finish",
-        finishes[g->finish], "prompt_tokens", ids_json(g->prompt, g->n_prompt), "tokens",
-        ids_json(g->reply, g->n_reply), "n_prompt_tokens", (json_int_t)g->n_prompt, "n_tokens",
-        (json_int_t)g->n_reply, "load_seconds", g->load_seconds, "prompt_seconds", g->prompt_seconds,
-        "seconds", g->reply_seconds, "prompt_tokens_per_s", rate_of(g->n_prompt, g->prompt_seconds),
-        "tokens_per_s", rate_of(g->n_reply, g->reply_seconds), "temperature",
-        (double)g->sampler.options.temperature, "seed",
-        is_sampled ? json_integer((json_int_t)g->sampler.options.seed) : json_null(), "memory", memory);
+        g->info->n_threads, "text", g->text, "finish", finishes[g->finish], "prompt_tokens",
+        ids_json(g->prompt, g->n_prompt), "tokens", ids_json(g->reply, g->n_reply), "n_prompt_tokens",
+        (json_int_t)g->n_prompt, "n_tokens", (json_int_t)g->n_reply, "load_seconds", g->load_seconds,
+        "prompt_seconds", g->prompt_seconds, "seconds", g->reply_seconds, "prompt_tokens_per_s",
+        rate_of(g->n_prompt, g->prompt_seconds), "tokens_per_s", rate_of(g->n_reply, g->reply_seconds),
+        "temperature", (double)g->sampler.temperature, "seed",
+        is_sampled ? json_integer((json_int_t)g->sampler.seed) : json_null(), "memory", memory);
     return cli_print_json(json);
 }
 
@@ -449,11 +456,8 @@ static int run(const char *path)
     enum mb_status status = open_all(&g, path, &err);
     if (status == MB_OK) {
         cli_catch_interrupts(); /* only now: while it loads nothing would look at the flag */
-        init_sampler(&g);
-        status = read_prompt_tokens(&g, &err);
+        status = generate(&g, &err);
     }
-    if (status == MB_OK)
-        status = make_reply(&g, &err);
     int exit_status = status == MB_OK ? 0 : cli_fail(&err);
     if (status == MB_OK && args.format == CLI_JSON)
         exit_status = print_json(&g, path);
