@@ -124,10 +124,10 @@ struct task_work {
     bool has_write_error;
 };
 
-static bool show_questions(void *ctx, size_t done, size_t total)
+static bool show_questions(void *ctx, const char *what, uint64_t done, uint64_t total)
 {
     struct task_work *work = ctx;
-    return cli_progress_show(&work->progress, "answering", done, total) || work->has_write_error;
+    return cli_progress_show(&work->progress, what, done, total) || work->has_write_error;
 }
 
 static void write_reply(void *ctx, size_t index, const struct mb_task_item *item, const char *reply,
@@ -235,11 +235,6 @@ static enum mb_status run_task(const char *model_path, struct mb_model *model,
 
 /* ---------------------------------------------------------------- --perplexity */
 
-static bool show_windows(void *ctx, size_t done, size_t total)
-{
-    return cli_progress_show(ctx, "reading", done, total);
-}
-
 static int print_perplexity(const char *model_path, const struct mb_model_info *info,
                             const struct mb_perplexity_report *r)
 {
@@ -271,7 +266,7 @@ static enum mb_status run_perplexity(const char *model_path, struct mb_model *mo
         .n_ctx = (size_t)args.n_ctx,
         .limit_windows = (size_t)args.limit,
         .cache_type = cache_type,
-        .progress = show_windows,
+        .progress = cli_progress_show,
         .progress_ctx = &progress,
     };
     enum mb_status status = cli_read_text(args.perplexity, &text, &nbytes, err);

@@ -57,7 +57,7 @@ struct mb_eval_options {
     enum mb_cache_type cache_type;
     mb_reply_fn reply;
     void *reply_ctx;
-    bool (*progress)(void *ctx, size_t done, size_t total); /* true: stop */
+    mb_progress_fn progress; /* of questions */
     void *progress_ctx;
 };
 
@@ -86,7 +86,7 @@ struct mb_perplexity_options {
     size_t n_ctx;         /* tokens in a window; 0: the smaller of 512 and the model's context */
     size_t limit_windows; /* 0: all */
     enum mb_cache_type cache_type;
-    bool (*progress)(void *ctx, size_t done, size_t total); /* of windows; true: stop */
+    mb_progress_fn progress; /* of windows */
     void *progress_ctx;
 };
 

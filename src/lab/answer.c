@@ -6,6 +6,7 @@
  */
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/options.h"
 #include "base/utf8.h"
 #include <moebius/lab.h>
 #include <moebius/scheduler.h>
@@ -87,11 +88,11 @@ static enum mb_status allocate(struct answering *a, struct mb_error *err)
     a->results = calloc(a->task->n_items, sizeof *a->results);
     a->asking = calloc(n_parallel, sizeof *a->asking);
     if (a->prompts == NULL || a->results == NULL || a->asking == NULL)
-        return mb_fail(err, MB_NO_MEMORY, "no memory to answer %zu questions at once", n_parallel);
+        return mb_fail_memory(err, "the questions");
     for (size_t i = 0; i < n_parallel; i++) {
         a->asking[i] = (struct asking){.all = a, .reply = malloc(a->options.n_predict * sizeof(int32_t))};
         if (a->asking[i].reply == NULL)
-            return mb_fail(err, MB_NO_MEMORY, "no memory for the replies");
+            return mb_fail_memory(err, "the replies");
     }
     return MB_OK;
 }
@@ -227,16 +228,14 @@ static enum mb_status answer_all(struct answering *a, struct mb_error *err)
         if (a->status != MB_OK)
             return mb_fail(err, a->status, "%s", a->err.msg);
         if (a->options.progress != NULL &&
-            a->options.progress(a->options.progress_ctx, a->n_done, a->task->n_items))
+            a->options.progress(a->options.progress_ctx, "answering", a->n_done, a->task->n_items))
             return mb_fail(err, MB_CANCELLED, "stopped after %zu of %zu questions", a->n_done,
                            a->task->n_items);
     }
 }
 
-static void fill_defaults(struct answering *a, const struct mb_eval_options *options)
+static void fill_defaults(struct answering *a)
 {
-    if (options != NULL)
-        a->options = *options;
     if (a->options.n_parallel == 0)
         a->options.n_parallel = N_PARALLEL_DEFAULT;
     if (a->options.n_parallel > a->task->n_items)
@@ -264,7 +263,8 @@ enum mb_status mb_eval_task(struct mb_model *model, const struct mb_tokenizer *t
     uint64_t begun_ns = mb_now_ns();
     struct answering a = {.model = model, .tokenizer = tokenizer, .task = task, .report = report};
     *report = (struct mb_eval_report){0};
-    fill_defaults(&a, options);
+    MB_TRY(MB_OPTIONS_TAKE(a.options, options, err));
+    fill_defaults(&a);
     enum mb_status status = evaluate(&a, err);
     release(&a);
     report->seconds = (double)(mb_now_ns() - begun_ns) * 1e-9;

@@ -1,12 +1,13 @@
 /*
  * perplexity.c - perplexity of a text in windows, as llama-perplexity counts it (docs/scoring.md).
  */
-#include "error.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/options.h"
 #include <math.h>
 #include <moebius/lab.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     N_CTX_DEFAULT = 512,
@@ -58,20 +59,20 @@ static enum mb_status read_window(const struct reading *r, const int32_t *window
 {
     size_t first = r->n_ctx / 2, last = r->n_ctx - 1;
     mb_session_reset(r->session);
-    enum mb_status status = feed(r, window, 0, first, false, err);
-    for (size_t from = first; from < last && status == MB_OK; from += r->n_piece) {
+    MB_TRY(feed(r, window, 0, first, false, err));
+    for (size_t from = first; from < last; from += r->n_piece) {
         size_t to = last - from < r->n_piece ? last : from + r->n_piece;
-        status = feed(r, window, from, to, true, err);
-        for (size_t i = from; i < to && status == MB_OK; i++) {
+        MB_TRY(feed(r, window, from, to, true, err));
+        for (size_t i = from; i < to; i++) {
             double nll = nll_of(r->logits + (i - from) * r->n_vocab, r->n_vocab, window[i + 1]);
             if (!isfinite(nll))
-                return mb_lab_fail(err, MB_BAD_DATA, "the logits of token %zu of a window are not finite", i);
+                return mb_fail(err, MB_BAD_DATA, "the logits of token %zu of a window are not finite", i);
             sums->nll += nll;
             sums->nll_squared += nll * nll;
             sums->n++;
         }
     }
-    return status;
+    return MB_OK;
 }
 
 static enum mb_status read_windows(const struct reading *r, int32_t *ids, size_t n_windows, struct sums *sums,
@@ -81,11 +82,10 @@ static enum mb_status read_windows(const struct reading *r, int32_t *ids, size_t
         int32_t *window = ids + i * r->n_ctx;
         if (r->info->bos_id >= 0)
             window[0] = r->info->bos_id;
-        enum mb_status status = read_window(r, window, sums, err);
-        if (status != MB_OK)
-            return status;
-        if (r->options.progress != NULL && r->options.progress(r->options.progress_ctx, i + 1, n_windows))
-            return mb_lab_fail(err, MB_CANCELLED, "stopped after %zu of %zu windows", i + 1, n_windows);
+        MB_TRY(read_window(r, window, sums, err));
+        if (r->options.progress != NULL &&
+            r->options.progress(r->options.progress_ctx, "reading", i + 1, n_windows))
+            return mb_fail(err, MB_CANCELLED, "stopped after %zu of %zu windows", i + 1, n_windows);
     }
     return MB_OK;
 }
@@ -96,9 +96,7 @@ static enum mb_status encode_text(const struct mb_tokenizer *tokenizer, const ch
 {
     int32_t *plain;
     size_t n;
-    enum mb_status status = mb_tokenizer_encode(tokenizer, text, text_nbytes, false, &plain, &n, err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(mb_tokenizer_encode(tokenizer, text, text_nbytes, false, &plain, &n, err));
     size_t n_before = bos_id >= 0 ? 1 : 0;
     *n_ids = n + n_before;
     *ids = malloc((*n_ids + 1) * sizeof **ids);
@@ -108,7 +106,7 @@ static enum mb_status encode_text(const struct mb_tokenizer *tokenizer, const ch
             memcpy(*ids + n_before, plain, n * sizeof **ids);
     }
     free(plain);
-    return *ids != NULL ? MB_OK : mb_lab_fail(err, MB_NO_MEMORY, "no memory for %zu tokens", n);
+    return *ids != NULL ? MB_OK : mb_fail_memory(err, "the tokens of the text");
 }
 
 static enum mb_status open_reading(struct reading *r, struct mb_error *err)
@@ -123,7 +121,7 @@ static enum mb_status open_reading(struct reading *r, struct mb_error *err)
         r->n_piece = 1;
     r->logits = malloc(r->n_piece * r->n_vocab * sizeof *r->logits);
     if (r->logits == NULL)
-        return mb_lab_fail(err, MB_NO_MEMORY, "no memory for the logits of %zu tokens", r->n_piece);
+        return mb_fail_memory(err, "the logits");
     return mb_session_open(r->model, &options, &r->session, err);
 }
 
@@ -146,9 +144,8 @@ static enum mb_status choose_n_ctx(struct reading *r, struct mb_error *err)
         r->n_ctx = n_ctx_train < N_CTX_DEFAULT ? n_ctx_train : N_CTX_DEFAULT;
     if (r->n_ctx >= N_CTX_MIN && r->n_ctx <= n_ctx_train)
         return MB_OK;
-    mb_lab_fail(err, MB_USAGE, "a window of %zu tokens: not from %d to the model's context, %zu", r->n_ctx,
-                N_CTX_MIN, n_ctx_train);
-    return MB_USAGE;
+    return mb_fail(err, MB_USAGE, "a window of %zu tokens: not from %d to the model's context, %zu", r->n_ctx,
+                   N_CTX_MIN, n_ctx_train);
 }
 
 static enum mb_status read_ids(struct reading *r, int32_t *ids, size_t n_ids,
@@ -156,15 +153,25 @@ static enum mb_status read_ids(struct reading *r, int32_t *ids, size_t n_ids,
 {
     struct sums sums = {0};
     if (n_ids < r->n_ctx)
-        return mb_lab_fail(err, MB_BAD_DATA, "the text has %zu tokens; a window needs %zu", n_ids, r->n_ctx);
+        return mb_fail(err, MB_BAD_DATA, "the text has %zu tokens; a window needs %zu", n_ids, r->n_ctx);
     report->n_windows = n_ids / r->n_ctx;
     if (r->options.limit_windows != 0 && r->options.limit_windows < report->n_windows)
         report->n_windows = r->options.limit_windows;
-    enum mb_status status = open_reading(r, err);
-    if (status == MB_OK)
-        status = read_windows(r, ids, report->n_windows, &sums, err);
-    if (status == MB_OK)
-        write_report(&sums, report);
+    MB_TRY(open_reading(r, err));
+    MB_TRY(read_windows(r, ids, report->n_windows, &sums, err));
+    write_report(&sums, report);
+    return MB_OK;
+}
+
+static enum mb_status read_text(struct reading *r, const struct mb_tokenizer *tokenizer, const char *text,
+                                size_t text_nbytes, struct mb_perplexity_report *report, struct mb_error *err)
+{
+    int32_t *ids;
+    size_t n_ids;
+    MB_TRY(choose_n_ctx(r, err));
+    MB_TRY(encode_text(tokenizer, text, text_nbytes, r->info->bos_id, &ids, &n_ids, err));
+    enum mb_status status = read_ids(r, ids, n_ids, report, err);
+    free(ids);
     return status;
 }
 
@@ -173,23 +180,13 @@ enum mb_status mb_eval_perplexity(struct mb_model *model, const struct mb_tokeni
                                   const struct mb_perplexity_options *options,
                                   struct mb_perplexity_report *report, struct mb_error *err)
 {
-    struct timespec begun, ended;
+    uint64_t begun_ns = mb_now_ns();
     struct reading reading = {.model = model, .info = mb_model_info(model)};
-    int32_t *ids = NULL;
-    size_t n_ids = 0;
     *report = (struct mb_perplexity_report){0};
-    if (options != NULL)
-        reading.options = *options;
-    clock_gettime(CLOCK_MONOTONIC, &begun);
-    enum mb_status status = choose_n_ctx(&reading, err);
-    if (status == MB_OK)
-        status = encode_text(tokenizer, text, text_nbytes, reading.info->bos_id, &ids, &n_ids, err);
-    if (status == MB_OK)
-        status = read_ids(&reading, ids, n_ids, report, err);
+    MB_TRY(MB_OPTIONS_TAKE(reading.options, options, err));
+    enum mb_status status = read_text(&reading, tokenizer, text, text_nbytes, report, err);
     mb_session_close(reading.session);
     free(reading.logits);
-    free(ids);
-    clock_gettime(CLOCK_MONOTONIC, &ended);
-    report->seconds = (double)(ended.tv_sec - begun.tv_sec) + (double)(ended.tv_nsec - begun.tv_nsec) * 1e-9;
+    report->seconds = (double)(mb_now_ns() - begun_ns) * 1e-9;
     return status;
 }

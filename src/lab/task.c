@@ -1,15 +1,13 @@
 /*
  * task.c - reads questions from a jsonl file in GSM8K form.
  */
-#include "error.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
 #include "number.h"
-#include <errno.h>
-#include <jansson.h>
 #include <moebius/lab.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* GSM8K's training part has 4 MB; a larger file than this is no task. */
 enum { TASK_NBYTES_MAX = 1 << 30 };
@@ -17,50 +15,8 @@ enum { TASK_NBYTES_MAX = 1 << 30 };
 static const char default_request[] = " End with #### and the answer.";
 static const char *const format_names[] = {"hash", "boxed", "json", "plain"};
 
-/* Where errors are: a line of a file. */
-struct place {
-    const char *path;
-    size_t line;
-};
-
-static enum mb_status fail_no_memory(const char *path, struct mb_error *err)
-{
-    return mb_lab_fail(err, MB_NO_MEMORY, "%s: no memory for the questions", path);
-}
-
-static enum mb_status read_stream(FILE *file, const char *path, char **text, size_t *nbytes,
+static enum mb_status read_format(const json_t *object, struct mb_task_item *item, bool *is_given,
                                   struct mb_error *err)
-{
-    struct stat info;
-    if (fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode))
-        return mb_lab_fail(err, MB_BAD_DATA, "%s: not a file", path);
-    if (info.st_size > TASK_NBYTES_MAX)
-        return mb_lab_fail(err, MB_BAD_DATA, "%s: larger than %d bytes", path, TASK_NBYTES_MAX);
-    *text = malloc((size_t)info.st_size + 1);
-    if (*text == NULL)
-        return fail_no_memory(path, err);
-    *nbytes = fread(*text, 1, (size_t)info.st_size, file);
-    (*text)[*nbytes] = '\0';
-    if (ferror(file) == 0)
-        return MB_OK;
-    free(*text);
-    *text = NULL;
-    return mb_lab_fail(err, MB_IO, "%s: read: %s", path, strerror(errno));
-}
-
-static enum mb_status read_whole(const char *path, char **text, size_t *nbytes, struct mb_error *err)
-{
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return mb_lab_fail(err, errno == ENOENT || errno == ENOTDIR ? MB_BAD_DATA : MB_IO, "%s: open: %s",
-                           path, strerror(errno));
-    enum mb_status status = read_stream(file, path, text, nbytes, err);
-    fclose(file);
-    return status;
-}
-
-static enum mb_status read_format(const json_t *object, struct place place, struct mb_task_item *item,
-                                  bool *is_given, struct mb_error *err)
 {
     const json_t *value = json_object_get(object, "format");
     *is_given = value != NULL && !json_is_null(value);
@@ -73,27 +29,26 @@ static enum mb_status read_format(const json_t *object, struct place place, stru
             item->format = (enum mb_answer_format)i;
             return MB_OK;
         }
-    return mb_lab_fail(err, MB_BAD_DATA, "%s: line %zu: format is not one of hash, boxed, json, plain",
-                       place.path, place.line);
+    return mb_fail(err, MB_BAD_DATA, "format is not one of hash, boxed, json, plain");
 }
 
-static enum mb_status read_question(const json_t *object, struct place place, bool has_format,
-                                    struct mb_task_item *item, struct mb_error *err)
+static enum mb_status read_question(const json_t *object, bool has_format, struct mb_task_item *item,
+                                    struct mb_error *err)
 {
     const char *question = json_string_value(json_object_get(object, "question"));
     if (question == NULL)
-        return mb_lab_fail(err, MB_BAD_DATA, "%s: line %zu: no text 'question'", place.path, place.line);
+        return mb_fail(err, MB_BAD_DATA, "no text 'question'");
     const char *request = has_format ? "" : default_request;
     char *text = malloc(strlen(question) + strlen(request) + 1);
     if (text == NULL)
-        return fail_no_memory(place.path, err);
+        return mb_fail_memory(err, "the questions");
     strcpy(text, question); /* NOLINT(clang-analyzer-security.insecureAPI.strcpy): measured above */
     strcat(text, request);  /* NOLINT(clang-analyzer-security.insecureAPI.strcpy) */
     item->question = text;
     return MB_OK;
 }
 
-static const char *behind_last_hashes(const char *text)
+static const char *after_last_hashes(const char *text)
 {
     const char *found = NULL;
     for (const char *p = text; (p = strstr(p, "####")) != NULL; p++)
@@ -101,19 +56,17 @@ static const char *behind_last_hashes(const char *text)
     return found;
 }
 
-static enum mb_status read_answer(const json_t *object, struct place place, struct mb_task_item *item,
-                                  struct mb_error *err)
+static enum mb_status read_answer(const json_t *object, struct mb_task_item *item, struct mb_error *err)
 {
     struct mb_lab_number number;
     const char *answer = json_string_value(json_object_get(object, "answer"));
     if (answer == NULL)
-        return mb_lab_fail(err, MB_BAD_DATA, "%s: line %zu: no text 'answer'", place.path, place.line);
-    const char *text = behind_last_hashes(answer);
+        return mb_fail(err, MB_BAD_DATA, "no text 'answer'");
+    const char *text = after_last_hashes(answer);
     if (text == NULL || !mb_lab_number_only(text, text + strlen(text), &number))
-        return mb_lab_fail(err, MB_BAD_DATA, "%s: line %zu: 'answer' does not end with #### and a number",
-                           place.path, place.line);
+        return mb_fail(err, MB_BAD_DATA, "'answer' does not end with #### and a number");
     item->number = strdup(number.text);
-    return item->number == NULL ? fail_no_memory(place.path, err) : MB_OK;
+    return item->number == NULL ? mb_fail_memory(err, "the answers") : MB_OK;
 }
 
 static void free_item(struct mb_task_item *item)
@@ -122,41 +75,47 @@ static void free_item(struct mb_task_item *item)
     free((char *)item->number);
 }
 
-static enum mb_status read_item(const json_t *object, struct place place, struct mb_task_item *item,
-                                struct mb_error *err)
+static enum mb_status read_item(const json_t *object, struct mb_task_item *item, struct mb_error *err)
 {
     bool has_format;
-    enum mb_status status = read_format(object, place, item, &has_format, err);
-    if (status == MB_OK)
-        status = read_question(object, place, has_format, item, err);
-    if (status == MB_OK)
-        status = read_answer(object, place, item, err);
-    if (status != MB_OK)
-        free_item(item);
-    return status;
+    MB_TRY(read_format(object, item, &has_format, err));
+    MB_TRY(read_question(object, has_format, item, err));
+    return read_answer(object, item, err);
 }
 
-static enum mb_status add_line(struct mb_task *task, size_t *cap, const char *line, size_t nbytes,
-                               struct place place, struct mb_error *err)
+/* The items that are there, and the line that comes next. */
+struct reading {
+    struct mb_task *task;
+    size_t cap, line;
+};
+
+static enum mb_status reserve(struct reading *r, struct mb_error *err)
 {
-    if (task->n_items == *cap) {
-        size_t new_cap = *cap == 0 ? 256 : 2 * *cap;
-        struct mb_task_item *items = realloc(task->items, new_cap * sizeof *items);
-        if (items == NULL)
-            return fail_no_memory(place.path, err);
-        task->items = items;
-        *cap = new_cap;
-    }
-    json_error_t why;
-    json_t *object = json_loadb(line, nbytes, 0, &why);
-    if (object == NULL)
-        return mb_lab_fail(err, MB_BAD_DATA, "%s: line %zu: column %d: %s", place.path, place.line,
-                           why.column, why.text);
+    if (r->task->n_items < r->cap)
+        return MB_OK;
+    size_t cap = r->cap == 0 ? 256 : 2 * r->cap;
+    struct mb_task_item *items = realloc(r->task->items, cap * sizeof *items);
+    if (items == NULL)
+        return mb_fail_memory(err, "the questions");
+    r->task->items = items;
+    r->cap = cap;
+    return MB_OK;
+}
+
+/* 'begin' is the line's position in the file. */
+static enum mb_status read_line(struct reading *r, const char *line, size_t nbytes, size_t begin,
+                                struct mb_error *err)
+{
+    json_t *object;
     struct mb_task_item item = {0};
-    enum mb_status status = read_item(object, place, &item, err);
+    MB_TRY(reserve(r, err));
+    MB_TRY(mb_json_parse(line, nbytes, begin, &object, err));
+    enum mb_status status = read_item(object, &item, err);
     json_decref(object);
     if (status == MB_OK)
-        task->items[task->n_items++] = item;
+        r->task->items[r->task->n_items++] = item;
+    else
+        free_item(&item);
     return status;
 }
 
@@ -168,35 +127,39 @@ static bool is_blank(const char *line, size_t nbytes)
     return true;
 }
 
-static enum mb_status read_lines(const char *path, const char *text, size_t nbytes, size_t limit,
-                                 struct mb_task *task, struct mb_error *err)
+/* After a failure r->line is the line that is wrong. */
+static enum mb_status read_lines(struct reading *r, const char *text, size_t nbytes, size_t limit,
+                                 struct mb_error *err)
 {
-    size_t cap = 0;
-    struct place place = {path, 1};
-    for (const char *line = text, *end = text + nbytes; line < end; place.line++) {
+    for (const char *line = text, *end = text + nbytes; line < end; r->line++) {
         const char *newline = memchr(line, '\n', (size_t)(end - line));
-        size_t line_nbytes = (size_t)((newline == NULL ? end : newline) - line);
-        if (limit != 0 && task->n_items == limit)
-            break;
-        if (!is_blank(line, line_nbytes)) {
-            enum mb_status status = add_line(task, &cap, line, line_nbytes, place, err);
-            if (status != MB_OK)
-                return status;
-        }
-        line += line_nbytes + 1;
+        size_t n = (size_t)((newline == NULL ? end : newline) - line);
+        if (limit != 0 && r->task->n_items == limit)
+            return MB_OK;
+        if (!is_blank(line, n))
+            MB_TRY(read_line(r, line, n, (size_t)(line - text), err));
+        line += n + 1;
     }
-    return task->n_items > 0 ? MB_OK : mb_lab_fail(err, MB_BAD_DATA, "%s: no questions", path);
+    return MB_OK;
+}
+
+static enum mb_status read_task(const char *path, const char *text, size_t nbytes, size_t limit,
+                                struct mb_task *task, struct mb_error *err)
+{
+    struct reading r = {.task = task, .line = 1};
+    enum mb_status status = read_lines(&r, text, nbytes, limit, err);
+    if (status != MB_OK)
+        return mb_fail_in(err, status, "%s: line %zu", path, r.line);
+    return task->n_items > 0 ? MB_OK : mb_fail(err, MB_BAD_DATA, "%s: no questions", path);
 }
 
 enum mb_status mb_task_open(const char *path, size_t limit, struct mb_task *task, struct mb_error *err)
 {
-    char *text = NULL;
-    size_t nbytes = 0;
+    char *text;
+    size_t nbytes;
     *task = (struct mb_task){0};
-    enum mb_status status = read_whole(path, &text, &nbytes, err);
-    if (status != MB_OK)
-        return status;
-    status = read_lines(path, text, nbytes, limit, task, err);
+    MB_TRY(mb_read_file(path, TASK_NBYTES_MAX, &text, &nbytes, err));
+    enum mb_status status = read_task(path, text, nbytes, limit, task, err);
     free(text);
     if (status != MB_OK)
         mb_task_close(task);

@@ -176,9 +176,27 @@ static void ids_in_a_hole_have_no_text(void **state)
     forget(&told);
 }
 
-static bool stop_at_once(void *ctx, size_t done, size_t total)
+/* A caller that forgot 'size', and one with a later header. */
+static void sizes_of_options_are_checked(void **state)
 {
-    (void)ctx, (void)done, (void)total;
+    struct {
+        struct mb_eval_options options;
+        uint64_t later;
+    } later = {.options = {.size = sizeof later}, .later = 1};
+    struct mb_eval_options options = {.n_predict = 1};
+    struct mb_perplexity_options ppl_options = {.n_ctx = 8};
+    struct mb_eval_report report;
+    struct mb_perplexity_report ppl_report;
+    struct mb_error err;
+    (void)state;
+    assert_int_equal(mb_eval_task(model, tokenizer, &task, &options, &report, &err), MB_USAGE);
+    assert_int_equal(mb_eval_task(model, tokenizer, &task, &later.options, &report, &err), MB_USAGE);
+    assert_int_equal(mb_eval_perplexity(model, tokenizer, "a", 1, &ppl_options, &ppl_report, &err), MB_USAGE);
+}
+
+static bool stop_at_once(void *ctx, const char *what, uint64_t done, uint64_t total)
+{
+    (void)ctx, (void)what, (void)done, (void)total;
     return true;
 }
 
@@ -253,6 +271,7 @@ int main(void)
         cmocka_unit_test(replies_do_not_depend_on_the_batch),
         cmocka_unit_test(long_replies_are_cut),
         cmocka_unit_test_setup_teardown(ids_in_a_hole_have_no_text, test_folder_begin, test_folder_end),
+        cmocka_unit_test(sizes_of_options_are_checked),
         cmocka_unit_test(progress_may_stop),
         cmocka_unit_test(perplexity_is_that_of_torch),
         cmocka_unit_test(perplexity_refuses_what_it_cannot_do),

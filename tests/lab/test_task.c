@@ -88,7 +88,7 @@ static void bad_files_are_named_with_their_line(void **state)
     } bad[] = {
         {"", 0, "no questions"},
         {"\n \n", 0, "no questions"},
-        {GOOD "\nnonsense\n", 0, "line 3: column"},
+        {GOOD "\nnonsense\n", 0, "line 3: byte 47: "},
         {GOOD "[1, 2]\n", 0, "line 2: no text 'question'"},
         {GOOD "{\"answer\": \"#### 1\"}", 0, "line 2: no text 'question'"},
         {GOOD "{\"question\": 5, \"answer\": \"#### 1\"}", 0, "line 2: no text 'question'"},
@@ -101,11 +101,11 @@ static void bad_files_are_named_with_their_line(void **state)
         {GOOD GOOD "{\"question\": \"Q\", \"answer\": \"#### 5\", \"format\": \"xml\"}", 0,
          "line 3: format is not"},
         {GOOD "{\"question\": \"Q\", \"answer\": \"#### 5\", \"format\": 1}", 0, "line 2: format is not"},
-        {GOOD "{\"question\": \"Q\", \"answer\": \"#### 5\"", 0, "line 2: column"},
-        {GOOD "{\"question\": \"Q\", \"answer\": \"#### 5\"} x", 0, "line 2: column"},
-        {GOOD "{\"question\": \"\xff\", \"answer\": \"#### 5\"}", 0, "line 2: column"},
-        {GOOD "{\"question\": \"\0\", \"answer\": \"#### 5\"}", sizeof GOOD - 1 + 35, "line 2: column"},
-        {GOOD "{\"question\": \"\\u0000\", \"answer\": \"#### 5\"}", 0, "line 2: column"},
+        {GOOD "{\"question\": \"Q\", \"answer\": \"#### 5\"", 0, "line 2: byte "},
+        {GOOD "{\"question\": \"Q\", \"answer\": \"#### 5\"} x", 0, "line 2: byte "},
+        {GOOD "{\"question\": \"\xff\", \"answer\": \"#### 5\"}", 0, "line 2: byte "},
+        {GOOD "{\"question\": \"\0\", \"answer\": \"#### 5\"}", sizeof GOOD - 1 + 35, "line 2: byte "},
+        {GOOD "{\"question\": \"\\u0000\", \"answer\": \"#### 5\"}", 0, "line 2: byte "},
     };
     (void)state;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -116,6 +116,21 @@ static void bad_files_are_named_with_their_line(void **state)
         if (strstr(err.msg, bad[i].message) == NULL || strstr(err.msg, "moebius-task-") == NULL)
             fail_msg("file %zu: '%s' does not say '%s'", i, err.msg, bad[i].message);
         assert_true(task.n_items == 0 && task.items == NULL);
+    }
+}
+
+/* ESC [ would be a command to the terminal that shows the message. */
+static void no_control_character_of_a_file_is_in_a_message(void **state)
+{
+    static const char *const texts[] = {"{\"\x1b[2J\": 1, \"\x1b[2J\": 2}\n", "{\x1b[2J}\n",
+                                        "{\"a\xc2\x9b[2J\": x}\n", "nonsense\x1b[2J\n"};
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct mb_task task;
+        struct mb_error err;
+        assert_int_equal(open_text(texts[i], strlen(texts[i]), 0, &task, &err), MB_BAD_DATA);
+        if (strchr(err.msg, '\x1b') != NULL || strstr(err.msg, "\xc2\x9b") != NULL)
+            fail_msg("file %zu: a control character in '%s'", i, err.msg);
     }
 }
 
@@ -131,8 +146,11 @@ static void missing_files_are_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reference_questions_are_read), cmocka_unit_test(request_is_appended_without_format),
-        cmocka_unit_test(limit_stops_before_bad_lines), cmocka_unit_test(bad_files_are_named_with_their_line),
+        cmocka_unit_test(reference_questions_are_read),
+        cmocka_unit_test(request_is_appended_without_format),
+        cmocka_unit_test(limit_stops_before_bad_lines),
+        cmocka_unit_test(bad_files_are_named_with_their_line),
+        cmocka_unit_test(no_control_character_of_a_file_is_in_a_message),
         cmocka_unit_test(missing_files_are_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
