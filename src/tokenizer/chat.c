@@ -3,7 +3,7 @@
  */
 #include "base/error.h"
 #include "base/utf8.h"
-#include "jinja.h"
+#include "jinja/jinja.h"
 #include "tokenizer_impl.h"
 
 /*
@@ -27,13 +27,14 @@ static bool copy_text(struct mb_jinja_run *run, const char *text, struct mb_jinj
     struct mb_bytes valid = {0};
     char *copy = NULL;
     if (!mb_utf8_replace(&valid, text, strlen(text)))
-        mb_jinja_fail(run, MB_NO_MEMORY, "no memory");
+        mb_jinja_fail(run, MB_NO_MEMORY, "out of memory for the conversation");
     else
         copy = mb_jinja_alloc(run, valid.n);
-    if (copy != NULL && valid.n > 0)
-        memcpy(copy, valid.p, valid.n);
-    if (copy != NULL)
+    if (copy != NULL) {
+        if (valid.n > 0)
+            memcpy(copy, valid.p, valid.n);
         *value = mb_jinja_text(copy, valid.n);
+    }
     free(valid.p);
     return copy != NULL;
 }
@@ -101,8 +102,11 @@ static enum mb_status render(const struct mb_tokenizer *tokenizer, const char *t
                                .arena_nbytes_max = ARENA_NBYTES_BASE + ARENA_NBYTES_A_BYTE * in_nbytes,
                                .out_nbytes_max = OUT_NBYTES_BASE + OUT_NBYTES_A_BYTE * in_nbytes};
     struct mb_jinja_value variables;
+    const struct mb_jinja_node *tree = NULL;
     if (make_variables(&run, tokenizer, messages, n_messages, add_generation_prompt, &variables))
-        mb_jinja_render(&run, template_text, strlen(template_text), variables.map, out);
+        tree = mb_jinja_parse(&run, template_text, strlen(template_text));
+    if (tree != NULL)
+        mb_jinja_render(&run, tree, variables.map, out);
     mb_jinja_run_free(&run);
     return run.status;
 }
@@ -114,7 +118,7 @@ static bool put(struct mb_bytes *out, const char *text)
     return mb_bytes_put(out, text, strlen(text));
 }
 
-/* What add_special would put in front, as text: the ids come back when the text is encoded. */
+/* What add_special would put before the text, as text: the ids come back when the text is encoded. */
 static bool put_before(const struct mb_tokenizer *tokenizer, struct mb_bytes *out)
 {
     for (size_t i = 0; i < tokenizer->before.n; i++) {

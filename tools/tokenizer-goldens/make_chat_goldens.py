@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Writes tests/tokenizer/data/chat/goldens.json: what `transformers` makes of conversations by chat templates.
+"""Writes what `transformers` makes of chat templates.
 
-The templates in that folder have the constructs of the published ones; the published ones themselves are taken from
-MOEBIUS_TEST_DATA (deepseek_v3, qwen3) and stay there. expressions.txt has a small template a line, what is refused among
-them.
+tests/tokenizer/data/chat/goldens.json: conversations by the templates in that folder, which have the constructs of the
+published ones. The published ones themselves are taken from MOEBIUS_TEST_DATA (deepseek_v3, qwen3) and stay there.
+
+tests/jinja/data/goldens.json: the small templates of expressions.txt beside it, one a line; null where it fails.
 """
 
 import json
@@ -15,6 +16,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHAT = ROOT / "tests/tokenizer/data/chat"
+JINJA = ROOT / "tests/jinja/data"
 OUTSIDE = pathlib.Path(os.environ.get("MOEBIUS_TEST_DATA", ROOT / "../shared/data")) / "tokenizers"
 PUBLISHED = ["deepseek_v3", "qwen3"]
 
@@ -63,12 +65,14 @@ def cases(template, tokens):
 
 
 def main():
-    goldens = {"made_with": f"transformers {transformers.__version__}", "templates": {}, "published": {}}
+    made_with = f"transformers {transformers.__version__}"
+    goldens = {"made_with": made_with, "templates": {}, "published": {}}
     tokens = {"bos_token": "<s>", "eos_token": "</s>"}
     for path in sorted(CHAT.glob("*.jinja")):
         goldens["templates"][path.stem] = list(cases(path.read_text(), tokens))
-    lines = (CHAT / "expressions.txt").read_text().splitlines()
-    goldens["expressions"] = [[line, rendered(line, CONVERSATIONS[0], False, tokens)] for line in lines]
+    lines = (JINJA / "expressions.txt").read_text().splitlines()
+    expressions = [[line, rendered(line, CONVERSATIONS[0], False, tokens)] for line in lines]
+    (JINJA / "goldens.json").write_text(json.dumps({"made_with": made_with, "expressions": expressions}, indent=1) + "\n")
     for name in PUBLISHED:
         config = json.loads((OUTSIDE / name / "tokenizer_config.json").read_text())
         tokens = {key: token(config, key) for key in ("bos_token", "eos_token") if token(config, key) is not None}

@@ -1,10 +1,10 @@
 /*
- * jinja_parse.h - the syntax tree of a chat template.
+ * tree.h - the syntax tree of a template.
  */
-#ifndef MB_TOKENIZER_JINJA_PARSE_H
-#define MB_TOKENIZER_JINJA_PARSE_H
+#ifndef MB_JINJA_TREE_H
+#define MB_JINJA_TREE_H
 
-#include "jinja_value.h"
+#include "value.h"
 
 enum mb_jinja_node_kind {
     /* statements */
@@ -61,17 +61,11 @@ struct mb_jinja_node {
     enum mb_jinja_op op;
     int line;
     int height; /* of the tree below: bounds the depth of evaluation */
-    struct mb_jinja_string name;
-    struct mb_jinja_value value;
+    string_t name;
+    value_t value;
     struct mb_jinja_node *a, *b, *c, *d;
     struct mb_jinja_node **items;
     size_t n_items, cap;
 };
-
-/* The tree lives in the run's arena. NULL: failed, the error is set. 'text' is valid UTF-8. */
-struct mb_jinja_node *mb_jinja_parse(struct mb_jinja_run *run, const char *text, size_t n);
-
-/* White space as Python's str.strip has it. */
-bool mb_jinja_is_space(uint32_t code);
 
 #endif

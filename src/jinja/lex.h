@@ -1,12 +1,12 @@
 /*
- * jinja_lex.h - texts and tokens of a chat template, white space control included.
+ * lex.h - texts and tokens of a chat template, white space control included.
  *
- * As transformers sets Jinja up: trim_blocks and lstrip_blocks are on.
+ * As transformers sets Jinja up, with trim_blocks and lstrip_blocks on.
  */
-#ifndef MB_TOKENIZER_JINJA_LEX_H
-#define MB_TOKENIZER_JINJA_LEX_H
+#ifndef MB_JINJA_LEX_H
+#define MB_JINJA_LEX_H
 
-#include "jinja_value.h"
+#include "value.h"
 
 enum mb_jinja_token_kind {
     MB_JINJA_T_NAME,
@@ -18,7 +18,7 @@ enum mb_jinja_token_kind {
 
 struct mb_jinja_token {
     enum mb_jinja_token_kind kind;
-    struct mb_jinja_string text;
+    string_t text;
     int64_t number;
     int line;
 };
@@ -26,7 +26,7 @@ struct mb_jinja_token {
 enum mb_jinja_tag { MB_JINJA_TAG_NONE, MB_JINJA_TAG_VARIABLE, MB_JINJA_TAG_BLOCK, MB_JINJA_TAG_COMMENT };
 
 struct mb_jinja_lexer {
-    struct mb_jinja_run *run;
+    run_t *run;
     const char *p; /* newlines are \n */
     size_t n, i;
     int line;
@@ -36,10 +36,10 @@ struct mb_jinja_lexer {
 };
 
 /* Copies the text with its newlines made \n, less one at its end. */
-bool mb_jinja_lex_begin(struct mb_jinja_lexer *lexer, struct mb_jinja_run *run, const char *text, size_t n);
+bool mb_jinja_lex_begin(struct mb_jinja_lexer *lexer, run_t *run, const char *text, size_t n);
 
 /* The text up to the next tag; lexer->tag says which follows. A comment is skipped with it. */
-bool mb_jinja_lex_text(struct mb_jinja_lexer *lexer, struct mb_jinja_string *text);
+bool mb_jinja_lex_text(struct mb_jinja_lexer *lexer, string_t *text);
 
 /* The next token of the open tag, into lexer->token. */
 bool mb_jinja_lex_token(struct mb_jinja_lexer *lexer);

@@ -1,10 +1,10 @@
 /*
- * fuzz_chat.c - chat templates over a conversation, with smaller limits than chat.c sets, so that what loops
- * is stopped soon.
+ * fuzz_jinja.c - chat templates over a conversation, with smaller limits than chat.c sets, which stop endless
+ * loops early.
  */
 #include "base/utf8.h"
 #include "fuzz.h"
-#include "tokenizer/jinja.h"
+#include "jinja/jinja.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,7 +53,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                .out_nbytes_max = 1 << 18};
     REQUIRE(mb_bytes_reserve(&template, 1) && mb_utf8_replace(&template, (const char *)data, size));
     struct mb_jinja_value variables = make_variables(&run);
-    enum mb_status status = mb_jinja_render(&run, template.p, template.n, variables.map, &out);
+    const struct mb_jinja_node *tree = mb_jinja_parse(&run, template.p, template.n);
+    enum mb_status status = tree == NULL ? run.status : mb_jinja_render(&run, tree, variables.map, &out);
     REQUIRE(status == run.status);
     if (status == MB_OK) {
         REQUIRE(out.n <= run.out_nbytes_max && mb_utf8_valid_prefix(out.p, out.n) == out.n);

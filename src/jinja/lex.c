@@ -1,17 +1,11 @@
 /*
- * jinja_lex.c - cuts a chat template into texts and tokens.
+ * lex.c - cuts a chat template into texts and tokens.
  */
-#include "jinja_lex.h"
+#include "lex.h"
 #include "base/utf8.h"
-#include "jinja_parse.h"
 #include <ctype.h>
 
-bool mb_jinja_is_space(uint32_t code)
-{
-    return mb_is_white_space(code) || (code >= 0x1c && code <= 0x1f);
-}
-
-bool mb_jinja_lex_begin(struct mb_jinja_lexer *lexer, struct mb_jinja_run *run, const char *text, size_t n)
+bool mb_jinja_lex_begin(struct mb_jinja_lexer *lexer, run_t *run, const char *text, size_t n)
 {
     *lexer = (struct mb_jinja_lexer){.run = run, .line = 1};
     char *copy = mb_jinja_alloc(run, n + 1);
@@ -61,7 +55,7 @@ static size_t strip_end(const char *text, size_t begin, size_t end)
     return end;
 }
 
-/* What is left of a text in front of a tag: "{%-" takes all white space, "{%" that of its own line. */
+/* What is left of a text before a tag: "{%-" takes all white space, "{%" that of its own line. */
 static size_t text_end(const struct mb_jinja_lexer *lexer, size_t begin, size_t tag, bool is_variable)
 {
     char sign = tag + 2 < lexer->n ? lexer->p[tag + 2] : 0;
@@ -77,8 +71,8 @@ static size_t text_end(const struct mb_jinja_lexer *lexer, size_t begin, size_t 
     return begins_line && stripped <= line ? line : tag;
 }
 
-/* Behind "-%}" all white space goes, behind "%}" one newline. 'i' is behind the closing mark. */
-static size_t skip_behind(const struct mb_jinja_lexer *lexer, size_t i, char sign, bool is_variable)
+/* After "-%}" all white space goes, after "%}" one newline. 'i' is just past the closing mark. */
+static size_t skip_after(const struct mb_jinja_lexer *lexer, size_t i, char sign, bool is_variable)
 {
     if (sign == '-')
         return skip_space(lexer, i);
@@ -91,10 +85,10 @@ static bool skip_comment(struct mb_jinja_lexer *lexer)
     lexer->run->line = lexer->line;
     const char *close = memmem(lexer->p + lexer->i + 2, lexer->n - lexer->i - 2, "#}", 2);
     if (close == NULL)
-        return mb_jinja_fail(lexer->run, MB_BAD_DATA, "a comment without end");
+        return mb_jinja_fail(lexer->run, MB_BAD_DATA, "a comment without its end '#}'");
     size_t i = (size_t)(close - lexer->p);
     char sign = i > lexer->i + 2 ? lexer->p[i - 1] : 0;
-    advance(lexer, skip_behind(lexer, i + 2, sign, false));
+    advance(lexer, skip_after(lexer, i + 2, sign, false));
     return true;
 }
 
@@ -107,13 +101,13 @@ static size_t find_tag(const struct mb_jinja_lexer *lexer)
     return lexer->n;
 }
 
-bool mb_jinja_lex_text(struct mb_jinja_lexer *lexer, struct mb_jinja_string *text)
+bool mb_jinja_lex_text(struct mb_jinja_lexer *lexer, string_t *text)
 {
     size_t begin = lexer->i, tag = find_tag(lexer), end = lexer->n;
     char mark = tag < lexer->n ? lexer->p[tag + 1] : 0;
     if (mark != 0)
         end = text_end(lexer, begin, tag, mark == '{');
-    *text = (struct mb_jinja_string){lexer->p + begin, end - begin};
+    *text = (string_t){lexer->p + begin, end - begin};
     advance(lexer, tag);
     lexer->tag = mark == 0 ? MB_JINJA_TAG_NONE : mark == '{' ? MB_JINJA_TAG_VARIABLE : MB_JINJA_TAG_BLOCK;
     lexer->n_open = 0;
@@ -142,7 +136,7 @@ static bool take_end(struct mb_jinja_lexer *lexer)
         memcmp(lexer->p + lexer->i + skip, mark, 2) != 0)
         return false;
     lexer->token.kind = MB_JINJA_T_END;
-    advance(lexer, skip_behind(lexer, lexer->i + skip + 2, skip == 0 ? 0 : sign, is_variable));
+    advance(lexer, skip_after(lexer, lexer->i + skip + 2, skip == 0 ? 0 : sign, is_variable));
     return true;
 }
 
@@ -153,16 +147,18 @@ static bool unescape_code(struct mb_jinja_lexer *lexer, size_t *i, size_t n_digi
     for (size_t k = 0; k < n_digits; k++, ++*i) {
         char c = *i < lexer->n ? (char)tolower((unsigned char)lexer->p[*i]) : 0;
         if (!isxdigit((unsigned char)c))
-            return mb_jinja_fail(lexer->run, MB_BAD_DATA, "a broken escape in a string");
+            return mb_jinja_fail(lexer->run, MB_BAD_DATA,
+                                 "a broken escape in a string: too few hexadecimal digits");
         code = code * 16 + (uint32_t)(c <= '9' ? c - '0' : c - 'a' + 10);
     }
     if (code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
-        return mb_jinja_fail(lexer->run, MB_UNSUPPORTED, "an escape in a string that is no character");
+        return mb_jinja_fail(lexer->run, MB_UNSUPPORTED,
+                             "an escape in a string that is no character of Unicode");
     *n += mb_utf8_put(out + *n, code);
     return true;
 }
 
-/* *i is behind the backslash; writes at most 4 bytes where at least 4 were read. */
+/* *i is just past the backslash; writes at most 4 bytes where at least 4 were read. */
 static bool unescape(struct mb_jinja_lexer *lexer, size_t *i, char *out, size_t *n)
 {
     static const char from[] = "ntrbfav\\'\"", to[] = "\n\t\r\b\f\a\v\\'\"";
@@ -177,7 +173,7 @@ static bool unescape(struct mb_jinja_lexer *lexer, size_t *i, char *out, size_t 
     if (c == 'x' || c == 'u' || c == 'U')
         return unescape_code(lexer, i, c == 'x' ? 2 : c == 'u' ? 4 : 8, out, n);
     if (isdigit((unsigned char)c) || c == 'N')
-        return mb_jinja_fail(lexer->run, MB_UNSUPPORTED, "the escape \\%c in a string", c);
+        return mb_jinja_fail(lexer->run, MB_UNSUPPORTED, "the escape \\%c in a string is not supported", c);
     out[(*n)++] = '\\'; /* Python keeps what it does not know */
     out[(*n)++] = c;
     return true;
@@ -190,7 +186,7 @@ static bool lex_string(struct mb_jinja_lexer *lexer)
     while (end < lexer->n && lexer->p[end] != quote)
         end += lexer->p[end] == '\\' && end + 1 < lexer->n ? 2 : 1;
     if (end >= lexer->n)
-        return mb_jinja_fail(lexer->run, MB_BAD_DATA, "a string without end");
+        return mb_jinja_fail(lexer->run, MB_BAD_DATA, "a string without its closing quote");
     char *out = mb_jinja_alloc(lexer->run, end - lexer->i + 4);
     if (out == NULL)
         return false;
@@ -204,7 +200,7 @@ static bool lex_string(struct mb_jinja_lexer *lexer)
             return false;
     }
     lexer->token.kind = MB_JINJA_T_STRING;
-    lexer->token.text = (struct mb_jinja_string){out, n};
+    lexer->token.text = (string_t){out, n};
     advance(lexer, end + 1);
     return true;
 }
@@ -215,11 +211,12 @@ static bool lex_number(struct mb_jinja_lexer *lexer)
     for (; lexer->i < lexer->n && isdigit((unsigned char)lexer->p[lexer->i]); lexer->i++)
         if (__builtin_mul_overflow(number, 10, &number) ||
             __builtin_add_overflow(number, lexer->p[lexer->i] - '0', &number))
-            return mb_jinja_fail(lexer->run, MB_UNSUPPORTED, "a number over 64 bits");
+            return mb_jinja_fail(lexer->run, MB_UNSUPPORTED, "a number over 64 bits is not supported");
     char next = lexer->i < lexer->n ? lexer->p[lexer->i] : 0;
     bool is_float = next == '.' && lexer->i + 1 < lexer->n && isdigit((unsigned char)lexer->p[lexer->i + 1]);
     if (is_float || isalpha((unsigned char)next) || next == '_')
-        return mb_jinja_fail(lexer->run, MB_UNSUPPORTED, "a number that is no plain integer");
+        return mb_jinja_fail(lexer->run, MB_UNSUPPORTED,
+                             "a number that is no plain integer is not supported");
     lexer->token.kind = MB_JINJA_T_INT;
     lexer->token.number = number;
     return true;
@@ -236,12 +233,13 @@ static bool lex_operator(struct mb_jinja_lexer *lexer)
         char c = operators[i][0];
         lexer->n_open += (c == '(' || c == '[' || c == '{') - (c == ')' || c == ']' || c == '}');
         lexer->token.kind = MB_JINJA_T_OP;
-        lexer->token.text = (struct mb_jinja_string){operators[i], strlen(operators[i])};
+        lexer->token.text = (string_t){operators[i], strlen(operators[i])};
         lexer->i += lexer->token.text.n;
         return lexer->n_open >= 0 || mb_jinja_fail(lexer->run, MB_BAD_DATA, "'%c' closes nothing", c);
     }
     int n = (int)mb_utf8_nbytes(lexer->p[lexer->i]);
-    return mb_jinja_fail(lexer->run, MB_UNSUPPORTED, "'%.*s' in a tag", n, lexer->p + lexer->i);
+    return mb_jinja_fail(lexer->run, MB_UNSUPPORTED, "'%.*s' in a tag is no operator", n,
+                         lexer->p + lexer->i);
 }
 
 bool mb_jinja_lex_token(struct mb_jinja_lexer *lexer)
@@ -250,7 +248,7 @@ bool mb_jinja_lex_token(struct mb_jinja_lexer *lexer)
     lexer->token = (struct mb_jinja_token){.line = lexer->line};
     lexer->run->line = lexer->line;
     if (lexer->i >= lexer->n)
-        return mb_jinja_fail(lexer->run, MB_BAD_DATA, "a tag without end");
+        return mb_jinja_fail(lexer->run, MB_BAD_DATA, "a tag without its end");
     if (take_end(lexer))
         return true;
     char c = lexer->p[lexer->i];
@@ -264,6 +262,6 @@ bool mb_jinja_lex_token(struct mb_jinja_lexer *lexer)
     while (lexer->i < lexer->n && (isalnum((unsigned char)lexer->p[lexer->i]) || lexer->p[lexer->i] == '_'))
         lexer->i++;
     lexer->token.kind = MB_JINJA_T_NAME;
-    lexer->token.text = (struct mb_jinja_string){lexer->p + begin, lexer->i - begin};
+    lexer->token.text = (string_t){lexer->p + begin, lexer->i - begin};
     return true;
 }

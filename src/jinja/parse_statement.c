@@ -1,0 +1,230 @@
+/*
+ * parse_statement.c - the syntax of statements and of the template as a whole.
+ */
+#include "parser.h"
+
+typedef struct mb_jinja_node node;
+
+static node *parse_block(struct mb_jinja_parser *p, const char *const *ends);
+
+/* After a block: the name of its end, and the end of that tag. */
+static bool take_end_name(struct mb_jinja_parser *p, const char *name)
+{
+    bool taken;
+    if (!mb_jinja_take_name(p, name, &taken))
+        return false;
+    return (taken || mb_jinja_fail_at(p, name) != NULL) && mb_jinja_expect_end(p);
+}
+
+/* After "if" or "elif": condition and block, up to what ends the block. */
+static node *parse_if_part(struct mb_jinja_parser *p)
+{
+    static const char *const ends[] = {"elif", "else", "endif", NULL};
+    node *made = mb_jinja_new_node(p, MB_JINJA_N_IF);
+    if (made == NULL)
+        return NULL;
+    made->a = mb_jinja_parse_expression(p);
+    if (made->a == NULL || !mb_jinja_expect_end(p))
+        return NULL;
+    made->b = parse_block(p, ends);
+    return made->b != NULL && mb_jinja_grow_over(p, made, made->a) && mb_jinja_grow_over(p, made, made->b)
+               ? made
+               : NULL;
+}
+
+static node *parse_if(struct mb_jinja_parser *p)
+{
+    static const char *const ends[] = {"endif", NULL};
+    node *first = parse_if_part(p), *last = first;
+    bool more = first != NULL;
+    while (more) {
+        if (!mb_jinja_take_name(p, "elif", &more))
+            return NULL;
+        if (!more)
+            break;
+        last->c = parse_if_part(p);
+        if (last->c == NULL)
+            return NULL;
+        last = last->c;
+        if (!mb_jinja_grow_over(p, first, last)) /* evaluation goes along the chain, not down */
+            return NULL;
+    }
+    bool has_else;
+    if (first == NULL || !mb_jinja_take_name(p, "else", &has_else))
+        return NULL;
+    if (has_else) {
+        last->c = mb_jinja_expect_end(p) ? parse_block(p, ends) : NULL;
+        if (last->c == NULL || !mb_jinja_grow_over(p, first, last->c))
+            return NULL;
+    }
+    return take_end_name(p, "endif") ? first : NULL;
+}
+
+static bool parse_for_targets(struct mb_jinja_parser *p, node *made)
+{
+    for (;;) {
+        node *target = mb_jinja_parse_name(p);
+        bool more;
+        if (target == NULL || !mb_jinja_add_item(p, made, target) || !mb_jinja_take_op(p, ",", &more))
+            return false;
+        if (!more)
+            return true;
+    }
+}
+
+static node *parse_for(struct mb_jinja_parser *p)
+{
+    static const char *const ends[] = {"else", "endfor", NULL}, *const last_ends[] = {"endfor", NULL};
+    node *made = mb_jinja_new_node(p, MB_JINJA_N_FOR);
+    bool taken;
+    if (made == NULL || !parse_for_targets(p, made) || !mb_jinja_take_name(p, "in", &taken))
+        return NULL;
+    if (!taken)
+        return mb_jinja_fail_at(p, "'in'");
+    made->a = mb_jinja_parse_or(p); /* an "if" after it is the loop's condition */
+    if (made->a == NULL || !mb_jinja_take_name(p, "if", &taken))
+        return NULL;
+    if (taken && (made->b = mb_jinja_parse_expression(p)) == NULL)
+        return NULL;
+    if (!mb_jinja_expect_end(p) || (made->c = parse_block(p, ends)) == NULL ||
+        !mb_jinja_take_name(p, "else", &taken))
+        return NULL;
+    if (taken && (!mb_jinja_expect_end(p) || (made->d = parse_block(p, last_ends)) == NULL))
+        return NULL;
+    node *const children[] = {made->a, made->b, made->c, made->d};
+    for (size_t i = 0; i < 4; i++)
+        if (!mb_jinja_grow_over(p, made, children[i]))
+            return NULL;
+    return take_end_name(p, "endfor") ? made : NULL;
+}
+
+static node *parse_set(struct mb_jinja_parser *p)
+{
+    static const char *const ends[] = {"endset", NULL};
+    node *made = mb_jinja_new_node(p, MB_JINJA_N_SET);
+    bool has_value;
+    if (made == NULL || (made->a = mb_jinja_parse_name(p)) == NULL)
+        return NULL;
+    if (mb_jinja_at_op(p, ".") && (made->a = mb_jinja_parse_attribute(p, made->a)) == NULL)
+        return NULL;
+    if (!mb_jinja_take_op(p, "=", &has_value))
+        return NULL;
+    if (has_value) {
+        made->b = mb_jinja_parse_expression(p);
+        return made->b != NULL && mb_jinja_grow_over(p, made, made->b) && mb_jinja_expect_end(p) ? made
+                                                                                                 : NULL;
+    }
+    if (!mb_jinja_expect_end(p))
+        return NULL;
+    made->c = parse_block(p, ends);
+    return made->c != NULL && mb_jinja_grow_over(p, made, made->c) && take_end_name(p, "endset") ? made
+                                                                                                 : NULL;
+}
+
+/* {% generation %} marks what the model wrote, for training; it prints like any block. */
+static node *parse_generation(struct mb_jinja_parser *p)
+{
+    static const char *const ends[] = {"endgeneration", NULL};
+    node *block = mb_jinja_expect_end(p) ? parse_block(p, ends) : NULL;
+    return block != NULL && take_end_name(p, "endgeneration") ? block : NULL;
+}
+
+/* At a block tag's first token. */
+static node *parse_statement(struct mb_jinja_parser *p)
+{
+    static const struct {
+        const char *name;
+        node *(*parse)(struct mb_jinja_parser *p);
+    } statements[] = {
+        {"if", parse_if}, {"for", parse_for}, {"set", parse_set}, {"generation", parse_generation}};
+    for (size_t i = 0; i < sizeof statements / sizeof *statements; i++)
+        if (mb_jinja_at_name(p, statements[i].name))
+            return mb_jinja_next_token(p) ? statements[i].parse(p) : NULL;
+    if (mb_jinja_at_name(p, "break") || mb_jinja_at_name(p, "continue")) {
+        node *made =
+            mb_jinja_new_node(p, mb_jinja_at_name(p, "break") ? MB_JINJA_N_BREAK : MB_JINJA_N_CONTINUE);
+        return made != NULL && mb_jinja_next_token(p) && mb_jinja_expect_end(p) ? made : NULL;
+    }
+    const struct mb_jinja_token *token = &p->lexer.token;
+    if (token->kind != MB_JINJA_T_NAME)
+        return mb_jinja_fail_at(p, "a statement");
+    mb_jinja_fail(p->run, MB_UNSUPPORTED, "the statement '%.*s' is not supported", (int)token->text.n,
+                  token->text.p);
+    return NULL;
+}
+
+/* Whether the token names one of the ends of a block. */
+static bool is_end_name(const struct mb_jinja_parser *p, const char *const *ends)
+{
+    for (; *ends != NULL; ends++)
+        if (mb_jinja_at_name(p, *ends))
+            return true;
+    return false;
+}
+
+static bool add_text(struct mb_jinja_parser *p, node *block, string_t text)
+{
+    if (text.n == 0)
+        return true;
+    node *made = mb_jinja_new_node(p, MB_JINJA_N_TEXT);
+    if (made == NULL)
+        return false;
+    made->name = text;
+    return mb_jinja_add_item(p, block, made);
+}
+
+/* The tag that begins at the token; *is_done when it ends the block. */
+static bool add_tag(struct mb_jinja_parser *p, node *block, const char *const *ends, bool *is_done)
+{
+    node *made;
+    if (p->lexer.tag == MB_JINJA_TAG_VARIABLE) {
+        made = mb_jinja_parse_expression(p);
+        made = made == NULL || !mb_jinja_expect_end(p)
+                   ? NULL
+                   : mb_jinja_new_parent(p, MB_JINJA_N_OUTPUT, made, made);
+    } else {
+        *is_done = is_end_name(p, ends);
+        if (*is_done)
+            return true;
+        made = parse_statement(p);
+    }
+    return made != NULL && mb_jinja_add_item(p, block, made);
+}
+
+/* Texts and tags up to a tag that begins with one of 'ends' (its name is the token then), or the template's
+ * end. */
+static node *parse_block(struct mb_jinja_parser *p, const char *const *ends)
+{
+    node *block = mb_jinja_new_node(p, MB_JINJA_N_BLOCK);
+    bool is_done = false;
+    if (block == NULL || !mb_jinja_enter(p))
+        return NULL;
+    while (!is_done) {
+        string_t text;
+        if (!mb_jinja_lex_text(&p->lexer, &text) || !add_text(p, block, text))
+            return NULL;
+        if (p->lexer.tag == MB_JINJA_TAG_NONE) {
+            p->run->line = block->line;
+            if (ends[0] == NULL)
+                break;
+            size_t last = 0; /* what ends it for good: "endif", not "elif" */
+            while (ends[last + 1] != NULL)
+                last++;
+            mb_jinja_fail(p->run, MB_BAD_DATA, "the block that begins here has no '%s'", ends[last]);
+            return NULL;
+        }
+        if (p->lexer.tag != MB_JINJA_TAG_COMMENT && !add_tag(p, block, ends, &is_done))
+            return NULL;
+    }
+    p->depth--;
+    return block;
+}
+
+const struct mb_jinja_node *mb_jinja_parse(run_t *run, const char *text, size_t n)
+{
+    static const char *const no_ends[] = {NULL};
+    struct mb_jinja_parser p = {.run = run};
+    if (!mb_jinja_lex_begin(&p.lexer, run, text, n))
+        return NULL;
+    return parse_block(&p, no_ends);
+}
