@@ -108,13 +108,15 @@ MB_API size_t mb_session_rewind(struct mb_session *session, size_t n_past);
 /* Which of the tokens that a session holds may be kept. */
 enum mb_keep {
     /*
-     * Those before the first generated one.  Results are, bit for bit, those of a fresh session that reads
+     * Those that were computed as a prompt's are: with latent attention, those before the first generated
+     * one, with other attention all of them.  Results are, bit for bit, those of a fresh session that reads
      * all tokens as prompt: what the session did before cannot be seen in them.
      */
     MB_KEEP_PROMPT = 0,
     /*
-     * Generated ones too: the least to compute.  The two forms of a token differ in rounding, so logits may
-     * differ in their last bits from those of a session that reads all tokens as prompt.
+     * Generated ones too: the least to compute.  With latent attention the two forms of a token differ in
+     * rounding, so logits may differ in their last bits from those of a session that reads all tokens as
+     * prompt.
      */
     MB_KEEP_ALL = 1,
 };
@@ -135,9 +137,9 @@ MB_API enum mb_status mb_session_sync(struct mb_session *session, const int32_t 
                                       enum mb_keep keep, float *logits, size_t *n_kept, struct mb_error *err);
 
 /*
- * One session's part of a batch.  Prompt tokens take the expanded form of latent attention, generated
- * ones (one a call and session) the absorbed form; the arithmetic of each is fixed, so a batch of many
- * items gives each item the bits it would get alone.
+ * One session's part of a batch.  A batch of many items gives each item the bits it would get alone.  With
+ * latent attention, prompt tokens take the expanded form and generated ones (one a call and session) the
+ * absorbed form, which differ in rounding; with grouped-query attention both have one form.
  */
 struct mb_batch_item {
     struct mb_session *session;

@@ -21,6 +21,7 @@ struct mb_attention_scratch {
 
 struct mb_attention_kind {
     const char *name;
+    bool has_two_forms; /* generated tokens may differ from prompt tokens in rounding */
 
     /* Adds the kind's weights to a layer's list. */
     void (*list)(const struct mb_attention_config *a, size_t d_model, struct mb_weight_list *list);

@@ -516,6 +516,7 @@ static void run(struct mb_model *model, const struct mb_layer *layer)
 
 const struct mb_attention_kind mb_attention_mla = {
     .name = "mla",
+    .has_two_forms = true,
     .list = list,
     .cache_nbytes = cache_nbytes,
     .part_nbytes = sizeof(struct mla_part),

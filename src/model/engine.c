@@ -1,7 +1,9 @@
 /*
  * engine.c - opens a model and says what it is.
  */
+#include "attention.h"
 #include "base/error.h"
+#include "base/options.h"
 #include "mlp.h"
 #include "model.h"
 #include <stdlib.h>
@@ -38,13 +40,24 @@ static void fill_info(struct mb_model *model)
     model->info.notes = model->notes;
 }
 
-static enum mb_status open_parts(struct mb_model *model, const char *path, int n_threads,
-                                 struct mb_error *err)
+static bool has_two_forms(const struct mb_config *c)
 {
+    bool has = false;
+    for (size_t i = 0; i < c->n_attentions; i++)
+        has = has || c->attentions[i].kind->has_two_forms;
+    return has;
+}
+
+static enum mb_status open_parts(struct mb_model *model, const char *path,
+                                 const struct mb_model_options *given, struct mb_error *err)
+{
+    struct mb_model_options options;
+    MB_TRY(MB_OPTIONS_TAKE(options, given, err));
     MB_TRY(mb_checkpoint_open(path, &model->ckpt, err));
     MB_TRY(mb_config_read(model->ckpt, &model->config, err));
-    MB_TRY(mb_pool_create(n_threads, &model->pool, err));
-    MB_TRY(mb_weights_load(model->ckpt, n_threads, &model->weights, err));
+    model->has_two_forms = has_two_forms(&model->config);
+    MB_TRY(mb_pool_create(options.n_threads, &model->pool, err));
+    MB_TRY(mb_weights_load(model->ckpt, options.n_threads, &model->weights, err));
     MB_TRY(mb_layers_load(model, err));
     return mb_workspace_create(model, err);
 }
@@ -57,7 +70,7 @@ enum mb_status mb_model_open(const char *path, const struct mb_model_options *op
         return mb_fail_memory(err, "the model");
     m->kernels = mb_kernels();
     m->vec = mb_vec();
-    enum mb_status status = open_parts(m, path, options == NULL ? 0 : options->n_threads, err);
+    enum mb_status status = open_parts(m, path, options, err);
     if (status != MB_OK) {
         mb_model_close(m);
         return status;

@@ -63,7 +63,8 @@ struct mb_model {
     float *norm;    /* [d_model] */
     bool has_coded; /* some matrix is coded: vectors are kept as integers too */
     bool has_plain_experts;
-    bool has_own_head; /* else the head is the embedding */
+    bool has_own_head;  /* else the head is the embedding */
+    bool has_two_forms; /* some attention computes generated tokens otherwise than prompts */
     struct mb_model_info info;
     struct mb_model_timing timing;
     uint64_t mark_ns; /* when the last lap ended */

@@ -5,6 +5,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/options.h"
 #include "model.h"
 #include <stdlib.h>
 #include <string.h>
@@ -30,8 +31,7 @@ static enum mb_status place_cache(struct mb_session *s, struct mb_error *err)
 static enum mb_status fill_session(struct mb_session *s, const struct mb_session_options *options,
                                    struct mb_error *err)
 {
-    if (options != NULL)
-        s->options = *options;
+    MB_TRY(MB_OPTIONS_TAKE(s->options, options, err));
     if (s->options.n_ctx == 0)
         s->options.n_ctx = s->model->config.n_ctx;
     s->cache_dtype = s->options.cache_type == MB_CACHE_F32 ? MB_F32 : MB_F16;
@@ -83,7 +83,8 @@ void mb_session_close(struct mb_session *session)
 void mb_session_record(struct mb_session *session, const int32_t *tokens, size_t n, bool is_generated)
 {
     memcpy(session->tokens + session->n_past, tokens, n * sizeof *tokens);
-    if (!is_generated && session->n_prompt == session->n_past)
+    bool is_as_prompt = !is_generated || !session->model->has_two_forms;
+    if (is_as_prompt && session->n_prompt == session->n_past)
         session->n_prompt += n;
     session->n_past += n;
 }
@@ -115,35 +116,6 @@ size_t mb_session_n_common(const struct mb_session *session, const int32_t *toke
     while (i < n && session->tokens[i] == tokens[i])
         i++;
     return i;
-}
-
-/* What mb_decode would refuse is refused before anything is rewound. */
-static enum mb_status check_tokens(const struct mb_session *session, const int32_t *tokens, size_t n_tokens,
-                                   struct mb_error *err)
-{
-    if (n_tokens > session->options.n_ctx)
-        return mb_fail(err, MB_USAGE, "%zu tokens do not fit a context of %zu", n_tokens,
-                       session->options.n_ctx);
-    for (size_t i = 0; i < n_tokens; i++)
-        if (tokens[i] < 0 || (size_t)tokens[i] >= session->model->config.n_vocab)
-            return mb_fail(err, MB_USAGE, "token %zu, %d, is not in the vocabulary of %zu", i, (int)tokens[i],
-                           session->model->config.n_vocab);
-    return MB_OK;
-}
-
-enum mb_status mb_session_sync(struct mb_session *session, const int32_t *tokens, size_t n_tokens,
-                               enum mb_keep keep, float *logits, size_t *n_kept, struct mb_error *err)
-{
-    if (n_tokens == 0 && logits != NULL)
-        return mb_fail(err, MB_USAGE, "no tokens: nothing to give logits of");
-    MB_TRY(check_tokens(session, tokens, n_tokens, err));
-    size_t n_most = logits == NULL ? n_tokens : n_tokens - 1; /* logits come from feeding the last one */
-    size_t n = mb_session_rewind(session, mb_session_n_common(session, tokens, n_most, keep));
-    if (n_kept != NULL)
-        *n_kept = n;
-    struct mb_batch_item item = {
-        .session = session, .tokens = tokens + n, .n_tokens = n_tokens - n, .logits = logits};
-    return n == n_tokens ? MB_OK : mb_decode(session->model, &item, 1, err);
 }
 
 size_t mb_session_n_past(const struct mb_session *session)

@@ -98,6 +98,22 @@ static void prompt_and_generation_are_the_same_bits(void **state)
     check_feeding(coded, MB_CACHE_F16);
 }
 
+/* What a session generated is as good as a prompt, so that a conversation's next turn may keep it. */
+static void generated_tokens_are_kept_as_prompt(void **state)
+{
+    (void)state;
+    static float ignored[N_TOKENS * N_VOCAB];
+    struct mb_model *model = open_model(PLAIN, 1);
+    struct mb_session *session = open_session(model, MB_CACHE_F16);
+    feed(model, session, 5, false, ignored);
+    feed(model, session, 1, true, ignored);
+    feed(model, session, 1, true, ignored);
+    feed(model, session, 3, false, ignored);
+    assert_int_equal(mb_session_n_common(session, text(), N_TOKENS, MB_KEEP_PROMPT), 10);
+    mb_session_close(session);
+    mb_model_close(model);
+}
+
 struct setting {
     const char *folder, *cpu; /* MOEBIUS_CPU */
     int n_threads;
@@ -183,6 +199,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_batches_and_instruction_sets_do_not_show), /* while no kernels are chosen */
         cmocka_unit_test(prompt_and_generation_are_the_same_bits),
+        cmocka_unit_test(generated_tokens_are_kept_as_prompt),
     };
     return cmocka_run_group_tests(tests, compress_plain, test_folder_end);
 }

@@ -2,9 +2,9 @@
  * deepseek_v3.c - DeepSeek-V3 and what has its architecture (Moonlight): latent attention, a sigmoid router
  * with a correction bias and groups, shared experts, and a few dense layers before all others.
  */
-#include "../attention.h"
-#include "../mlp.h"
+#include "attention.h"
 #include "family.h"
+#include "mlp.h"
 #include <math.h>
 
 static void read_sizes(struct mb_reader *r, struct mb_config *config)

@@ -2,9 +2,9 @@
  * qwen3_moe.c - Qwen3-MoE: grouped-query attention with a norm for each head's query and key, a softmax
  * router, no shared expert.  Settings that are missing are what `transformers` takes for them.
  */
-#include "../attention.h"
-#include "../mlp.h"
+#include "attention.h"
 #include "family.h"
+#include "mlp.h"
 #include <math.h>
 
 enum { DENSE, EXPERTS }; /* config->mlps */
