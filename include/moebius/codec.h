@@ -137,6 +137,26 @@ MB_API size_t mb_blob_header_nbytes(const struct mb_blob_matrix *matrices, size_
 MB_API void mb_blob_write_header(const struct mb_blob_matrix *matrices, size_t n_matrices,
                                  uint64_t payload_xxh3, uint8_t *out);
 
+/* What the first bytes of a blob say: how much of it is what. */
+struct mb_blob_frame {
+    size_t n_matrices;
+    size_t header_nbytes; /* the frame itself, an entry for each matrix, names */
+    uint64_t nbytes;      /* of the blob, without the padding after it */
+};
+
+enum { MB_BLOB_FRAME_NBYTES = 40 };
+
+/* Reads MB_BLOB_FRAME_NBYTES of a tensor of 'nbytes', or nothing where it has fewer. */
+MB_API enum mb_status mb_blob_read_frame(const uint8_t *bytes, uint64_t nbytes, struct mb_blob_frame *frame,
+                                         struct mb_error *err);
+
+/*
+ * The header bytes[0 .. frame->header_nbytes) without the payload: its checksum, names, shapes and sizes are
+ * checked.  Fills infos[frame->n_matrices]; names point into 'bytes'.
+ */
+MB_API enum mb_status mb_blob_read_header(const uint8_t *bytes, const struct mb_blob_frame *frame,
+                                          struct mb_blob_matrix *infos, struct mb_error *err);
+
 /* Bytes of the directory of n groups; mb_directory_write writes exactly as many. */
 MB_API uint64_t mb_directory_nbytes(const struct mb_group *groups, size_t n_groups);
 MB_API void mb_directory_write(const struct mb_group *groups, size_t n_groups, uint8_t *out);

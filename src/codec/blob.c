@@ -14,7 +14,7 @@
 
 enum {
     VERSION = 1,
-    HEADER_NBYTES = 40,
+    HEADER_NBYTES = MB_BLOB_FRAME_NBYTES,
     ENTRY_NBYTES = 48,
     FORM_PATCHED = 1,
     N_MATRICES_MAX = 65535,
@@ -94,8 +94,8 @@ static uint64_t header_xxh3(const uint8_t *bytes, size_t header_nbytes)
     return XXH3_64bits_digest(&state);
 }
 
-/* Magic, version, sizes and both checksums. */
-static enum mb_status check_frame(const uint8_t *bytes, uint64_t nbytes, struct mb_error *err)
+enum mb_status mb_blob_read_frame(const uint8_t *bytes, uint64_t nbytes, struct mb_blob_frame *frame,
+                                  struct mb_error *err)
 {
     if (nbytes < HEADER_NBYTES || memcmp(bytes, magic, sizeof magic) != 0)
         return mb_fail(err, MB_BAD_DATA, "byte 0: not a Moebius blob");
@@ -103,25 +103,30 @@ static enum mb_status check_frame(const uint8_t *bytes, uint64_t nbytes, struct 
     if (version != VERSION)
         return mb_fail(err, version > VERSION ? MB_UNSUPPORTED : MB_BAD_DATA,
                        "byte 4: blob of format version %u, this program reads version %d", version, VERSION);
-    size_t n_matrices = mb_load_u16(bytes + 6), header_nbytes = mb_load_u32(bytes + 8);
-    uint64_t blob_nbytes = mb_load_u64(bytes + 16);
-    if (n_matrices == 0)
+    *frame = (struct mb_blob_frame){mb_load_u16(bytes + 6), mb_load_u32(bytes + 8), mb_load_u64(bytes + 16)};
+    if (frame->n_matrices == 0)
         return mb_fail(err, MB_BAD_DATA, "byte 6: a blob without matrices");
-    if (header_nbytes % 8 != 0 || header_nbytes > HEADER_NBYTES_MAX ||
-        header_nbytes < HEADER_NBYTES + ENTRY_NBYTES * n_matrices || header_nbytes > nbytes)
-        return mb_fail(err, MB_BAD_DATA, "byte 8: impossible header size %zu", header_nbytes);
+    if (frame->header_nbytes % 8 != 0 || frame->header_nbytes > HEADER_NBYTES_MAX ||
+        frame->header_nbytes < HEADER_NBYTES + ENTRY_NBYTES * frame->n_matrices ||
+        frame->header_nbytes > nbytes)
+        return mb_fail(err, MB_BAD_DATA, "byte 8: impossible header size %zu", frame->header_nbytes);
     if (mb_load_u32(bytes + 12) != 0)
         return mb_fail(err, MB_BAD_DATA, "byte 12: not zero");
-    if (blob_nbytes < header_nbytes || blob_nbytes > nbytes)
+    if (frame->nbytes < frame->header_nbytes || frame->nbytes > nbytes)
         return mb_fail(err, MB_BAD_DATA, "byte 16: blob of %" PRIu64 " bytes in a tensor of %" PRIu64,
-                       blob_nbytes, nbytes);
-    if (header_xxh3(bytes, header_nbytes) != mb_load_u64(bytes + 32))
-        return mb_fail(err, MB_BAD_DATA, "byte 32: the header's checksum does not match");
-    if (XXH3_64bits(bytes + header_nbytes, blob_nbytes - header_nbytes) != mb_load_u64(bytes + 24))
+                       frame->nbytes, nbytes);
+    return MB_OK;
+}
+
+static enum mb_status check_payload(const uint8_t *bytes, uint64_t nbytes, const struct mb_blob_frame *frame,
+                                    struct mb_error *err)
+{
+    if (XXH3_64bits(bytes + frame->header_nbytes, frame->nbytes - frame->header_nbytes) !=
+        mb_load_u64(bytes + 24))
         return mb_fail(err, MB_BAD_DATA, "byte 24: the payload's checksum does not match");
-    if (!all_zero(bytes + blob_nbytes, nbytes - blob_nbytes))
+    if (!all_zero(bytes + frame->nbytes, nbytes - frame->nbytes))
         return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": padding behind the blob is not zero",
-                       blob_nbytes);
+                       frame->nbytes);
     return MB_OK;
 }
 
@@ -153,50 +158,68 @@ static bool name_is_new(const struct mb_blob_matrix *info, size_t i)
     return true;
 }
 
-/* Entries and names, and that sizes add up to the blob's end. */
-static enum mb_status read_entries(const uint8_t *bytes, struct mb_blob *blob, struct mb_error *err)
-{
-    size_t header_nbytes = mb_load_u32(bytes + 8), name_pos = HEADER_NBYTES + ENTRY_NBYTES * blob->n_matrices;
-    uint64_t pos = header_nbytes;
-    for (size_t i = 0; i < blob->n_matrices; i++) {
-        size_t entry_pos = HEADER_NBYTES + ENTRY_NBYTES * i;
-        const uint8_t *entry = bytes + entry_pos;
-        struct mb_blob_matrix *info = &blob->info[i];
-        *info = (struct mb_blob_matrix){
-            .name = (const char *)bytes + name_pos,
-            .name_nbytes = mb_load_u16(entry + 14),
-            .dtype = (enum mb_dtype)entry[12],
-            .n_rows = mb_load_u64(entry),
-            .n_cols = mb_load_u32(entry + 8),
-            .data_nbytes = mb_load_u64(entry + 32),
-            .directory_nbytes = mb_load_u64(entry + 40),
-        };
-        memcpy(&info->eps, entry + 16, 8);
-        memcpy(&info->step, entry + 24, 4);
-        if (!entry_is_sound(info, entry))
-            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu has an impossible shape, type or bound",
-                           entry_pos, i);
-        if (info->name_nbytes > header_nbytes - name_pos ||
-            !name_is_sound(bytes + name_pos, info->name_nbytes) || !name_is_new(blob->info, i))
-            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu has no usable name of its own", name_pos,
-                           i);
-        name_pos += info->name_nbytes;
-        if (!mb_add_u64(pos, info->data_nbytes, &pos) || !mb_add_u64(pos, info->directory_nbytes, &pos) ||
-            pos > blob->nbytes)
-            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu reaches behind the blob's end",
-                           entry_pos + 32, i);
-    }
-    if (header_nbytes - name_pos >= 8 || !all_zero(bytes + name_pos, header_nbytes - name_pos))
-        return mb_fail(err, MB_BAD_DATA, "byte %zu: names do not fill the header", name_pos);
-    if (pos != blob->nbytes)
-        return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": bytes behind the last matrix", pos);
-    return MB_OK;
-}
-
 static uint64_t n_groups_of(const struct mb_blob_matrix *info)
 {
     uint64_t group_rows = mb_group_rows(info->n_cols);
     return (info->n_rows + group_rows - 1) / group_rows;
+}
+
+static struct mb_blob_matrix read_entry(const uint8_t *entry, const uint8_t *name)
+{
+    struct mb_blob_matrix info = {
+        .name = (const char *)name,
+        .name_nbytes = mb_load_u16(entry + 14),
+        .dtype = (enum mb_dtype)entry[12],
+        .n_rows = mb_load_u64(entry),
+        .n_cols = mb_load_u32(entry + 8),
+        .data_nbytes = mb_load_u64(entry + 32),
+        .directory_nbytes = mb_load_u64(entry + 40),
+    };
+    memcpy(&info.eps, entry + 16, 8);
+    memcpy(&info.step, entry + 24, 4);
+    return info;
+}
+
+/* Entries and names, and that sizes add up to the blob's end. */
+static enum mb_status read_entries(const uint8_t *bytes, const struct mb_blob_frame *frame,
+                                   struct mb_blob_matrix *infos, struct mb_error *err)
+{
+    size_t name_pos = HEADER_NBYTES + ENTRY_NBYTES * frame->n_matrices;
+    uint64_t pos = frame->header_nbytes;
+    for (size_t i = 0; i < frame->n_matrices; i++) {
+        size_t entry_pos = HEADER_NBYTES + ENTRY_NBYTES * i;
+        struct mb_blob_matrix *info = &infos[i];
+        *info = read_entry(bytes + entry_pos, bytes + name_pos);
+        if (!entry_is_sound(info, bytes + entry_pos))
+            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu has an impossible shape, type or bound",
+                           entry_pos, i);
+        if (info->name_nbytes > frame->header_nbytes - name_pos ||
+            !name_is_sound(bytes + name_pos, info->name_nbytes) || !name_is_new(infos, i))
+            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu has no usable name of its own", name_pos,
+                           i);
+        name_pos += info->name_nbytes;
+        uint64_t directory_pos;
+        if (!mb_add_u64(pos, info->data_nbytes, &directory_pos) ||
+            !mb_add_u64(directory_pos, info->directory_nbytes, &pos) || pos > frame->nbytes)
+            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu reaches behind the blob's end",
+                           entry_pos + 32, i);
+        if (info->directory_nbytes / 3 < n_groups_of(info))
+            return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": the directory of matrix %zu is too short",
+                           directory_pos, i);
+    }
+    if (frame->header_nbytes - name_pos >= 8 || !all_zero(bytes + name_pos, frame->header_nbytes - name_pos))
+        return mb_fail(err, MB_BAD_DATA, "byte %zu: names do not fill the header", name_pos);
+    if (pos != frame->nbytes)
+        return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": bytes behind the last matrix", pos);
+    return MB_OK;
+}
+
+enum mb_status mb_blob_read_header(const uint8_t *bytes, const struct mb_blob_frame *frame,
+                                   struct mb_blob_matrix *infos, struct mb_error *err)
+{
+    if (header_xxh3(bytes, frame->header_nbytes) != mb_load_u64(bytes + 32))
+        return mb_fail(err, MB_BAD_DATA, "byte 32: the header's checksum does not match");
+    return read_entries(bytes, frame, infos, err);
 }
 
 /* About MB_TILE_WEIGHTS, and rows in sixteens, which kernels take at once. */
@@ -207,18 +230,13 @@ static size_t tile_groups_of(const struct mb_blob_matrix *info)
     return rows < group_rows ? 1 : rows / group_rows;
 }
 
-/* Views of all matrices (tables not filled yet). Directories are checked to be long enough to be read. */
-static enum mb_status make_views(const uint8_t *bytes, struct mb_blob *blob, uint64_t *n_tiles,
-                                 struct mb_error *err)
+/* Views of all matrices (tables not filled yet). Returns how many tiles they have together. */
+static uint64_t make_views(const uint8_t *bytes, const struct mb_blob_frame *frame, struct mb_blob *blob)
 {
-    uint64_t pos = mb_load_u32(bytes + 8);
-    *n_tiles = 0;
+    uint64_t pos = frame->header_nbytes, n_tiles = 0;
     for (size_t i = 0; i < blob->n_matrices; i++) {
         const struct mb_blob_matrix *info = &blob->info[i];
         uint64_t n_groups = n_groups_of(info), directory_pos = pos + info->data_nbytes;
-        if (info->directory_nbytes / 3 < n_groups)
-            return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": the directory of matrix %zu is too short",
-                           directory_pos, i);
         const uint8_t *directory = bytes + directory_pos;
         blob->matrix[i] = (struct mb_coded_matrix){
             .dtype = info->dtype,
@@ -236,10 +254,10 @@ static enum mb_status make_views(const uint8_t *bytes, struct mb_blob *blob, uin
             .data = bytes + pos,
             .data_nbytes = info->data_nbytes,
         };
-        *n_tiles += blob->matrix[i].n_tiles;
+        n_tiles += blob->matrix[i].n_tiles;
         pos = directory_pos + info->directory_nbytes;
     }
-    return MB_OK;
+    return n_tiles;
 }
 
 static enum mb_status check_matrices(const uint8_t *bytes, struct mb_blob *blob, struct mb_tile *tiles,
@@ -259,37 +277,37 @@ static enum mb_status check_matrices(const uint8_t *bytes, struct mb_blob *blob,
     return MB_OK;
 }
 
+/* Checks all and fills *blob, which then owns what has been allocated, after a failure too. */
+static enum mb_status open_blob(const uint8_t *bytes, uint64_t nbytes, struct mb_blob *blob,
+                                struct mb_error *err)
+{
+    struct mb_blob_frame frame;
+    MB_TRY(mb_blob_read_frame(bytes, nbytes, &frame, err));
+    *blob = (struct mb_blob){.nbytes = frame.nbytes};
+    blob->tables_nbytes = frame.n_matrices * (sizeof *blob->info + sizeof *blob->matrix);
+    blob->info = calloc(frame.n_matrices, sizeof *blob->info);
+    blob->matrix = calloc(frame.n_matrices, sizeof *blob->matrix);
+    if (blob->info == NULL || blob->matrix == NULL)
+        return mb_fail_memory(err, "the tables of a blob");
+    MB_TRY(mb_blob_read_header(bytes, &frame, blob->info, err));
+    MB_TRY(check_payload(bytes, nbytes, &frame, err));
+    blob->n_matrices = frame.n_matrices;
+    uint64_t n_tiles = make_views(bytes, &frame, blob);
+    assert(n_tiles > 0); /* every matrix has rows; no more than the directories' bytes times 6 */
+    blob->tables_nbytes += n_tiles * sizeof(struct mb_tile);
+    blob->owned = calloc(n_tiles, sizeof(struct mb_tile));
+    if (blob->owned == NULL)
+        return mb_fail_memory(err, "the tables of a blob");
+    return check_matrices(bytes, blob, blob->owned, err);
+}
+
 enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct mb_blob *blob, struct mb_error *err)
 {
     *blob = (struct mb_blob){0};
-    enum mb_status status = check_frame(bytes, nbytes, err);
+    enum mb_status status = open_blob(bytes, nbytes, blob, err);
     if (status != MB_OK)
-        return status;
-    struct mb_blob made = {.n_matrices = mb_load_u16(bytes + 6), .nbytes = mb_load_u64(bytes + 16)};
-    made.tables_nbytes = made.n_matrices * (sizeof *made.info + sizeof *made.matrix);
-    made.info = calloc(made.n_matrices, sizeof *made.info);
-    made.matrix = calloc(made.n_matrices, sizeof *made.matrix);
-    uint64_t n_tiles = 0;
-    if (made.info == NULL || made.matrix == NULL)
-        status = mb_fail_memory(err, "the tables of a blob");
-    if (status == MB_OK)
-        status = read_entries(bytes, &made, err);
-    if (status == MB_OK)
-        status = make_views(bytes, &made, &n_tiles, err);
-    if (status == MB_OK) {
-        assert(n_tiles > 0); /* every matrix has rows */
-        made.owned =
-            calloc(n_tiles, sizeof(struct mb_tile)); /* no more than the directories' bytes times 6 */
-        made.tables_nbytes += n_tiles * sizeof(struct mb_tile);
-        status = made.owned == NULL ? mb_fail_memory(err, "the tables of a blob")
-                                    : check_matrices(bytes, &made, made.owned, err);
-    }
-    if (status != MB_OK) {
-        mb_blob_close(&made);
-        return status;
-    }
-    *blob = made;
-    return MB_OK;
+        mb_blob_close(blob);
+    return status;
 }
 
 void mb_blob_close(struct mb_blob *blob)
