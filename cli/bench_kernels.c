@@ -17,8 +17,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { N_ROWS = 1408, N_COLS = 2048, TILE_ROWS = 16, N_TILES = N_ROWS / TILE_ROWS };
-enum { DIRECTORY_NBYTES = 5 * N_ROWS };
+enum { N_ROWS = 1408, N_COLS = 2048 };
+enum { DIRECTORY_NBYTES = 5 * N_ROWS }; /* at most */
 enum { N_ENCODED_ROWS = 256, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 80, N_ISAS = 3 };
 /* Scalar code would take seconds for more. */
 enum { N_TOKENS_SCALAR = 8 };
@@ -78,10 +78,11 @@ struct bench {
     uint8_t *records, *directory, *encoded;
     size_t records_nbytes;
     struct mb_group *groups, *encoded_groups;
-    struct mb_tile tiles[N_TILES];
+    void *view_memory;
     struct mb_coded_matrix w;
     void *map;
-    uint8_t *memory; /* copies of tiles, directory and records */
+    uint8_t *memory;                /* copies of what a view needs, directory and records */
+    struct mb_coded_matrix *copies; /* [n_copies] */
     size_t map_nbytes, copy_nbytes, n_copies, next_copy;
     float *x, *y;
     int8_t *planes;
@@ -129,6 +130,8 @@ static void free_bench(struct bench *bench)
     free(bench->encoded);
     free(bench->groups);
     free(bench->encoded_groups);
+    free(bench->view_memory);
+    free(bench->copies);
     free(bench->x);
     free(bench->y);
     free(bench->planes);
@@ -149,10 +152,11 @@ static bool allocate(struct bench *bench)
     struct mb_coded_matrix largest = {.n_cols = N_COLS, .group_rows = 1, .n_rows = N_ROWS};
     bench->weights = malloc((size_t)N_ROWS * N_COLS * sizeof *bench->weights);
     bench->records = malloc(bound);
-    bench->directory = malloc(DIRECTORY_NBYTES);
+    bench->directory = calloc(1, DIRECTORY_NBYTES + MB_SLACK_NBYTES);
     bench->encoded = malloc(mb_encode_bound(MB_BF16, N_ENCODED_ROWS, N_COLS));
     bench->groups = calloc(N_ROWS, sizeof *bench->groups);
     bench->encoded_groups = calloc(N_ENCODED_ROWS, sizeof *bench->encoded_groups);
+    bench->view_memory = malloc(mb_coded_view_nbytes(N_ROWS, N_COLS));
     bench->x = malloc((size_t)N_TOKENS * N_COLS * sizeof *bench->x);
     bench->y = malloc((size_t)N_TOKENS * N_ROWS * sizeof *bench->y);
     bench->planes = aligned_alloc(64, (size_t)N_TOKENS * 2 * N_COLS + MB_SLACK_NBYTES);
@@ -161,7 +165,8 @@ static bool allocate(struct bench *bench)
                           &bench->memory) &&
            bench->weights != NULL && bench->records != NULL && bench->directory != NULL &&
            bench->encoded != NULL && bench->groups != NULL && bench->encoded_groups != NULL &&
-           bench->x != NULL && bench->y != NULL && bench->planes != NULL && bench->scratch != NULL;
+           bench->view_memory != NULL && bench->x != NULL && bench->y != NULL && bench->planes != NULL &&
+           bench->scratch != NULL;
 }
 
 static void fill(struct bench *bench)
@@ -177,7 +182,28 @@ static void fill(struct bench *bench)
     }
 }
 
-/* The matrix at a bound, and the copies of its records. */
+/* Nothing of a copy is in the cache, as in a model's next matrix. */
+static enum mb_status make_copies(struct bench *bench, const struct mb_blob_matrix *info)
+{
+    const size_t view_nbytes = mb_coded_view_nbytes(N_ROWS, N_COLS);
+    bench->copy_nbytes = (view_nbytes + DIRECTORY_NBYTES + bench->records_nbytes + 63) / 64 * 64;
+    bench->n_copies = copies_nbytes() / bench->copy_nbytes;
+    bench->next_copy = 0;
+    free(bench->copies);
+    bench->copies = calloc(bench->n_copies, sizeof *bench->copies);
+    if (bench->copies == NULL)
+        return MB_NO_MEMORY;
+    for (size_t i = 0; i < bench->n_copies; i++) {
+        uint8_t *memory = bench->memory + i * bench->copy_nbytes, *directory = memory + view_nbytes;
+        uint8_t *records = directory + DIRECTORY_NBYTES;
+        memcpy(directory, bench->directory, DIRECTORY_NBYTES);
+        memcpy(records, bench->records, bench->records_nbytes);
+        bench->copies[i] = mb_coded_view(info, records, directory, memory);
+    }
+    return MB_OK;
+}
+
+/* The matrix at a bound, and copies of it. */
 static enum mb_status code(struct bench *bench, double sigma_bound)
 {
     bench->coding = (struct mb_coding){MB_BF16, N_COLS, sigma_bound, mb_step_of_eps(sigma_bound)};
@@ -187,68 +213,34 @@ static enum mb_status code(struct bench *bench, double sigma_bound)
     if (status != MB_OK)
         return status;
     mb_directory_write(bench->groups, N_ROWS, bench->directory);
-    uint64_t pos = 0;
-    uint32_t n_flagged = 0;
-    for (size_t r = 0; r < N_ROWS; r++) {
-        if (r % TILE_ROWS == 0)
-            bench->tiles[r / TILE_ROWS] = (struct mb_tile){pos, n_flagged};
-        pos += bench->groups[r].nbytes;
-        n_flagged += bench->groups[r].n_outliers > 0;
-    }
-    bench->w = (struct mb_coded_matrix){MB_BF16,
-                                        N_ROWS,
-                                        N_COLS,
-                                        sigma_bound,
-                                        bench->coding.step,
-                                        1,
-                                        N_ROWS,
-                                        TILE_ROWS,
-                                        N_TILES,
-                                        bench->directory,
-                                        bench->directory + N_ROWS,
-                                        bench->directory + 3 * (size_t)N_ROWS,
-                                        bench->records,
-                                        bench->records_nbytes,
-                                        bench->tiles};
-    bench->copy_nbytes = (sizeof bench->tiles + DIRECTORY_NBYTES + bench->records_nbytes + 63) / 64 * 64;
-    bench->n_copies = copies_nbytes() / bench->copy_nbytes;
-    for (size_t i = 0; i < bench->n_copies; i++) {
-        uint8_t *copy = bench->memory + i * bench->copy_nbytes;
-        memcpy(copy, bench->tiles, sizeof bench->tiles);
-        memcpy(copy + sizeof bench->tiles, bench->directory, DIRECTORY_NBYTES);
-        memcpy(copy + sizeof bench->tiles + DIRECTORY_NBYTES, bench->records, bench->records_nbytes);
-    }
-    bench->next_copy = 0;
-    return MB_OK;
-}
-
-/* Nothing of a copy is in the cache, as in a model's next matrix. */
-static void place(struct mb_coded_matrix *w, const uint8_t *copy)
-{
-    w->tiles = (const struct mb_tile *)(const void *)copy;
-    w->kinds = copy + N_TILES * sizeof *w->tiles;
-    w->escape_counts = w->kinds + N_ROWS;
-    w->outlier_counts = w->kinds + 3 * (size_t)N_ROWS;
-    w->data = w->kinds + DIRECTORY_NBYTES;
+    const struct mb_blob_matrix info = {
+        .dtype = MB_BF16,
+        .n_rows = N_ROWS,
+        .n_cols = N_COLS,
+        .eps = sigma_bound,
+        .step = bench->coding.step,
+        .data_nbytes = bench->records_nbytes,
+        .directory_nbytes = mb_directory_nbytes(bench->groups, N_ROWS),
+    };
+    bench->w = mb_coded_view(&info, bench->records, bench->directory, bench->view_memory);
+    return make_copies(bench, &info);
 }
 
 /* ---------------------------------------------------------------- calls */
 
 static void call(struct bench *bench, const struct row *row)
 {
-    struct mb_coded_matrix w = bench->w;
-    size_t nbytes;
+    const struct mb_coded_matrix *w = row->is_dram ? &bench->copies[bench->next_copy] : &bench->w;
     const uint8_t *copy = bench->memory + bench->next_copy * bench->copy_nbytes;
-    if (row->is_dram) {
-        place(&w, copy);
+    size_t nbytes;
+    if (row->is_dram)
         bench->next_copy = (bench->next_copy + 1) % bench->n_copies;
-    }
     switch (row->kind) {
     case FUSED:
-        row->kernels->matvec(&w, 0, N_ROWS, &bench->activations[0], bench->y);
+        row->kernels->matvec(w, 0, N_ROWS, &bench->activations[0], bench->y);
         break;
     case MATMUL:
-        row->kernels->matmul(&w, 0, N_ROWS, bench->activations, row->n_tokens, bench->y, N_ROWS,
+        row->kernels->matmul(w, 0, N_ROWS, bench->activations, row->n_tokens, bench->y, N_ROWS,
                              bench->scratch);
         break;
     case ENCODE:
@@ -426,19 +418,24 @@ static void print_json(const struct bench *bench)
     json_decref(root);
 }
 
+static int fail_memory(void)
+{
+    struct mb_error err = {.status = MB_NO_MEMORY};
+    snprintf(err.msg, sizeof err.msg, "no memory for %d MB of coded weights (--dram-mb takes less)",
+             args.memory_mb);
+    return cli_fail(&err);
+}
+
 static int run(struct bench *bench)
 {
-    struct mb_error err = {0};
-    if (!allocate(bench)) {
-        err.status = MB_NO_MEMORY;
-        snprintf(err.msg, sizeof err.msg, "no memory for %d MB of coded weights (--dram-mb takes less)",
-                 args.memory_mb);
-        return cli_fail(&err);
-    }
+    if (!allocate(bench))
+        return fail_memory();
     fill(bench);
     size_t n_bounds = sizeof sigma_bounds / sizeof *sigma_bounds;
     for (size_t i = 0; i < n_bounds; i++) {
         enum mb_status status = code(bench, sigma_bounds[i]);
+        if (status == MB_NO_MEMORY)
+            return fail_memory();
         if (status != MB_OK) { /* these weights are finite and the buffers large enough: our fault */
             fprintf(stderr, "moebius: the encoder failed on benchmark weights (%d)\n", (int)status);
             return mb_status_exit_code(status);

@@ -186,24 +186,43 @@ struct mb_coded_matrix {
     const struct mb_tile *tiles; /* [n_tiles] */
 };
 
-/* An open blob. Free with mb_blob_close; the bytes stay the caller's. */
+/*
+ * The view of a matrix as mb_encode_rows and mb_directory_write have left it: info says its shape, bound and
+ * bytes of records.  Nothing is checked: what comes from a file is opened as a blob.  The records and the
+ * directory outlive the view, and MB_SLACK_NBYTES after each can be read.  So does 'memory', for the tiles:
+ * mb_coded_view_nbytes bytes, 8-byte aligned.
+ */
+MB_API size_t mb_coded_view_nbytes(uint64_t n_rows, size_t n_cols);
+MB_API struct mb_coded_matrix mb_coded_view(const struct mb_blob_matrix *info, const uint8_t *data,
+                                            const uint8_t *directory, void *memory);
+
+/* An open blob. It is valid as long as the bytes that it was opened from, which stay the caller's. */
 struct mb_blob {
     size_t n_matrices;
     struct mb_blob_matrix *info;    /* [n_matrices] names point into the blob */
     struct mb_coded_matrix *matrix; /* [n_matrices] */
-    uint64_t nbytes;                /* of the blob, without padding behind it */
+    uint64_t nbytes;                /* of the blob, without the padding after it */
     uint64_t tables_nbytes;         /* memory beside the blob's own bytes */
-    void *owned;
+    void *owned;                    /* by mb_blob_close; NULL: the caller's (mb_blob_open_in) */
 };
 
 /*
- * Check a blob completely (header, checksums, sizes, kinds, escape counts, outlier positions, finite
- * values, zero padding bits) and make its views.  Never reads outside bytes[0 .. nbytes), whatever they
- * are.  Kernels need MB_SLACK_NBYTES readable bytes behind it.  The verdict is the same on every
- * instruction set.  err->msg says what and at which byte of the blob.
+ * Checks a blob completely (header, checksums, sizes, kinds, escape counts, outlier positions, finite values,
+ * zero padding bits) and makes its views.  Never reads outside bytes[0 .. nbytes), whatever they are. Kernels
+ * need MB_SLACK_NBYTES readable bytes after it.  The verdict is the same on every instruction set.
+ * err->msg says what is wrong and at which byte of the blob.  After a failure *blob is empty.
  */
 MB_API enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct mb_blob *blob,
                                    struct mb_error *err);
+
+/*
+ * The same without an allocation.  'memory': mb_blob_tables_nbytes of the blob's matrices (as
+ * mb_blob_read_header gives them), 8-byte aligned, the caller's, valid as long as the blob.  MB_NO_SPACE: it
+ * is too small.  mb_blob_close frees nothing then, and need not be called.
+ */
+MB_API uint64_t mb_blob_tables_nbytes(const struct mb_blob_matrix *infos, size_t n_matrices);
+MB_API enum mb_status mb_blob_open_in(const uint8_t *bytes, uint64_t nbytes, void *memory,
+                                      uint64_t memory_nbytes, struct mb_blob *blob, struct mb_error *err);
 MB_API void mb_blob_close(struct mb_blob *blob);
 
 /* ---------------------------------------------------------------- what is coded how */

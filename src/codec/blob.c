@@ -4,7 +4,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "blob_check.h"
-#include <assert.h>
+#include "view.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -158,12 +158,6 @@ static bool name_is_new(const struct mb_blob_matrix *info, size_t i)
     return true;
 }
 
-static uint64_t n_groups_of(const struct mb_blob_matrix *info)
-{
-    uint64_t group_rows = mb_group_rows(info->n_cols);
-    return (info->n_rows + group_rows - 1) / group_rows;
-}
-
 static struct mb_blob_matrix read_entry(const uint8_t *entry, const uint8_t *name)
 {
     struct mb_blob_matrix info = {
@@ -203,7 +197,7 @@ static enum mb_status read_entries(const uint8_t *bytes, const struct mb_blob_fr
             !mb_add_u64(directory_pos, info->directory_nbytes, &pos) || pos > frame->nbytes)
             return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu reaches behind the blob's end",
                            entry_pos + 32, i);
-        if (info->directory_nbytes / 3 < n_groups_of(info))
+        if (info->directory_nbytes / 3 < mb_n_groups(info->n_rows, info->n_cols))
             return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": the directory of matrix %zu is too short",
                            directory_pos, i);
     }
@@ -222,98 +216,96 @@ enum mb_status mb_blob_read_header(const uint8_t *bytes, const struct mb_blob_fr
     return read_entries(bytes, frame, infos, err);
 }
 
-/* About MB_TILE_WEIGHTS, and rows in sixteens, which kernels take at once. */
-static size_t tile_groups_of(const struct mb_blob_matrix *info)
+/* ---------------------------------------------------------------- opening */
+
+/* Tables lie in this order: infos, matrices, tiles. Each begins at a multiple of its alignment. */
+_Static_assert(sizeof(struct mb_blob_matrix) % 8 == 0 && sizeof(struct mb_coded_matrix) % 8 == 0 &&
+                   _Alignof(struct mb_tile) <= 8,
+               "a table would not be aligned");
+
+uint64_t mb_blob_tables_nbytes(const struct mb_blob_matrix *infos, size_t n_matrices)
 {
-    size_t rows = MB_TILE_WEIGHTS / info->n_cols / 16 * 16, group_rows = mb_group_rows(info->n_cols);
-    rows = rows < 16 ? 16 : rows;
-    return rows < group_rows ? 1 : rows / group_rows;
+    uint64_t nbytes = n_matrices * (sizeof(struct mb_blob_matrix) + sizeof(struct mb_coded_matrix));
+    for (size_t i = 0; i < n_matrices; i++)
+        nbytes += mb_coded_view_nbytes(infos[i].n_rows, infos[i].n_cols);
+    return nbytes;
 }
 
-/* Views of all matrices (tables not filled yet). Returns how many tiles they have together. */
-static uint64_t make_views(const uint8_t *bytes, const struct mb_blob_frame *frame, struct mb_blob *blob)
+/* The views of all matrices, each checked while its tiles are filled. */
+static enum mb_status make_views(const uint8_t *bytes, const struct mb_blob_frame *frame,
+                                 const struct mb_blob *blob, struct mb_tile *tiles, struct mb_error *err)
 {
-    uint64_t pos = frame->header_nbytes, n_tiles = 0;
-    for (size_t i = 0; i < blob->n_matrices; i++) {
+    uint64_t pos = frame->header_nbytes;
+    for (size_t i = 0; i < frame->n_matrices; i++) {
         const struct mb_blob_matrix *info = &blob->info[i];
-        uint64_t n_groups = n_groups_of(info), directory_pos = pos + info->data_nbytes;
-        const uint8_t *directory = bytes + directory_pos;
-        blob->matrix[i] = (struct mb_coded_matrix){
-            .dtype = info->dtype,
-            .n_rows = info->n_rows,
-            .n_cols = info->n_cols,
-            .eps = info->eps,
-            .step = info->step,
-            .group_rows = mb_group_rows(info->n_cols),
-            .n_groups = n_groups,
-            .tile_groups = tile_groups_of(info),
-            .n_tiles = (n_groups + tile_groups_of(info) - 1) / tile_groups_of(info),
-            .kinds = directory,
-            .escape_counts = directory + n_groups,
-            .outlier_counts = directory + 3 * n_groups,
-            .data = bytes + pos,
-            .data_nbytes = info->data_nbytes,
-        };
-        n_tiles += blob->matrix[i].n_tiles;
-        pos = directory_pos + info->directory_nbytes;
-    }
-    return n_tiles;
-}
-
-static enum mb_status check_matrices(const uint8_t *bytes, struct mb_blob *blob, struct mb_tile *tiles,
-                                     struct mb_error *err)
-{
-    for (size_t i = 0; i < blob->n_matrices; i++) {
         struct mb_coded_matrix *matrix = &blob->matrix[i];
-        const struct mb_blob_matrix *info = &blob->info[i];
-        enum mb_status status =
-            mb_check_matrix(matrix, info->directory_nbytes, (uint64_t)(matrix->data - bytes), tiles, err);
+        *matrix = mb_view_without_tiles(info, bytes + pos, bytes + pos + info->data_nbytes,
+                                        mb_tile_groups(info->n_cols));
+        enum mb_status status = mb_check_matrix(matrix, info->directory_nbytes, pos, tiles, err);
         if (status != MB_OK)
             return mb_fail_in(err, status, "matrix %.*s",
                               (int)(info->name_nbytes < 200 ? info->name_nbytes : 200), info->name);
         matrix->tiles = tiles;
         tiles += matrix->n_tiles;
+        pos += info->data_nbytes + info->directory_nbytes;
     }
     return MB_OK;
 }
 
-/* Checks all and fills *blob, which then owns what has been allocated, after a failure too. */
-static enum mb_status open_blob(const uint8_t *bytes, uint64_t nbytes, struct mb_blob *blob,
+enum mb_status mb_blob_open_in(const uint8_t *bytes, uint64_t nbytes, void *memory, uint64_t memory_nbytes,
+                               struct mb_blob *blob, struct mb_error *err)
+{
+    struct mb_blob_frame frame;
+    struct mb_blob made = {.info = memory};
+    *blob = (struct mb_blob){0};
+    MB_TRY(mb_blob_read_frame(bytes, nbytes, &frame, err));
+    if (memory_nbytes / sizeof *made.info < frame.n_matrices)
+        return mb_fail(err, MB_NO_SPACE, "the memory for the tables of a blob is too small");
+    MB_TRY(mb_blob_read_header(bytes, &frame, made.info, err));
+    made.tables_nbytes = mb_blob_tables_nbytes(made.info, frame.n_matrices);
+    if (memory_nbytes < made.tables_nbytes)
+        return mb_fail(err, MB_NO_SPACE, "the memory for the tables of a blob is too small");
+    MB_TRY(check_payload(bytes, nbytes, &frame, err));
+    made.n_matrices = frame.n_matrices;
+    made.nbytes = frame.nbytes;
+    made.matrix = (struct mb_coded_matrix *)(void *)(made.info + frame.n_matrices);
+    MB_TRY(make_views(bytes, &frame, &made, (struct mb_tile *)(void *)(made.matrix + frame.n_matrices), err));
+    *blob = made;
+    return MB_OK;
+}
+
+/* Allocates the tables. The caller frees *memory, after a failure too. */
+static enum mb_status open_blob(const uint8_t *bytes, uint64_t nbytes, void **memory, struct mb_blob *blob,
                                 struct mb_error *err)
 {
     struct mb_blob_frame frame;
     MB_TRY(mb_blob_read_frame(bytes, nbytes, &frame, err));
-    *blob = (struct mb_blob){.nbytes = frame.nbytes};
-    blob->tables_nbytes = frame.n_matrices * (sizeof *blob->info + sizeof *blob->matrix);
-    blob->info = calloc(frame.n_matrices, sizeof *blob->info);
-    blob->matrix = calloc(frame.n_matrices, sizeof *blob->matrix);
-    if (blob->info == NULL || blob->matrix == NULL)
+    *memory = calloc(frame.n_matrices, sizeof(struct mb_blob_matrix));
+    if (*memory == NULL)
         return mb_fail_memory(err, "the tables of a blob");
-    MB_TRY(mb_blob_read_header(bytes, &frame, blob->info, err));
-    MB_TRY(check_payload(bytes, nbytes, &frame, err));
-    blob->n_matrices = frame.n_matrices;
-    uint64_t n_tiles = make_views(bytes, &frame, blob);
-    assert(n_tiles > 0); /* every matrix has rows; no more than the directories' bytes times 6 */
-    blob->tables_nbytes += n_tiles * sizeof(struct mb_tile);
-    blob->owned = calloc(n_tiles, sizeof(struct mb_tile));
-    if (blob->owned == NULL)
+    MB_TRY(mb_blob_read_header(bytes, &frame, *memory, err));
+    uint64_t memory_nbytes = mb_blob_tables_nbytes(*memory, frame.n_matrices);
+    void *grown = realloc(*memory, memory_nbytes); /* no more than the directories' bytes times 6 */
+    if (grown == NULL)
         return mb_fail_memory(err, "the tables of a blob");
-    return check_matrices(bytes, blob, blob->owned, err);
+    *memory = grown;
+    return mb_blob_open_in(bytes, nbytes, grown, memory_nbytes, blob, err);
 }
 
 enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct mb_blob *blob, struct mb_error *err)
 {
+    void *memory = NULL;
     *blob = (struct mb_blob){0};
-    enum mb_status status = open_blob(bytes, nbytes, blob, err);
-    if (status != MB_OK)
-        mb_blob_close(blob);
+    enum mb_status status = open_blob(bytes, nbytes, &memory, blob, err);
+    if (status == MB_OK)
+        blob->owned = memory;
+    else
+        free(memory);
     return status;
 }
 
 void mb_blob_close(struct mb_blob *blob)
 {
     free(blob->owned);
-    free(blob->matrix);
-    free(blob->info);
     *blob = (struct mb_blob){0};
 }

@@ -1,6 +1,5 @@
 /*
- * encode.c - the scalar encoder of row groups: the specification of the bytes.  Directories are written here
- * too.
+ * encode.c - the scalar encoder of row groups: the specification of the bytes.
  */
 #include "encode.h"
 #include "base/error.h"
@@ -180,25 +179,4 @@ enum mb_status mb_encode_rows_scalar(const struct mb_coding *coding, const void 
 {
     return mb_encode_groups(encode_group, coding, weights, n_rows, out, out_cap, out_nbytes, groups,
                             bad_index);
-}
-
-uint64_t mb_directory_nbytes(const struct mb_group *groups, size_t n_groups)
-{
-    uint64_t nbytes = 3 * (uint64_t)n_groups;
-    for (size_t i = 0; i < n_groups; i++)
-        nbytes += groups[i].n_outliers > 0 ? 2 : 0;
-    return nbytes;
-}
-
-void mb_directory_write(const struct mb_group *groups, size_t n_groups, uint8_t *out)
-{
-    uint8_t *escapes = out + n_groups, *outliers = escapes + 2 * n_groups;
-    for (size_t i = 0; i < n_groups; i++) {
-        out[i] = groups[i].kind;
-        mb_store_u16(escapes + 2 * i, groups[i].n_escapes);
-        if (groups[i].n_outliers > 0) {
-            mb_store_u16(outliers, groups[i].n_outliers);
-            outliers += 2;
-        }
-    }
 }

@@ -108,24 +108,14 @@ static bool shape_agrees(const struct mb_kernels *k, struct trial *t, size_t n_c
     if (!encode_agrees(k, t, n_cols, step, &nbytes, &n_groups))
         return false;
     mb_directory_write(t->groups[0], n_groups, t->directory);
-    struct mb_tile tile = {0, 0};
-    struct mb_coded_matrix w = {
-        .dtype = MB_F32,
-        .n_rows = N_ROWS,
-        .n_cols = n_cols,
-        .eps = (double)step * 0.50001,
-        .step = step,
-        .group_rows = mb_group_rows(n_cols),
-        .n_groups = n_groups,
-        .tile_groups = N_GROUPS_MAX,
-        .n_tiles = 1,
-        .kinds = t->directory,
-        .escape_counts = t->directory + n_groups,
-        .outlier_counts = t->directory + 3 * n_groups,
-        .data = t->records[0],
-        .data_nbytes = nbytes,
-        .tiles = &tile,
-    };
+    const struct mb_blob_matrix info = {.dtype = MB_F32,
+                                        .n_rows = N_ROWS,
+                                        .n_cols = n_cols,
+                                        .eps = (double)step * 0.50001,
+                                        .step = step,
+                                        .data_nbytes = nbytes};
+    struct mb_tile tiles[N_GROUPS_MAX];
+    struct mb_coded_matrix w = mb_coded_view(&info, t->records[0], t->directory, tiles);
     return products_agree(k, t, &w) && dense_agrees(k, t, n_cols);
 }
 

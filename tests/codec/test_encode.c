@@ -120,10 +120,11 @@ static void every_pair_of_widths_decodes(void **state)
             size_t nbytes = mb_write_group(&widths, MB_F32, q, N, (const uint8_t *)weights, record, &group);
             uint8_t directory[5];
             mb_directory_write(&group, 1, directory);
-            struct mb_tile tile = {0, 0};
-            struct mb_coded_matrix w = {MB_F32, 1,      N,    0.25,      0.5F,          1,
-                                        1,      1,      1,    directory, directory + 1, directory + 3,
-                                        record, nbytes, &tile};
+            const struct mb_blob_matrix info = {
+                .dtype = MB_F32, .n_rows = 1, .n_cols = N, .eps = 0.25, .step = 0.5F, .data_nbytes = nbytes};
+            struct mb_tile tile;
+            assert_int_equal(mb_coded_view_nbytes(1, N), sizeof tile);
+            struct mb_coded_matrix w = mb_coded_view(&info, record, directory, &tile);
             mb_kernels_scalar.decode_rows(&w, 0, 1, decoded);
             assert_memory_equal(decoded, weights, sizeof weights);
         }

@@ -5,6 +5,7 @@
 #include "base/cpu.h"
 #include "cmocka_all.h"
 #include "codec/encode.h"
+#include "codec/view.h"
 #include "guarded.h"
 #include "matrices.h"
 #include <math.h>
@@ -35,7 +36,6 @@ enum pattern {
 struct sample {
     struct mb_coded_matrix w;
     struct guarded data, directory;
-    uint8_t *kinds, *escape_counts, *outlier_counts;
     struct mb_tile *tiles;
     uint64_t seed;
 };
@@ -101,29 +101,26 @@ static void pick_widths(uint64_t *seed, unsigned *a, unsigned *b)
     } while ((*a == 0 && *b > 0) || !is_legal(*a, *b));
 }
 
-static void add_group(struct sample *s, uint64_t group, const struct mb_group *entry, size_t *n_flagged)
+/* 'nbytes', and slack after them, which is not zero. */
+static struct guarded alloc_with_slack(size_t nbytes, bool at_end)
 {
-    s->kinds[group] = entry->kind;
-    mb_store_u16(s->escape_counts + 2 * group, entry->n_escapes);
-    if (entry->n_outliers > 0) {
-        mb_store_u16(s->outlier_counts + 2 * *n_flagged, entry->n_outliers);
-        ++*n_flagged;
-    }
+    struct guarded g = guarded_alloc(nbytes + MB_SLACK_NBYTES, at_end);
+    memset(g.data + nbytes, 0xff, MB_SLACK_NBYTES);
+    return g;
 }
 
-/* As in a blob: kinds, escape counts, outlier counts, slack. */
-static void place_directory(struct sample *s, size_t n_groups, size_t n_flagged, bool at_end)
+/* Tiles of three groups: shorter than in a blob, so that kernels meet more of their ends. */
+static void place(struct sample *s, const struct mb_blob_matrix *info, const uint8_t *records,
+                  const struct mb_group *groups, size_t n_groups, bool at_end)
 {
-    size_t nbytes = 3 * n_groups + 2 * n_flagged;
-    s->directory = guarded_alloc(nbytes + MB_SLACK_NBYTES, at_end);
-    uint8_t *p = s->directory.data;
-    memcpy(p, s->kinds, n_groups);
-    memcpy(p + n_groups, s->escape_counts, 2 * n_groups);
-    memcpy(p + 3 * n_groups, s->outlier_counts, 2 * n_flagged);
-    memset(p + nbytes, 0xff, MB_SLACK_NBYTES);
-    s->w.kinds = p;
-    s->w.escape_counts = p + n_groups;
-    s->w.outlier_counts = p + 3 * n_groups;
+    enum { TILE_GROUPS = 3 };
+    s->data = alloc_with_slack((size_t)info->data_nbytes, at_end);
+    memcpy(s->data.data, records, (size_t)info->data_nbytes);
+    s->directory = alloc_with_slack((size_t)mb_directory_nbytes(groups, n_groups), at_end);
+    mb_directory_write(groups, n_groups, s->directory.data);
+    s->w = mb_view_without_tiles(info, s->data.data, s->directory.data, TILE_GROUPS);
+    s->tiles = calloc(s->w.n_tiles, sizeof *s->tiles);
+    mb_view_add_tiles(&s->w, s->tiles);
 }
 
 static struct sample make_sample(enum pattern pattern, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
@@ -131,39 +128,23 @@ static struct sample make_sample(enum pattern pattern, enum mb_dtype dtype, size
 {
     struct sample s = {.seed = n_rows * 1000 + n_cols * 77 + a * 9 + b + (uint64_t)pattern * 131};
     size_t group_rows = mb_group_rows(n_cols), n_groups = (n_rows + group_rows - 1) / group_rows;
-    s.w = (struct mb_coded_matrix){
-        .dtype = dtype, .n_rows = n_rows, .n_cols = n_cols, .group_rows = group_rows};
-    /* A subnormal step is a step, too: with every escape, and with every third shape of the other patterns.
-     */
-    s.w.step = pattern == ESCAPES || (n_cols + a + b) % 3 == 0 ? 0x1p-140F : 0.0123F;
-    s.w.n_groups = n_groups;
-    s.w.tile_groups = 3;
-    s.w.n_tiles = (n_groups + 2) / 3;
-    s.kinds = calloc(n_groups, 1);
-    s.escape_counts = calloc(n_groups, 2);
-    s.outlier_counts = calloc(n_groups, 2);
-    s.tiles = calloc(s.w.n_tiles, sizeof *s.tiles);
-    uint8_t *records = malloc(n_rows * n_cols * 8 + 64 * n_groups), *end = records;
-    size_t n_flagged = 0;
+    s.w.dtype = dtype;
+    struct mb_blob_matrix info = {.dtype = dtype, .n_rows = n_rows, .n_cols = n_cols};
+    /* A subnormal step is a step, too: with every escape, and with every third shape of other patterns. */
+    info.step = pattern == ESCAPES || (n_cols + a + b) % 3 == 0 ? 0x1p-140F : 0.0123F;
+    struct mb_group *groups = calloc(n_groups, sizeof *groups);
+    uint8_t *records = malloc(n_rows * n_cols * 8 + 64 * n_groups);
     bool is_mixed = a == MIXED_WIDTHS;
     for (size_t g = 0; g < n_groups; g++) {
-        struct mb_group entry;
         if (is_mixed)
             pick_widths(&s.seed, &a, &b);
-        if (g % 3 == 0)
-            s.tiles[g / 3] = (struct mb_tile){(uint64_t)(end - records), (uint32_t)n_flagged};
         size_t rows = n_rows - g * group_rows < group_rows ? n_rows - g * group_rows : group_rows;
-        end += make_group(&s, pattern, g, rows * n_cols, a, b, end, &entry);
-        add_group(&s, g, &entry, &n_flagged);
+        info.data_nbytes +=
+            make_group(&s, pattern, g, rows * n_cols, a, b, records + info.data_nbytes, &groups[g]);
     }
-    s.w.data_nbytes = (uint64_t)(end - records);
-    s.data = guarded_alloc((size_t)s.w.data_nbytes + MB_SLACK_NBYTES, at_end);
-    memcpy(s.data.data, records, s.w.data_nbytes);
-    memset(s.data.data + s.w.data_nbytes, 0xff, MB_SLACK_NBYTES);
+    place(&s, &info, records, groups, n_groups, at_end);
     free(records);
-    s.w.data = s.data.data;
-    place_directory(&s, n_groups, n_flagged, at_end);
-    s.w.tiles = s.tiles;
+    free(groups);
     return s;
 }
 
@@ -171,9 +152,6 @@ static void free_sample(struct sample *s)
 {
     guarded_free(&s->data);
     guarded_free(&s->directory);
-    free(s->kinds);
-    free(s->escape_counts);
-    free(s->outlier_counts);
     free(s->tiles);
 }
 
