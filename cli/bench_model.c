@@ -217,11 +217,9 @@ static enum mb_status feed_prompt(struct running *r, int n_tokens, struct mb_err
 static enum mb_status generate(struct running *r, int n_tokens, struct mb_error *err)
 {
     struct mb_sampler sampler;
-    mb_sampler_init(&sampler,
-                    &(struct mb_sampler_options){.size = sizeof(struct mb_sampler_options), .top_p = 1});
     for (size_t i = 0; i < r->n_sessions; i++)
         mb_session_reset(r->sessions[i]);
-    enum mb_status status = MB_OK;
+    enum mb_status status = mb_sampler_init(&sampler, NULL, err); /* greedy */
     for (int k = 0; k < n_tokens && status == MB_OK; k++) {
         for (size_t i = 0; i < r->n_sessions; i++) {
             r->tokens[i] = random_token(r->bench, r->info->n_vocab);

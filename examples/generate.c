@@ -53,7 +53,7 @@ static void print_reply(struct mb_model *model, struct mb_session *session,
     void *scratch = malloc(info->n_vocab * 8);
     if (scratch == NULL)
         exit(4);
-    mb_sampler_init(&sampler, &(struct mb_sampler_options){.size = sizeof sampler.options}); /* greedy */
+    check(mb_sampler_init(&sampler, NULL, &err), &err); /* greedy */
     check(mb_detokenizer_open(tokenizer, true, &detokenizer, &err), &err);
 
     for (int i = 0; i < N_TOKENS_MAX; i++) {

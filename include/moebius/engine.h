@@ -159,23 +159,34 @@ MB_API enum mb_status mb_decode(struct mb_model *model, const struct mb_batch_it
 
 /* ---------------------------------------------------------------- sampling */
 
+/*
+ * How the next token is chosen.  Zeroed: greedy, the token with the largest logit, the lowest id among
+ * equals. Otherwise, as in llama.cpp: the top_k likeliest tokens, of these as many as reach top_p, of these
+ * those that min_p leaves, and one of them by chance at the temperature.
+ */
 struct mb_sampler_options {
-    size_t size;
-    float temperature; /* 0: greedy, the lowest id among equals */
-    int top_k;         /* 0: all */
-    float top_p;       /* 1: all */
-    float min_p;       /* 0: all */
-    uint64_t seed;
+    size_t size;       /* sizeof(struct mb_sampler_options) */
+    float temperature; /* 0: greedy, and what follows does not matter */
+    int top_k;         /* 0 or less: all */
+    float top_p;       /* share of probability, 0 to 1. 1: all; 0: only the likeliest token */
+    float min_p;       /* share of the likeliest token's probability, 0 to 1. 0: all */
+    uint64_t seed;     /* the same seed and logits give the same tokens */
 };
 
+/* Belongs to the caller; nothing to close. One for each conversation, used by one thread at a time. */
 struct mb_sampler {
     struct mb_sampler_options options;
-    uint64_t state[4];
+    uint64_t state[4]; /* of the random generator */
 };
 
-MB_API void mb_sampler_init(struct mb_sampler *sampler, const struct mb_sampler_options *options);
+/* options NULL: greedy. MB_USAGE: a number that is none (NaN), or negative where that means nothing. */
+MB_API enum mb_status mb_sampler_init(struct mb_sampler *sampler, const struct mb_sampler_options *options,
+                                      struct mb_error *err);
 
-/* MB_BAD_DATA when a logit is NaN. 'scratch' holds n_vocab entries of 8 bytes. */
+/*
+ * Picks *token from logits [n_vocab]. 'scratch': n_vocab * 8 bytes, aligned to 8, of which nothing is kept.
+ * MB_BAD_DATA: a logit is NaN, or all chances are 0 because the largest is infinite.
+ */
 MB_API enum mb_status mb_sampler_pick(struct mb_sampler *sampler, const float *logits, size_t n_vocab,
                                       void *scratch, int32_t *token, struct mb_error *err);
 

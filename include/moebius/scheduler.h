@@ -121,7 +121,8 @@ struct mb_request {
 /*
  * Queues a request; *id (never 0; may be NULL) names it in mb_scheduler_cancel.  Its events come from
  * mb_scheduler_step, perhaps before this call returns where another thread steps.
- * MB_USAGE: an empty prompt, one longer than the context, a token outside the vocabulary, no event function.
+ * MB_USAGE: an empty prompt, one longer than the context, a token outside the vocabulary, no event function,
+ * wrong sampler options.
  * MB_NO_SPACE: n_waiting_max requests wait already; try again after a step.  MB_CANCELLED: from an event of
  * mb_scheduler_close.
  * After an error no event comes.

@@ -3,6 +3,7 @@
  * then temperature).  The generator is xoshiro256** (public domain, prng.di.unimi.it), seeded by splitmix64.
  */
 #include "base/error.h"
+#include "base/options.h"
 #include "vec.h"
 #include <math.h>
 #include <moebius/engine.h>
@@ -34,12 +35,24 @@ static uint64_t next_random(uint64_t s[4])
     return result;
 }
 
-void mb_sampler_init(struct mb_sampler *sampler, const struct mb_sampler_options *options)
+static enum mb_status check_number(const char *what, float x, struct mb_error *err)
 {
-    uint64_t seed = options->seed;
-    sampler->options = *options;
+    return x >= 0 ? MB_OK : mb_fail(err, MB_USAGE, "sampling: %s has to be 0 or more", what); /* also NaN */
+}
+
+enum mb_status mb_sampler_init(struct mb_sampler *sampler, const struct mb_sampler_options *options,
+                               struct mb_error *err)
+{
+    struct mb_sampler_options o;
+    MB_TRY(MB_OPTIONS_TAKE(o, options, err));
+    MB_TRY(check_number("temperature", o.temperature, err));
+    MB_TRY(check_number("top-p", o.top_p, err));
+    MB_TRY(check_number("min-p", o.min_p, err));
+    uint64_t seed = o.seed;
+    sampler->options = o;
     for (size_t i = 0; i < 4; i++)
         sampler->state[i] = splitmix64(&seed);
+    return MB_OK;
 }
 
 /* Token ids that may be picked, and room for their probabilities. */
@@ -57,7 +70,7 @@ static bool is_before(const float *logits, int32_t a, int32_t b)
     return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
 }
 
-/* Restores the heap of ids [0, n) below 'at'. */
+/* Makes ids [0, n) a heap again, where only 'at' may be smaller than what is below it. */
 static void sift_down(const float *logits, int32_t *id, size_t at, size_t n)
 {
     for (;;) {
@@ -76,7 +89,7 @@ static void sift_down(const float *logits, int32_t *id, size_t at, size_t n)
 
 /*
  * Keeps the n_most largest, or as many of the largest as reach 'mass' of the sum of exp(logit - most).  They
- * are popped off a heap to its own end, so that they stand behind one another from the largest on.
+ * are popped off a heap into the room that it leaves at its end, the largest last, and then turned round.
  */
 static void keep_largest(struct candidates *c, size_t n_most, double mass)
 {

@@ -31,30 +31,29 @@ static enum mb_status check(const struct mb_request *asked, const struct mb_mode
     return check_ids("stop ids", asked->stop_ids, asked->n_stop_ids, info->n_vocab, err);
 }
 
-static const struct mb_sampler_options greedy = {.size = sizeof greedy};
-
 enum mb_status mb_request_create(const struct mb_request *given, const struct mb_model_info *info,
                                  size_t n_ctx, struct mb_queued **request, struct mb_error *err)
 {
     struct mb_request asked;
+    struct mb_sampler sampler;
     struct mb_queued *r = NULL;
     size_t n_ids, nbytes = 0;
     MB_TRY(MB_OPTIONS_TAKE(asked, given, err));
     MB_TRY(check(&asked, info, n_ctx, err));
+    MB_TRY(mb_sampler_init(&sampler, asked.sampler, err));
     if (!__builtin_add_overflow(asked.n_prompt, asked.n_stop_ids, &n_ids) &&
         !__builtin_mul_overflow(n_ids, sizeof *r->ids, &nbytes) &&
         !__builtin_add_overflow(nbytes, sizeof *r, &nbytes))
         r = malloc(nbytes);
     if (r == NULL)
         return mb_fail_memory(err, "the request");
-    *r = (struct mb_queued){.asked = asked};
+    *r = (struct mb_queued){.asked = asked, .sampler = sampler};
     memcpy(r->ids, asked.prompt, asked.n_prompt * sizeof *r->ids);
     if (asked.n_stop_ids > 0)
         memcpy(r->ids + asked.n_prompt, asked.stop_ids, asked.n_stop_ids * sizeof *r->ids);
     r->asked.prompt = r->ids;
     r->asked.stop_ids = r->ids + asked.n_prompt;
     r->asked.sampler = NULL; /* the caller's */
-    mb_sampler_init(&r->sampler, asked.sampler != NULL ? asked.sampler : &greedy);
     *request = r;
     return MB_OK;
 }

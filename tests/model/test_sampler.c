@@ -22,12 +22,13 @@ static int32_t pick(struct mb_sampler *sampler, const float *logits)
 static struct mb_sampler sampler_of(float temperature, int top_k, float top_p, float min_p)
 {
     struct mb_sampler sampler;
-    mb_sampler_init(&sampler, &(struct mb_sampler_options){.size = sizeof(struct mb_sampler_options),
-                                                           .temperature = temperature,
-                                                           .top_k = top_k,
-                                                           .top_p = top_p,
-                                                           .min_p = min_p,
-                                                           .seed = 42});
+    struct mb_sampler_options options = {.size = sizeof options,
+                                         .temperature = temperature,
+                                         .top_k = top_k,
+                                         .top_p = top_p,
+                                         .min_p = min_p,
+                                         .seed = 42};
+    assert_int_equal(mb_sampler_init(&sampler, &options, NULL), MB_OK);
     return sampler;
 }
 
@@ -118,7 +119,7 @@ static void same_seed_same_tokens(void **state)
     logits_of(P, logits);
     struct mb_sampler a = sampler_of(1, 0, 1, 0), b = a, c = a;
     c.options.seed = 43;
-    mb_sampler_init(&c, &c.options);
+    assert_int_equal(mb_sampler_init(&c, &c.options, NULL), MB_OK);
     int n_other = 0;
     for (int i = 0; i < 1000; i++) {
         int32_t token = pick(&a, logits);
@@ -141,6 +142,25 @@ static void nan_and_infinity_are_refused(void **state)
     assert_int_equal(mb_sampler_pick(&warm, infinite, N, scratch, &token, &err), MB_BAD_DATA);
 }
 
+static void wrong_options_are_refused(void **state)
+{
+    (void)state;
+    struct mb_sampler sampler;
+    struct mb_error err;
+    const struct mb_sampler_options usual = {.size = sizeof usual, .temperature = 1, .top_p = 1};
+    struct mb_sampler_options nan = usual, negative = usual, nameless = usual;
+    nan.temperature = NAN;
+    negative.top_p = -1;
+    nameless.size = 0;
+    assert_int_equal(mb_sampler_init(&sampler, &nan, &err), MB_USAGE);
+    assert_non_null(strstr(err.msg, "temperature"));
+    assert_int_equal(mb_sampler_init(&sampler, &negative, &err), MB_USAGE);
+    assert_non_null(strstr(err.msg, "top-p"));
+    assert_int_equal(mb_sampler_init(&sampler, &nameless, &err), MB_USAGE);
+    assert_int_equal(mb_sampler_init(&sampler, NULL, &err), MB_OK);
+    assert_true(sampler.options.temperature == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -152,6 +172,7 @@ int main(void)
         cmocka_unit_test(min_p_drops_the_improbable),
         cmocka_unit_test(same_seed_same_tokens),
         cmocka_unit_test(nan_and_infinity_are_refused),
+        cmocka_unit_test(wrong_options_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

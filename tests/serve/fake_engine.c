@@ -112,9 +112,12 @@ enum mb_status mb_decode(struct mb_model *m, const struct mb_batch_item *items, 
     return MB_IO;
 }
 
-void mb_sampler_init(struct mb_sampler *sampler, const struct mb_sampler_options *options)
+enum mb_status mb_sampler_init(struct mb_sampler *sampler, const struct mb_sampler_options *options,
+                               struct mb_error *err)
 {
-    sampler->options = *options;
+    (void)options, (void)err;
+    *sampler = (struct mb_sampler){0};
+    return MB_OK;
 }
 
 enum mb_status mb_sampler_pick(struct mb_sampler *sampler, const float *logits, size_t n_vocab, void *scratch,

@@ -124,7 +124,7 @@ static void answer_alone(size_t i, struct reply *reply)
     must(mb_session_open(model, NULL, &session, &err));
     struct mb_batch_item item = {
         .session = session, .tokens = prompt, .n_tokens = prompt_of(i, prompt), .logits = logits};
-    mb_sampler_init(&sampler, &options);
+    must(mb_sampler_init(&sampler, &options, &err));
     *reply = (struct reply){0};
     while (reply->n < N_PREDICT) {
         must(mb_decode(model, &item, 1, &err));
