@@ -63,7 +63,7 @@ struct shard_sum {
 };
 
 struct survey {
-    struct sum parts[CLI_N_PARTS], total;
+    struct sum parts[MB_N_ROLES], total;
     struct expert *experts; /* in order of their first tensors, then sorted */
     size_t n_experts, cap;
     struct shard_sum *shards;
@@ -102,7 +102,7 @@ static void add_sum(struct sum *to, const struct sum *from)
         add_type(to, from->types[i]);
 }
 
-static struct sum *find_expert(struct survey *survey, struct cli_place place)
+static struct sum *find_expert(struct survey *survey, struct mb_tensor_role place)
 {
     for (size_t i = survey->n_experts; i-- > 0;)
         if (survey->experts[i].layer == place.layer && survey->experts[i].expert == place.expert)
@@ -122,10 +122,10 @@ static struct sum *find_expert(struct survey *survey, struct cli_place place)
 static enum mb_status add_to_survey(struct survey *survey, const char *name, const struct sum *sum,
                                     struct mb_error *err)
 {
-    struct cli_place place = cli_place_of(name);
-    add_sum(&survey->parts[place.part], sum);
+    struct mb_tensor_role place = mb_role_of(name);
+    add_sum(&survey->parts[place.role], sum);
     add_sum(&survey->total, sum);
-    if (!args.experts || place.part != CLI_PART_EXPERTS)
+    if (!args.experts || place.role != MB_ROLE_EXPERT)
         return MB_OK;
     struct sum *expert = find_expert(survey, place);
     if (expert == NULL)
@@ -364,9 +364,9 @@ static void print_parts(const struct survey *survey, bool is_coded)
     static const char *const heads[] = {"part",          "tensors", "weights", "bytes",    "share",
                                         "bits a weight", "types",   "coded",   "outliers", "raw groups"};
     struct cli_table *table = cli_table_new(is_coded ? "lrrrrrlrrr" : "lrrrrrl", heads);
-    for (int part = 0; part < CLI_N_PARTS; part++)
+    for (int part = 0; part < MB_N_ROLES; part++)
         if (survey->parts[part].n_tensors > 0)
-            print_part(table, cli_part_name((enum cli_part)part), &survey->parts[part], survey->total.nbytes,
+            print_part(table, cli_role_name((enum mb_role)part), &survey->parts[part], survey->total.nbytes,
                        is_coded);
     print_part(table, "all", &survey->total, survey->total.nbytes, is_coded);
     cli_table_print(table);
@@ -467,11 +467,11 @@ static json_t *shards_json(const struct mb_checkpoint *ckpt, const struct survey
 static json_t *report_json(const struct mb_checkpoint *ckpt, const json_t *config,
                            const struct survey *survey)
 {
-    static const char *const keys[CLI_N_PARTS] = {"experts",   "shared_experts", "other_linear",
-                                                  "embedding", "router",         "other"};
+    static const char *const keys[MB_N_ROLES] = {"experts",   "shared_experts", "other_linear",
+                                                 "embedding", "router",         "other"};
     bool is_coded = mb_checkpoint_is_coded(ckpt);
     json_t *parts = json_object();
-    for (int part = 0; part < CLI_N_PARTS; part++)
+    for (int part = 0; part < MB_N_ROLES; part++)
         json_object_set_new(parts, keys[part], sum_json(&survey->parts[part], is_coded));
     json_t *json =
         json_pack("{s:o, s:s, s:b, s:I, s:o, s:o, s:o, s:o}", "path", cli_json_path(mb_checkpoint_path(ckpt)),

@@ -1,5 +1,5 @@
 /*
- * report.c - parts of a model by tensor names, counts in words, JSON on stdout.
+ * report.c - parts of a model and counts in words, JSON on stdout.
  */
 #include "report.h"
 #include "cli.h"
@@ -8,57 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool ends_with(const char *text, const char *end)
+const char *cli_role_name(enum mb_role role)
 {
-    size_t n = strlen(text), n_end = strlen(end);
-    return n >= n_end && strcmp(text + n - n_end, end) == 0;
-}
-
-/* The number behind 'word' in a name, with a dot behind it; -1: none. */
-static int number_behind(const char *name, const char *word)
-{
-    const char *at = strstr(name, word);
-    if (at == NULL)
-        return -1;
-    at += strlen(word);
-    size_t n_digits = strspn(at, "0123456789");
-    return n_digits > 0 && n_digits < 9 && at[n_digits] == '.' ? atoi(at) : -1;
-}
-
-static bool is_router(const char *name)
-{
-    return ends_with(name, ".gate.weight") || ends_with(name, ".router.weight") ||
-           ends_with(name, ".e_score_correction_bias") || ends_with(name, ".shared_expert_gate.weight");
-}
-
-/* The first rule that fits; a coded blob's name ends where its matrices' names begin. */
-static enum cli_part part_of(const char *name, int expert)
-{
-    if (expert >= 0)
-        return CLI_PART_EXPERTS;
-    if (is_router(name))
-        return CLI_PART_ROUTER;
-    if (strstr(name, ".shared_experts.") != NULL || strstr(name, ".shared_expert.") != NULL)
-        return CLI_PART_SHARED;
-    if (strstr(name, "embed_tokens.") != NULL)
-        return CLI_PART_EMBEDDING;
-    if (ends_with(name, "_proj.weight") || ends_with(name, "_proj_with_mqa.weight") ||
-        strcmp(name, "lm_head.weight") == 0)
-        return CLI_PART_LINEAR;
-    return CLI_PART_OTHER;
-}
-
-struct cli_place cli_place_of(const char *tensor_name)
-{
-    int expert = number_behind(tensor_name, ".experts.");
-    return (struct cli_place){part_of(tensor_name, expert), number_behind(tensor_name, "layers."), expert};
-}
-
-const char *cli_part_name(enum cli_part part)
-{
-    static const char *const names[CLI_N_PARTS] = {"experts",   "shared experts", "other linear",
-                                                   "embedding", "router",         "norms and other"};
-    return names[part];
+    static const char *const names[MB_N_ROLES] = {"experts",   "shared experts", "other linear",
+                                                  "embedding", "router",         "norms and other"};
+    return names[role];
 }
 
 const char *cli_count(char text[32], uint64_t n)

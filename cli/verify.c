@@ -95,7 +95,7 @@ struct row {
     size_t n;
     uint64_t n_weights, n_outliers, n_broken;
     double eps_min, eps_max, bits, entropy; /* sums over the weights */
-    struct cli_place place;
+    struct mb_tensor_role place;
 };
 
 static void add_to_row(struct row *row, const struct mb_verify_tensor *tensor)
@@ -106,7 +106,7 @@ static void add_to_row(struct row *row, const struct mb_verify_tensor *tensor)
                             .worst = tensor,
                             .eps_min = tensor->eps,
                             .eps_max = tensor->eps,
-                            .place = cli_place_of(tensor->name)};
+                            .place = mb_role_of(tensor->name)};
     if (worst_of(tensor) > worst_of(row->worst))
         row->worst = tensor;
     row->eps_min = fmin(row->eps_min, tensor->eps);
@@ -121,8 +121,8 @@ static void add_to_row(struct row *row, const struct mb_verify_tensor *tensor)
 
 static bool belongs(const struct row *row, const struct mb_verify_tensor *tensor)
 {
-    struct cli_place place = cli_place_of(tensor->name);
-    return !args.all && row->n > 0 && place.part == CLI_PART_EXPERTS && row->place.part == CLI_PART_EXPERTS &&
+    struct mb_tensor_role place = mb_role_of(tensor->name);
+    return !args.all && row->n > 0 && place.role == MB_ROLE_EXPERT && row->place.role == MB_ROLE_EXPERT &&
            place.layer == row->place.layer;
 }
 
@@ -152,7 +152,7 @@ static void print_worst(struct cli_table *table, const struct row *row)
         return;
     }
     uint64_t r = worst->err_max_index / worst->n_cols, c = worst->err_max_index % worst->n_cols;
-    struct cli_place place = cli_place_of(worst->name);
+    struct mb_tensor_role place = mb_role_of(worst->name);
     cli_table_cell(table, "%.6f%s", worst_of(worst), row->n_broken > 0 ? " BROKEN" : "");
     if (row->n == 1) {
         cli_table_cell(table, "[%" PRIu64 ", %" PRIu64 "]", r, c);

@@ -70,6 +70,40 @@ MB_API enum mb_status mb_checkpoint_map(const struct mb_checkpoint *ckpt, const 
 MB_API enum mb_status mb_checkpoint_read(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
                                          uint64_t pos, void *out, uint64_t nbytes, struct mb_error *err);
 
+/* ---------------------------------------------------------------- what a tensor is */
+
+/* Values never change. */
+enum mb_role {
+    MB_ROLE_EXPERT = 0,        /* of a routed expert */
+    MB_ROLE_SHARED_EXPERT = 1, /* of an expert that every token passes */
+    MB_ROLE_LINEAR = 2,        /* other linear matrices: attention, dense layers, lm_head */
+    MB_ROLE_EMBEDDING = 3,
+    MB_ROLE_ROUTER = 4, /* with its biases, and gates of shared experts */
+    MB_ROLE_OTHER = 5,  /* norms, biases, whatever else */
+};
+enum { MB_N_ROLES = 6 };
+
+/* The matrices that an expert's blob holds, in their order. */
+enum mb_projection {
+    MB_PROJECTION_NONE = 0,
+    MB_PROJECTION_GATE = 1,
+    MB_PROJECTION_UP = 2,
+    MB_PROJECTION_DOWN = 3,
+};
+
+struct mb_tensor_role {
+    enum mb_role role;
+    int layer;                     /* from 0; -1: in none */
+    int expert;                    /* from 0, in its layer; -1: no routed expert */
+    enum mb_projection projection; /* NONE: no matrix of an expert */
+};
+
+/*
+ * Told by the name alone, as Hugging Face models name their tensors (DeepSeek, Qwen, Mixtral).  Never fails:
+ * what it does not know is MB_ROLE_OTHER.  Any thread.
+ */
+MB_API struct mb_tensor_role mb_role_of(const char *tensor_name);
+
 /* A weight matrix as the engine uses it: coded or dense, looked up by its original name. */
 struct mb_matrix {
     bool is_coded;
@@ -130,6 +164,7 @@ struct mb_compress_options {
     int n_threads;
     mb_progress_fn progress;
     void *progress_ctx;
+    const char *plan_path; /* file of bounds by tensor name, or NULL */
 };
 
 struct mb_compress_report {

@@ -239,7 +239,7 @@ void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx)
     mb_pool_run_spans(pool, n_tasks, run_one_by_one, &(struct one_by_one){fn, ctx});
 }
 
-static int n_online_cpus(void)
+int mb_n_online_cpus(void)
 {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0)
@@ -253,7 +253,7 @@ enum mb_status mb_pool_create(int n_threads, struct mb_pool **pool, struct mb_er
     if (n_threads < 0)
         return mb_fail(err, MB_USAGE, "%d threads: not a number of threads", n_threads);
     if (n_threads == 0)
-        n_threads = n_online_cpus();
+        n_threads = mb_n_online_cpus();
     if (n_threads > N_THREADS_MAX)
         n_threads = N_THREADS_MAX;
     struct mb_pool *p = aligned_alloc(64, sizeof *p);

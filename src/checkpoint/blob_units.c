@@ -1,48 +1,48 @@
 /*
- * blob_units.c - what a blob-to-be holds: its bounds from its weights, its names, its share of the report.
+ * blob_units.c - what a blob to be holds: its bounds from its weights, its names, its share of the report.
  */
+#include "blob_units.h"
 #include "base/checked.h"
 #include "base/error.h"
-#include "blob_writer.h"
 #include <inttypes.h>
 #include <string.h>
 
-static bool needs_stats(const struct mb_plan_item *item)
+static bool needs_stats(const struct mb_layout_item *item)
 {
     return item->bound.kind == MB_BOUND_MEAN_ABS || item->bound.kind == MB_BOUND_RANGE;
 }
 
 /* The statistics of all matrices of an expert together, in their order. */
-static enum mb_status expert_stats(const struct mb_plan *plan, const struct mb_plan_unit *unit,
+static enum mb_status expert_stats(const struct mb_layout *layout, const struct mb_unit *unit,
                                    mb_add_stats_fn add, void *ctx, struct mb_weight_stats *stats,
                                    struct mb_error *err)
 {
-    enum mb_status status = MB_OK;
+    const struct mb_layout_item *items = layout->items + unit->first;
     bool is_needed = false;
-    for (size_t i = unit->first; i < unit->first + unit->n; i++)
-        is_needed = is_needed || (plan->items[i].role == MB_ROLE_EXPERT && needs_stats(&plan->items[i]));
-    for (size_t i = unit->first; i < unit->first + unit->n && is_needed && status == MB_OK; i++)
-        if (plan->items[i].role == MB_ROLE_EXPERT && plan->items[i].tensor->type <= MB_TENSOR_BF16)
-            status = add(ctx, plan->items[i].tensor, stats, err);
-    return status;
+    for (size_t i = 0; i < unit->n; i++)
+        is_needed = is_needed || (items[i].class == MB_CLASS_EXPERT && needs_stats(&items[i]));
+    for (size_t i = 0; i < unit->n && is_needed; i++)
+        if (items[i].class == MB_CLASS_EXPERT && mb_tensor_is_float(items[i].tensor))
+            MB_TRY(add(ctx, items[i].tensor, stats, err));
+    return MB_OK;
 }
 
-enum mb_status mb_unit_eps(const struct mb_plan *plan, const struct mb_plan_unit *unit, mb_add_stats_fn add,
+enum mb_status mb_unit_eps(const struct mb_layout *layout, const struct mb_unit *unit, mb_add_stats_fn add,
                            void *ctx, double *eps, struct mb_error *err)
 {
     struct mb_weight_stats shared = MB_WEIGHT_STATS_INIT;
-    enum mb_status status = expert_stats(plan, unit, add, ctx, &shared, err);
-    for (size_t i = 0; i < unit->n && status == MB_OK; i++) {
-        const struct mb_plan_item *item = &plan->items[unit->first + i];
+    MB_TRY(expert_stats(layout, unit, add, ctx, &shared, err));
+    for (size_t i = 0; i < unit->n; i++) {
+        const struct mb_layout_item *item = &layout->items[unit->first + i];
         struct mb_weight_stats own = MB_WEIGHT_STATS_INIT;
-        if (item->role != MB_ROLE_EXPERT && needs_stats(item))
-            status = add(ctx, item->tensor, &own, err);
-        struct mb_weight_stats *stats = item->role == MB_ROLE_EXPERT ? &shared : &own;
-        if (!needs_stats(item))
-            stats->n = stats->n == 0 ? 1 : stats->n; /* an absolute bound does not ask how many there are */
-        eps[i] = mb_bound_eps(&item->bound, stats);
+        if (item->class != MB_CLASS_EXPERT && needs_stats(item))
+            MB_TRY(add(ctx, item->tensor, &own, err));
+        struct mb_weight_stats stats = item->class == MB_CLASS_EXPERT ? shared : own;
+        if (stats.n == 0 && !needs_stats(item))
+            stats.n = 1; /* an absolute bound does not depend on how many there are */
+        eps[i] = mb_bound_eps(&item->bound, &stats);
     }
-    return status;
+    return MB_OK;
 }
 
 enum mb_status mb_fail_weight(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
@@ -56,19 +56,25 @@ enum mb_status mb_fail_weight(const struct mb_checkpoint *ckpt, const struct mb_
                    index % n_cols);
 }
 
+size_t mb_coded_chunk_bound(void)
+{
+    /* The smallest element makes the most weights. */
+    return mb_encode_bound(MB_F16, 1, MB_CHUNK_NBYTES / mb_dtype_nbytes(MB_F16));
+}
+
 uint64_t mb_chunk_rows(const struct mb_tensor *tensor, size_t nbytes)
 {
     uint64_t n_cols = tensor->shape[1], group_rows = mb_group_rows((size_t)n_cols);
-    uint64_t group_nbytes = group_rows * n_cols * mb_dtype_nbytes((enum mb_dtype)tensor->type);
+    uint64_t group_nbytes = group_rows * n_cols * mb_dtype_nbytes(mb_tensor_dtype(tensor));
     return group_nbytes >= nbytes ? group_rows : nbytes / group_nbytes * group_rows;
 }
 
-struct mb_blob_matrix mb_item_info(const struct mb_plan_item *item, double eps)
+struct mb_blob_matrix mb_item_info(const struct mb_layout_item *item, double eps)
 {
     return (struct mb_blob_matrix){
         .name = item->suffix,
         .name_nbytes = strlen(item->suffix),
-        .dtype = (enum mb_dtype)item->tensor->type,
+        .dtype = mb_tensor_dtype(item->tensor),
         .n_rows = item->tensor->shape[0],
         .n_cols = (size_t)item->tensor->shape[1],
         .eps = eps,
@@ -76,14 +82,19 @@ struct mb_blob_matrix mb_item_info(const struct mb_plan_item *item, double eps)
     };
 }
 
-void mb_report_blob(struct mb_compress_report *report, enum mb_role role, uint64_t n_weights,
+void mb_report_blob(struct mb_compress_report *report, enum mb_bound_class class, uint64_t n_weights,
                     uint64_t in_nbytes, uint64_t blob_nbytes)
 {
-    bool is_expert = role == MB_ROLE_EXPERT;
     report->n_weights += n_weights;
     report->coded_nbytes += blob_nbytes;
     report->padding_nbytes += mb_round_up(blob_nbytes, MB_ST_PAGE_NBYTES) - blob_nbytes;
-    *(is_expert ? &report->expert_n_weights : &report->dense_n_weights) += n_weights;
-    *(is_expert ? &report->expert_in_nbytes : &report->dense_in_nbytes) += in_nbytes;
-    *(is_expert ? &report->expert_coded_nbytes : &report->dense_coded_nbytes) += blob_nbytes;
+    if (class == MB_CLASS_EXPERT) {
+        report->expert_n_weights += n_weights;
+        report->expert_in_nbytes += in_nbytes;
+        report->expert_coded_nbytes += blob_nbytes;
+    } else {
+        report->dense_n_weights += n_weights;
+        report->dense_in_nbytes += in_nbytes;
+        report->dense_coded_nbytes += blob_nbytes;
+    }
 }

@@ -9,20 +9,18 @@
 #include "base/checked.h"
 #include "base/memory.h"
 #include "base/pool.h"
+#include "blob_units.h"
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
-enum {
-    SLOTS_MAX = 48, /* of a wave: 48 x 3 x 512 KiB are 72 MiB */
-    SLOT_OUT_NBYTES = MB_CHUNK_NBYTES + 64,
-};
+enum { SLOTS_MAX = 48 }; /* of a wave: 48 x 3 x 512 KiB are 72 MiB */
 static const uint64_t BATCH_NBYTES = 256 << 20;
 
 /* A matrix on its way into a blob. */
 struct matrix {
-    const struct mb_plan_item *item;
+    const struct mb_layout_item *item;
     struct mb_coding coding;
     struct mb_blob_matrix *info; /* sizes grow while it is written */
     struct mb_group *groups;     /* of the whole matrix */
@@ -31,7 +29,7 @@ struct matrix {
 
 /* A unit of the batch. */
 struct job {
-    const struct mb_plan_unit *unit;
+    const struct mb_unit *unit;
     double *eps;                  /* [unit->n] */
     struct matrix *matrices;      /* [unit->n_coded] */
     struct mb_blob_matrix *infos; /* [unit->n_coded] as the blob's header has them */
@@ -49,7 +47,7 @@ struct chunk {
 
 struct slot {
     struct chunk chunk;
-    uint8_t *out; /* SLOT_OUT_NBYTES */
+    uint8_t *out; /* of slot_nbytes */
     size_t out_nbytes;
     enum mb_status status;
     struct mb_error err;
@@ -57,12 +55,12 @@ struct slot {
 
 struct mb_coder {
     const struct mb_checkpoint *ckpt;
-    const struct mb_plan *plan;
+    const struct mb_layout *layout;
     struct mb_progress *progress;
     struct mb_pool *pool;
     struct mb_shard_writer *writer;
     struct mb_compress_report *report;
-    size_t n_slots;
+    size_t n_slots, slot_nbytes;
     uint8_t *in;           /* [n_slots][MB_CHUNK_NBYTES] */
     struct slot *waves[2]; /* [n_slots] */
     uint8_t *out;
@@ -100,18 +98,16 @@ static enum mb_status add_stats(void *ctx, const struct mb_tensor *tensor, struc
                                 struct mb_error *err)
 {
     const struct reading *reading = ctx;
-    enum mb_dtype dtype = (enum mb_dtype)tensor->type;
-    enum mb_status status = MB_OK;
-    for (uint64_t pos = 0; pos < tensor->nbytes && status == MB_OK; pos += MB_CHUNK_NBYTES) {
+    enum mb_dtype dtype = mb_tensor_dtype(tensor);
+    size_t elem_nbytes = mb_dtype_nbytes(dtype), bad;
+    for (uint64_t pos = 0; pos < tensor->nbytes; pos += MB_CHUNK_NBYTES) {
         uint64_t nbytes = tensor->nbytes - pos < MB_CHUNK_NBYTES ? tensor->nbytes - pos : MB_CHUNK_NBYTES;
-        size_t bad;
         read_ahead(reading->ckpt, tensor, pos + MB_CHUNK_NBYTES);
-        status = mb_checkpoint_read(reading->ckpt, tensor, pos, reading->buffer, nbytes, err);
-        if (status == MB_OK && mb_weight_stats_add(stats, dtype, reading->buffer,
-                                                   nbytes / mb_dtype_nbytes(dtype), &bad) != MB_OK)
-            status = mb_fail_weight(reading->ckpt, tensor, pos / mb_dtype_nbytes(dtype) + bad, err);
+        MB_TRY(mb_checkpoint_read(reading->ckpt, tensor, pos, reading->buffer, nbytes, err));
+        if (mb_weight_stats_add(stats, dtype, reading->buffer, nbytes / elem_nbytes, &bad) != MB_OK)
+            return mb_fail_weight(reading->ckpt, tensor, pos / elem_nbytes + bad, err);
     }
-    return status;
+    return MB_OK;
 }
 
 /* A task is a job; while statistics are gathered the slots' input buffers serve as one for each task. */
@@ -120,7 +116,7 @@ static void stats_task(void *ctx, size_t task, int thread)
     struct mb_coder *coder = ctx;
     struct job *job = &coder->jobs[task];
     struct reading reading = {coder->ckpt, coder->in + (size_t)thread * MB_CHUNK_NBYTES};
-    job->status = mb_unit_eps(coder->plan, job->unit, add_stats, &reading, job->eps, &job->err);
+    job->status = mb_unit_eps(coder->layout, job->unit, add_stats, &reading, job->eps, &job->err);
 }
 
 /* ---------------------------------------------------------------- a batch */
@@ -129,7 +125,7 @@ static enum mb_status make_matrices(const struct mb_coder *coder, struct job *jo
 {
     size_t n = 0;
     for (size_t i = 0; i < job->unit->n; i++) {
-        const struct mb_plan_item *item = &coder->plan->items[job->unit->first + i];
+        const struct mb_layout_item *item = &coder->layout->items[job->unit->first + i];
         if (item->bound.kind == MB_BOUND_EXACT)
             continue;
         struct mb_blob_matrix *info = &job->infos[n];
@@ -162,9 +158,8 @@ static void free_batch(struct mb_coder *coder)
     coder->n_jobs = 0;
 }
 
-/* Bounds of all units of the batch in parallel: a mean is a sum in order, so one unit cannot be split. */
-static enum mb_status begin_batch(struct mb_coder *coder, const struct mb_plan_unit *units, size_t n_units,
-                                  struct mb_error *err)
+static enum mb_status make_jobs(struct mb_coder *coder, const struct mb_unit *units, size_t n_units,
+                                struct mb_error *err)
 {
     coder->jobs = calloc(n_units, sizeof *coder->jobs);
     if (coder->jobs == NULL)
@@ -179,18 +174,22 @@ static enum mb_status begin_batch(struct mb_coder *coder, const struct mb_plan_u
         if (job->eps == NULL || job->matrices == NULL || job->infos == NULL)
             return mb_fail_memory(err, "the matrices of a blob");
     }
+    return MB_OK;
+}
+
+/* Bounds of all units of the batch in parallel: a mean is a sum in order, so one unit cannot be split. */
+static enum mb_status begin_batch(struct mb_coder *coder, const struct mb_unit *units, size_t n_units,
+                                  struct mb_error *err)
+{
+    MB_TRY(make_jobs(coder, units, n_units, err));
     mb_pool_run(coder->pool, n_units, stats_task, coder);
-    enum mb_status status = MB_OK;
-    for (size_t i = 0; i < n_units && status == MB_OK; i++) {
-        status = coder->jobs[i].status;
-        if (status != MB_OK && err != NULL)
-            *err = coder->jobs[i].err;
-        if (status == MB_OK)
-            status = make_matrices(coder, &coder->jobs[i], err);
+    for (size_t i = 0; i < n_units; i++) {
+        MB_TRY(mb_pass_on(err, coder->jobs[i].status, &coder->jobs[i].err));
+        MB_TRY(make_matrices(coder, &coder->jobs[i], err));
     }
     coder->next_job = coder->next_matrix = 0;
     coder->next_row = 0;
-    return status;
+    return MB_OK;
 }
 
 /* ---------------------------------------------------------------- chunks */
@@ -233,16 +232,15 @@ static enum mb_status encode_chunk(struct mb_coder *coder, struct slot *slot, ui
     uint64_t row_nbytes = matrix->info->n_cols * mb_dtype_nbytes(matrix->info->dtype);
     uint64_t pos = chunk->row * row_nbytes, nbytes = chunk->n_rows * row_nbytes;
     read_ahead(coder->ckpt, tensor, pos + coder->n_slots * nbytes);
-    enum mb_status status = mb_checkpoint_read(coder->ckpt, tensor, pos, in, nbytes, &slot->err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(mb_checkpoint_read(coder->ckpt, tensor, pos, in, nbytes, &slot->err));
     size_t bad;
     struct mb_group *groups = matrix->groups + chunk->row / mb_group_rows(matrix->info->n_cols);
-    status = mb_encode_rows(&matrix->coding, in, (size_t)chunk->n_rows, slot->out, SLOT_OUT_NBYTES,
-                            &slot->out_nbytes, groups, &bad);
+    enum mb_status status = mb_encode_rows(&matrix->coding, in, (size_t)chunk->n_rows, slot->out,
+                                           coder->slot_nbytes, &slot->out_nbytes, groups, &bad);
     if (status == MB_BAD_DATA)
         return mb_fail_weight(coder->ckpt, tensor, chunk->row * matrix->info->n_cols + bad, &slot->err);
-    return status == MB_OK ? MB_OK : mb_fail(&slot->err, status, "%s: cannot be encoded", tensor->name);
+    return status == MB_OK ? MB_OK
+                           : mb_fail(&slot->err, status, "tensor %s: cannot be encoded", tensor->name);
 }
 
 /* ---------------------------------------------------------------- writing, in order */
@@ -301,31 +299,33 @@ static enum mb_status end_blob(struct mb_coder *coder, struct job *job, struct m
 {
     static const uint8_t zeros[MB_ST_PAGE_NBYTES];
     uint64_t nbytes = coder->writer->at - coder->blob_pos, n_weights = 0, in_nbytes = 0;
-    enum mb_status status = write_header(coder, job, err);
-    if (status == MB_OK)
-        status = mb_shard_write(coder->writer, zeros, mb_round_up(nbytes, MB_ST_PAGE_NBYTES) - nbytes, err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(write_header(coder, job, err));
+    MB_TRY(mb_shard_write(coder->writer, zeros, mb_round_up(nbytes, MB_ST_PAGE_NBYTES) - nbytes, err));
     for (size_t i = 0; i < job->unit->n_coded; i++) {
         n_weights += job->matrices[i].item->tensor->n_elems;
         in_nbytes += job->matrices[i].item->tensor->nbytes;
     }
-    mb_report_blob(coder->report, job->matrices[0].item->role, n_weights, in_nbytes, nbytes);
+    mb_report_blob(coder->report, job->matrices[0].item->class, n_weights, in_nbytes, nbytes);
     return mb_shard_add(coder->writer, coder->blob_pos, err);
 }
 
-static enum mb_status write_slot(struct mb_coder *coder, struct slot *slot, struct mb_error *err)
+static enum mb_status write_slot(struct mb_coder *coder, const struct slot *slot, struct mb_error *err)
 {
-    struct chunk *chunk = &slot->chunk;
-    enum mb_status status = chunk->begins_blob ? begin_blob(coder, chunk->job, err) : MB_OK;
-    if (status == MB_OK)
-        status = write_payload(coder, slot->out, slot->out_nbytes, err);
+    const struct chunk *chunk = &slot->chunk;
+    if (chunk->begins_blob)
+        MB_TRY(begin_blob(coder, chunk->job, err));
+    MB_TRY(write_payload(coder, slot->out, slot->out_nbytes, err));
     chunk->matrix->info->data_nbytes += slot->out_nbytes;
-    if (status == MB_OK && chunk->ends_matrix)
-        status = end_matrix(coder, chunk->matrix, err);
-    if (status == MB_OK && chunk->ends_blob)
-        status = end_blob(coder, chunk->job, err);
-    return status;
+    if (chunk->ends_matrix)
+        MB_TRY(end_matrix(coder, chunk->matrix, err));
+    return chunk->ends_blob ? end_blob(coder, chunk->job, err) : MB_OK;
+}
+
+static enum mb_status write_wave(struct mb_coder *coder, struct mb_error *err)
+{
+    for (size_t i = 0; i < coder->n_writing; i++)
+        MB_TRY(write_slot(coder, &coder->writing[i], err));
+    return MB_OK;
 }
 
 /* ---------------------------------------------------------------- waves */
@@ -336,8 +336,7 @@ static void wave_task(void *ctx, size_t task, int thread)
     (void)thread;
     struct mb_coder *coder = ctx;
     if (task == 0) {
-        for (size_t i = 0; i < coder->n_writing && coder->write_status == MB_OK; i++)
-            coder->write_status = write_slot(coder, &coder->writing[i], &coder->write_err);
+        coder->write_status = write_wave(coder, &coder->write_err);
         return;
     }
     struct slot *slot = &coder->encoding[task - 1];
@@ -346,28 +345,22 @@ static void wave_task(void *ctx, size_t task, int thread)
 
 static enum mb_status run_wave(struct mb_coder *coder, struct mb_error *err)
 {
-    mb_pool_run(coder->pool, 1 + coder->n_encoding, wave_task, coder);
-    const struct mb_error *fault = coder->write_status == MB_OK ? NULL : &coder->write_err;
     uint64_t nbytes = 0;
+    mb_pool_run(coder->pool, 1 + coder->n_encoding, wave_task, coder);
+    MB_TRY(mb_pass_on(err, coder->write_status, &coder->write_err));
     for (size_t i = 0; i < coder->n_encoding; i++) {
         const struct slot *slot = &coder->encoding[i];
-        if (fault == NULL && slot->status != MB_OK)
-            fault = &slot->err;
-        nbytes += slot->chunk.n_rows * slot->chunk.matrix->info->n_cols *
-                  mb_dtype_nbytes(slot->chunk.matrix->info->dtype);
+        const struct mb_blob_matrix *info = slot->chunk.matrix->info;
+        MB_TRY(mb_pass_on(err, slot->status, &slot->err));
+        nbytes += slot->chunk.n_rows * info->n_cols * mb_dtype_nbytes(info->dtype);
     }
-    if (fault == NULL)
-        return mb_progress_add(coder->progress, "compress", nbytes, err);
-    if (err != NULL)
-        *err = *fault;
-    return fault->status;
+    return mb_progress_add(coder->progress, "compress", nbytes, err);
 }
 
 static enum mb_status run_batch(struct mb_coder *coder, struct mb_error *err)
 {
-    enum mb_status status = MB_OK;
     coder->n_writing = 0;
-    for (unsigned wave = 0; status == MB_OK; wave++) {
+    for (unsigned wave = 0;; wave++) {
         coder->encoding = coder->waves[wave % 2];
         coder->n_encoding = 0;
         while (coder->n_encoding < coder->n_slots &&
@@ -375,46 +368,49 @@ static enum mb_status run_batch(struct mb_coder *coder, struct mb_error *err)
             coder->n_encoding++;
         if (coder->n_encoding + coder->n_writing == 0)
             return MB_OK;
-        status = run_wave(coder, err);
+        MB_TRY(run_wave(coder, err));
         coder->writing = coder->encoding;
         coder->n_writing = coder->n_encoding;
     }
-    return status;
 }
 
-static uint64_t unit_nbytes(const struct mb_plan *plan, const struct mb_plan_unit *unit)
+static enum mb_status code_units(struct mb_coder *coder, const struct mb_unit *units, size_t n_units,
+                                 struct mb_error *err)
+{
+    MB_TRY(begin_batch(coder, units, n_units, err));
+    return run_batch(coder, err);
+}
+
+static uint64_t unit_nbytes(const struct mb_layout *layout, const struct mb_unit *unit)
 {
     uint64_t nbytes = 0;
     for (size_t i = unit->first; i < unit->first + unit->n; i++)
-        nbytes += plan->items[i].tensor->nbytes;
+        nbytes += layout->items[i].tensor->nbytes;
     return nbytes;
 }
 
-enum mb_status mb_coder_run(struct mb_coder *coder, const struct mb_plan_unit *units, size_t n_units,
+enum mb_status mb_coder_run(struct mb_coder *coder, const struct mb_unit *units, size_t n_units,
                             struct mb_shard_writer *writer, struct mb_compress_report *report,
                             struct mb_error *err)
 {
-    enum mb_status status = MB_OK;
     coder->writer = writer;
     coder->report = report;
-    coder->write_status = MB_OK;
-    for (size_t i = 0, n = 0; i < n_units && status == MB_OK; i += n) {
+    for (size_t i = 0, n = 0; i < n_units; i += n) {
         uint64_t nbytes = 0;
         for (n = 0; i + n < n_units && (n == 0 || nbytes < BATCH_NBYTES); n++)
-            nbytes += unit_nbytes(coder->plan, &units[i + n]);
-        status = begin_batch(coder, units + i, n, err);
-        if (status == MB_OK)
-            status = run_batch(coder, err);
+            nbytes += unit_nbytes(coder->layout, &units[i + n]);
+        enum mb_status status = code_units(coder, units + i, n, err);
         free_batch(coder);
+        MB_TRY(status);
     }
-    return status;
+    return MB_OK;
 }
 
 /* ---------------------------------------------------------------- its memory */
 
 static enum mb_status make_buffers(struct mb_coder *coder, struct mb_error *err)
 {
-    uint64_t n = coder->n_slots, out_nbytes = mb_round_up(SLOT_OUT_NBYTES, 4096);
+    uint64_t n = coder->n_slots, out_nbytes = mb_round_up(coder->slot_nbytes, 4096);
     coder->in = mb_alloc(n, MB_CHUNK_NBYTES);
     coder->out = mb_alloc(2 * n, out_nbytes);
     for (size_t k = 0; k < 2; k++) {
@@ -429,34 +425,33 @@ static enum mb_status make_buffers(struct mb_coder *coder, struct mb_error *err)
     return MB_OK;
 }
 
-enum mb_status mb_coder_create(const struct mb_checkpoint *ckpt, const struct mb_plan *plan, int n_threads,
-                               struct mb_progress *progress, struct mb_coder **coder, struct mb_error *err)
+/* Several chunks a thread, so that few wait at a wave's end; a slot's input buffer serves a thread at least.
+ */
+static enum mb_status make_threads(struct mb_coder *coder, int n_threads, struct mb_error *err)
 {
-    struct mb_coder *c = calloc(1, sizeof *c);
-    if (c == NULL)
+    if (n_threads == 0)
+        n_threads = mb_n_online_cpus();
+    MB_TRY(mb_pool_create(n_threads < SLOTS_MAX ? n_threads : SLOTS_MAX, &coder->pool, err));
+    size_t n = 4 * (size_t)mb_pool_n_threads(coder->pool);
+    coder->n_slots = n < SLOTS_MAX ? n : SLOTS_MAX;
+    coder->slot_nbytes = mb_coded_chunk_bound();
+    return make_buffers(coder, err);
+}
+
+enum mb_status mb_coder_create(const struct mb_checkpoint *ckpt, const struct mb_layout *layout,
+                               int n_threads, struct mb_progress *progress, struct mb_coder **coder,
+                               struct mb_error *err)
+{
+    *coder = calloc(1, sizeof **coder);
+    if (*coder == NULL)
         return mb_fail_memory(err, "the coder");
-    c->ckpt = ckpt;
-    c->plan = plan;
-    c->progress = progress;
-    enum mb_status status = mb_pool_create(n_threads < SLOTS_MAX ? n_threads : SLOTS_MAX, &c->pool, err);
-    if (status == MB_OK &&
-        mb_pool_n_threads(c->pool) > SLOTS_MAX) { /* it took all CPUs, and there are more */
-        mb_pool_destroy(c->pool);
-        c->pool = NULL;
-        status = mb_pool_create(SLOTS_MAX, &c->pool, err);
-    }
-    if (status == MB_OK) {
-        /* Several chunks a thread, so that few wait at a wave's end. */
-        size_t n = 4 * (size_t)mb_pool_n_threads(c->pool);
-        c->n_slots = n < SLOTS_MAX ? n : SLOTS_MAX;
-        status = make_buffers(c, err);
-    }
+    **coder = (struct mb_coder){.ckpt = ckpt, .layout = layout, .progress = progress};
+    enum mb_status status = make_threads(*coder, n_threads, err);
     if (status != MB_OK) {
-        mb_coder_free(c);
-        return status;
+        mb_coder_free(*coder);
+        *coder = NULL;
     }
-    *coder = c;
-    return MB_OK;
+    return status;
 }
 
 void mb_coder_free(struct mb_coder *coder)

@@ -5,6 +5,7 @@
 #define MB_CHECKPOINT_CHECKPOINT_H
 
 #include "safetensors.h"
+#include <assert.h>
 #include <time.h>
 
 enum {
@@ -35,6 +36,25 @@ struct mb_checkpoint {
     const struct mb_tensor **by_name;
     size_t n_tensors;
 };
+
+/* F32, F16 or BF16: weights that can be computed with and coded. */
+static inline bool mb_tensor_is_float(const struct mb_tensor *tensor)
+{
+    return tensor->type <= MB_TENSOR_BF16;
+}
+
+/* The codec's name of a float tensor's type. */
+static inline enum mb_dtype mb_tensor_dtype(const struct mb_tensor *tensor)
+{
+    assert(mb_tensor_is_float(tensor));
+    return (enum mb_dtype)tensor->type;
+}
+
+/* Bytes of an element; 1 for a tensor without elements. */
+static inline size_t mb_elem_nbytes(const struct mb_tensor *tensor)
+{
+    return tensor->n_elems == 0 ? 1 : (size_t)(tensor->nbytes / tensor->n_elems);
+}
 
 /* "PATH/model-00001-of-00002.safetensors" of a tensor, for messages. */
 const char *mb_tensor_path(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);

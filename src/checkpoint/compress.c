@@ -2,6 +2,7 @@
  * compress.c - a plain folder becomes a coded one, shard by shard.
  */
 #include "base/bytes.h"
+#include "blob_units.h"
 #include "blob_writer.h"
 #include "checksums.h"
 #include "compress_report.h"
@@ -39,10 +40,10 @@ static json_t *tensor_bounds_json(const struct mb_compress_options *options)
  * The block in config.json, but for the checksums of files, which are known only at the end.  'plan_xxh3' is
  * of the bound of every tensor, by name.  NULL: no memory.
  */
-static json_t *quantization_config(const struct mb_compress_options *options, const struct mb_plan *plan)
+static json_t *quantization_config(const struct mb_compress_options *options, const struct mb_layout *layout)
 {
     char hash[24];
-    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)plan->hash);
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)layout->hash);
     json_t *config =
         json_pack("{s:s, s:i, s:o, s:o}", "quant_method", "moebius", "format_version", MB_FORMAT_VERSION,
                   "bound", bound_json(&options->bound, MB_EXPERT_FRACTION, options->has_bound), "dense_bound",
@@ -63,7 +64,7 @@ enum { COPY_NBYTES = 1 << 20 };
 
 struct compression {
     const struct mb_checkpoint *ckpt;
-    const struct mb_plan *plan;
+    const struct mb_layout *layout;
     struct mb_coder *coder;
     struct mb_output output;
     struct mb_progress progress;
@@ -74,9 +75,9 @@ static enum mb_status copy_piece(struct compression *c, const struct mb_tensor *
                                  uint64_t nbytes, struct mb_shard_writer *writer, struct mb_error *err)
 {
     enum mb_status status = mb_checkpoint_read(c->ckpt, tensor, pos, c->buffer, nbytes, err);
-    if (status == MB_OK && tensor->type <= MB_TENSOR_BF16) {
+    if (status == MB_OK && mb_tensor_is_float(tensor)) {
         struct mb_weight_stats unused = MB_WEIGHT_STATS_INIT;
-        enum mb_dtype dtype = (enum mb_dtype)tensor->type;
+        enum mb_dtype dtype = mb_tensor_dtype(tensor);
         size_t elem_nbytes = mb_dtype_nbytes(dtype), bad;
         if (mb_weight_stats_add(&unused, dtype, c->buffer, nbytes / elem_nbytes, &bad) != MB_OK)
             status = mb_fail_weight(c->ckpt, tensor, pos / elem_nbytes + bad, err);
@@ -110,14 +111,14 @@ static enum mb_status copy_exact(struct compression *c, const struct mb_tensor *
 
 /* ---------------------------------------------------------------- shards */
 
-static enum mb_status fill_shard(struct compression *c, const struct mb_planned *planned,
+static enum mb_status fill_shard(struct compression *c, const struct mb_shard_layout *planned,
                                  struct mb_shard_writer *writer, struct mb_compress_report *report,
                                  struct mb_error *err)
 {
     enum mb_status status =
-        mb_coder_run(c->coder, c->plan->units + planned->first_unit, planned->n_units, writer, report, err);
+        mb_coder_run(c->coder, c->layout->units + planned->first_unit, planned->n_units, writer, report, err);
     for (size_t i = 0; i < planned->n_exact && status == MB_OK; i++) {
-        const struct mb_tensor *tensor = c->plan->exact[planned->first_exact + i];
+        const struct mb_tensor *tensor = c->layout->exact[planned->first_exact + i].tensor;
         status = copy_exact(c, tensor, writer, err);
         report->n_weights_exact += tensor->n_elems;
         report->exact_nbytes += tensor->nbytes;
@@ -127,11 +128,11 @@ static enum mb_status fill_shard(struct compression *c, const struct mb_planned 
     return status;
 }
 
-static enum mb_status write_shard(struct compression *c, size_t shard, const struct mb_planned *planned,
+static enum mb_status write_shard(struct compression *c, size_t shard, const struct mb_shard_layout *planned,
                                   struct mb_compress_report *report, struct mb_error *err)
 {
     struct mb_shard_writer writer;
-    enum mb_status status = mb_shard_begin(&c->output, shard, c->plan->n_shards, planned->tensors,
+    enum mb_status status = mb_shard_begin(&c->output, shard, c->layout->n_shards, planned->tensors,
                                            planned->n_units + planned->n_exact, &writer, err);
     if (status != MB_OK)
         return status;
@@ -153,12 +154,12 @@ static enum mb_status write_shard(struct compression *c, size_t shard, const str
 static enum mb_status compress_shard(struct compression *c, size_t shard, struct mb_compress_report *sum,
                                      struct mb_error *err)
 {
-    struct mb_planned planned;
+    struct mb_shard_layout planned;
     struct mb_compress_report report = {0};
-    enum mb_status status = mb_plan_shard(c->plan, shard, &planned, err);
+    enum mb_status status = mb_shard_layout_make(c->layout, shard, &planned, err);
     if (status != MB_OK)
         return status;
-    const json_t *noted = mb_output_report(&c->output, shard, c->plan->n_shards, planned.hash);
+    const json_t *noted = mb_output_report(&c->output, shard, c->layout->n_shards, planned.hash);
     if (noted != NULL) {
         mb_report_add_json(&report, noted);
         sum->n_shards_resumed++;
@@ -167,13 +168,13 @@ static enum mb_status compress_shard(struct compression *c, size_t shard, struct
         status = write_shard(c, shard, &planned, &report, err);
     }
     mb_report_add(sum, &report);
-    mb_planned_free(&planned);
+    mb_shard_layout_free(&planned);
     return status;
 }
 
 static enum mb_status write_side_files(struct compression *c, const json_t *block, struct mb_error *err)
 {
-    enum mb_status status = mb_output_write_files(&c->output, c->ckpt, c->plan->n_shards, err);
+    enum mb_status status = mb_output_write_files(&c->output, c->ckpt, c->layout->n_shards, err);
     if (status != MB_OK)
         return status;
     char *text = mb_config_text_sealed(c->ckpt->config_text, block, c->output.files);
@@ -188,8 +189,8 @@ static enum mb_status fill_folder(struct compression *c, const json_t *block,
                                   struct mb_compress_report *report, struct mb_error *err)
 {
     enum mb_status status = MB_OK;
-    report->n_shards = c->plan->n_shards;
-    for (size_t i = 0; i < c->plan->n_shards && status == MB_OK; i++)
+    report->n_shards = c->layout->n_shards;
+    for (size_t i = 0; i < c->layout->n_shards && status == MB_OK; i++)
         status = compress_shard(c, i, report, err);
     return status == MB_OK && !c->output.is_done ? write_side_files(c, block, err) : status;
 }
@@ -198,7 +199,7 @@ static enum mb_status write_folder(struct compression *c, const char *out_path,
                                    const struct mb_compress_options *options,
                                    struct mb_compress_report *report, struct mb_error *err)
 {
-    json_t *block = quantization_config(options, c->plan);
+    json_t *block = quantization_config(options, c->layout);
     json_t *work = json_pack("{s:o, s:{s:s, s:O}}", "input", mb_input_identity(c->ckpt), "options", "verb",
                              "compress", "quantization_config", block);
     enum mb_status status = work == NULL
@@ -224,10 +225,10 @@ static enum mb_status run(struct compression *c, const char *out_path,
 {
     if (options->dry_run) {
         c->progress.total_nbytes = 0; /* only coded matrices are sampled */
-        for (size_t i = 0; i < c->plan->n_items; i++)
-            if (c->plan->items[i].bound.kind != MB_BOUND_EXACT)
-                c->progress.total_nbytes += c->plan->items[i].tensor->nbytes;
-        return mb_predict(c->ckpt, c->plan, options->n_threads, &c->progress, report, err);
+        for (size_t i = 0; i < c->layout->n_items; i++)
+            if (c->layout->items[i].bound.kind != MB_BOUND_EXACT)
+                c->progress.total_nbytes += c->layout->items[i].tensor->nbytes;
+        return mb_estimate(c->ckpt, c->layout, options->n_threads, &c->progress, report, err);
     }
     c->buffer = malloc(COPY_NBYTES);
     if (c->buffer == NULL)
@@ -235,7 +236,7 @@ static enum mb_status run(struct compression *c, const char *out_path,
     for (size_t i = 0; i < c->ckpt->n_tensors; i++)
         c->progress.total_nbytes += c->ckpt->tensors[i]->nbytes;
     enum mb_status status =
-        mb_coder_create(c->ckpt, c->plan, options->n_threads, &c->progress, &c->coder, err);
+        mb_coder_create(c->ckpt, c->layout, options->n_threads, &c->progress, &c->coder, err);
     if (status == MB_OK)
         status = write_folder(c, out_path, options, report, err);
     mb_coder_free(c->coder);
@@ -256,7 +257,7 @@ enum mb_status mb_compress(const char *in_path, const char *out_path,
 {
     struct timespec begun;
     struct mb_checkpoint *ckpt;
-    struct mb_plan plan;
+    struct mb_layout layout;
     *report = (struct mb_compress_report){0};
     if (options->size != sizeof *options)
         return mb_fail(err, MB_USAGE, "mb_compress: options of another version of this library");
@@ -268,12 +269,13 @@ enum mb_status mb_compress(const char *in_path, const char *out_path,
         status =
             mb_fail(err, MB_UNSUPPORTED, "%s: is coded already; moebius decompress makes it plain", in_path);
     if (status == MB_OK)
-        status = mb_plan_make(ckpt, options, &plan, err);
+        status = mb_layout_make(ckpt, options, &layout, err);
     if (status == MB_OK) {
-        struct compression c = {
-            .ckpt = ckpt, .plan = &plan, .progress = {.fn = options->progress, .ctx = options->progress_ctx}};
+        struct compression c = {.ckpt = ckpt,
+                                .layout = &layout,
+                                .progress = {.fn = options->progress, .ctx = options->progress_ctx}};
         status = run(&c, out_path, options, report, err);
-        mb_plan_free(&plan);
+        mb_layout_free(&layout);
     }
     mb_checkpoint_close(ckpt);
     report->seconds = seconds_since(&begun);

@@ -6,7 +6,7 @@
 #include "config_text.h"
 #include "each_blob.h"
 #include "layout.h"
-#include "output_folder.h"
+#include "shard_writer.h"
 #include <float.h>
 #include <inttypes.h>
 #include <math.h>
@@ -96,16 +96,11 @@ static void clear_contents(struct decompression *d)
     d->places = NULL;
 }
 
-static size_t elem_nbytes(const struct mb_tensor *tensor)
-{
-    return tensor->n_elems == 0 ? 1 : (size_t)(tensor->nbytes / tensor->n_elems);
-}
-
 /* Large elements first, so that all are aligned; else in the order of the coded folder. */
 static int by_place(const void *a, const void *b)
 {
     const struct content *x = *(const struct content *const *)a, *y = *(const struct content *const *)b;
-    size_t x_nbytes = elem_nbytes(&x->tensor), y_nbytes = elem_nbytes(&y->tensor);
+    size_t x_nbytes = mb_elem_nbytes(&x->tensor), y_nbytes = mb_elem_nbytes(&y->tensor);
     if (x_nbytes != y_nbytes)
         return x_nbytes > y_nbytes ? -1 : 1;
     if (x->stored->file_pos != y->stored->file_pos)

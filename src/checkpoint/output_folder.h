@@ -40,6 +40,11 @@ void mb_output_abandon(struct mb_output *output, enum mb_status status);
  */
 const json_t *mb_output_report(const struct mb_output *output, size_t shard, size_t n_shards, uint64_t plan);
 
+/* Notes that the shard 'file' is finished but for its rename: a noted shard that is not there is made again.
+ */
+enum mb_status mb_output_note_shard(struct mb_output *output, const char *file, uint64_t plan,
+                                    const json_t *report, struct mb_error *err);
+
 /*
  * What a folder has beside its shards: the index, which needs them all, and tokenizer and generation files as
  * in 'from'; then output->files is complete, and config.json can be written.
@@ -51,43 +56,5 @@ enum mb_status mb_output_write_config(const struct mb_output *output, const char
 /* The identity of an input: names, sizes, times and headers of its files. A new reference; NULL: no memory.
  */
 json_t *mb_input_identity(const struct mb_checkpoint *ckpt);
-
-/* ---------------------------------------------------------------- one shard */
-
-struct mb_shard_writer {
-    struct mb_output *output;
-    char name[48];
-    char path[MB_PATH_MAX], temporary[MB_PATH_MAX];
-    int fd;
-    struct mb_tensor *tensors; /* as planned; file_pos from the data section's beginning */
-    size_t n_tensors, n_planned;
-    json_t *metadata;
-    uint64_t data_pos;
-    uint64_t at; /* where the next byte goes, from the data section's beginning */
-};
-
-/* 'planned': the tensors to come, in order, names borrowed. The header has room for whatever sizes they get.
- */
-enum mb_status mb_shard_begin(struct mb_output *output, size_t shard, size_t n_shards,
-                              const struct mb_tensor *planned, size_t n_planned,
-                              struct mb_shard_writer *writer, struct mb_error *err);
-enum mb_status mb_shard_write(struct mb_shard_writer *writer, const void *bytes, uint64_t nbytes,
-                              struct mb_error *err);
-enum mb_status mb_shard_write_at(struct mb_shard_writer *writer, uint64_t at, const void *bytes,
-                                 uint64_t nbytes, struct mb_error *err);
-
-/* The next of the planned tensors begins at 'begin' and ends where writing stands. */
-enum mb_status mb_shard_add(struct mb_shard_writer *writer, uint64_t begin, struct mb_error *err);
-
-/* Keeps an exact tensor's checksum. */
-enum mb_status mb_shard_add_xxh3(struct mb_shard_writer *writer, const char *name, uint64_t xxh3,
-                                 struct mb_error *err);
-/* Header, fsync, rename, and a note of the report. The writer is closed whatever comes of it. */
-enum mb_status mb_shard_end(struct mb_shard_writer *writer, uint64_t plan, const json_t *report,
-                            struct mb_error *err);
-void mb_shard_cancel(struct mb_shard_writer *writer);
-
-/* Bytes before the data section for these tensors. 0: no memory. */
-uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned);
 
 #endif

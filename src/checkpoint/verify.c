@@ -102,7 +102,7 @@ static enum mb_status begin_matrix(void *ctx, struct mb_walk_matrix *matrix, str
     if (status != MB_OK)
         return status;
     const struct mb_tensor *original = finding->original;
-    if (original->n_dims != 2 || original->type > MB_TENSOR_BF16 ||
+    if (original->n_dims != 2 || !mb_tensor_is_float(original) ||
         original->shape[0] != matrix->coded->n_rows || original->shape[1] != matrix->coded->n_cols)
         return mb_fail(err, MB_BAD_DATA,
                        "%s: tensor %s: not a matrix of %" PRIu64 " x %zu weights as in the coded folder",
@@ -148,7 +148,7 @@ static enum mb_status verify_rows(void *ctx, const struct mb_walk_matrix *matrix
     const struct mb_coded_matrix *coded = matrix->coded;
     if (finding->original != NULL) {
         uint8_t *buffer = v->buffers + (size_t)thread * BUFFER_NBYTES;
-        enum mb_dtype dtype = (enum mb_dtype)finding->original->type;
+        enum mb_dtype dtype = mb_tensor_dtype(finding->original);
         uint64_t row_nbytes = coded->n_cols * mb_dtype_nbytes(dtype);
         enum mb_status status = mb_checkpoint_read(v->original, finding->original, row * row_nbytes, buffer,
                                                    n_rows * row_nbytes, err);

@@ -579,7 +579,7 @@ static void what_cannot_be_coded_is_told(void **state)
     snprintf(name, sizeof name, "%060d.weight", 0);
     const struct mb_tensor_bound slow = {"^(0+)+$", bound_of("10%")};
     write_one(test_path("plain"), name, "F32", 4, 8, 4);
-    assert_not_compressed(&slow, MB_USAGE, "a pattern takes too long");
+    assert_not_compressed(&slow, MB_USAGE, "takes too long on tensor");
 }
 
 /* A blob's name is a byte longer than a matrix's, and is held to the same limit by whoever reads it. */

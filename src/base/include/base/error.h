@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <moebius/status.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Formats the message. err may be NULL. */
@@ -39,6 +40,15 @@ enum mb_status mb_fail_in(struct mb_error *err, enum mb_status status, const cha
  * MB_NO_MEMORY, ENOENT, ENOTDIR and EISDIR MB_BAD_DATA, else MB_IO.
  */
 enum mb_status mb_fail_errno(struct mb_error *err, const char *path, const char *doing);
+
+/* A failure that another thread found becomes the caller's. Returns 'status'. */
+static inline enum mb_status mb_pass_on(struct mb_error *err, enum mb_status status,
+                                        const struct mb_error *found)
+{
+    if (status != MB_OK && err != NULL)
+        *err = *found;
+    return status;
+}
 
 /* 'what' is a noun phrase: "out of memory for the threads". */
 #define mb_fail_memory(err, what) mb_fail(err, MB_NO_MEMORY, "out of memory for %s", MB_NOUN_PHRASE(what))

@@ -1,0 +1,42 @@
+/*
+ * bounds.h - which error bound each tensor gets: rules from options and a plan file, asked by name.
+ */
+#ifndef MB_CHECKPOINT_BOUNDS_H
+#define MB_CHECKPOINT_BOUNDS_H
+
+#include "checkpoint.h"
+
+/* Bounds without options, as parts of the mean absolute weight. */
+#define MB_EXPERT_FRACTION 0.3
+#define MB_LINEAR_FRACTION 0.05
+
+/* What the default bound of a tensor depends on. */
+enum mb_bound_class {
+    MB_CLASS_EXPERT, /* gate, up and down of a routed or shared expert */
+    MB_CLASS_LINEAR, /* any other linear matrix */
+    MB_CLASS_OTHER,  /* router, norms, biases, embedding: exact unless a rule names them */
+};
+enum mb_bound_class mb_bound_class_of(const char *tensor_name);
+
+struct mb_bounds;
+
+/*
+ * The rules of the options, of which each one is stronger than those before: the defaults of the classes,
+ * bound and dense_bound, the plan file, tensor_bounds in their order.  MB_USAGE: a pattern is none.
+ * MB_BAD_DATA: the plan file is damaged.  The options must live as long as the rules.
+ */
+enum mb_status mb_bounds_create(const struct mb_compress_options *options, struct mb_bounds **bounds,
+                                struct mb_error *err);
+void mb_bounds_free(struct mb_bounds *bounds);
+
+/*
+ * The bound of a tensor.  *is_planned: it came from the plan file, which names this tensor and
+ * no other.  One thread at a time.
+ */
+enum mb_status mb_bounds_find(struct mb_bounds *bounds, const char *tensor_name, struct mb_bound *bound,
+                              bool *is_planned, struct mb_error *err);
+
+/* MB_BAD_DATA: the plan file names a tensor that mb_bounds_find was not asked for. */
+enum mb_status mb_bounds_check_used(const struct mb_bounds *bounds, const char *model, struct mb_error *err);
+
+#endif
