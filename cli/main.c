@@ -70,8 +70,10 @@ static void *json_malloc(size_t nbytes)
     return cli_check_memory(malloc(nbytes));
 }
 
-/* The files of a model are open at the same time, and a shell's usual limit is 1,024. Without more it is
- * told. */
+/*
+ * All files of a model are open at the same time, and a shell's usual limit is 1,024.  Where the limit cannot
+ * be raised, opening a file fails later with a message.
+ */
 static void allow_many_files(void)
 {
     struct rlimit limit;

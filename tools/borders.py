@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """borders.py - the rules of docs/architecture.md that a compiler does not check: borders.py BUILD_FOLDER
 
-- a part includes its own headers, base's ("base/x.h") and the public ones ("moebius/x.h"), and no path with "..";
+- a part includes its own headers, base's ("base/x.h"), the public ones ("moebius/x.h") and those of LENT, and no path
+  with "..";
 - what is for x86 alone is in folders named x86;
 - no circles: neither among headers, nor among the files of a part (a file needs another when it uses a name that the
   other defines, as nm reports of the objects in the build folder).
@@ -15,6 +16,7 @@ import sys
 REPO = pathlib.Path(__file__).resolve().parent.parent
 INCLUDE = re.compile(r'^\s*#\s*include\s+(?:"([^"]+)"|<(moebius/[^>]+)>)', re.M)
 X86_ONLY = re.compile(r"#\s*include\s+<(?:immintrin|cpuid|x86intrin)\.h>|__builtin_ia32_|\b_mm\d*_")
+LENT = {"src/tokenizer": ["src/jinja/include"]}  # chat templates are Jinja
 BUILT = {"commit.h", "moebius/version.h"}  # headers that the build writes
 
 
@@ -33,7 +35,7 @@ def find_header(path, name):
     """The file that an include means, or None for one outside the rules."""
     own = REPO / part_of(path)
     places = [path.parent, own, *sorted(p for p in own.rglob("*") if p.is_dir()), REPO / "include",
-              REPO / "src/base/include"]
+              REPO / "src/base/include", *(REPO / lent for lent in LENT.get(part_of(path), ()))]
     for place in places:
         if (place / name).is_file():
             return (place / name).resolve()

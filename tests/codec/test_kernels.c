@@ -9,6 +9,7 @@
 #include "guarded.h"
 #include "matrices.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -267,7 +268,7 @@ static void check_sample(const struct mb_kernels *k, struct sample *s, const str
     check_rows(k, w, row, part);
 }
 
-static const struct mb_kernels *tables[2];
+static const struct mb_kernels *tables[MB_DISPATCH_TABLES_MAX];
 static size_t n_tables;
 
 static void check_all_tables(enum pattern pattern, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
@@ -489,12 +490,13 @@ int main(void)
 {
     /* The tables themselves, not what mb_kernels hands out: that compares a few rows first and would hide a
      * fault. */
-    if ((mb_cpu_features() & MB_CPU_AVX2) != 0)
-        tables[n_tables++] = &mb_kernels_avx2;
-    if ((mb_cpu_features() & MB_CPU_AVX512) != 0)
-        tables[n_tables++] = &mb_kernels_avx512;
-    if (n_tables == 0)
+    for (const struct mb_dispatch_table *table = mb_codec_tables; table->isa != NULL; table++)
+        if (table->needs != 0 && (table->needs & ~mb_cpu_features()) == 0)
+            tables[n_tables++] = table->table;
+    if (n_tables == 0) {
+        puts("skipped: this processor has scalar kernels only");
         return 77;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_pair_of_widths),
         cmocka_unit_test(every_number_of_columns),
