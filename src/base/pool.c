@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "pause.h"
+#include <assert.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -22,7 +23,6 @@
 
 enum {
     N_THREADS_MAX = 256,
-    PIECE_TASKS_MAX = 1 << 30,
     /* Longer than the gaps between a layer's steps, shorter than a scheduler's slice. */
     SPIN_NS = 30000,
     /* Looks at a word between two looks at the clock, which costs about as much as one pause. */
@@ -172,7 +172,7 @@ static void wait_for_done(struct mb_pool *pool, uint32_t n_tasks)
     atomic_store(&pool->giver_asleep, 0);
 }
 
-static void run_piece(struct mb_pool *pool, uint32_t n_tasks, mb_span_fn fn, void *ctx)
+static void run_together(struct mb_pool *pool, uint32_t n_tasks, mb_span_fn fn, void *ctx)
 {
     uint32_t generation = atomic_load(&pool->generation) + 1;
     /* A thread that is still looking for a task of the last work must not take one by this work's n_tasks. */
@@ -191,35 +191,13 @@ static void run_piece(struct mb_pool *pool, uint32_t n_tasks, mb_span_fn fn, voi
     pool->waited_ns += mb_now_ns() - begun;
 }
 
-/* Task numbers of the caller for a second and later pieces of more than PIECE_TASKS_MAX tasks. */
-struct shifted {
-    mb_span_fn fn;
-    void *ctx;
-    size_t first;
-};
-
-static void run_shifted(void *ctx, size_t first, size_t n, int thread)
-{
-    const struct shifted *shifted = ctx;
-    shifted->fn(shifted->ctx, shifted->first + first, n, thread);
-}
-
 void mb_pool_run_spans(struct mb_pool *pool, size_t n_tasks, mb_span_fn fn, void *ctx)
 {
-    const size_t piece = PIECE_TASKS_MAX;
-    if (pool->n_threads == 1 || n_tasks <= 1) {
-        if (n_tasks > 0)
-            fn(ctx, 0, n_tasks, 0);
-        return;
-    }
-    for (size_t first = 0; first < n_tasks; first += piece) {
-        struct shifted shifted = {fn, ctx, first};
-        size_t n = n_tasks - first < piece ? n_tasks - first : piece;
-        if (first == 0)
-            run_piece(pool, (uint32_t)n, fn, ctx);
-        else
-            run_piece(pool, (uint32_t)n, run_shifted, &shifted);
-    }
+    assert(n_tasks <= MB_POOL_TASKS_MAX);
+    if (pool->n_threads > 1 && n_tasks > 1)
+        run_together(pool, (uint32_t)n_tasks, fn, ctx);
+    else if (n_tasks > 0)
+        fn(ctx, 0, n_tasks, 0);
 }
 
 struct one_by_one {

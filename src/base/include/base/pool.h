@@ -23,10 +23,13 @@ int mb_pool_n_threads(const struct mb_pool *pool);
 /* 'thread' is 0 .. n_threads - 1, so that a task can use its thread's scratch memory. */
 typedef void (*mb_task_fn)(void *ctx, size_t task, int thread);
 
+/* Most tasks of one call: their numbers are half of a 64-bit word. */
+enum { MB_POOL_TASKS_MAX = 1 << 30 };
+
 /* Runs tasks 0 .. n_tasks - 1, about lowest first, and returns when all are done.  Allocates nothing. */
 void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx);
 
-/* The same where neighbouring tasks are done better together: fn does tasks first .. first + n - 1. */
+/* The same where neighbouring tasks are better done together: fn does tasks first .. first + n - 1. */
 typedef void (*mb_span_fn)(void *ctx, size_t first, size_t n, int thread);
 void mb_pool_run_spans(struct mb_pool *pool, size_t n_tasks, mb_span_fn fn, void *ctx);
 
