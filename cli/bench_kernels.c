@@ -33,11 +33,11 @@ static struct {
 } args;
 
 static const struct cli_option options[] = {
-    {'o', "output", "md|json", "table (default) or JSON", CLI_FORMAT, &args.format, 0, 0, CLI_MD | CLI_JSON},
-    {'r', "repetitions", "N", "times that everything is measured (default 5)", CLI_INT, &args.n_repeats, 1,
-     N_REPEATS_MAX, 0},
-    {0, "dram-mb", "N", "coded weights to read from memory, in MB (default 1000)", CLI_INT, &args.memory_mb,
-     16, 1e6, 0},
+    CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON, "table (default) or JSON"),
+    CLI_ROW_INT('r', "repetitions", "N", args.n_repeats, 1, N_REPEATS_MAX,
+                "times that everything is measured (default 5)"),
+    CLI_ROW_INT(0, "dram-mb", "N", args.memory_mb, 16, 1e6,
+                "coded weights to read from memory, in MB (default 1000)"),
 };
 
 static const struct cli_command command = {

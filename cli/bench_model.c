@@ -31,21 +31,17 @@ static struct {
 } args;
 
 static const struct cli_option options[] = {
-    {'p', "n-prompt", "N,...", "tokens of a prompt; 0: no such test (default 512)", CLI_STRING, &args.prompts,
-     0, 0, 0},
-    {'n', "n-gen", "N,...", "generated tokens; 0: no such test (default 128)", CLI_STRING, &args.predicts, 0,
-     0, 0},
-    {'b', "n-seqs", "N,...", "sequences that generate together (default 1, at most 64)", CLI_STRING,
-     &args.batches, 0, 0, 0},
-    {'t', "threads", "N,...", "threads (default: all CPUs)", CLI_STRING, &args.threads, 0, 0, 0},
-    {'r', "repetitions", "N", "times that every test is measured (default 5)", CLI_INT, &args.n_repeats, 1,
-     REPEATS_MAX, 0},
-    {0, "cache-type", "TYPE", "f16 (default) or f32: what the attention cache holds", CLI_STRING, &args.cache,
-     0, 0, 0},
-    {0, "no-warmup", NULL, "do not run every test once before it is measured", CLI_FLAG, &args.no_warmup, 0,
-     0, 0},
-    {'o', "output", "md|csv|json|jsonl", "table (default), or the same for programs", CLI_FORMAT,
-     &args.format, 0, 0, CLI_MD | CLI_CSV | CLI_JSON | CLI_JSONL},
+    CLI_ROW_TEXT('p', "n-prompt", "N,...", args.prompts, "tokens of a prompt; 0: no such test (default 512)"),
+    CLI_ROW_TEXT('n', "n-gen", "N,...", args.predicts, "generated tokens; 0: no such test (default 128)"),
+    CLI_ROW_TEXT('b', "n-seqs", "N,...", args.batches,
+                 "sequences that generate together (default 1, at most 64)"),
+    CLI_ROW_TEXT('t', "threads", "N,...", args.threads, "threads (default: all CPUs)"),
+    CLI_ROW_INT('r', "repetitions", "N", args.n_repeats, 1, REPEATS_MAX,
+                "times that every test is measured (default 5)"),
+    CLI_ROW_TEXT(0, "cache-type", "TYPE", args.cache, "f16 (default) or f32: what the attention cache holds"),
+    CLI_ROW_FLAG(0, "no-warmup", args.no_warmup, "do not run every test once before it is measured"),
+    CLI_ROW_FORMAT("md|csv|json|jsonl", args.format, CLI_MD | CLI_CSV | CLI_JSON | CLI_JSONL,
+                   "table (default), or the same for programs"),
 };
 
 static const struct cli_command command = {

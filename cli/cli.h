@@ -67,6 +67,36 @@ struct cli_option {
     unsigned formats; /* of CLI_FORMAT: enum cli_format, added up */
 };
 
+/*
+ * Rows of a command's table. 'value' is the variable that gets the value: the compiler warns where its type
+ * is not the row's.  'letter' 0: the option has none.
+ */
+#define CLI_VALUE(type_, value_) .value = (1 ? &(value_) : (type_ *)0)
+#define CLI_RANGE(min_, max_) .min = (min_), .max = (max_)
+#define CLI_ROW(letter_, name_, arg_, help_, ...)                                         \
+    {                                                                                     \
+        .letter = (letter_), .name = (name_), .arg = (arg_), .help = (help_), __VA_ARGS__ \
+    }
+
+#define CLI_ROW_FLAG(letter, name, value, help) \
+    CLI_ROW(letter, name, NULL, help, .type = CLI_FLAG, CLI_VALUE(bool, value))
+#define CLI_ROW_TEXT(letter, name, arg, value, help) \
+    CLI_ROW(letter, name, arg, help, .type = CLI_STRING, CLI_VALUE(const char *, value))
+#define CLI_ROW_TEXTS(letter, name, arg, value, help) \
+    CLI_ROW(letter, name, arg, help, .type = CLI_STRINGS, CLI_VALUE(struct cli_strings, value))
+#define CLI_ROW_INT(letter, name, arg, value, min, max, help) \
+    CLI_ROW(letter, name, arg, help, .type = CLI_INT, CLI_VALUE(int, value), CLI_RANGE(min, max))
+#define CLI_ROW_UINT64(letter, name, arg, value, min, max, help) \
+    CLI_ROW(letter, name, arg, help, .type = CLI_UINT64, CLI_VALUE(uint64_t, value), CLI_RANGE(min, max))
+#define CLI_ROW_DOUBLE(letter, name, arg, value, min, max, help) \
+    CLI_ROW(letter, name, arg, help, .type = CLI_DOUBLE, CLI_VALUE(double, value), CLI_RANGE(min, max))
+
+/* Rows that several commands have. */
+#define CLI_ROW_THREADS(value) CLI_ROW_INT('t', "threads", "N", value, 1, 256, "threads (default: all CPUs)")
+#define CLI_ROW_FORMAT(arg, value, formats_, help)                                           \
+    CLI_ROW('o', "output", arg, help, .type = CLI_FORMAT, CLI_VALUE(enum cli_format, value), \
+            .formats = (formats_))
+
 /* What every command has: -m MODEL and -h. */
 enum { CLI_N_COMMON = 2 };
 extern const struct cli_option cli_common_options[CLI_N_COMMON];

@@ -17,18 +17,16 @@ static struct {
 } args;
 
 static const struct cli_option options[] = {
-    {0, "bound", "BOUND", "largest error in routed and shared experts (default 30%)", CLI_STRING, &args.bound,
-     0, 0, 0},
-    {0, "dense-bound", "BOUND", "the same for the other linear matrices (default 5%)", CLI_STRING,
-     &args.dense_bound, 0, 0, 0},
-    {0, "tensor-bound", "REGEX=BOUND",
-     "tensors whose name matches get BOUND; may be given often, the last match\nwins; split at the last '='",
-     CLI_STRINGS, &args.tensor_bounds, 0, 0, 0},
-    {0, "dry-run", NULL, "predict the size from samples; write nothing", CLI_FLAG, &args.dry_run, 0, 0, 0},
-    {0, "force", NULL, "replace OUT, or work that was begun there with other options", CLI_FLAG, &args.force,
-     0, 0, 0},
-    {'t', "threads", "N", "threads (default: all CPUs)", CLI_INT, &args.n_threads, 1, 256, 0},
-    {'o', "output", "md|json", "table (default) or JSON", CLI_FORMAT, &args.format, 0, 0, CLI_MD | CLI_JSON},
+    CLI_ROW_TEXT(0, "bound", "BOUND", args.bound, "largest error in routed and shared experts (default 30%)"),
+    CLI_ROW_TEXT(0, "dense-bound", "BOUND", args.dense_bound,
+                 "the same for the other linear matrices (default 5%)"),
+    CLI_ROW_TEXTS(0, "tensor-bound", "REGEX=BOUND", args.tensor_bounds,
+                  "tensors whose name matches get BOUND; may be given often, the last match\nwins; split at "
+                  "the last '='"),
+    CLI_ROW_FLAG(0, "dry-run", args.dry_run, "predict the size from samples; write nothing"),
+    CLI_ROW_FLAG(0, "force", args.force, "replace OUT, or work that was begun there with other options"),
+    CLI_ROW_THREADS(args.n_threads),
+    CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON, "table (default) or JSON"),
 };
 
 static const struct cli_command command = {

@@ -15,14 +15,12 @@ static struct {
 } args;
 
 static const struct cli_option options[] = {
-    {0, "dtype", "f32|bf16|f16",
-     "type of the matrices that were coded: f32 (default) holds the decoded\nvalues exactly, the others "
-     "round",
-     CLI_STRING, &args.dtype, 0, 0, 0},
-    {0, "force", NULL, "replace OUT, or work that was begun there with other options", CLI_FLAG, &args.force,
-     0, 0, 0},
-    {'t', "threads", "N", "threads (default: all CPUs)", CLI_INT, &args.n_threads, 1, 256, 0},
-    {'o', "output", "md|json", "table (default) or JSON", CLI_FORMAT, &args.format, 0, 0, CLI_MD | CLI_JSON},
+    CLI_ROW_TEXT(0, "dtype", "f32|bf16|f16", args.dtype,
+                 "type of the matrices that were coded: f32 (default) holds the decoded\nvalues exactly, the "
+                 "others round"),
+    CLI_ROW_FLAG(0, "force", args.force, "replace OUT, or work that was begun there with other options"),
+    CLI_ROW_THREADS(args.n_threads),
+    CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON, "table (default) or JSON"),
 };
 
 static const struct cli_command command = {

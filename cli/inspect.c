@@ -24,8 +24,8 @@ static struct {
 } args;
 
 static const struct cli_option options[] = {
-    {0, "experts", NULL, "a line for each routed expert", CLI_FLAG, &args.experts, 0, 0, 0},
-    {'o', "output", "md|json", "table (default) or JSON", CLI_FORMAT, &args.format, 0, 0, CLI_MD | CLI_JSON},
+    CLI_ROW_FLAG(0, "experts", args.experts, "a line for each routed expert"),
+    CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON, "table (default) or JSON"),
 };
 
 static const struct cli_command command = {

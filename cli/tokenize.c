@@ -16,16 +16,14 @@ static struct {
 } args;
 
 static const struct cli_option options[] = {
-    {'d', "decode", NULL, "the other way: ids on stdin, their text on stdout, nothing added to it", CLI_FLAG,
-     &args.decode, 0, 0, 0},
-    {0, "no-bos", NULL, "without the special tokens that tokenizer.json puts around a text", CLI_FLAG,
-     &args.no_bos, 0, 0, 0},
-    {0, "config-bos", NULL,
-     "with those that tokenizer_config.json asks for (add_bos_token,\nadd_eos_token), as eval --perplexity "
-     "has them",
-     CLI_FLAG, &args.config_bos, 0, 0, 0},
-    {0, "skip-special", NULL, "with --decode: leave special tokens out", CLI_FLAG, &args.skip_special, 0, 0,
-     0},
+    CLI_ROW_FLAG('d', "decode", args.decode,
+                 "the other way: ids on stdin, their text on stdout, nothing added to it"),
+    CLI_ROW_FLAG(0, "no-bos", args.no_bos,
+                 "without the special tokens that tokenizer.json puts around a text"),
+    CLI_ROW_FLAG(0, "config-bos", args.config_bos,
+                 "with those that tokenizer_config.json asks for (add_bos_token,\nadd_eos_token), as eval "
+                 "--perplexity has them"),
+    CLI_ROW_FLAG(0, "skip-special", args.skip_special, "with --decode: leave special tokens out"),
 };
 
 static const struct cli_command command = {

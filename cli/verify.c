@@ -17,11 +17,10 @@ static struct {
 } args;
 
 static const struct cli_option options[] = {
-    {0, "all", NULL, "a line for each matrix (default: the experts of a layer share one)", CLI_FLAG,
-     &args.all, 0, 0, 0},
-    {'t', "threads", "N", "threads (default: all CPUs)", CLI_INT, &args.n_threads, 1, 256, 0},
-    {'o', "output", "md|json", "table (default) or JSON, which has every matrix", CLI_FORMAT, &args.format, 0,
-     0, CLI_MD | CLI_JSON},
+    CLI_ROW_FLAG(0, "all", args.all, "a line for each matrix (default: the experts of a layer share one)"),
+    CLI_ROW_THREADS(args.n_threads),
+    CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON,
+                   "table (default) or JSON, which has every matrix"),
 };
 
 static const struct cli_command command = {
