@@ -7,6 +7,7 @@
  * figures are medians. "cache": the same 1408 x 2048 matrix again and again.  "dram": copies of it that fill
  * a gigabyte.
  */
+#include "base/error.h"
 #include "cli.h"
 #include "machine.h"
 #include <jansson.h>
@@ -420,9 +421,9 @@ static void print_json(const struct bench *bench)
 
 static int fail_memory(void)
 {
-    struct mb_error err = {.status = MB_NO_MEMORY};
-    snprintf(err.msg, sizeof err.msg, "no memory for %d MB of coded weights (--dram-mb takes less)",
-             args.memory_mb);
+    struct mb_error err;
+    mb_error_set(&err, MB_NO_MEMORY, "no memory for %d MB of coded weights: give a smaller --dram-mb",
+                 args.memory_mb);
     return cli_fail(&err);
 }
 

@@ -6,6 +6,7 @@
  * are used as evenly as the model's router lets them.  Figures are means and standard deviations of the
  * repetitions.  The read rate of memory is measured in the same run, with as many threads.
  */
+#include "base/error.h"
 #include "cli.h"
 #include "machine.h"
 #include "report.h"
@@ -175,13 +176,6 @@ static void close_running(struct running *r)
     free(r->scratch);
 }
 
-static enum mb_status no_memory(struct mb_error *err)
-{
-    err->status = MB_NO_MEMORY;
-    snprintf(err->msg, sizeof err->msg, "out of memory");
-    return MB_NO_MEMORY;
-}
-
 static enum mb_status open_running(struct running *r, size_t n_seqs, size_t n_ctx, size_t n_tokens,
                                    struct mb_error *err)
 {
@@ -191,7 +185,7 @@ static enum mb_status open_running(struct running *r, size_t n_seqs, size_t n_ct
     r->logits = calloc(n_seqs * r->info->n_vocab, sizeof *r->logits);
     r->scratch = calloc(r->info->n_vocab, 8);
     if (r->tokens == NULL || r->logits == NULL || r->scratch == NULL)
-        return no_memory(err);
+        return mb_fail_memory(err, "the sequences of a test");
     for (; r->n_sessions < n_seqs; r->n_sessions++) {
         enum mb_status status = mb_session_open(r->model, &session, &r->sessions[r->n_sessions], err);
         if (status != MB_OK)
@@ -233,10 +227,8 @@ static enum mb_status generate(struct running *r, int n_tokens, struct mb_error 
             status = mb_sampler_pick(&sampler, r->items[i].logits, r->info->n_vocab, r->scratch, &token, err);
         }
         r->sampling_ns += cli_seconds_since(&begun) * 1e9;
-        if (cli_interrupted() && status == MB_OK) {
-            status = err->status = MB_CANCELLED;
-            snprintf(err->msg, sizeof err->msg, "interrupted");
-        }
+        if (cli_interrupted() && status == MB_OK)
+            status = mb_fail(err, MB_CANCELLED, "interrupted");
     }
     return status;
 }

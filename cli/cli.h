@@ -150,11 +150,7 @@ const char *cli_seconds(char text[32], double seconds);
 
 /* ---------------------------------------------------------------- files (file.c) */
 
-/* Fill err with "PATH: WHAT", or with what errno says; return its status. */
-enum mb_status cli_error(struct mb_error *err, enum mb_status status, const char *path, const char *what);
-enum mb_status cli_system_error(struct mb_error *err, const char *path);
-
-/* A whole file, or stdin when path is "-". *text is malloc'ed with a 0 behind it; nothing to free after an
+/* A whole file, or stdin when path is "-". *text is malloc'ed with a 0 after it; nothing to free after an
  * error. */
 enum mb_status cli_read_text(const char *path, char **text, size_t *nbytes, struct mb_error *err);
 

@@ -1,6 +1,7 @@
 /*
  * compress.c - the verb "compress": a plain folder becomes a coded one.
  */
+#include "base/error.h"
 #include "cli.h"
 #include "report.h"
 #include <moebius/checkpoint.h>
@@ -54,37 +55,27 @@ static enum mb_status split_tensor_bound(const char *text, struct mb_tensor_boun
                                          struct mb_error *err)
 {
     const char *equals = strrchr(text, '=');
-    if (equals == NULL || equals == text) {
-        err->status = MB_USAGE;
-        snprintf(err->msg, sizeof err->msg, "--tensor-bound '%.200s': not REGEX=BOUND", text);
-        return MB_USAGE;
-    }
-    enum mb_status status = mb_bound_parse(equals + 1, &bound->bound, err);
-    if (status != MB_OK)
-        return status;
+    if (equals == NULL || equals == text)
+        return mb_fail(err, MB_USAGE, "--tensor-bound '%.200s': not REGEX=BOUND", text);
+    MB_TRY(mb_bound_parse(equals + 1, &bound->bound, err));
     bound->pattern = strndup(text, (size_t)(equals - text));
-    if (bound->pattern != NULL)
-        return MB_OK;
-    err->status = MB_NO_MEMORY;
-    snprintf(err->msg, sizeof err->msg, "out of memory");
-    return MB_NO_MEMORY;
+    return bound->pattern == NULL ? mb_fail_memory(err, "a pattern") : MB_OK;
 }
 
 static enum mb_status parse_bounds(struct mb_compress_options *to, struct mb_tensor_bound *tensor_bounds,
                                    struct mb_error *err)
 {
-    enum mb_status status = MB_OK;
     to->has_bound = args.bound != NULL;
     to->has_dense_bound = args.dense_bound != NULL;
-    if (to->has_bound)
-        status = mb_bound_parse(args.bound, &to->bound, err);
-    if (status == MB_OK && to->has_dense_bound)
-        status = mb_bound_parse(args.dense_bound, &to->dense_bound, err);
     to->tensor_bounds = tensor_bounds;
     to->n_tensor_bounds = args.tensor_bounds.n;
-    for (size_t i = 0; i < args.tensor_bounds.n && status == MB_OK; i++)
-        status = split_tensor_bound(args.tensor_bounds.items[i], &tensor_bounds[i], err);
-    return status;
+    if (to->has_bound)
+        MB_TRY(mb_bound_parse(args.bound, &to->bound, err));
+    if (to->has_dense_bound)
+        MB_TRY(mb_bound_parse(args.dense_bound, &to->dense_bound, err));
+    for (size_t i = 0; i < args.tensor_bounds.n; i++)
+        MB_TRY(split_tensor_bound(args.tensor_bounds.items[i], &tensor_bounds[i], err));
+    return MB_OK;
 }
 
 /* ---------------------------------------------------------------- the report */
@@ -176,8 +167,8 @@ static enum mb_status run(const char *model, const char *out, struct mb_compress
     enum mb_status status = mb_compress(model, out, to, report, err);
     cli_progress_end(&progress);
     if (status == MB_CANCELLED)
-        snprintf(err->msg, sizeof err->msg, "interrupted; the same command %s",
-                 args.dry_run ? "begins again" : "resumes");
+        return mb_fail(err, status, "interrupted; the same command %s",
+                       args.dry_run ? "begins again" : "resumes");
     return status;
 }
 

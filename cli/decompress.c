@@ -1,6 +1,7 @@
 /*
  * decompress.c - the verb "decompress": a coded folder becomes an ordinary one.
  */
+#include "base/error.h"
 #include "cli.h"
 #include "report.h"
 #include <moebius/checkpoint.h>
@@ -99,7 +100,7 @@ int cli_decompress(int argc, char **argv)
                                           cli_progress_show, &progress, &report, &err);
     cli_progress_end(&progress);
     if (status == MB_CANCELLED)
-        snprintf(err.msg, sizeof err.msg, "interrupted; the same command resumes");
+        mb_error_set(&err, status, "interrupted; the same command resumes");
     if (status != MB_OK)
         return cli_fail(&err);
     double seconds = cli_seconds_since(&progress.begun);

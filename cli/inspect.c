@@ -3,6 +3,8 @@
  *
  * Weights of plain folders are not read.  Coded blobs are opened, and so checked, one after another.
  */
+#include "base/error.h"
+#include "base/json.h"
 #include "cli.h"
 #include "report.h"
 #include <inttypes.h>
@@ -70,13 +72,6 @@ struct survey {
     size_t n_shards;
 };
 
-static enum mb_status out_of_memory(struct mb_error *err)
-{
-    err->status = MB_NO_MEMORY;
-    snprintf(err->msg, sizeof err->msg, "out of memory");
-    return MB_NO_MEMORY;
-}
-
 static void add_type(struct sum *sum, const char *type)
 {
     for (size_t i = 0; i < sum->n_types; i++)
@@ -129,7 +124,7 @@ static enum mb_status add_to_survey(struct survey *survey, const char *name, con
         return MB_OK;
     struct sum *expert = find_expert(survey, place);
     if (expert == NULL)
-        return out_of_memory(err);
+        return mb_fail_memory(err, "the list of experts");
     add_sum(expert, sum);
     return MB_OK;
 }
@@ -182,22 +177,17 @@ static enum mb_status survey_bytes(const struct mb_checkpoint *ckpt, const struc
                                    uint8_t *bytes, struct survey *survey, struct mb_error *err)
 {
     struct mb_blob blob;
-    enum mb_status status = mb_checkpoint_read(ckpt, tensor, 0, bytes, tensor->nbytes, err);
+    MB_TRY(mb_checkpoint_read(ckpt, tensor, 0, bytes, tensor->nbytes, err));
+    enum mb_status status = mb_blob_open(bytes, tensor->nbytes, &blob, err);
     if (status != MB_OK)
-        return status;
-    status = mb_blob_open(bytes, tensor->nbytes, &blob, err);
-    if (status != MB_OK) {
-        struct mb_error inner = *err;
-        snprintf(err->msg, sizeof err->msg, "%s/%s: tensor %s: %.200s", mb_checkpoint_path(ckpt),
-                 mb_checkpoint_shard_name(ckpt, tensor->shard), tensor->name, inner.msg);
-        return status;
-    }
+        return mb_fail_in(err, status, "%s/%s: tensor %s", mb_checkpoint_path(ckpt),
+                          mb_checkpoint_shard_name(ckpt, tensor->shard), tensor->name);
     struct sum sum = sum_of_blob(tensor, &blob);
     char *name = NULL;
     int n_stem = (int)(strlen(tensor->name) - strlen("moebius"));
     if (asprintf(&name, "%.*s%.*s", n_stem, tensor->name, (int)blob.info[0].name_nbytes, blob.info[0].name) <
         0)
-        status = out_of_memory(err);
+        status = mb_fail_memory(err, "the name of a tensor");
     else
         status = add_to_survey(survey, name, &sum, err);
     free(name);
@@ -210,7 +200,7 @@ static enum mb_status survey_blob(const struct mb_checkpoint *ckpt, const struct
 {
     uint8_t *bytes = malloc(tensor->nbytes + MB_SLACK_NBYTES);
     if (bytes == NULL)
-        return out_of_memory(err);
+        return mb_fail_memory(err, "a coded tensor");
     enum mb_status status = survey_bytes(ckpt, tensor, bytes, survey, err);
     free(bytes);
     return status;
@@ -246,7 +236,7 @@ static enum mb_status make_survey(const struct mb_checkpoint *ckpt, struct surve
     survey->n_shards = n_tensors == 0 ? 0 : mb_checkpoint_tensor(ckpt, n_tensors - 1)->shard + 1;
     survey->shards = calloc(survey->n_shards + 1, sizeof *survey->shards);
     if (survey->shards == NULL)
-        return out_of_memory(err);
+        return mb_fail_memory(err, "the list of shards");
     cli_progress_begin(&progress, "B");
     for (size_t i = 0; i < n_tensors && status == MB_OK; i++) {
         const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
@@ -489,7 +479,11 @@ static json_t *report_json(const struct mb_checkpoint *ckpt, const json_t *confi
 
 static int print(const struct mb_checkpoint *ckpt, const struct survey *survey)
 {
-    json_t *config = json_loads(mb_checkpoint_config_text(ckpt), 0, NULL);
+    json_t *config;
+    struct mb_error err;
+    const char *text = mb_checkpoint_config_text(ckpt);
+    if (mb_json_parse(text, strlen(text), 0, &config, &err) != MB_OK)
+        return cli_fail(&err);
     bool is_coded = mb_checkpoint_is_coded(ckpt);
     int exit_status = 0;
     if (args.format == CLI_JSON) {

@@ -2,6 +2,7 @@
  * report.c - parts of a model and counts in words, JSON on stdout.
  */
 #include "report.h"
+#include "base/utf8.h"
 #include "cli.h"
 #include <math.h>
 #include <stdio.h>
@@ -46,18 +47,11 @@ json_t *cli_json_real(double value)
 
 json_t *cli_json_path(const char *path)
 {
-    static const char replacement[] = "\xef\xbf\xbd";
-    json_t *json = json_string(path);
-    char *text = json == NULL ? calloc(3, strlen(path) + 1) : NULL, *to = text;
-    if (text == NULL)
-        return json;
-    for (const char *from = path; *from != '\0'; from++) {
-        size_t n = (unsigned char)*from < 0x80 ? 1 : 3;
-        memcpy(to, n == 1 ? from : replacement, n);
-        to += n;
-    }
-    json = json_string(text);
-    free(text);
+    struct mb_bytes text = {0};
+    json_t *json = mb_utf8_replace(&text, path, strlen(path))
+                       ? json_stringn(text.p == NULL ? "" : text.p, text.n)
+                       : NULL;
+    free(text.p);
     return json;
 }
 

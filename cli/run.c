@@ -133,7 +133,7 @@ static enum mb_status read_words(const char *path, char **text, struct mb_error 
     if (status == MB_OK && strlen(*text) != nbytes) {
         free(*text);
         *text = NULL;
-        return cli_error(err, MB_BAD_DATA, path, "not a text: it has a byte 0");
+        return mb_fail(err, MB_BAD_DATA, "%s: not a text: it has a zero byte", path);
     }
     return status;
 }
@@ -144,7 +144,7 @@ static enum mb_status read_prompt(char **text, struct mb_error *err)
     bool is_stdin = args.prompt != NULL && strcmp(args.prompt, "-") == 0;
     if (args.prompt != NULL && !is_stdin) {
         *text = strdup(args.prompt);
-        return *text == NULL ? cli_error(err, MB_NO_MEMORY, "prompt", "no memory") : MB_OK;
+        return *text == NULL ? mb_fail_memory(err, "the prompt") : MB_OK;
     }
     enum mb_status status = read_words(is_stdin ? "-" : args.prompt_file, text, err);
     size_t n = status == MB_OK ? strlen(*text) : 0;
@@ -160,8 +160,8 @@ static enum mb_status put_into_template(const struct generation *g, const char *
     struct mb_chat_message message = {"user", prompt};
     char *template = NULL;
     if (args.template == NULL && !mb_tokenizer_has_chat(g->tokenizer))
-        return cli_error(err, MB_BAD_DATA, "--chat",
-                         "the model has no chat template (give --chat-template FILE, or plain)");
+        return mb_fail(err, MB_BAD_DATA,
+                       "--chat: the model has no chat template (give --chat-template FILE, or plain)");
     if (args.template == NULL)
         return mb_tokenizer_chat(g->tokenizer, &message, 1, true, text, err);
     if (strcmp(args.template, "plain") == 0)
@@ -188,7 +188,7 @@ static enum mb_status encode_prompt(struct generation *g, struct mb_error *err)
     free(prompt);
     free(text);
     if (status == MB_OK && g->n_prompt == 0)
-        return cli_error(err, MB_USAGE, "prompt", "empty");
+        return mb_fail(err, MB_USAGE, "prompt: empty");
     return status;
 }
 
@@ -197,27 +197,21 @@ static enum mb_status encode_prompt(struct generation *g, struct mb_error *err)
 /* As many tokens as will be used at most. */
 static enum mb_status choose_context(struct generation *g, struct mb_error *err)
 {
-    char what[160];
     size_t n_most = g->info->n_ctx_train;
-    if (args.n_ctx > 0 && (size_t)args.n_ctx > n_most) {
-        snprintf(what, sizeof what, "the model's context has %zu tokens", n_most);
-        return cli_error(err, MB_USAGE, "-c", what);
-    }
+    if (args.n_ctx > 0 && (size_t)args.n_ctx > n_most)
+        return mb_fail(err, MB_USAGE, "-c: the model's context has %zu tokens", n_most);
     if (args.n_ctx > 0)
         n_most = (size_t)args.n_ctx;
-    if (g->n_prompt > n_most) {
-        snprintf(what, sizeof what, "%zu tokens, the context has %zu", g->n_prompt, n_most);
-        return cli_error(err, MB_USAGE, "prompt", what);
-    }
+    if (g->n_prompt > n_most)
+        return mb_fail(err, MB_USAGE, "prompt: %zu tokens, the context has %zu", g->n_prompt, n_most);
     g->n_ctx = n_most;
     if (args.n_predict != UNLIMITED && (size_t)args.n_predict < n_most - g->n_prompt)
         g->n_ctx = g->n_prompt + (size_t)args.n_predict;
     for (size_t i = 0; i < g->n_prompt; i++)
-        if ((size_t)g->prompt[i] >= g->info->n_vocab) {
-            snprintf(what, sizeof what, "token %d of the prompt is not in the model's vocabulary of %zu",
-                     (int)g->prompt[i], g->info->n_vocab);
-            return cli_error(err, MB_BAD_DATA, "tokenizer.json", what);
-        }
+        if ((size_t)g->prompt[i] >= g->info->n_vocab)
+            return mb_fail(err, MB_BAD_DATA,
+                           "tokenizer.json: token %d of the prompt is not in the model's vocabulary of %zu",
+                           (int)g->prompt[i], g->info->n_vocab);
     return MB_OK;
 }
 
@@ -233,7 +227,7 @@ static enum mb_status open_scheduler(struct generation *g, struct mb_error *err)
     g->reply = malloc((g->n_ctx - g->n_prompt + 1) * sizeof *g->reply); /* the last one is not fed */
     g->out = args.format == CLI_JSON ? open_memstream(&g->text, &g->text_nbytes) : stdout;
     if (g->reply == NULL || g->out == NULL)
-        return cli_error(err, MB_NO_MEMORY, "run", "no memory for the reply");
+        return mb_fail_memory(err, "the reply");
     MB_TRY(mb_detokenizer_open(g->tokenizer, true, &g->detokenizer, err));
     return mb_scheduler_open(g->model, &scheduler_options, &g->scheduler, err);
 }
@@ -282,8 +276,8 @@ static void choose_sampling(struct generation *g)
 static enum mb_status print_text(struct generation *g, const char *text, size_t n, struct mb_error *err)
 {
     if (fwrite(text, 1, n, g->out) != n || fflush(g->out) != 0)
-        return g->out == stdout ? cli_system_error(err, "standard output")
-                                : cli_error(err, MB_NO_MEMORY, "run", "no memory for the text");
+        return g->out == stdout ? mb_fail_errno(err, "standard output", "write")
+                                : mb_fail_memory(err, "the text");
     if (n > 0)
         g->is_line_open = text[n - 1] != '\n';
     return MB_OK;
@@ -315,7 +309,7 @@ static bool take_piece(struct generation *g, const struct mb_event *event)
         return args.n_predict == 0;
     }
     if (cli_progress_show(&g->progress, "reading the prompt", event->n_prompt_done, event->n_prompt))
-        g->status = cli_error(&g->err, MB_CANCELLED, "run", "interrupted while reading the prompt");
+        g->status = mb_fail(&g->err, MB_CANCELLED, "run: interrupted while reading the prompt");
     return g->status != MB_OK;
 }
 

@@ -1,6 +1,8 @@
 /*
  * tokenize.c - the verb "tokenize": text to token ids, or ids to text.
  */
+#include "base/error.h"
+#include "base/file.h"
 #include "cli.h"
 #include <errno.h>
 #include <moebius/tokenizer.h>
@@ -8,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-enum { PATH_NBYTES_MAX = 4096 };
 
 static struct {
     bool decode, no_bos, config_bos, skip_special;
@@ -44,23 +44,20 @@ static const struct cli_command command = {
 static int fail(enum mb_status status, const char *what)
 {
     struct mb_error err;
-    cli_error(&err, status, "standard input", what);
+    mb_error_set(&err, status, "standard input: %s", what);
     return cli_fail(&err);
 }
 
 /* Only tokenizer.json is read, of a folder too, unless its neighbour is asked for. */
 static enum mb_status open_tokenizer(const char *path, struct mb_tokenizer **tokenizer, struct mb_error *err)
 {
-    char json_path[PATH_NBYTES_MAX];
+    char json_path[MB_PATH_MAX];
     struct stat st;
     bool is_folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
     if (!is_folder || args.config_bos)
         return mb_tokenizer_open(path, tokenizer, err);
-    if ((size_t)snprintf(json_path, sizeof json_path, "%s/tokenizer.json", path) < sizeof json_path)
-        return mb_tokenizer_open(json_path, tokenizer, err);
-    err->status = MB_BAD_DATA;
-    snprintf(err->msg, sizeof err->msg, "%.200s...: the path is too long", path);
-    return err->status;
+    MB_TRY(mb_join_path(json_path, path, "tokenizer.json", err));
+    return mb_tokenizer_open(json_path, tokenizer, err);
 }
 
 static int encode(const struct mb_tokenizer *tokenizer, const char *text, size_t nbytes)
@@ -106,7 +103,7 @@ static int decode(const struct mb_tokenizer *tokenizer, const char *text, size_t
     size_t n_ids = 0, decoded_nbytes;
     int32_t *ids = malloc((nbytes / 2 + 1) * sizeof *ids);
     if (ids == NULL)
-        return fail(MB_NO_MEMORY, "no memory");
+        return fail(MB_NO_MEMORY, "out of memory for the token ids");
     int exit_status = parse_ids(text, nbytes, ids, &n_ids);
     if (exit_status == 0 && mb_tokenizer_decode(tokenizer, ids, n_ids, args.skip_special, &decoded,
                                                 &decoded_nbytes, &err) != MB_OK)

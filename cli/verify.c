@@ -1,6 +1,7 @@
 /*
  * verify.c - the verb "verify": is a coded folder sound, and does every weight keep to its bound?
  */
+#include "base/error.h"
 #include "cli.h"
 #include "report.h"
 #include <inttypes.h>
@@ -285,11 +286,9 @@ static enum mb_status run(const char *coded, const char *original, struct result
         mb_verify(coded, original, args.n_threads, keep, results, cli_progress_show, &progress, report, err);
     cli_progress_end(&progress);
     if (status == MB_CANCELLED)
-        snprintf(err->msg, sizeof err->msg, "interrupted; nothing is known about the rest of %s", coded);
-    if (status == MB_OK && results->is_out_of_memory) {
-        status = err->status = MB_NO_MEMORY;
-        snprintf(err->msg, sizeof err->msg, "out of memory");
-    }
+        return mb_fail(err, status, "interrupted; nothing is known about the rest of %s", coded);
+    if (status == MB_OK && results->is_out_of_memory)
+        return mb_fail_memory(err, "the results");
     return status;
 }
 

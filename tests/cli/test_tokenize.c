@@ -115,7 +115,7 @@ static void bad_input_is_3(void **state)
     assert_fails(run_after("echo 99999999999999999999 |", "tokenize t -d"), 3, "'99999999999999999999'");
     assert_fails(run_after("echo 1 6 |", "tokenize t -d"), 3, "6");
     assert_fails(run_after("printf '1\\0002' |", "tokenize t -d"), 3, "zero byte");
-    assert_fails(run("tokenize t <."), 3, "standard input: Is a directory");
+    assert_fails(run("tokenize t <."), 3, "standard input: read: Is a directory");
 }
 
 static void the_machines_faults_are_4(void **state)

@@ -106,7 +106,7 @@ static void what_is_no_file_is_written_to(void **state)
     assert_int_equal(symlink("/dev/full", test_path("full")),
                      0); /* a link: the device itself is not at risk */
     assert_int_equal(run(SMALL " --tokens few.txt --logits full", output, sizeof output), 4);
-    assert_non_null(strstr(output, "full: No space left"));
+    assert_non_null(strstr(output, "full: write: No space left"));
     assert_int_equal(
         run(REFERENCE " --task " REFERENCE "/eval.jsonl --limit 1 --replies full", output, sizeof output), 4);
     assert_int_equal(run(SMALL " --tokens few.txt --logits few.txt", output, sizeof output), 2);

@@ -1,0 +1,55 @@
+/*
+ * output_file.c - writes PATH.tmp and renames it when it is complete.
+ */
+#include "output_file.h"
+#include "base/error.h"
+#include <stdbool.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool is_same_file(const struct stat *a, const char *path)
+{
+    struct stat b;
+    return stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
+}
+
+enum mb_status cli_output_open(struct cli_output_file *output, const char *path, const char *input,
+                               struct mb_error *err)
+{
+    struct stat there;
+    bool is_there = stat(path, &there) == 0;
+    if (is_there && is_same_file(&there, input))
+        return mb_fail(err, MB_USAGE, "%s: is the input; name another file for the output", path);
+    if (is_there && S_ISDIR(there.st_mode))
+        return mb_fail(err, MB_BAD_DATA, "%s: Is a directory", path);
+    output->path = path;
+    bool is_direct = is_there && !S_ISREG(there.st_mode); /* a rename would take its place */
+    int n = is_direct ? 0 : snprintf(output->partial, sizeof output->partial, "%s.tmp", path);
+    if (n < 0 || (size_t)n >= sizeof output->partial)
+        return mb_fail(err, MB_USAGE, "%.200s...: path too long", path);
+    output->file = fopen(is_direct ? path : output->partial, "wb");
+    return output->file == NULL ? mb_fail_errno(err, path, "create") : MB_OK;
+}
+
+static bool flush(const struct cli_output_file *output)
+{
+    return fflush(output->file) == 0 && (output->partial[0] == '\0' || fsync(fileno(output->file)) == 0);
+}
+
+enum mb_status cli_output_close(struct cli_output_file *output, enum mb_status status, struct mb_error *err)
+{
+    if (output->file == NULL)
+        return status;
+    if (status == MB_OK && !flush(output))
+        status = mb_fail_errno(err, output->path, "write");
+    if (fclose(output->file) != 0 && status == MB_OK)
+        status = mb_fail_errno(err, output->path, "close");
+    if (output->partial[0] == '\0')
+        return status;
+    if (status == MB_OK && rename(output->partial, output->path) != 0)
+        status = mb_fail_errno(err, output->path, "rename");
+    if (status != MB_OK)
+        unlink(output->partial);
+    return status;
+}
