@@ -331,7 +331,7 @@ static void name_test(const struct result *result, char text[48])
 
 static uint64_t model_nbytes(const struct bench *bench)
 {
-    const struct mb_weights_memory *m = &bench->info.memory;
+    const struct mb_store_memory *m = &bench->info.memory;
     return m->blob_nbytes + m->table_nbytes + m->exact_nbytes + m->mapped_nbytes;
 }
 

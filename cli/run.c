@@ -385,7 +385,7 @@ static double rate_of(size_t n, double seconds)
 static void print_words(const struct generation *g)
 {
     static const char *const ends[] = {"the model ended", "-n reached", "the context is full", "interrupted"};
-    const struct mb_weights_memory *w = &g->info->memory;
+    const struct mb_store_memory *w = &g->info->memory;
     struct cli_memory in_use = cli_memory_in_use();
     uint64_t nbytes = w->blob_nbytes + w->table_nbytes + w->exact_nbytes + w->mapped_nbytes;
     char a[32], b[32], c[32];
@@ -417,7 +417,7 @@ static json_t *ids_json(const int32_t *ids, size_t n)
 
 static int print_json(const struct generation *g, const char *path)
 {
-    const struct mb_weights_memory *w = &g->info->memory;
+    const struct mb_store_memory *w = &g->info->memory;
     struct cli_memory in_use = cli_memory_in_use();
     bool is_sampled = g->sampler.temperature > 0;
     uint64_t anon_nbytes = w->blob_nbytes + w->table_nbytes + w->exact_nbytes;

@@ -8,6 +8,7 @@
 #include "fuzz.h"
 #include "json.h"
 #include <inttypes.h>
+#include <moebius/weights.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,19 +46,20 @@ static void repair(char *header, size_t n, uint8_t *data, size_t data_nbytes)
     mb_st_free_header(&parsed);
 }
 
-static void ask_matrix(const struct mb_weights *weights, const char *name, uint64_t n_rows, uint64_t n_cols)
+static void ask_matrix(const struct mb_index *index, struct mb_store *store, const char *name,
+                       uint64_t n_rows, uint64_t n_cols)
 {
-    struct mb_matrix matrix;
+    const struct mb_matrix *matrix;
     struct mb_error err = {0};
-    if (mb_weights_matrix(weights, name, n_rows, n_cols, &matrix, &err) == MB_OK)
-        REQUIRE(mb_weights_has(weights, name) && matrix.n_rows == n_rows && matrix.n_cols == n_cols);
+    if (mb_store_matrix(store, name, n_rows, n_cols, &matrix, &err) == MB_OK)
+        REQUIRE(mb_index_find(index, name) != NULL && matrix->n_rows == n_rows && matrix->n_cols == n_cols);
     else
         REQUIRE(err.msg[0] != 0);
 }
 
 /* What is in a blob is there under its full name. */
 static void ask_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
-                     const struct mb_weights *weights)
+                     const struct mb_index *index, struct mb_store *store)
 {
     const void *bytes;
     struct mb_blob blob;
@@ -66,50 +68,62 @@ static void ask_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *t
     REQUIRE(mb_blob_open(bytes, tensor->nbytes, &blob, &err) == MB_OK);
     for (size_t i = 0; i < blob.n_matrices; i++) {
         char *name = mb_blob_full_name(tensor, &blob.info[i]);
-        struct mb_matrix matrix;
+        const struct mb_matrix *matrix;
         REQUIRE(name != NULL);
-        REQUIRE(mb_weights_matrix(weights, name, blob.info[i].n_rows, blob.info[i].n_cols, &matrix, &err) ==
+        REQUIRE(mb_store_matrix(store, name, blob.info[i].n_rows, blob.info[i].n_cols, &matrix, &err) ==
                 MB_OK);
-        REQUIRE(matrix.is_coded && matrix.coded.n_rows == matrix.n_rows &&
-                matrix.coded.n_cols == matrix.n_cols);
-        ask_matrix(weights, name, blob.info[i].n_cols, blob.info[i].n_rows);
+        REQUIRE(matrix->is_coded && matrix->coded.n_rows == matrix->n_rows &&
+                matrix->coded.n_cols == matrix->n_cols);
+        ask_matrix(index, store, name, blob.info[i].n_cols, blob.info[i].n_rows);
         free(name);
     }
     mb_blob_close(&blob);
 }
 
 /* Everything that can be asked of loaded weights, with names from the file. */
-static void ask(const struct mb_checkpoint *ckpt, const struct mb_weights *weights)
+static void ask(const struct mb_checkpoint *ckpt, const struct mb_index *index, struct mb_store *store)
 {
     static float vector[1 << 12];
     struct mb_error err;
     for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
         const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
-        ask_matrix(weights, tensor->name, tensor->shape[0], tensor->shape[1]);
+        ask_matrix(index, store, tensor->name, tensor->shape[0], tensor->shape[1]);
         if (tensor->n_elems <= sizeof vector / sizeof *vector)
-            mb_weights_vector(weights, tensor->name, tensor->n_elems, vector, &err);
+            mb_store_vector(store, tensor->name, tensor->n_elems, vector, &err);
         if (mb_tensor_is_blob(ckpt, tensor))
-            ask_blob(ckpt, tensor, weights);
+            ask_blob(ckpt, tensor, index, store);
     }
-    REQUIRE(!mb_weights_has(weights, "no such tensor"));
-    mb_weights_memory(weights);
+    REQUIRE(mb_index_find(index, "no such tensor") == NULL);
+    mb_store_memory(store);
+}
+
+static enum mb_status load_indexed(const struct mb_checkpoint *ckpt, const struct mb_index *index,
+                                   struct mb_error *err)
+{
+    const struct mb_store_options options = {.size = sizeof options, .n_threads = 1};
+    struct mb_store *store;
+    enum mb_status status = mb_store_open(index, &options, &store, err);
+    if (status == MB_OK) {
+        ask(ckpt, index, store);
+        mb_store_close(store);
+    }
+    return status;
 }
 
 static void load_weights(void)
 {
     struct mb_checkpoint *ckpt;
-    struct mb_weights *weights;
+    struct mb_index *index = NULL;
     struct mb_error err = {0};
     if (mb_checkpoint_open(fuzz_folder(), &ckpt, &err) != MB_OK)
         return;
-    enum mb_status status = mb_weights_load(ckpt, 1, &weights, &err);
-    if (status == MB_OK) {
-        ask(ckpt, weights);
-        mb_weights_free(weights);
-    } else {
+    enum mb_status status = mb_index_open(ckpt, &index, &err);
+    if (status == MB_OK)
+        status = load_indexed(ckpt, index, &err);
+    if (status != MB_OK)
         REQUIRE((status == MB_BAD_DATA || status == MB_UNSUPPORTED) &&
                 strstr(err.msg, "model.safetensors: ") != NULL);
-    }
+    mb_index_close(index);
     mb_checkpoint_close(ckpt);
 }
 

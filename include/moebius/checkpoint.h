@@ -40,8 +40,9 @@ struct mb_tensor {
     uint64_t shape[MB_DIMS_MAX];
     uint64_t n_elems;
     uint64_t nbytes;
-    size_t shard;      /* index of its file */
+    size_t shard;      /* number of its file */
     uint64_t file_pos; /* of its first byte in that file */
+    size_t number;     /* mb_checkpoint_tensor(ckpt, number) is this one */
 };
 
 struct mb_checkpoint;
@@ -60,7 +61,11 @@ MB_API size_t mb_checkpoint_n_tensors(const struct mb_checkpoint *ckpt);
 MB_API const struct mb_tensor *mb_checkpoint_tensor(const struct mb_checkpoint *ckpt, size_t i);
 MB_API const struct mb_tensor *mb_checkpoint_find(const struct mb_checkpoint *ckpt,
                                                   const char *name); /* or NULL */
+MB_API size_t mb_checkpoint_n_shards(const struct mb_checkpoint *ckpt);
 MB_API const char *mb_checkpoint_shard_name(const struct mb_checkpoint *ckpt, size_t shard);
+
+/* "PATH/model-00001-of-00002.safetensors", the file of a tensor: messages begin with it. */
+MB_API const char *mb_tensor_path(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);
 
 /* The bytes of a stored tensor, mapped read-only for as long as the checkpoint is open. */
 MB_API enum mb_status mb_checkpoint_map(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
@@ -104,45 +109,19 @@ struct mb_tensor_role {
  */
 MB_API struct mb_tensor_role mb_role_of(const char *tensor_name);
 
-/* A weight matrix as the engine uses it: coded or dense, looked up by its original name. */
-struct mb_matrix {
-    bool is_coded;
-    uint64_t n_rows;
-    size_t n_cols;
-    struct mb_coded_matrix coded; /* is_coded */
-    enum mb_dtype dtype;          /* dense */
-    const void *dense;            /* row-major, maybe unaligned to 64 */
-};
+/* ---------------------------------------------------------------- coded folders */
+
+/* Whether a tensor is a coded blob: U8, one dimension, name ending in ".moebius", in a coded folder. */
+MB_API bool mb_tensor_is_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);
+
+/* "STEM.moebius" and a name inside the blob make "STEM.NAME": malloc'ed; NULL: out of memory. */
+MB_API char *mb_blob_full_name(const struct mb_tensor *blob, const struct mb_blob_matrix *matrix);
 
 /*
- * All weights in memory, ready to multiply: blobs read (O_DIRECT where it works) into one arena of
- * 2 MiB pages and checked once; exact tensors mapped from plain checkpoints, or read and their checksum
- * checked in coded folders.  'n_threads' check in parallel.
+ * XXH3-64 (seed 0) of an exact tensor's bytes, as the coded folder keeps it.  false: it keeps none, or what
+ * it keeps is not a checksum.
  */
-struct mb_weights;
-
-struct mb_weights_memory {
-    uint64_t blob_nbytes;   /* anonymous: coded blobs, padded */
-    uint64_t table_nbytes;  /* anonymous: tile tables and names */
-    uint64_t exact_nbytes;  /* anonymous: exact tensors of coded folders */
-    uint64_t mapped_nbytes; /* file: tensors of plain checkpoints */
-};
-
-MB_API enum mb_status mb_weights_load(const struct mb_checkpoint *ckpt, int n_threads,
-                                      struct mb_weights **weights, struct mb_error *err);
-MB_API void mb_weights_free(struct mb_weights *weights);
-MB_API struct mb_weights_memory mb_weights_memory(const struct mb_weights *weights);
-
-/* MB_BAD_DATA when there is no such matrix, it is not 2-D floating point, or its shape is not rows x cols. */
-MB_API enum mb_status mb_weights_matrix(const struct mb_weights *weights, const char *name, uint64_t n_rows,
-                                        uint64_t n_cols, struct mb_matrix *matrix, struct mb_error *err);
-
-/* Whether a tensor or coded matrix with that original name exists. */
-MB_API bool mb_weights_has(const struct mb_weights *weights, const char *name);
-
-/* A small exact tensor converted to float (norms, biases): n values into 'out'. */
-MB_API enum mb_status mb_weights_vector(const struct mb_weights *weights, const char *name, uint64_t n,
-                                        float *out, struct mb_error *err);
+MB_API bool mb_exact_xxh3(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, uint64_t *xxh3);
 
 /* ---------------------------------------------------------------- long work */
 

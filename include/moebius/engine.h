@@ -9,8 +9,9 @@
 #ifndef MOEBIUS_ENGINE_H
 #define MOEBIUS_ENGINE_H
 
-#include <moebius/checkpoint.h>
+#include <moebius/codec.h>
 #include <moebius/status.h>
+#include <moebius/weights.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,7 +39,7 @@ struct mb_model_info {
     int32_t bos_id;         /* -1: none */
     const int32_t *eos_ids; /* generation stops at any of them */
     size_t n_eos_ids;
-    struct mb_weights_memory memory;
+    struct mb_store_memory memory;
     uint64_t work_nbytes;  /* anonymous: memory of a pass, touched as far as it is used */
     uint64_t token_nbytes; /* weights read for one generated token, its experts of average size */
     int n_threads;

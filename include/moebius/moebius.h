@@ -13,5 +13,6 @@
 #include <moebius/status.h>
 #include <moebius/tokenizer.h>
 #include <moebius/version.h>
+#include <moebius/weights.h>
 
 #endif

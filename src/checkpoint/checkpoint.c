@@ -147,9 +147,13 @@ static enum mb_status list_tensors(struct mb_checkpoint *ckpt, struct mb_error *
     ckpt->by_name = calloc(n + 1, sizeof(const struct mb_tensor *));
     if (ckpt->tensors == NULL || ckpt->by_name == NULL)
         return mb_fail_memory(err, "the list of tensors");
-    for (size_t s = 0; s < ckpt->n_shards; s++)
-        for (size_t i = 0; i < ckpt->shards[s].header.n_tensors; i++)
-            ckpt->tensors[ckpt->n_tensors++] = &ckpt->shards[s].header.tensors[i];
+    for (size_t s = 0; s < ckpt->n_shards; s++) {
+        for (size_t i = 0; i < ckpt->shards[s].header.n_tensors; i++) {
+            struct mb_tensor *tensor = &ckpt->shards[s].header.tensors[i];
+            tensor->number = ckpt->n_tensors;
+            ckpt->tensors[ckpt->n_tensors++] = tensor;
+        }
+    }
     memcpy(ckpt->by_name, ckpt->tensors, n * sizeof(const struct mb_tensor *));
     qsort(ckpt->by_name, n, sizeof(const struct mb_tensor *), tensor_by_name);
     for (size_t i = 1; i < n; i++)
@@ -330,6 +334,11 @@ const struct mb_tensor *mb_checkpoint_find(const struct mb_checkpoint *ckpt, con
     const struct mb_tensor **found = bsearch(&key_pointer, ckpt->by_name, ckpt->n_tensors,
                                              sizeof(const struct mb_tensor *), tensor_by_name);
     return found == NULL ? NULL : *found;
+}
+
+size_t mb_checkpoint_n_shards(const struct mb_checkpoint *ckpt)
+{
+    return ckpt->n_shards;
 }
 
 const char *mb_checkpoint_shard_name(const struct mb_checkpoint *ckpt, size_t shard)

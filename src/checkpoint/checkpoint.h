@@ -56,16 +56,4 @@ static inline size_t mb_elem_nbytes(const struct mb_tensor *tensor)
     return tensor->n_elems == 0 ? 1 : (size_t)(tensor->nbytes / tensor->n_elems);
 }
 
-/* "PATH/model-00001-of-00002.safetensors" of a tensor, for messages. */
-const char *mb_tensor_path(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);
-
-/* Whether a tensor is a coded blob: U8, one dimension, name ending in ".moebius", in a coded folder. */
-bool mb_tensor_is_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);
-
-/* "stem.moebius" and the name inside the blob make "stem.name": malloc'ed, or NULL when memory is out. */
-char *mb_blob_full_name(const struct mb_tensor *blob, const struct mb_blob_matrix *matrix);
-
-/* The checksum that a coded folder keeps for an exact tensor. false: there is none, or it cannot be read. */
-bool mb_exact_xxh3(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, uint64_t *xxh3);
-
 #endif

@@ -34,7 +34,7 @@ static void fill_info(struct mb_model *model)
     model->info.bos_id = c->bos_id;
     model->info.eos_ids = c->eos_ids;
     model->info.n_eos_ids = c->n_eos_ids;
-    model->info.memory = mb_weights_memory(model->weights);
+    model->info.memory = mb_store_memory(model->store);
     model->info.work_nbytes = model->work_nbytes;
     model->info.n_threads = mb_pool_n_threads(model->pool);
     model->info.notes = model->notes;
@@ -57,7 +57,10 @@ static enum mb_status open_parts(struct mb_model *model, const char *path,
     MB_TRY(mb_config_read(model->ckpt, &model->config, err));
     model->has_two_forms = has_two_forms(&model->config);
     MB_TRY(mb_pool_create(options.n_threads, &model->pool, err));
-    MB_TRY(mb_weights_load(model->ckpt, options.n_threads, &model->weights, err));
+    const struct mb_store_options store_options = {.size = sizeof store_options,
+                                                   .n_threads = options.n_threads};
+    MB_TRY(mb_index_open(model->ckpt, &model->index, err));
+    MB_TRY(mb_store_open(model->index, &store_options, &model->store, err));
     MB_TRY(mb_layers_load(model, err));
     return mb_workspace_create(model, err);
 }
@@ -86,7 +89,8 @@ void mb_model_close(struct mb_model *model)
         return;
     mb_workspace_free(model);
     mb_layers_free(model);
-    mb_weights_free(model->weights);
+    mb_store_close(model->store);
+    mb_index_close(model->index);
     mb_checkpoint_close(model->ckpt);
     mb_pool_destroy(model->pool);
     free(model);

@@ -12,7 +12,9 @@
 static enum mb_status load_matrix(struct mb_model *model, const char *name, size_t n_rows, size_t n_cols,
                                   struct mb_linear *linear, struct mb_error *err)
 {
-    MB_TRY(mb_weights_matrix(model->weights, name, n_rows, n_cols, &linear->matrix, err));
+    const struct mb_matrix *matrix;
+    MB_TRY(mb_store_matrix(model->store, name, n_rows, n_cols, &matrix, err));
+    linear->matrix = *matrix;
     model->has_coded = model->has_coded || linear->matrix.is_coded;
     return MB_OK;
 }
@@ -23,7 +25,7 @@ static enum mb_status load_vector(struct mb_model *model, const char *name, size
     *vector = mb_alloc(n, sizeof **vector);
     if (*vector == NULL)
         return mb_fail_memory(err, "a vector of weights");
-    return mb_weights_vector(model->weights, name, n, *vector, err);
+    return mb_store_vector(model->store, name, n, *vector, err);
 }
 
 /* The name of a matrix ends in "weight", that of its bias in "bias". */
@@ -88,7 +90,7 @@ static enum mb_status note_extra_layers(struct mb_model *model, struct mb_error 
     for (size_t i = model->config.n_layers; i < model->config.n_layers + 64; i++) {
         char name[MB_NAME_NBYTES_MAX];
         mb_weight_name(&model->config, MB_W_INPUT_NORM, i, 0, name);
-        n_extra += mb_weights_has(model->weights, name);
+        n_extra += mb_index_find(model->index, name) != NULL;
     }
     int n = n_extra == 0 ? asprintf(&model->notes, "%s", "")
                          : asprintf(&model->notes,
@@ -109,7 +111,7 @@ static enum mb_status load_ends(struct mb_model *model, struct mb_error *err)
     mb_weight_name(c, MB_W_FINAL_NORM, 0, 0, name);
     MB_TRY(load_vector(model, name, c->d_model, &model->norm, err));
     mb_weight_name(c, MB_W_HEAD, 0, 0, name);
-    model->has_own_head = !c->is_tied && mb_weights_has(model->weights, name);
+    model->has_own_head = !c->is_tied && mb_index_find(model->index, name) != NULL;
     model->head = model->embedding;
     return model->has_own_head ? load_matrix(model, name, c->n_vocab, c->d_model, &model->head, err) : MB_OK;
 }

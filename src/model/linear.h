@@ -10,7 +10,7 @@
 
 #include "base/pool.h"
 #include "vec.h"
-#include <moebius/checkpoint.h>
+#include <moebius/weights.h>
 #include <stdatomic.h>
 
 enum { MB_PASS_TOKENS = 512 }; /* most tokens of a pass: vectors of a product */

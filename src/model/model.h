@@ -54,7 +54,8 @@ struct mb_segment {
 struct mb_model {
     struct mb_config config;
     struct mb_checkpoint *ckpt;
-    struct mb_weights *weights;
+    struct mb_index *index;
+    struct mb_store *store;
     struct mb_pool *pool;
     const struct mb_kernels *kernels;
     const struct mb_vec *vec;

@@ -4,6 +4,7 @@
  */
 #include "cmocka_all.h"
 #include "folder.h"
+#include "weights.h"
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -15,26 +16,26 @@
 enum { N_WEIGHTS_MAX = 64 * 6 };
 
 /* One number for every decoded weight of the folder, by the original names and shapes. */
-static enum mb_status hash_tensor(const struct mb_weights *weights, const struct mb_tensor *original,
+static enum mb_status hash_tensor(struct mb_store *store, const struct mb_tensor *original,
                                   XXH3_state_t *hash, struct mb_error *err)
 {
     float values[N_WEIGHTS_MAX];
     uint64_t n = original->n_elems;
     assert_true(n <= N_WEIGHTS_MAX);
     if (original->n_dims == 1) {
-        enum mb_status status = mb_weights_vector(weights, original->name, n, values, err);
+        enum mb_status status = mb_store_vector(store, original->name, n, values, err);
         XXH3_64bits_update(hash, values, n * sizeof *values);
         return status;
     }
-    struct mb_matrix matrix;
+    const struct mb_matrix *matrix;
     enum mb_status status =
-        mb_weights_matrix(weights, original->name, original->shape[0], original->shape[1], &matrix, err);
+        mb_store_matrix(store, original->name, original->shape[0], original->shape[1], &matrix, err);
     if (status != MB_OK)
         return status;
-    if (matrix.is_coded)
-        mb_kernels()->decode_rows(&matrix.coded, 0, matrix.n_rows, values);
-    XXH3_64bits_update(hash, matrix.is_coded ? values : matrix.dense,
-                       n * (matrix.is_coded ? sizeof *values : mb_dtype_nbytes(matrix.dtype)));
+    if (matrix->is_coded)
+        mb_kernels()->decode_rows(&matrix->coded, 0, matrix->n_rows, values);
+    XXH3_64bits_update(hash, matrix->is_coded ? values : matrix->dense,
+                       n * (matrix->is_coded ? sizeof *values : mb_dtype_nbytes(matrix->dtype)));
     return MB_OK;
 }
 
@@ -42,20 +43,18 @@ static enum mb_status hash_tensor(const struct mb_weights *weights, const struct
 static enum mb_status load(const char *folder, const struct mb_checkpoint *original, uint64_t *content,
                            struct mb_error *err)
 {
-    struct mb_checkpoint *ckpt = NULL;
-    struct mb_weights *weights = NULL;
+    struct test_weights weights;
     XXH3_state_t *hash = XXH3_createState();
     assert_non_null(hash);
     XXH3_64bits_reset(hash);
-    enum mb_status status = mb_checkpoint_open(folder, &ckpt, err);
-    if (status == MB_OK)
-        status = mb_weights_load(ckpt, 1, &weights, err);
+    enum mb_status status = test_weights_open(folder, 1, &weights, err);
+    bool is_open = status == MB_OK;
     for (size_t i = 0; i < mb_checkpoint_n_tensors(original) && status == MB_OK; i++)
-        status = hash_tensor(weights, mb_checkpoint_tensor(original, i), hash, err);
+        status = hash_tensor(weights.store, mb_checkpoint_tensor(original, i), hash, err);
     *content = XXH3_64bits_digest(hash);
     XXH3_freeState(hash);
-    mb_weights_free(weights);
-    mb_checkpoint_close(ckpt);
+    if (is_open)
+        test_weights_close(&weights);
     return status;
 }
 

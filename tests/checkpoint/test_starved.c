@@ -6,6 +6,7 @@
 #include "cmocka_all.h"
 #include "folder.h"
 #include "starve.h"
+#include "weights.h"
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,15 +90,10 @@ static enum mb_status open_coded(struct mb_error *err)
 
 static enum mb_status load(const char *name, int n_threads, struct mb_error *err)
 {
-    struct mb_checkpoint *ckpt;
-    struct mb_weights *weights;
-    enum mb_status status = mb_checkpoint_open(test_path(name), &ckpt, err);
-    if (status != MB_OK)
-        return status;
-    status = mb_weights_load(ckpt, n_threads, &weights, err);
+    struct test_weights weights;
+    enum mb_status status = test_weights_open(test_path(name), n_threads, &weights, err);
     if (status == MB_OK)
-        mb_weights_free(weights);
-    mb_checkpoint_close(ckpt);
+        test_weights_close(&weights);
     return status;
 }
 

@@ -3,6 +3,7 @@
  * to the weights that stand there.  The second decoder's side of both is test_format.py.
  */
 #include "cmocka_all.h"
+#include "weights.h"
 #include <inttypes.h>
 #include <moebius/checkpoint.h>
 #include <stdio.h>
@@ -15,17 +16,17 @@ static const char GOLDEN[] = MB_REPO "/tests/format/golden-v1",
 
 /* ---------------------------------------------------------------- golden folders */
 
-static uint64_t hash_coded(const struct mb_kernels *kernels, const struct mb_weights *weights,
-                           const char *name, uint64_t n_rows, uint64_t n_cols)
+static uint64_t hash_coded(const struct mb_kernels *kernels, struct test_weights *weights, const char *name,
+                           uint64_t n_rows, uint64_t n_cols)
 {
-    struct mb_matrix matrix;
+    const struct mb_matrix *matrix;
     struct mb_error err;
-    if (mb_weights_matrix(weights, name, n_rows, n_cols, &matrix, &err) != MB_OK)
+    if (mb_store_matrix(weights->store, name, n_rows, n_cols, &matrix, &err) != MB_OK)
         fail_msg("%s", err.msg);
-    assert_true(matrix.is_coded);
+    assert_true(matrix->is_coded);
     float *values = malloc(n_rows * n_cols * sizeof *values);
     assert_non_null(values);
-    kernels->decode_rows(&matrix.coded, 0, n_rows, values);
+    kernels->decode_rows(&matrix->coded, 0, n_rows, values);
     uint64_t hash = XXH3_64bits(values, n_rows * n_cols * sizeof *values);
     free(values);
     return hash;
@@ -43,8 +44,7 @@ static uint64_t hash_exact(const struct mb_checkpoint *ckpt, const char *name)
 }
 
 /* A line: hash, rows, columns (0 and 0: the bytes of an exact tensor), name. */
-static size_t check_hashes(const struct mb_kernels *kernels, const struct mb_checkpoint *ckpt,
-                           const struct mb_weights *weights)
+static size_t check_hashes(const struct mb_kernels *kernels, struct test_weights *weights)
 {
     FILE *file = fopen(HASHES, "r");
     assert_non_null(file);
@@ -55,7 +55,7 @@ static size_t check_hashes(const struct mb_kernels *kernels, const struct mb_che
         assert_int_equal(
             sscanf(line, "%" SCNx64 " %" SCNu64 " %" SCNu64 " %599s", &expected, &n_rows, &n_cols, name), 4);
         uint64_t hash =
-            n_rows > 0 ? hash_coded(kernels, weights, name, n_rows, n_cols) : hash_exact(ckpt, name);
+            n_rows > 0 ? hash_coded(kernels, weights, name, n_rows, n_cols) : hash_exact(weights->ckpt, name);
         if (hash != expected)
             fail_msg("%s, %s: decodes to %016" PRIx64 ", not %016" PRIx64, kernels->isa, name, hash,
                      expected);
@@ -68,16 +68,14 @@ static void version_1_decodes_to_these_hashes(void **state)
 {
     (void)state;
     static const char *const isas[] = {"scalar", "avx2", "avx512"};
-    struct mb_checkpoint *ckpt;
-    struct mb_weights *weights;
+    struct test_weights weights;
     struct mb_error err;
-    if (mb_checkpoint_open(GOLDEN, &ckpt, &err) != MB_OK || mb_weights_load(ckpt, 2, &weights, &err) != MB_OK)
+    if (test_weights_open(GOLDEN, 2, &weights, &err) != MB_OK)
         fail_msg("%s", err.msg);
     for (size_t i = 0; i < sizeof isas / sizeof isas[0]; i++)
         if (mb_kernels_by_isa(isas[i]) != NULL)
-            assert_int_equal(check_hashes(mb_kernels_by_isa(isas[i]), ckpt, weights), 19);
-    mb_weights_free(weights);
-    mb_checkpoint_close(ckpt);
+            assert_int_equal(check_hashes(mb_kernels_by_isa(isas[i]), &weights), 19);
+    test_weights_close(&weights);
 }
 
 /* ---------------------------------------------------------------- the page's example */

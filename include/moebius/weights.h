@@ -1,0 +1,161 @@
+/*
+ * weights.h - the weights of a folder, by their original names: an index of all of them, and a store of their
+ * bytes.
+ *
+ * A *weight* is a matrix or a vector, stored as it was or inside a coded blob: who uses it need not know. The
+ * index knows names, shapes and places and holds no weights.  The store hands out matrices that are ready to
+ * multiply: those that are always needed for as long as it is open, experts for as long as they are acquired.
+ * Today's store holds all in memory, and acquiring costs nothing.
+ *
+ * Lifetimes: an index uses its checkpoint and a store its index until they are closed, so close the store
+ * first, then the index, then the checkpoint.
+ *
+ * Threads: an index is read-only.  mb_store_acquire, _release and _prefetch may be called by any number of
+ * threads at a time; a store's other functions by one thread while no other is in any function of that store.
+ */
+#ifndef MOEBIUS_WEIGHTS_H
+#define MOEBIUS_WEIGHTS_H
+
+#include <moebius/checkpoint.h>
+#include <moebius/codec.h>
+#include <moebius/status.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------- index */
+
+/* Where a weight is and what it looks like. Belongs to the index. */
+struct mb_weight_info {
+    const char *name;               /* "model.layers.1.mlp.experts.0.up_proj.weight" */
+    const struct mb_tensor *tensor; /* the stored one: the weight itself, or the blob that it is in */
+    bool is_coded;                  /* in a blob */
+    size_t blob_matrix;             /* is_coded: its number in the blob */
+    bool is_matrix; /* of two dimensions and F32, F16 or BF16: it has a shape and can be multiplied */
+    uint64_t n_rows, n_cols;  /* is_matrix */
+    enum mb_tensor_type type; /* of the original values */
+    uint64_t n_elems;
+    uint64_t product_nbytes; /* that a product with it reads */
+};
+
+struct mb_index;
+
+/* Reads names and shapes: headers of blobs, no weights.  MB_BAD_DATA names file, tensor and position. */
+MB_API enum mb_status mb_index_open(const struct mb_checkpoint *ckpt, struct mb_index **index,
+                                    struct mb_error *err);
+MB_API void mb_index_close(struct mb_index *index); /* NULL is fine */
+
+/* By its original name (blobs have none here); NULL: there is no such weight. */
+MB_API const struct mb_weight_info *mb_index_find(const struct mb_index *index, const char *name);
+
+/*
+ * The same for a matrix whose shape is known.  MB_BAD_DATA: there is none of that name, or it is no matrix of
+ * n_rows x n_cols; MB_UNSUPPORTED: its values are 8-bit floats.
+ */
+MB_API enum mb_status mb_index_find_matrix(const struct mb_index *index, const char *name, uint64_t n_rows,
+                                           uint64_t n_cols, const struct mb_weight_info **weight,
+                                           struct mb_error *err);
+
+/* ---------------------------------------------------------------- store */
+
+/* A matrix in memory, coded or plain. */
+struct mb_matrix {
+    bool is_coded;
+    uint64_t n_rows;
+    size_t n_cols;
+    struct mb_coded_matrix coded; /* is_coded */
+    enum mb_dtype dtype;          /* plain: of the values */
+    const void *dense;            /* plain: [n_rows][n_cols], maybe unaligned */
+};
+
+/* Zeroed means defaults. */
+struct mb_store_options {
+    size_t size;   /* sizeof(struct mb_store_options) */
+    int n_threads; /* that read and check; 0: all online CPUs */
+};
+
+struct mb_store_memory {
+    uint64_t blob_nbytes;   /* anonymous: coded blobs, padded */
+    uint64_t table_nbytes;  /* anonymous: tables of blobs, and of the index */
+    uint64_t exact_nbytes;  /* anonymous: exact tensors of coded folders */
+    uint64_t mapped_nbytes; /* file: tensors of plain checkpoints */
+};
+
+struct mb_store;
+
+/*
+ * Reads blobs and exact tensors of a coded folder into memory (with O_DIRECT where that works) and checks
+ * each once.  Tensors of plain checkpoints are mapped.  options: NULL means defaults.  MB_BAD_DATA names
+ * file, tensor and position.
+ */
+MB_API enum mb_status mb_store_open(const struct mb_index *index, const struct mb_store_options *options,
+                                    struct mb_store **store, struct mb_error *err);
+MB_API void mb_store_close(struct mb_store *store); /* NULL is fine */
+MB_API struct mb_store_memory mb_store_memory(const struct mb_store *store);
+
+/*
+ * A matrix that is always needed.  *matrix stays where it is until the store is closed; mb_store_overlay
+ * changes what it says.  Fails as mb_index_find_matrix does.
+ */
+MB_API enum mb_status mb_store_matrix(struct mb_store *store, const char *name, uint64_t n_rows,
+                                      uint64_t n_cols, const struct mb_matrix **matrix, struct mb_error *err);
+
+/* Exact values converted to float (norms, biases). MB_BAD_DATA unless there are n of them, of any shape. */
+MB_API enum mb_status mb_store_vector(struct mb_store *store, const char *name, uint64_t n, float *out,
+                                      struct mb_error *err);
+
+/* ---------------------------------------------------------------- experts */
+
+/* Most experts that can be acquired at once: every store has room for that many. */
+enum { MB_STORE_WAVE = 64 };
+
+struct mb_expert_part {
+    const char *name;
+    uint64_t n_rows, n_cols;
+};
+
+/*
+ * Says which matrices an expert is made of, before it is acquired for the first time.  Names are copied.
+ * Fails as mb_index_find_matrix does; MB_USAGE: it is bound already.
+ */
+MB_API enum mb_status mb_store_bind_expert(struct mb_store *store, size_t layer, size_t expert,
+                                           const struct mb_expert_part *parts, size_t n_parts,
+                                           struct mb_error *err);
+
+/* An expert in memory. */
+struct mb_expert_view {
+    const struct mb_matrix *const *matrices; /* in the order of its parts */
+};
+
+/*
+ * Hands out experts[0 .. n) of a layer as out[0 .. n), n <= MB_STORE_WAVE; they may be multiplied until they
+ * are released, which each has to be as often as it was acquired.  Waits until all are in memory.  After a
+ * failure none is acquired; MB_USAGE: one was never bound, or n is too large.  None of the three allocates.
+ */
+MB_API enum mb_status mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts,
+                                       size_t n, struct mb_expert_view *out, struct mb_error *err);
+MB_API void mb_store_release(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n);
+
+/* A hint that these will be acquired soon: does not wait, and changes no result. Any n. */
+MB_API void mb_store_prefetch(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n);
+
+/* ---------------------------------------------------------------- changed weights */
+
+/*
+ * Lays a changed matrix over the one of that name, in place of what lay there before; NULL takes it off, and
+ * the original is back, bit for bit.  Its shape is the original's; coded or plain, of any dtype.  The bytes
+ * that it refers to stay the caller's and have to last until it is taken off or the store is closed; *changed
+ * is copied.  MB_USAGE: another shape, or an expert is acquired; MB_BAD_DATA: no such matrix.
+ */
+MB_API enum mb_status mb_store_overlay(struct mb_store *store, const char *name,
+                                       const struct mb_matrix *changed, struct mb_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

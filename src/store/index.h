@@ -1,0 +1,21 @@
+/*
+ * index.h - the index as the store sees it: weights have numbers.
+ */
+#ifndef MB_STORE_INDEX_H
+#define MB_STORE_INDEX_H
+
+#include <moebius/weights.h>
+
+struct mb_index {
+    const struct mb_checkpoint *ckpt;
+    struct mb_weight_info *weights; /* by name */
+    size_t n_weights, n_weights_max;
+};
+
+/* Memory of the index itself. */
+uint64_t mb_index_nbytes(const struct mb_index *index);
+
+/* There is no weight of that name. */
+enum mb_status mb_index_fail_missing(const struct mb_index *index, const char *name, struct mb_error *err);
+
+#endif

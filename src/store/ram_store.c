@@ -1,0 +1,236 @@
+/*
+ * ram_store.c - all weights in memory.
+ *
+ * Blobs and exact tensors of coded folders are read into one arena of 2 MiB pages, packed at 4096, and
+ * checked there: kernels never read a mapping that somebody may change.  Tensors of plain folders stay
+ * mapped.
+ */
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/pool.h"
+#include "read.h"
+#include "store.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <xxhash.h>
+
+/* A stored tensor. */
+struct held {
+    const uint8_t *bytes;
+    struct mb_blob blob; /* of blobs */
+};
+
+struct ram_store {
+    const struct mb_checkpoint *ckpt;
+    struct held *held; /* [n_tensors] of the checkpoint */
+    size_t n_tensors;
+    uint8_t *arena;
+    uint64_t arena_nbytes;
+    struct mb_store_memory memory;
+};
+
+/* ---------------------------------------------------------------- reading and checking */
+
+/* A tensor a task. The first error by tensor number is kept. */
+struct loading {
+    struct ram_store *ram;
+    struct mb_reader *reader;
+    pthread_mutex_t lock;
+    size_t failed;
+    struct mb_error err;
+};
+
+static enum mb_status check_exact(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                  const uint8_t *bytes, struct mb_error *err)
+{
+    uint64_t xxh3;
+    if (!mb_exact_xxh3(ckpt, tensor, &xxh3))
+        return mb_fail(err, MB_BAD_DATA, "no checksum in __metadata__");
+    if (XXH3_64bits(bytes, tensor->nbytes) != xxh3)
+        return mb_fail(err, MB_BAD_DATA, "the checksum does not match");
+    return MB_OK;
+}
+
+static enum mb_status load_tensor(struct ram_store *ram, const struct mb_reader *reader, size_t i,
+                                  struct mb_error *err)
+{
+    const struct mb_tensor *tensor = mb_checkpoint_tensor(ram->ckpt, i);
+    struct held *held = &ram->held[i];
+    MB_TRY(mb_reader_read(reader, tensor, 0, (uint8_t *)held->bytes, tensor->nbytes, err));
+    enum mb_status status = mb_tensor_is_blob(ram->ckpt, tensor)
+                                ? mb_blob_open(held->bytes, tensor->nbytes, &held->blob, err)
+                                : check_exact(ram->ckpt, tensor, held->bytes, err);
+    if (status != MB_OK)
+        mb_fail_in(err, status, "%s: tensor %s", mb_tensor_path(ram->ckpt, tensor), tensor->name);
+    return status;
+}
+
+static void load_task(void *ctx, size_t task, int thread)
+{
+    (void)thread;
+    struct loading *loading = ctx;
+    struct mb_error err;
+    if (load_tensor(loading->ram, loading->reader, task, &err) == MB_OK)
+        return;
+    pthread_mutex_lock(&loading->lock);
+    if (task < loading->failed) {
+        loading->failed = task;
+        loading->err = err;
+    }
+    pthread_mutex_unlock(&loading->lock);
+}
+
+static enum mb_status run_loading(struct ram_store *ram, int n_threads, const struct mb_reader *reader,
+                                  struct mb_error *err)
+{
+    struct mb_pool *pool;
+    struct loading loading = {ram, (struct mb_reader *)reader, PTHREAD_MUTEX_INITIALIZER, SIZE_MAX, {0}};
+    MB_TRY(mb_pool_create(n_threads, &pool, err));
+    mb_pool_run(pool, ram->n_tensors, load_task, &loading);
+    mb_pool_destroy(pool);
+    if (loading.failed == SIZE_MAX)
+        return MB_OK;
+    if (err != NULL)
+        *err = loading.err;
+    return loading.err.status;
+}
+
+/* ---------------------------------------------------------------- places */
+
+static enum mb_status allocate_arena(struct ram_store *ram, struct mb_error *err)
+{
+    uint64_t nbytes = 0;
+    for (size_t i = 0; i < ram->n_tensors; i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ram->ckpt, i);
+        uint64_t padded = mb_round_up(tensor->nbytes, MB_READ_PAGE_NBYTES);
+        if (!mb_add_u64(nbytes, padded, &nbytes))
+            return mb_fail(err, MB_BAD_DATA, "%s: tensors of impossible sizes",
+                           mb_checkpoint_path(ram->ckpt));
+        if (mb_tensor_is_blob(ram->ckpt, tensor))
+            ram->memory.blob_nbytes += padded;
+        else
+            ram->memory.exact_nbytes += padded;
+    }
+    ram->arena_nbytes = nbytes + MB_READ_PAGE_NBYTES; /* kernels read a little beyond the last one */
+    ram->arena = mb_pages_alloc(ram->arena_nbytes);
+    return ram->arena == NULL ? mb_fail_memory(err, "the weights of the model") : MB_OK;
+}
+
+static void place_tensors(struct ram_store *ram)
+{
+    const uint8_t *at = ram->arena;
+    for (size_t i = 0; i < ram->n_tensors; i++) {
+        ram->held[i].bytes = at;
+        at += mb_round_up(mb_checkpoint_tensor(ram->ckpt, i)->nbytes, MB_READ_PAGE_NBYTES);
+    }
+}
+
+static enum mb_status load_coded(struct ram_store *ram, int n_threads, struct mb_error *err)
+{
+    struct mb_reader *reader;
+    MB_TRY(allocate_arena(ram, err));
+    place_tensors(ram);
+    MB_TRY(mb_reader_open(ram->ckpt, &reader, err));
+    enum mb_status status = run_loading(ram, n_threads, reader, err);
+    mb_reader_close(reader);
+    for (size_t i = 0; i < ram->n_tensors; i++)
+        ram->memory.table_nbytes += ram->held[i].blob.tables_nbytes;
+    return status;
+}
+
+static enum mb_status map_plain(struct ram_store *ram, struct mb_error *err)
+{
+    for (size_t i = 0; i < ram->n_tensors; i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ram->ckpt, i);
+        const void *bytes;
+        MB_TRY(mb_checkpoint_map(ram->ckpt, tensor, &bytes, err));
+        ram->held[i].bytes = bytes;
+        ram->memory.mapped_nbytes += tensor->nbytes;
+    }
+    return MB_OK;
+}
+
+/* ---------------------------------------------------------------- the kind */
+
+static enum mb_status view(void *bytes, const struct mb_weight_info *weight, struct mb_matrix *matrix,
+                           struct mb_error *err)
+{
+    (void)err;
+    const struct ram_store *ram = bytes;
+    const struct held *held = &ram->held[weight->tensor->number];
+    *matrix = (struct mb_matrix){
+        .is_coded = weight->is_coded, .n_rows = weight->n_rows, .n_cols = (size_t)weight->n_cols};
+    if (weight->is_coded) {
+        matrix->coded = held->blob.matrix[weight->blob_matrix];
+    } else {
+        matrix->dtype = (enum mb_dtype)weight->type;
+        matrix->dense = held->bytes;
+    }
+    return MB_OK;
+}
+
+static enum mb_status acquire(void *bytes, const struct mb_bound_expert *experts, const uint32_t *numbers,
+                              size_t n, struct mb_error *err)
+{
+    (void)bytes, (void)experts, (void)numbers, (void)n, (void)err;
+    return MB_OK;
+}
+
+/* Nothing to do, for prefetch as for release. */
+static void leave(void *bytes, const struct mb_bound_expert *experts, const uint32_t *numbers, size_t n)
+{
+    (void)bytes, (void)experts, (void)numbers, (void)n;
+}
+
+static struct mb_store_memory memory_of(const void *bytes)
+{
+    return ((const struct ram_store *)bytes)->memory;
+}
+
+static void close_store(void *bytes)
+{
+    struct ram_store *ram = bytes;
+    if (ram == NULL)
+        return;
+    for (size_t i = 0; i < ram->n_tensors && ram->held != NULL; i++)
+        mb_blob_close(&ram->held[i].blob);
+    free(ram->held);
+    mb_pages_free(ram->arena, ram->arena_nbytes);
+    free(ram);
+}
+
+const struct mb_store_kind mb_ram_store = {
+    .keep = view,
+    .bind = view,
+    .acquire = acquire,
+    .release = leave,
+    .prefetch = leave,
+    .memory = memory_of,
+    .close = close_store,
+};
+
+static enum mb_status open_ram(struct ram_store *ram, int n_threads, struct mb_error *err)
+{
+    ram->n_tensors = mb_checkpoint_n_tensors(ram->ckpt);
+    ram->held = calloc(ram->n_tensors + 1, sizeof *ram->held);
+    if (ram->held == NULL)
+        return mb_fail_memory(err, "the list of stored tensors");
+    return mb_checkpoint_is_coded(ram->ckpt) ? load_coded(ram, n_threads, err) : map_plain(ram, err);
+}
+
+enum mb_status mb_ram_store_open(const struct mb_index *index, int n_threads, void **bytes,
+                                 struct mb_error *err)
+{
+    struct ram_store *ram = calloc(1, sizeof *ram);
+    if (ram == NULL)
+        return mb_fail_memory(err, "a store of weights");
+    ram->ckpt = index->ckpt;
+    enum mb_status status = open_ram(ram, n_threads, err);
+    if (status != MB_OK) {
+        close_store(ram);
+        return status;
+    }
+    *bytes = ram;
+    return MB_OK;
+}

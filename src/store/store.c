@@ -1,0 +1,282 @@
+/*
+ * store.c - hands out matrices, keeps book of experts, and lays changed matrices over those of the model.
+ *
+ * Each weight has one view, which every user sees: an overlay changes the view and nothing else.  Where the
+ * bytes are is the affair of a kind of store (store.h).
+ */
+#include "store.h"
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/options.h"
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct layer {
+    struct mb_bound_expert *experts;
+    size_t n_experts;
+};
+
+struct mb_store {
+    const struct mb_index *index;
+    const struct mb_store_kind *kind;
+    void *bytes;
+    struct mb_matrix *views;      /* [n_weights] of the index, zeroed until they are made */
+    struct mb_matrix **originals; /* [n_weights] what an overlay lies on; NULL: there is none */
+    struct layer *layers;
+    size_t n_layers;
+    _Atomic size_t n_acquired; /* experts */
+};
+
+/* ---------------------------------------------------------------- open and close */
+
+static enum mb_status open_store(struct mb_store *store, int n_threads, struct mb_error *err)
+{
+    size_t n = store->index->n_weights + 1;
+    store->views = calloc(n, sizeof *store->views);
+    store->originals = calloc(n, sizeof *store->originals);
+    if (store->views == NULL || store->originals == NULL)
+        return mb_fail_memory(err, "the views of weights");
+    store->kind = &mb_ram_store;
+    return mb_ram_store_open(store->index, n_threads, &store->bytes, err);
+}
+
+enum mb_status mb_store_open(const struct mb_index *index, const struct mb_store_options *options,
+                             struct mb_store **store, struct mb_error *err)
+{
+    struct mb_store_options taken;
+    MB_TRY(MB_OPTIONS_TAKE(taken, options, err));
+    struct mb_store *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return mb_fail_memory(err, "a store of weights");
+    s->index = index;
+    enum mb_status status = open_store(s, taken.n_threads, err);
+    if (status != MB_OK) {
+        mb_store_close(s);
+        return status;
+    }
+    *store = s;
+    return MB_OK;
+}
+
+static void free_layer(struct layer *layer)
+{
+    for (size_t e = 0; e < layer->n_experts; e++) {
+        free(layer->experts[e].weights);
+        free(layer->experts[e].matrices);
+    }
+    free(layer->experts);
+}
+
+void mb_store_close(struct mb_store *store)
+{
+    if (store == NULL)
+        return;
+    for (size_t i = 0; i < store->n_layers; i++)
+        free_layer(&store->layers[i]);
+    free(store->layers);
+    for (size_t i = 0; store->originals != NULL && i < store->index->n_weights; i++)
+        free(store->originals[i]);
+    free(store->originals);
+    free(store->views);
+    if (store->kind != NULL)
+        store->kind->close(store->bytes);
+    free(store);
+}
+
+struct mb_store_memory mb_store_memory(const struct mb_store *store)
+{
+    struct mb_store_memory memory = store->kind->memory(store->bytes);
+    memory.table_nbytes += mb_index_nbytes(store->index) +
+                           store->index->n_weights * (sizeof *store->views + sizeof *store->originals);
+    return memory;
+}
+
+/* ---------------------------------------------------------------- weights that are always needed */
+
+static size_t number_of(const struct mb_store *store, const struct mb_weight_info *weight)
+{
+    return (size_t)(weight - store->index->weights);
+}
+
+/* Finds a matrix and makes its view, unless there is one. */
+static enum mb_status view_matrix(struct mb_store *store, const struct mb_expert_part *part, mb_view_fn make,
+                                  const struct mb_weight_info **weight, const struct mb_matrix **matrix,
+                                  struct mb_error *err)
+{
+    MB_TRY(mb_index_find_matrix(store->index, part->name, part->n_rows, part->n_cols, weight, err));
+    struct mb_matrix *view = &store->views[number_of(store, *weight)];
+    if (view->n_rows == 0)
+        MB_TRY(make(store->bytes, *weight, view, err));
+    *matrix = view;
+    return MB_OK;
+}
+
+enum mb_status mb_store_matrix(struct mb_store *store, const char *name, uint64_t n_rows, uint64_t n_cols,
+                               const struct mb_matrix **matrix, struct mb_error *err)
+{
+    const struct mb_expert_part part = {name, n_rows, n_cols};
+    const struct mb_weight_info *weight;
+    return view_matrix(store, &part, store->kind->keep, &weight, matrix, err);
+}
+
+static float load_value(enum mb_dtype dtype, const uint8_t *bytes, uint64_t i)
+{
+    if (dtype == MB_F32)
+        return mb_float_of_bits(mb_load_u32(bytes + 4 * i));
+    uint16_t half = mb_load_u16(bytes + 2 * i);
+    return dtype == MB_F16 ? mb_float_of_f16(half) : mb_float_of_bf16(half);
+}
+
+enum mb_status mb_store_vector(struct mb_store *store, const char *name, uint64_t n, float *out,
+                               struct mb_error *err)
+{
+    const struct mb_weight_info *weight = mb_index_find(store->index, name);
+    if (weight == NULL)
+        return mb_index_fail_missing(store->index, name, err);
+    if (weight->is_coded || weight->type > MB_TENSOR_BF16 || weight->n_elems != n)
+        return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: not %" PRIu64 " numbers of F32, F16 or BF16",
+                       mb_tensor_path(store->index->ckpt, weight->tensor), name, n);
+    struct mb_matrix view;
+    MB_TRY(store->kind->keep(store->bytes, weight, &view, err));
+    for (uint64_t i = 0; i < n; i++)
+        out[i] = load_value(view.dtype, view.dense, i);
+    return MB_OK;
+}
+
+/* ---------------------------------------------------------------- experts */
+
+static enum mb_status make_layer(struct mb_store *store, size_t layer, struct mb_error *err)
+{
+    if (layer < store->n_layers)
+        return MB_OK;
+    struct layer *layers = realloc(store->layers, (layer + 1) * sizeof *layers);
+    if (layers == NULL)
+        return mb_fail_memory(err, "the list of layers");
+    memset(layers + store->n_layers, 0, (layer + 1 - store->n_layers) * sizeof *layers);
+    store->layers = layers;
+    store->n_layers = layer + 1;
+    return MB_OK;
+}
+
+static enum mb_status make_expert(struct layer *layer, size_t expert, struct mb_error *err)
+{
+    if (expert < layer->n_experts)
+        return MB_OK;
+    struct mb_bound_expert *experts = realloc(layer->experts, (expert + 1) * sizeof *experts);
+    if (experts == NULL)
+        return mb_fail_memory(err, "the list of experts");
+    memset(experts + layer->n_experts, 0, (expert + 1 - layer->n_experts) * sizeof *experts);
+    layer->experts = experts;
+    layer->n_experts = expert + 1;
+    return MB_OK;
+}
+
+/* What *bound holds after a failure is freed when the store is closed. */
+static enum mb_status fill_expert(struct mb_store *store, struct mb_bound_expert *bound,
+                                  const struct mb_expert_part *parts, size_t n_parts, struct mb_error *err)
+{
+    bound->weights = calloc(n_parts, sizeof *bound->weights);
+    bound->matrices = calloc(n_parts, sizeof *bound->matrices);
+    if (bound->weights == NULL || bound->matrices == NULL)
+        return mb_fail_memory(err, "the list of experts");
+    for (size_t i = 0; i < n_parts; i++)
+        MB_TRY(
+            view_matrix(store, &parts[i], store->kind->bind, &bound->weights[i], &bound->matrices[i], err));
+    bound->n_parts = n_parts;
+    return MB_OK;
+}
+
+enum mb_status mb_store_bind_expert(struct mb_store *store, size_t layer, size_t expert,
+                                    const struct mb_expert_part *parts, size_t n_parts, struct mb_error *err)
+{
+    MB_TRY(make_layer(store, layer, err));
+    MB_TRY(make_expert(&store->layers[layer], expert, err));
+    struct mb_bound_expert *bound = &store->layers[layer].experts[expert];
+    if (n_parts == 0 || bound->weights != NULL)
+        return mb_fail(err, MB_USAGE, "expert %zu of layer %zu is bound already, or to nothing", expert,
+                       layer);
+    return fill_expert(store, bound, parts, n_parts, err);
+}
+
+static bool are_bound(const struct mb_store *store, size_t layer, const uint32_t *experts, size_t n)
+{
+    if (layer >= store->n_layers)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (experts[i] >= store->layers[layer].n_experts ||
+            store->layers[layer].experts[experts[i]].n_parts == 0)
+            return false;
+    return true;
+}
+
+enum mb_status mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n,
+                                struct mb_expert_view *out, struct mb_error *err)
+{
+    if (n > MB_STORE_WAVE || !are_bound(store, layer, experts, n))
+        return mb_fail(err, MB_USAGE, "layer %zu: more than %d experts at once, or one that is not bound",
+                       layer, MB_STORE_WAVE);
+    const struct mb_bound_expert *bound = store->layers[layer].experts;
+    MB_TRY(store->kind->acquire(store->bytes, bound, experts, n, err));
+    for (size_t i = 0; i < n; i++)
+        out[i].matrices = bound[experts[i]].matrices;
+    atomic_fetch_add(&store->n_acquired, n);
+    return MB_OK;
+}
+
+void mb_store_release(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n)
+{
+    atomic_fetch_sub(&store->n_acquired, n);
+    store->kind->release(store->bytes, store->layers[layer].experts, experts, n);
+}
+
+void mb_store_prefetch(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n)
+{
+    if (are_bound(store, layer, experts, n))
+        store->kind->prefetch(store->bytes, store->layers[layer].experts, experts, n);
+}
+
+/* ---------------------------------------------------------------- changed weights */
+
+static enum mb_status lay_over(struct mb_matrix *view, struct mb_matrix **original,
+                               const struct mb_matrix *changed, struct mb_error *err)
+{
+    if (*original == NULL) {
+        *original = malloc(sizeof **original);
+        if (*original == NULL)
+            return mb_fail_memory(err, "a changed matrix");
+        **original = *view;
+    }
+    *view = *changed;
+    return MB_OK;
+}
+
+static void take_off(struct mb_matrix *view, struct mb_matrix **original)
+{
+    if (*original == NULL)
+        return;
+    *view = **original;
+    free(*original);
+    *original = NULL;
+}
+
+enum mb_status mb_store_overlay(struct mb_store *store, const char *name, const struct mb_matrix *changed,
+                                struct mb_error *err)
+{
+    const struct mb_weight_info *weight = mb_index_find(store->index, name);
+    if (weight == NULL || store->views[number_of(store, weight)].n_rows == 0)
+        return mb_fail(err, MB_BAD_DATA, "%s: no matrix that is in use", name);
+    if (store->n_acquired > 0)
+        return mb_fail(err, MB_USAGE, "%s: cannot be changed while an expert is acquired", name);
+    size_t i = number_of(store, weight);
+    if (changed == NULL) {
+        take_off(&store->views[i], &store->originals[i]);
+        return MB_OK;
+    }
+    if (changed->n_rows != weight->n_rows || changed->n_cols != weight->n_cols)
+        return mb_fail(err, MB_USAGE,
+                       "%s: shape [%" PRIu64 ", %zu], but the model's is [%" PRIu64 ", %" PRIu64 "]", name,
+                       changed->n_rows, changed->n_cols, weight->n_rows, weight->n_cols);
+    return lay_over(&store->views[i], &store->originals[i], changed, err);
+}

@@ -1,0 +1,27 @@
+/*
+ * weights.c - checkpoint, index and store, opened and closed in order.
+ */
+#include "weights.h"
+
+enum mb_status test_weights_open(const char *path, int n_threads, struct test_weights *weights,
+                                 struct mb_error *err)
+{
+    struct mb_store_options options = {.size = sizeof options, .n_threads = n_threads};
+    *weights = (struct test_weights){0};
+    enum mb_status status = mb_checkpoint_open(path, &weights->ckpt, err);
+    if (status == MB_OK)
+        status = mb_index_open(weights->ckpt, &weights->index, err);
+    if (status == MB_OK)
+        status = mb_store_open(weights->index, &options, &weights->store, err);
+    if (status != MB_OK)
+        test_weights_close(weights);
+    return status;
+}
+
+void test_weights_close(struct test_weights *weights)
+{
+    mb_store_close(weights->store);
+    mb_index_close(weights->index);
+    mb_checkpoint_close(weights->ckpt);
+    *weights = (struct test_weights){0};
+}

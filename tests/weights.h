@@ -1,0 +1,20 @@
+/*
+ * weights.h - a folder opened as far as its weights, for tests of any part.
+ */
+#ifndef TESTS_WEIGHTS_H
+#define TESTS_WEIGHTS_H
+
+#include <moebius/weights.h>
+
+struct test_weights {
+    struct mb_checkpoint *ckpt;
+    struct mb_index *index;
+    struct mb_store *store;
+};
+
+/* After a failure there is nothing to close. */
+enum mb_status test_weights_open(const char *path, int n_threads, struct test_weights *weights,
+                                 struct mb_error *err);
+void test_weights_close(struct test_weights *weights);
+
+#endif
