@@ -3,7 +3,7 @@
  */
 #include "fuzz.h"
 #include "json.h"
-#include "tokenizer/tokenizer_impl.h"
+#include "tokenizer/load.h"
 #include <stdlib.h>
 
 static const char TOKENIZER[] =
@@ -42,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         fuzz_folder_add("tokenizer_config.json", &config);
     }
     fuzz_file_set(&config, data, size, 0);
-    enum mb_status status = mb_tokenizer_load_config(tokenizer, fuzz_folder(), &err);
+    enum mb_status status = mb_load_config(tokenizer, fuzz_folder(), &err);
     if (status == MB_OK) {
         int32_t *ids;
         size_t n_ids;

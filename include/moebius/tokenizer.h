@@ -1,10 +1,12 @@
 /*
  * tokenizer.h - text to token ids and back (tokenizer.json), and chat templates.
  *
- * Equal to the `tokenizers` package on what it supports; what it does not support is a named error when
- * the tokenizer is opened, never a different answer.
+ * The results equal those of the `tokenizers` package.  Opening a tokenizer that needs something unsupported
+ * fails with an error that names it; no tokenizer gives different ids silently.
  *
- * Threads: an open tokenizer is read-only; any number of threads may use it.
+ * Threads: an open tokenizer is read-only; any number of threads may use it at once.  After a failure,
+ * results
+ * (*tokenizer, *ids, *text) are left as they were.  'err' may be NULL.
  */
 #ifndef MOEBIUS_TOKENIZER_H
 #define MOEBIUS_TOKENIZER_H
@@ -26,26 +28,29 @@ struct mb_tokenizer;
  */
 MB_API enum mb_status mb_tokenizer_open(const char *path, struct mb_tokenizer **tokenizer,
                                         struct mb_error *err);
+
+/* NULL: nothing to do. Detokenizers of the tokenizer have to be closed before. */
 MB_API void mb_tokenizer_close(struct mb_tokenizer *tokenizer);
 
 MB_API size_t mb_tokenizer_n_vocab(const struct mb_tokenizer *tokenizer); /* largest id + 1 */
 
-/* Whether an id is a token: a model may have more of them, and there may be holes. */
+/* Whether an id is a token. Vocabularies may have unused ids, and a model may have more ids than tokens. */
 MB_API bool mb_tokenizer_has(const struct mb_tokenizer *tokenizer, int32_t id);
 
 /*
- * Encode 'text' (UTF-8; bytes that are not are replaced by U+FFFD as Python's errors="replace" does).
- * Added tokens in the text are recognised.  'add_special': what the post-processor or
- * add_bos_token / add_eos_token puts around it.  *ids is malloc'ed; the caller frees it.
+ * Encodes 'text': UTF-8, at most 2^30 bytes; U+FFFD replaces bytes that are not UTF-8, as in Python's
+ * errors="replace".  Added tokens in the text are recognised.  'add_special' adds the tokens that the
+ * post-processor or add_bos_token / add_eos_token puts around a text.  *ids is malloc'ed, also when it is
+ * empty; the caller frees it.
  */
 MB_API enum mb_status mb_tokenizer_encode(const struct mb_tokenizer *tokenizer, const char *text,
                                           size_t text_nbytes, bool add_special, int32_t **ids, size_t *n_ids,
                                           struct mb_error *err);
 
 /*
- * Text of ids; unknown ids are MB_BAD_DATA. 'skip_special' leaves special tokens out. Bytes come out as they
- * are: they may end inside a character where the ids do (a detokenizer waits for the rest).  *text is
- * malloc'ed and terminated.
+ * The text of ids; unknown ids are MB_BAD_DATA.  'skip_special' leaves special tokens out.  The text may
+ * begin or end inside a character where the ids do (a detokenizer waits for the rest).  *text is malloc'ed
+ * and terminated; the caller frees it.  text_nbytes does not count the terminator.
  */
 MB_API enum mb_status mb_tokenizer_decode(const struct mb_tokenizer *tokenizer, const int32_t *ids,
                                           size_t n_ids, bool skip_special, char **text, size_t *text_nbytes,
@@ -97,18 +102,18 @@ struct mb_chat_message {
 MB_API bool mb_tokenizer_has_chat(const struct mb_tokenizer *tokenizer);
 
 /*
- * The text of a conversation by the model's own template (a part of Jinja, docs/limits.md), to be encoded
- * with add_special = false. MB_UNSUPPORTED names what the template asks for that is not there.
- * *text is malloc'ed.
+ * The text of a conversation by the model's own template, to be encoded with add_special = false.  The
+ * template may use a part of Jinja (docs/limits.md): MB_UNSUPPORTED names what is missing.  MB_BAD_DATA: the
+ * template is wrong, or refuses the conversation.  *text is malloc'ed and terminated; the caller frees it.
  */
 MB_API enum mb_status mb_tokenizer_chat(const struct mb_tokenizer *tokenizer,
                                         const struct mb_chat_message *messages, size_t n_messages,
                                         bool add_generation_prompt, char **text, struct mb_error *err);
 
 /*
- * The same by another template: its text, and 'place' names it in messages (a file).  Without a template
- * (NULL) it is the plain format: "User: ...\n\nAssistant: ...\n\n", a system message without a name before
- * it, and what add_special puts in front of a text.
+ * The same by another template: 'template_text' is its text, 'place' names it in messages (a file).  NULL
+ * means the plain format: what add_special puts before a text, a system message without a name, then
+ * "User: ...\n\nAssistant: ...\n\n".
  */
 MB_API enum mb_status mb_tokenizer_chat_with(const struct mb_tokenizer *tokenizer, const char *template_text,
                                              const char *place, const struct mb_chat_message *messages,

@@ -44,7 +44,7 @@ struct mb_added_match {
 
 /*
  * Finds the next token from *pos on, whose text may begin no earlier than 'floor' (what earlier tokens have
- * taken); moves *pos behind its content. false: none.
+ * taken); moves *pos past its content. false: none.
  */
 bool mb_added_next(const struct mb_added *added, const char *text, size_t n, size_t *pos, size_t floor,
                    struct mb_added_match *match);

@@ -168,7 +168,7 @@ static bool fall_back(const struct mb_bpe *bpe, const char *text, size_t n, int3
 
 /*
  * Appends the symbol of one character.  *n_unk counts unknown characters that wait: they become one
- * unknown token each (or one for all with fuse_unk) in front of the next known character.
+ * unknown token each (or one for all with fuse_unk) before the next known character.
  */
 static bool put_symbol(struct mb_bpe_work *work, int32_t id, const char *text, size_t n, size_t *n_unk)
 {
@@ -357,7 +357,7 @@ static bool merge_long(struct mb_bpe_work *work)
         const struct symbol *left = &word->symbols[pos];
         if (left->is_dead || left->next < 0)
             continue;
-        /* One of the two may have been merged since: then another candidate stands for the new pair. */
+        /* One of the two may have been merged since: then the new pair has a candidate of its own. */
         const struct mb_merge *now = find_merge(bpe, pair_of(left->id, word->symbols[left->next].id));
         if (now->pair != MB_NO_PAIR && now->id == top.id)
             merge_at(bpe, word, pos, top.id);

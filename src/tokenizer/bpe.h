@@ -30,9 +30,9 @@ struct mb_bpe {
     int32_t fallback_ids[256]; /* byte_fallback: of <0xNN>; -1: none */
 };
 
-/* The visible character (UTF-8, at most 2 bytes) that stands for a byte in byte-level vocabularies. */
+/* The visible character (UTF-8, at most 2 bytes) that shows a byte in byte-level vocabularies. */
 size_t mb_byte_char(uint8_t byte, char out[4]);
-int mb_char_byte(uint32_t code); /* and back; -1: stands for none */
+int mb_char_byte(uint32_t code); /* and back; -1: shows none */
 
 /* Room for n merges. false: no memory. */
 bool mb_bpe_init_merges(struct mb_bpe *bpe, size_t n);

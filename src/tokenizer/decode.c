@@ -9,7 +9,7 @@
 #include "tokenizer_impl.h"
 #include <stdio.h>
 
-/* A token with a character that stands for no byte (an added one, mostly) is taken as it is. */
+/* A token with a character that shows no byte (an added one, mostly) is taken as it is. */
 static bool put_byte_level(struct mb_bytes *out, const char *token, size_t n)
 {
     size_t out_n = out->n;

@@ -4,7 +4,7 @@
 #ifndef MB_TOKENIZER_LOAD_H
 #define MB_TOKENIZER_LOAD_H
 
-#include "json.h"
+#include "field.h"
 #include "tokenizer_impl.h"
 
 enum {
@@ -13,28 +13,32 @@ enum {
     MB_SEQUENCE_DEPTH_MAX = 4, /* of Sequences in Sequences */
 };
 
-enum mb_status mb_load_model(struct mb_tokenizer *tokenizer, const struct mb_json *model);
+enum mb_status mb_load_model(struct mb_tokenizer *tokenizer, const struct mb_field *model);
 
 /* After the model and the normalizer: added tokens are normalized by it. */
-enum mb_status mb_load_added(struct mb_tokenizer *tokenizer, const struct mb_json *added);
-enum mb_status mb_load_normalizer(struct mb_tokenizer *tokenizer, const struct mb_json *json, int depth);
-enum mb_status mb_load_pre_tokenizer(struct mb_tokenizer *tokenizer, const struct mb_json *json, int depth);
+enum mb_status mb_load_added(struct mb_tokenizer *tokenizer, const struct mb_field *added);
+enum mb_status mb_load_normalizer(struct mb_tokenizer *tokenizer, const struct mb_field *field, int depth);
+enum mb_status mb_load_pre_tokenizer(struct mb_tokenizer *tokenizer, const struct mb_field *field, int depth);
 
 /* After the added tokens: templates name them. */
-enum mb_status mb_load_post_processor(struct mb_tokenizer *tokenizer, const struct mb_json *json, int depth);
-enum mb_status mb_load_decoder(struct mb_tokenizer *tokenizer, const struct mb_json *json, int depth);
+enum mb_status mb_load_post_processor(struct mb_tokenizer *tokenizer, const struct mb_field *field,
+                                      int depth);
+enum mb_status mb_load_decoder(struct mb_tokenizer *tokenizer, const struct mb_field *field, int depth);
 
 /*
  * Calls 'each' for the elements of a Sequence's array member 'key'.  MB_UNSUPPORTED when Sequences are nested
  * too deep.
  */
-typedef enum mb_status (*mb_load_fn)(struct mb_tokenizer *tokenizer, const struct mb_json *item, int depth);
-enum mb_status mb_load_sequence(struct mb_tokenizer *tokenizer, const struct mb_json *sequence,
+typedef enum mb_status (*mb_load_fn)(struct mb_tokenizer *tokenizer, const struct mb_field *item, int depth);
+enum mb_status mb_load_sequence(struct mb_tokenizer *tokenizer, const struct mb_field *sequence,
                                 const char *key, mb_load_fn each, int depth);
 
 /* A member {"String": ...} as a copy, owned by the caller. Not empty. */
-enum mb_status mb_load_pattern_string(const struct mb_json *object, const char *key, char **text);
+enum mb_status mb_load_pattern_string(const struct mb_field *object, const char *key, char **text);
 
-enum mb_status mb_load_unsupported(const struct mb_json *json, const char *what);
+/* tokenizer_config.json and chat_template.jinja of a folder, where they exist. */
+enum mb_status mb_load_config(struct mb_tokenizer *tokenizer, const char *folder, struct mb_error *err);
+
+enum mb_status mb_load_unsupported(const struct mb_field *field, const char *what);
 
 #endif

@@ -6,54 +6,52 @@
 #include "load.h"
 #include <stdio.h>
 
-/* Holes cost memory: a file may not ask for much more of it than its own size. */
+/* Unused ids cost memory: we refuse a file that makes us allocate much more than its own size. */
 static size_t largest_id(size_t n_tokens)
 {
     size_t max = 4 * n_tokens + 65536;
     return max < MB_VOCAB_ID_MAX ? max : MB_VOCAB_ID_MAX;
 }
 
-static enum mb_status put_token(struct mb_vocab *vocab, const struct mb_json *place, const char *content,
+static enum mb_status put_token(struct mb_vocab *vocab, const struct mb_field *place, const char *content,
                                 size_t id)
 {
     char shown[64];
     size_t nbytes = strlen(content);
-    mb_json_shown(shown, content);
+    mb_field_shown(shown, content);
     if (nbytes > MB_TOKEN_NBYTES_MAX)
-        return mb_json_fail(place, MB_BAD_DATA, "token '%s' has %zu bytes, at most %d are allowed", shown,
-                            nbytes, MB_TOKEN_NBYTES_MAX);
+        return mb_field_fail(place, MB_BAD_DATA, "token '%s' has %zu bytes, at most %d are allowed", shown,
+                             nbytes, MB_TOKEN_NBYTES_MAX);
     switch (mb_vocab_put(vocab, content, nbytes, (int32_t)id)) {
     case MB_VOCAB_PUT:
         return MB_OK;
     case MB_VOCAB_SAME_CONTENT:
-        return mb_json_fail(place, MB_BAD_DATA, "token '%s' comes twice", shown);
+        return mb_field_fail(place, MB_BAD_DATA, "token '%s' comes twice", shown);
     case MB_VOCAB_SAME_ID:
-        return mb_json_fail(place, MB_BAD_DATA, "token '%s': id %zu is already another token's", shown, id);
+        return mb_field_fail(place, MB_BAD_DATA, "token '%s': id %zu is already another token's", shown, id);
     default:
         return mb_fail_memory(place->err, "the vocabulary");
     }
 }
 
-static enum mb_status load_vocab(struct mb_vocab *vocab, const struct mb_json *model)
+static enum mb_status load_vocab(struct mb_vocab *vocab, const struct mb_field *model)
 {
-    struct mb_json json = mb_json_get(model, "vocab");
-    if (!json_is_object(json.value))
-        return mb_json_fail(&json, MB_BAD_DATA, "not an object");
-    size_t n = json_object_size(json.value), max = largest_id(n);
+    struct mb_field field = mb_field_get(model, "vocab");
+    if (!json_is_object(field.value))
+        return mb_field_fail(&field, MB_BAD_DATA, "not an object");
+    size_t n = json_object_size(field.value), max = largest_id(n);
     if (!mb_vocab_init(vocab, n))
-        return mb_fail_memory(json.err, "the vocabulary");
+        return mb_fail_memory(field.err, "the vocabulary");
     const char *content;
     json_t *value;
     char shown[64];
-    json_object_foreach((json_t *)json.value, content, value)
+    json_object_foreach((json_t *)field.value, content, value)
     {
         json_int_t id = json_integer_value(value);
         if (!json_is_integer(value) || id < 0 || (unsigned long long)id > max)
-            return mb_json_fail(&json, MB_BAD_DATA, "token '%s': its id is not an integer within 0 to %zu",
-                                mb_json_shown(shown, content), max);
-        enum mb_status status = put_token(vocab, &json, content, (size_t)id);
-        if (status != MB_OK)
-            return status;
+            return mb_field_fail(&field, MB_BAD_DATA, "token '%s': its id is not an integer within 0 to %zu",
+                                 mb_field_shown(shown, content), max);
+        MB_TRY(put_token(vocab, &field, content, (size_t)id));
     }
     return MB_OK;
 }
@@ -82,7 +80,7 @@ static bool merge_halves(const json_t *merge, const char *halves[2], size_t nbyt
     return true;
 }
 
-static enum mb_status load_merge(struct mb_bpe *bpe, const struct mb_json *merges, size_t rank,
+static enum mb_status load_merge(struct mb_bpe *bpe, const struct mb_field *merges, size_t rank,
                                  struct mb_bytes *joined)
 {
     const char *halves[2];
@@ -90,8 +88,8 @@ static enum mb_status load_merge(struct mb_bpe *bpe, const struct mb_json *merge
     char shown[64];
     int32_t ids[2];
     if (!merge_halves(json_array_get(merges->value, rank), halves, nbytes)) {
-        struct mb_json place = mb_json_at(merges, rank);
-        return mb_json_fail(&place, MB_BAD_DATA, "not a pair of tokens");
+        struct mb_field place = mb_field_at(merges, rank);
+        return mb_field_fail(&place, MB_BAD_DATA, "not a pair of tokens");
     }
     joined->n = 0;
     for (size_t i = 0; i < 2; i++) {
@@ -102,101 +100,96 @@ static enum mb_status load_merge(struct mb_bpe *bpe, const struct mb_json *merge
     if (!mb_bytes_put(joined, "", 1))
         return mb_fail_memory(merges->err, "the merges");
     int32_t id = mb_vocab_find(&bpe->vocab, joined->p, joined->n - 1);
-    struct mb_json place = *merges;
+    struct mb_field place = *merges;
     if (ids[0] < 0 || ids[1] < 0 || id < 0)
-        place = mb_json_at(merges, rank);
+        place = mb_field_at(merges, rank);
     if (ids[0] < 0 || ids[1] < 0)
-        return mb_json_fail(&place, MB_BAD_DATA, "'%s' is made of a token that the vocabulary does not have",
-                            mb_json_shown(shown, joined->p));
+        return mb_field_fail(&place, MB_BAD_DATA, "'%s' is made of a token that the vocabulary does not have",
+                             mb_field_shown(shown, joined->p));
     if (id < 0)
-        return mb_json_fail(&place, MB_BAD_DATA, "makes '%s', which the vocabulary does not have",
-                            mb_json_shown(shown, joined->p));
+        return mb_field_fail(&place, MB_BAD_DATA, "makes '%s', which the vocabulary does not have",
+                             mb_field_shown(shown, joined->p));
     if (mb_bpe_add_merge(bpe, ids[0], ids[1], (uint32_t)rank, id))
         return MB_OK;
-    place = mb_json_at(merges, rank);
-    return mb_json_fail(&place, MB_BAD_DATA, "'%s': the same pair comes twice",
-                        mb_json_shown(shown, joined->p));
+    place = mb_field_at(merges, rank);
+    return mb_field_fail(&place, MB_BAD_DATA, "'%s': the same pair comes twice",
+                         mb_field_shown(shown, joined->p));
 }
 
-static enum mb_status load_merges(struct mb_bpe *bpe, const struct mb_json *model)
+static enum mb_status load_each_merge(struct mb_bpe *bpe, const struct mb_field *merges, size_t n,
+                                      struct mb_bytes *joined)
 {
-    struct mb_json merges = mb_json_get(model, "merges");
+    for (size_t rank = 0; rank < n; rank++)
+        MB_TRY(load_merge(bpe, merges, rank, joined));
+    return MB_OK;
+}
+
+static enum mb_status load_merges(struct mb_bpe *bpe, const struct mb_field *model)
+{
+    struct mb_field merges = mb_field_get(model, "merges");
     if (!json_is_array(merges.value))
-        return mb_json_fail(&merges, MB_BAD_DATA, "not an array");
+        return mb_field_fail(&merges, MB_BAD_DATA, "not an array");
     size_t n = json_array_size(merges.value);
     if (n > MB_MERGES_MAX)
-        return mb_json_fail(&merges, MB_BAD_DATA, "%zu merges, at most %d are allowed", n, MB_MERGES_MAX);
+        return mb_field_fail(&merges, MB_BAD_DATA, "%zu merges, at most %d are allowed", n, MB_MERGES_MAX);
     if (!mb_bpe_init_merges(bpe, n))
         return mb_fail_memory(merges.err, "the merges");
     struct mb_bytes joined = {0};
-    enum mb_status status = MB_OK;
-    for (size_t rank = 0; status == MB_OK && rank < n; rank++)
-        status = load_merge(bpe, &merges, rank, &joined);
+    enum mb_status status = load_each_merge(bpe, &merges, n, &joined);
     free(joined.p);
     return status;
 }
 
-/* Settings that would change the ids and are not there. */
-static enum mb_status check_model(const struct mb_json *model)
+/* Refuses settings that change the ids and that we do not have. */
+static enum mb_status check_model(const struct mb_field *model)
 {
     const char *type, *text;
-    enum mb_status status = mb_json_string(model, "type", "BPE", &type); /* old files have none */
-    if (status != MB_OK)
-        return status;
-    struct mb_json place = mb_json_get(model, "type");
+    MB_TRY(mb_field_string(model, "type", "BPE", &type)); /* old files have none */
+    struct mb_field place = mb_field_get(model, "type");
     if (strcmp(type, "BPE") != 0)
         return mb_load_unsupported(&place, type);
     static const char *const empty[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     for (size_t i = 0; i < 2; i++) {
-        status = mb_json_string(model, empty[i], "", &text);
-        if (status != MB_OK)
-            return status;
-        place = mb_json_get(model, empty[i]);
+        MB_TRY(mb_field_string(model, empty[i], "", &text));
+        place = mb_field_get(model, empty[i]);
         if (text[0] != 0)
             return mb_load_unsupported(&place, text);
     }
-    place = mb_json_get(model, "dropout");
+    place = mb_field_get(model, "dropout");
     if (place.value != NULL && json_number_value(place.value) != 0)
         return mb_load_unsupported(&place, "dropout");
     return MB_OK;
 }
 
-static enum mb_status load_unk(struct mb_bpe *bpe, const struct mb_json *model)
+static enum mb_status load_unk(struct mb_bpe *bpe, const struct mb_field *model)
 {
     const char *unk;
-    enum mb_status status = mb_json_string(model, "unk_token", NULL, &unk);
+    MB_TRY(mb_field_string(model, "unk_token", NULL, &unk));
     bpe->unk_id = -1;
-    if (status != MB_OK || unk == NULL)
-        return status;
+    if (unk == NULL)
+        return MB_OK;
     bpe->unk_id = mb_vocab_find(&bpe->vocab, unk, strlen(unk));
     if (bpe->unk_id >= 0)
         return MB_OK;
-    struct mb_json place = mb_json_get(model, "unk_token");
+    struct mb_field place = mb_field_get(model, "unk_token");
     char shown[64];
-    return mb_json_fail(&place, MB_BAD_DATA, "'%s' is not in the vocabulary", mb_json_shown(shown, unk));
+    return mb_field_fail(&place, MB_BAD_DATA, "'%s' is not in the vocabulary", mb_field_shown(shown, unk));
 }
 
-enum mb_status mb_load_model(struct mb_tokenizer *tokenizer, const struct mb_json *model)
+enum mb_status mb_load_model(struct mb_tokenizer *tokenizer, const struct mb_field *model)
 {
     struct mb_bpe *bpe = &tokenizer->bpe;
     if (!json_is_object(model->value))
-        return mb_json_fail(model, MB_BAD_DATA, "not an object");
-    enum mb_status status = check_model(model);
-    if (status == MB_OK)
-        status = load_vocab(&bpe->vocab, model);
-    if (status == MB_OK)
-        status = load_merges(bpe, model);
-    if (status == MB_OK)
-        status = load_unk(bpe, model);
-    if (status == MB_OK)
-        status = mb_json_bool(model, "byte_fallback", false, &bpe->byte_fallback);
-    if (status == MB_OK)
-        status = mb_json_bool(model, "fuse_unk", false, &bpe->fuse_unk);
-    if (status == MB_OK)
-        status = mb_json_bool(model, "ignore_merges", false, &bpe->ignore_merges);
-    if (status == MB_OK)
-        mb_bpe_index_bytes(bpe);
-    return status;
+        return mb_field_fail(model, MB_BAD_DATA, "not an object");
+    MB_TRY(check_model(model));
+    MB_TRY(load_vocab(&bpe->vocab, model));
+    MB_TRY(load_merges(bpe, model));
+    MB_TRY(load_unk(bpe, model));
+    MB_TRY(mb_field_bool(model, "byte_fallback", false, &bpe->byte_fallback));
+    MB_TRY(mb_field_bool(model, "fuse_unk", false, &bpe->fuse_unk));
+    MB_TRY(mb_field_bool(model, "ignore_merges", false, &bpe->ignore_merges));
+    mb_bpe_index_bytes(bpe);
+    return MB_OK;
 }
 
 /* ---------------------------------------------------------------- added tokens */
@@ -207,37 +200,31 @@ struct added_json {
     bool normalized, special;
 };
 
-static enum mb_status read_added(const struct mb_json *json, size_t id_max, struct added_json *added)
+static enum mb_status read_added(const struct mb_field *field, size_t id_max, struct added_json *added)
 {
     size_t id = 0;
-    if (!json_is_object(json->value))
-        return mb_json_fail(json, MB_BAD_DATA, "not an object");
-    enum mb_status status = mb_json_size(json, "id", id_max, &id);
-    if (status == MB_OK)
-        status = mb_json_string(json, "content", "", &added->content);
-    if (status == MB_OK)
-        status = mb_json_bool(json, "single_word", false, &added->token.single_word);
-    if (status == MB_OK)
-        status = mb_json_bool(json, "lstrip", false, &added->token.lstrip);
-    if (status == MB_OK)
-        status = mb_json_bool(json, "rstrip", false, &added->token.rstrip);
-    if (status == MB_OK)
-        status = mb_json_bool(json, "special", false, &added->special);
-    if (status == MB_OK)
-        status = mb_json_bool(json, "normalized", !added->special, &added->normalized);
+    if (!json_is_object(field->value))
+        return mb_field_fail(field, MB_BAD_DATA, "not an object");
+    MB_TRY(mb_field_size(field, "id", id_max, &id));
+    MB_TRY(mb_field_string(field, "content", "", &added->content));
+    MB_TRY(mb_field_bool(field, "single_word", false, &added->token.single_word));
+    MB_TRY(mb_field_bool(field, "lstrip", false, &added->token.lstrip));
+    MB_TRY(mb_field_bool(field, "rstrip", false, &added->token.rstrip));
+    MB_TRY(mb_field_bool(field, "special", false, &added->special));
+    MB_TRY(mb_field_bool(field, "normalized", !added->special, &added->normalized));
     added->token.id = (int32_t)id;
-    size_t nbytes = status == MB_OK ? strlen(added->content) : 1;
+    size_t nbytes = strlen(added->content);
     if (nbytes == 0 || nbytes > MB_ADDED_NBYTES_MAX)
-        return mb_json_fail(json, MB_BAD_DATA, "its content has %zu bytes, not 1 to %d", nbytes,
-                            MB_ADDED_NBYTES_MAX);
-    return status;
+        return mb_field_fail(field, MB_BAD_DATA, "its content has %zu bytes, not 1 to %d", nbytes,
+                             MB_ADDED_NBYTES_MAX);
+    return MB_OK;
 }
 
 /*
- * The package numbers added tokens that are not in the vocabulary by itself: behind the vocabulary's size
- * and behind each other.  A file that says otherwise would get other ids there.
+ * The package ignores a file's ids of added tokens that the vocabulary does not have: it numbers them itself,
+ * from the vocabulary's size on.  We refuse a file whose ids differ, as the package would give other ids.
  */
-static enum mb_status check_added_id(const struct mb_tokenizer *tokenizer, const struct mb_json *json,
+static enum mb_status check_added_id(const struct mb_tokenizer *tokenizer, const struct mb_field *field,
                                      const struct added_json *added, int32_t *next_id)
 {
     int32_t id = mb_vocab_find(&tokenizer->bpe.vocab, added->content, strlen(added->content));
@@ -246,9 +233,9 @@ static enum mb_status check_added_id(const struct mb_tokenizer *tokenizer, const
         id = *next_id;
     if (id != added->token.id) {
         char shown[64];
-        return mb_json_fail(json, MB_BAD_DATA, "added token '%s' has id %d, but %s %d",
-                            mb_json_shown(shown, added->content), added->token.id,
-                            is_new ? "the next free one is" : "the vocabulary says", id);
+        return mb_field_fail(field, MB_BAD_DATA, "added token '%s' has id %d, but %s %d",
+                             mb_field_shown(shown, added->content), added->token.id,
+                             is_new ? "the next free one is" : "the vocabulary says", id);
     }
     if (id >= *next_id)
         *next_id = id + 1;
@@ -256,7 +243,7 @@ static enum mb_status check_added_id(const struct mb_tokenizer *tokenizer, const
 }
 
 /* Puts a token where its kind is searched for. */
-static enum mb_status put_searched(struct mb_tokenizer *tokenizer, const struct mb_json *json,
+static enum mb_status put_searched(struct mb_tokenizer *tokenizer, const struct mb_field *field,
                                    const struct added_json *added)
 {
     const char *text = added->content;
@@ -270,26 +257,21 @@ static enum mb_status put_searched(struct mb_tokenizer *tokenizer, const struct 
                           nbytes, added->token);
     free(out.p);
     free(spare.p);
-    return ok ? MB_OK : mb_fail_memory(json->err, "the vocabulary");
+    return ok ? MB_OK : mb_fail_memory(field->err, "the vocabulary");
 }
 
-static enum mb_status load_one_added(struct mb_tokenizer *tokenizer, const struct mb_json *json,
+static enum mb_status load_one_added(struct mb_tokenizer *tokenizer, const struct mb_field *field,
                                      size_t id_max, int32_t *next_id)
 {
     struct added_json added = {0};
     struct mb_vocab *vocab = &tokenizer->bpe.vocab;
-    enum mb_status status = read_added(json, id_max, &added);
-    if (status == MB_OK)
-        status = check_added_id(tokenizer, json, &added, next_id);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(read_added(field, id_max, &added));
+    MB_TRY(check_added_id(tokenizer, field, &added, next_id));
     int32_t id = mb_vocab_find(vocab, added.content, strlen(added.content));
     if (id < 0)
-        status = put_token(vocab, json, added.content, (size_t)added.token.id);
+        MB_TRY(put_token(vocab, field, added.content, (size_t)added.token.id));
     else if (vocab->tokens[id].is_added)
-        return mb_json_fail(json, MB_BAD_DATA, "the same token comes twice");
-    if (status != MB_OK)
-        return status;
+        return mb_field_fail(field, MB_BAD_DATA, "the same token comes twice");
     vocab->tokens[added.token.id].is_added = true;
     vocab->tokens[added.token.id].is_special = added.special;
     return MB_OK;
@@ -299,37 +281,33 @@ static enum mb_status load_one_added(struct mb_tokenizer *tokenizer, const struc
  * Tokens of one kind.  Special ones go first: of two that look the same after normalizing, the first is
  * found.
  */
-static enum mb_status put_all_searched(struct mb_tokenizer *tokenizer, const struct mb_json *added,
+static enum mb_status put_all_searched(struct mb_tokenizer *tokenizer, const struct mb_field *added,
                                        bool special)
 {
     for (size_t i = 0; i < json_array_size(added->value); i++) {
-        struct mb_json item = mb_json_at(added, i);
+        struct mb_field item = mb_field_at(added, i);
         struct added_json token = {0};
-        enum mb_status status = read_added(&item, MB_VOCAB_ID_MAX, &token);
-        if (status == MB_OK && token.special == special)
-            status = put_searched(tokenizer, &item, &token);
-        if (status != MB_OK)
-            return status;
+        MB_TRY(read_added(&item, MB_VOCAB_ID_MAX, &token));
+        if (token.special == special)
+            MB_TRY(put_searched(tokenizer, &item, &token));
     }
     return MB_OK;
 }
 
-enum mb_status mb_load_added(struct mb_tokenizer *tokenizer, const struct mb_json *added)
+enum mb_status mb_load_added(struct mb_tokenizer *tokenizer, const struct mb_field *added)
 {
     if (added->value == NULL)
         return MB_OK;
     size_t n = json_array_size(added->value), id_max = largest_id(tokenizer->bpe.vocab.n_tokens + n);
     int32_t next_id = (int32_t)tokenizer->bpe.vocab.n_tokens;
     if (!json_is_array(added->value))
-        return mb_json_fail(added, MB_BAD_DATA, "not an array");
+        return mb_field_fail(added, MB_BAD_DATA, "not an array");
     if (n > MB_ADDED_MAX)
-        return mb_json_fail(added, MB_BAD_DATA, "%zu tokens, at most %d are allowed", n, MB_ADDED_MAX);
+        return mb_field_fail(added, MB_BAD_DATA, "%zu tokens, at most %d are allowed", n, MB_ADDED_MAX);
     for (size_t i = 0; i < n; i++) {
-        struct mb_json item = mb_json_at(added, i);
-        enum mb_status status = load_one_added(tokenizer, &item, id_max, &next_id);
-        if (status != MB_OK)
-            return status;
+        struct mb_field item = mb_field_at(added, i);
+        MB_TRY(load_one_added(tokenizer, &item, id_max, &next_id));
     }
-    enum mb_status status = put_all_searched(tokenizer, added, true);
-    return status == MB_OK ? put_all_searched(tokenizer, added, false) : status;
+    MB_TRY(put_all_searched(tokenizer, added, true));
+    return put_all_searched(tokenizer, added, false);
 }

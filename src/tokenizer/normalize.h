@@ -10,7 +10,7 @@ enum mb_normalizer_kind { MB_NORMALIZE_NFC, MB_NORMALIZE_PREPEND, MB_NORMALIZE_R
 
 struct mb_normalizer {
     enum mb_normalizer_kind kind;
-    char *what; /* REPLACE: what is replaced; PREPEND: what is put in front. Owned. */
+    char *what; /* REPLACE: what is replaced; PREPEND: what is put before the text. Owned. */
     char *with; /* REPLACE. Owned. */
 };
 

@@ -39,12 +39,12 @@ void mb_matcher_free(struct mb_matcher *matcher);
 
 struct mb_match {
     size_t begin, end;
-    size_t next; /* where the search goes on: the caller gives back what it got; starts at 0 */
+    size_t next; /* where the next search starts; 0 at first, then as the last search left it */
     bool is_found;
 };
 
 /*
- * The next match in text[0 .. n) (valid UTF-8); like Oniguruma's iterator an empty match right behind
+ * The next match in text[0 .. n) (valid UTF-8); like Oniguruma's iterator an empty match right after
  * the last one does not count.  MB_UNSUPPORTED when the pattern takes too many steps.
  */
 enum mb_status mb_match_next(struct mb_matcher *matcher, const struct mb_pattern *pattern, const char *text,

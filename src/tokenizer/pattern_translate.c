@@ -1,8 +1,8 @@
 /*
  * pattern_translate.c - from Oniguruma's syntax to PCRE2's.
  *
- * A whitelist: what is not known to mean the same in both is refused by name.  Rewritten: sets (\s, \w, \p
- * and the like, for their Unicode versions and definitions differ), `&&` in classes (PCRE2 reads it as two
+ * A whitelist: we refuse by name what may mean something else in PCRE2.  Rewritten: sets (\s, \w, \p and the
+ * like, because their Unicode versions and definitions differ), `&&` in classes (PCRE2 reads it as two
  * characters), `.`, `\v`, captures.  Refused among others: possessive {n,m}+ (Oniguruma: a repeat of a
  * repeat), \h (hexadecimal there, white space here), back references, classes in classes.
  */
@@ -108,7 +108,7 @@ static bool is_category(const char *name)
     return strlen(name) <= 2 && strstr(known, padded) != NULL;
 }
 
-/* {Name} behind \p or \P: its characters as items. '*is_negated' is flipped by {^Name}. */
+/* {Name} after \p or \P: its characters as items. '*is_negated' is flipped by {^Name}. */
 static enum mb_status property_items(struct translator *t, size_t begin, struct mb_bytes *items,
                                      bool *is_negated)
 {
@@ -141,7 +141,7 @@ static enum mb_status property_items(struct translator *t, size_t begin, struct 
 }
 
 /*
- * A set behind a backslash (t->i is behind its letter): its items, and whether the set is their
+ * A set after a backslash (t->i is just past its letter): its items, and whether the set is their
  * complement.
  */
 static enum mb_status set_items(struct translator *t, char letter, bool is_in_class, struct mb_bytes *items,
@@ -199,7 +199,7 @@ static bool parse_hex_escape(struct translator *t, char letter, uint32_t *code)
     return parse_hex(t, 1, 8, code) && t->i < t->n && t->p[t->i++] == '}';
 }
 
-/* The character that an escape stands for (t->i behind the backslash). */
+/* The character that an escape means (t->i is just past the backslash). */
 static enum mb_status escaped_char(struct translator *t, uint32_t *code)
 {
     static const char letters[] = "tnrfvae", codes[] = "\t\n\r\f\v\a\x1b";
@@ -236,61 +236,65 @@ static bool at(const struct translator *t, const char *text)
     return t->n - t->i >= n && memcmp(t->p + t->i, text, n) == 0;
 }
 
+/* A character of a class, escaped or not. */
+static enum mb_status class_char(struct translator *t, uint32_t *code)
+{
+    if (t->p[t->i] != '\\') {
+        *code = plain_char(t);
+        return MB_OK;
+    }
+    t->i++;
+    return escaped_char(t, code);
+}
+
+/* At a set: \s, \w, \p and the like. */
+static bool at_set(const struct translator *t)
+{
+    return t->p[t->i] == '\\' && t->i + 1 < t->n && is_set_letter(t->p[t->i + 1]);
+}
+
 /* One character or range of a class. */
 static enum mb_status class_range(struct translator *t, size_t begin, struct mb_bytes *items)
 {
     uint32_t first, last;
-    enum mb_status status = MB_OK;
-    if (t->p[t->i] == '\\') {
-        t->i++;
-        status = escaped_char(t, &first);
-    } else {
-        first = plain_char(t);
-    }
+    MB_TRY(class_char(t, &first));
     last = first;
-    if (status == MB_OK && at(t, "-") && !at(t, "-]") && !at(t, "-&&")) {
+    if (at(t, "-") && !at(t, "-]") && !at(t, "-&&")) {
         t->i++;
-        if (t->i >= t->n || t->p[t->i] == '[' ||
-            (t->p[t->i] == '\\' && t->i + 1 < t->n && is_set_letter(t->p[t->i + 1])))
+        if (t->i >= t->n || t->p[t->i] == '[' || at_set(t))
             return unsupported(t, begin, t->i);
-        if (t->p[t->i] == '\\') {
-            t->i++;
-            status = escaped_char(t, &last);
-        } else {
-            last = plain_char(t);
-        }
+        MB_TRY(class_char(t, &last));
     }
-    if (status != MB_OK)
-        return status;
     if (last < first)
         return unsupported(t, begin, t->i);
     return put_range(items, first, last) ? MB_OK : mb_fail_memory(t->err, "a pattern");
+}
+
+/* A set in a class. */
+static enum mb_status class_set(struct translator *t, size_t begin, struct mb_bytes *items)
+{
+    bool is_negated;
+    t->i += 2;
+    MB_TRY(set_items(t, t->p[begin + 1], true, items, &is_negated));
+    return is_negated ? unsupported(t, begin, t->i) : MB_OK;
 }
 
 /* Items of a class up to its `]` or an `&&`, which is not taken. */
 static enum mb_status class_items(struct translator *t, size_t class_begin, struct mb_bytes *items)
 {
     size_t first = t->i;
-    bool is_behind_set = false;
+    bool is_after_set = false;
     while (t->i < t->n && !at(t, "&&")) {
         size_t begin = t->i;
         if (t->p[t->i] == ']' && t->i > first)
             return MB_OK;
-        if (t->p[t->i] == ']' || t->p[t->i] == '[' || (t->p[t->i] == '-' && is_behind_set && !at(t, "-]")))
+        if (t->p[t->i] == ']' || t->p[t->i] == '[' || (t->p[t->i] == '-' && is_after_set && !at(t, "-]")))
             return unsupported(t, class_begin, t->i + 1);
-        enum mb_status status;
-        is_behind_set = t->p[t->i] == '\\' && t->i + 1 < t->n && is_set_letter(t->p[t->i + 1]);
-        if (is_behind_set) {
-            bool is_negated;
-            t->i += 2;
-            status = set_items(t, t->p[begin + 1], true, items, &is_negated);
-            if (status == MB_OK && is_negated)
-                return unsupported(t, begin, t->i);
-        } else {
-            status = class_range(t, begin, items);
-        }
-        if (status != MB_OK)
-            return status;
+        is_after_set = at_set(t);
+        if (is_after_set)
+            MB_TRY(class_set(t, begin, items));
+        else
+            MB_TRY(class_range(t, begin, items));
     }
     return t->i < t->n && t->i > first ? MB_OK : unsupported(t, class_begin, t->i);
 }
@@ -305,37 +309,40 @@ static enum mb_status class_operand(struct translator *t, size_t class_begin, st
         t->i += is_negated ? 2 : 1;
     if (!mb_bytes_put(out, is_negated ? "[^" : "[", is_negated ? 2 : 1))
         return mb_fail_memory(t->err, "a pattern");
-    enum mb_status status = class_items(t, class_begin, out);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(class_items(t, class_begin, out));
     if (is_nested && !at(t, "]"))
         return unsupported(t, class_begin, t->i);
     t->i += is_nested;
     return mb_bytes_put(out, "]", 1) ? MB_OK : mb_fail_memory(t->err, "a pattern");
 }
 
+/* The next operand; *is_last: no `&&` follows. */
+static enum mb_status put_operand(struct translator *t, size_t begin, struct mb_bytes *operand, bool *is_last)
+{
+    MB_TRY(class_operand(t, begin, operand));
+    *is_last = !at(t, "&&");
+    bool ok = (*is_last || mb_bytes_put(t->out, "(?=", 3)) && mb_bytes_put(t->out, operand->p, operand->n) &&
+              (*is_last || mb_bytes_put(t->out, ")", 1));
+    return ok ? MB_OK : mb_fail_memory(t->err, "a pattern");
+}
+
 /* A and B and C: (?=A)(?=B)C; not (A and B): (?!(?=A)B) and any character. */
 static enum mb_status put_operands(struct translator *t, bool is_negated, size_t begin)
 {
-    enum mb_status status = put(t, is_negated ? "(?:(?!" : "(?:");
-    while (status == MB_OK) {
+    bool is_last = false;
+    MB_TRY(put(t, is_negated ? "(?:(?!" : "(?:"));
+    while (!is_last) {
         struct mb_bytes operand = {0};
-        status = class_operand(t, begin, &operand);
-        bool is_last = !at(t, "&&");
-        if (status == MB_OK) {
-            bool ok = (is_last || mb_bytes_put(t->out, "(?=", 3)) &&
-                      mb_bytes_put(t->out, operand.p, operand.n) && (is_last || mb_bytes_put(t->out, ")", 1));
-            status = ok ? MB_OK : mb_fail_memory(t->err, "a pattern");
-        }
+        enum mb_status status = put_operand(t, begin, &operand, &is_last);
         free(operand.p);
-        if (is_last)
-            break;
-        t->i += 2;
+        if (status != MB_OK)
+            return status;
+        t->i += is_last ? 0 : 2;
     }
-    return status != MB_OK ? status : put(t, is_negated ? ")[\\x{0}-\\x{10ffff}])" : ")");
+    return put(t, is_negated ? ")[\\x{0}-\\x{10ffff}])" : ")");
 }
 
-/* t->i is behind the opening bracket. */
+/* t->i is just past the opening bracket. */
 static enum mb_status translate_class(struct translator *t)
 {
     size_t begin = t->i - 1;
@@ -343,11 +350,8 @@ static enum mb_status translate_class(struct translator *t)
     t->i += is_negated;
     if (!at(t, "[")) {
         size_t inner = t->i, out_n = t->out->n;
-        enum mb_status status = put(t, is_negated ? "[^" : "[");
-        if (status == MB_OK)
-            status = class_items(t, begin, t->out);
-        if (status != MB_OK)
-            return status;
+        MB_TRY(put(t, is_negated ? "[^" : "["));
+        MB_TRY(class_items(t, begin, t->out));
         if (at(t, "]")) {
             t->i++;
             return put(t, "]");
@@ -355,9 +359,7 @@ static enum mb_status translate_class(struct translator *t)
         t->i = inner; /* an intersection: again, as operands */
         t->out->n = out_n;
     }
-    enum mb_status status = put_operands(t, is_negated, begin);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(put_operands(t, is_negated, begin));
     if (!at(t, "]"))
         return unsupported(t, begin, t->i);
     t->i++;
@@ -366,30 +368,33 @@ static enum mb_status translate_class(struct translator *t)
 
 /* ---------------------------------------------------------------- outside classes */
 
+static enum mb_status put_set(struct translator *t, char letter, struct mb_bytes *items)
+{
+    bool is_negated;
+    MB_TRY(set_items(t, letter, false, items, &is_negated));
+    MB_TRY(put(t, is_negated ? "[^" : "["));
+    if (!mb_bytes_put(t->out, items->p, items->n))
+        return mb_fail_memory(t->err, "a pattern");
+    return put(t, "]");
+}
+
 static enum mb_status translate_escape(struct translator *t)
 {
     size_t begin = t->i++;
     if (t->i < t->n && is_set_letter(t->p[t->i])) {
         struct mb_bytes items = {0};
-        bool is_negated;
         t->i++;
-        enum mb_status status = set_items(t, t->p[begin + 1], false, &items, &is_negated);
-        if (status == MB_OK)
-            status = put(t, is_negated ? "[^" : "[");
-        if (status == MB_OK && !mb_bytes_put(t->out, items.p, items.n))
-            status = mb_fail_memory(t->err, "a pattern");
+        enum mb_status status = put_set(t, t->p[begin + 1], &items);
         free(items.p);
-        return status == MB_OK ? put(t, "]") : status;
+        return status;
     }
     if (t->i < t->n && (t->p[t->i] == 'A' || t->p[t->i] == 'z')) {
         t->i++;
         return put(t, t->p[begin + 1] == 'A' ? "\\A" : "\\z");
     }
     uint32_t code = 0;
-    enum mb_status status = escaped_char(t, &code);
-    if (status == MB_OK && !put_range(t->out, code, code))
-        status = mb_fail_memory(t->err, "a pattern");
-    return status;
+    MB_TRY(escaped_char(t, &code));
+    return put_range(t->out, code, code) ? MB_OK : mb_fail_memory(t->err, "a pattern");
 }
 
 static enum mb_status translate_group(struct translator *t)
@@ -499,6 +504,12 @@ static enum mb_status check_caseless(struct translator *t)
     return MB_OK;
 }
 
+static enum mb_status translate_literal(struct translator *t)
+{
+    uint32_t code = plain_char(t);
+    return put_range(t->out, code, code) ? MB_OK : mb_fail_memory(t->err, "a pattern");
+}
+
 enum mb_status mb_pattern_translate(const char *pattern, size_t nbytes, bool is_literal, struct mb_bytes *out,
                                     struct mb_error *err)
 {
@@ -506,18 +517,9 @@ enum mb_status mb_pattern_translate(const char *pattern, size_t nbytes, bool is_
     if (nbytes > MB_PATTERN_NBYTES_MAX)
         return mb_fail(err, MB_UNSUPPORTED, "a pattern of %zu bytes: more than %d are not supported", nbytes,
                        MB_PATTERN_NBYTES_MAX);
-    enum mb_status status = MB_OK;
-    while (status == MB_OK && t.i < t.n) {
-        if (is_literal) {
-            uint32_t code = plain_char(&t);
-            status = put_range(out, code, code) ? MB_OK : mb_fail_memory(err, "a pattern");
-        } else {
-            status = translate_one(&t);
-        }
-    }
-    if (status == MB_OK && !is_literal)
-        status = check_caseless(&t);
-    if (status == MB_OK && !mb_bytes_put(out, "", 1))
-        status = mb_fail_memory(err, "a pattern");
-    return status;
+    while (t.i < t.n)
+        MB_TRY(is_literal ? translate_literal(&t) : translate_one(&t));
+    if (!is_literal)
+        MB_TRY(check_caseless(&t));
+    return mb_bytes_put(out, "", 1) ? MB_OK : mb_fail_memory(err, "a pattern");
 }

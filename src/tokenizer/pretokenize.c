@@ -1,33 +1,33 @@
 /*
- * pretokenize.c - the stages: splits by pattern, and prefixes.
+ * pretokenize.c - the steps: splits by pattern, and prefixes.
  */
 #include "pretokenize.h"
 #include "base/error.h"
 
-void mb_stages_free(struct mb_stages *stages)
+void mb_pretoken_steps_free(struct mb_pretoken_steps *steps)
 {
-    for (size_t i = 0; i < stages->n; i++)
-        mb_pattern_free(&stages->items[i].pattern);
+    for (size_t i = 0; i < steps->n; i++)
+        mb_pattern_free(&steps->items[i].pattern);
 }
 
-/* Where a word is in the stages. */
+/* Where a word is in the steps. */
 struct place {
     struct mb_pretokenizer *pretokenizer;
-    size_t i_stage;
+    size_t i_step;
     bool is_first; /* begins where the whole text begins */
     struct mb_error *err;
 };
 
-static enum mb_status run_stage(struct place place, const char *text, size_t n);
+static enum mb_status run_step(struct place place, const char *text, size_t n);
 
-/* Gives a word to the next stage. */
+/* Gives a word to the next step. */
 static enum mb_status pass_on(struct place place, const char *text, size_t begin, size_t end)
 {
     if (begin == end)
         return MB_OK;
     place.is_first = place.is_first && begin == 0;
-    place.i_stage++;
-    return run_stage(place, text + begin, end - begin);
+    place.i_step++;
+    return run_step(place, text + begin, end - begin);
 }
 
 /* A part of the text that is joined with what follows, or not yet passed on. */
@@ -54,50 +54,46 @@ static bool joins(enum mb_behaviour behaviour, const struct pending *pending, bo
 static enum mb_status take_part(struct place place, const char *text, struct pending *pending, size_t begin,
                                 size_t end, bool is_match)
 {
-    const struct mb_stage *stage = &place.pretokenizer->stages->items[place.i_stage];
-    is_match = is_match != stage->invert;
-    if (stage->behaviour == MB_SPLIT_REMOVED)
+    const struct mb_pretoken_step *step = &place.pretokenizer->steps->items[place.i_step];
+    is_match = is_match != step->invert;
+    if (step->behaviour == MB_SPLIT_REMOVED)
         return is_match ? MB_OK : pass_on(place, text, begin, end);
-    if (stage->behaviour == MB_SPLIT_ISOLATED)
+    if (step->behaviour == MB_SPLIT_ISOLATED)
         return pass_on(place, text, begin, end);
-    if (pending->exists && joins(stage->behaviour, pending, is_match)) {
+    if (pending->exists && joins(step->behaviour, pending, is_match)) {
         pending->end = end;
         pending->is_match = is_match;
         return MB_OK;
     }
-    enum mb_status status = pending->exists ? pass_on(place, text, pending->begin, pending->end) : MB_OK;
+    if (pending->exists)
+        MB_TRY(pass_on(place, text, pending->begin, pending->end));
     *pending = (struct pending){.begin = begin, .end = end, .exists = true, .is_match = is_match};
-    return status;
+    return MB_OK;
 }
 
 static enum mb_status run_split(struct place place, const char *text, size_t n)
 {
-    const struct mb_stage *stage = &place.pretokenizer->stages->items[place.i_stage];
+    const struct mb_pretoken_step *step = &place.pretokenizer->steps->items[place.i_step];
     struct mb_match match = {0};
     struct pending pending = {0};
     size_t done = 0;
     for (;;) {
-        enum mb_status status =
-            mb_match_next(&place.pretokenizer->matcher, &stage->pattern, text, n, &match, place.err);
-        if (status == MB_OK && match.is_found && match.begin > done)
-            status = take_part(place, text, &pending, done, match.begin, false);
-        if (status == MB_OK && match.is_found)
-            status = take_part(place, text, &pending, match.begin, match.end, true);
-        if (status != MB_OK)
-            return status;
+        MB_TRY(mb_match_next(&place.pretokenizer->matcher, &step->pattern, text, n, &match, place.err));
         if (!match.is_found)
             break;
+        if (match.begin > done)
+            MB_TRY(take_part(place, text, &pending, done, match.begin, false));
+        MB_TRY(take_part(place, text, &pending, match.begin, match.end, true));
         done = match.end;
     }
-    enum mb_status status = done < n ? take_part(place, text, &pending, done, n, false) : MB_OK;
-    if (status == MB_OK && pending.exists)
-        status = pass_on(place, text, pending.begin, pending.end);
-    return status;
+    if (done < n)
+        MB_TRY(take_part(place, text, &pending, done, n, false));
+    return pending.exists ? pass_on(place, text, pending.begin, pending.end) : MB_OK;
 }
 
 static enum mb_status run_prefix(struct place place, const char *text, size_t n)
 {
-    struct mb_bytes *changed = &place.pretokenizer->changed[place.i_stage];
+    struct mb_bytes *changed = &place.pretokenizer->changed[place.i_step];
     if (text[0] == ' ')
         return pass_on(place, text, 0, n);
     changed->n = 0;
@@ -108,20 +104,20 @@ static enum mb_status run_prefix(struct place place, const char *text, size_t n)
 
 static enum mb_status run_metaspace(struct place place, const char *text, size_t n)
 {
-    const struct mb_stage *stage = &place.pretokenizer->stages->items[place.i_stage];
-    struct mb_bytes *changed = &place.pretokenizer->changed[place.i_stage];
-    size_t n_replacement = strlen(stage->replacement);
+    const struct mb_pretoken_step *step = &place.pretokenizer->steps->items[place.i_step];
+    struct mb_bytes *changed = &place.pretokenizer->changed[place.i_step];
+    size_t n_replacement = strlen(step->replacement);
     bool has_prefix =
-        text[0] == ' ' || (n >= n_replacement && memcmp(text, stage->replacement, n_replacement) == 0);
+        text[0] == ' ' || (n >= n_replacement && memcmp(text, step->replacement, n_replacement) == 0);
     bool wants_prefix =
-        stage->scheme == MB_PREFIX_ALWAYS || (stage->scheme == MB_PREFIX_FIRST && place.is_first);
+        step->scheme == MB_PREFIX_ALWAYS || (step->scheme == MB_PREFIX_FIRST && place.is_first);
     changed->n = 0;
-    bool ok = !wants_prefix || has_prefix || mb_bytes_put(changed, stage->replacement, n_replacement);
+    bool ok = !wants_prefix || has_prefix || mb_bytes_put(changed, step->replacement, n_replacement);
     for (size_t i = 0; ok && i < n;) {
         const char *space = memchr(text + i, ' ', n - i);
         size_t end = space == NULL ? n : (size_t)(space - text);
         ok = mb_bytes_put(changed, text + i, end - i) &&
-             (space == NULL || mb_bytes_put(changed, stage->replacement, n_replacement));
+             (space == NULL || mb_bytes_put(changed, step->replacement, n_replacement));
         i = end + 1;
     }
     if (!ok)
@@ -129,18 +125,18 @@ static enum mb_status run_metaspace(struct place place, const char *text, size_t
     return pass_on(place, changed->p, 0, changed->n);
 }
 
-/* Calls itself through pass_on, once a stage: at most MB_STAGES_MAX deep. */
-static enum mb_status run_stage(struct place place, const char *text, size_t n)
+/* Calls itself through pass_on, once a step: at most MB_PRETOKEN_STEPS_MAX deep. */
+static enum mb_status run_step(struct place place, const char *text, size_t n)
 {
-    const struct mb_stages *stages = place.pretokenizer->stages;
-    if (place.i_stage == stages->n)
+    const struct mb_pretoken_steps *steps = place.pretokenizer->steps;
+    if (place.i_step == steps->n)
         return mb_bpe_word(place.pretokenizer->work, text, n)
                    ? MB_OK
                    : mb_fail_memory(place.err, "the words of a text");
-    switch (stages->items[place.i_stage].kind) {
-    case MB_STAGE_SPLIT:
+    switch (steps->items[place.i_step].kind) {
+    case MB_PRETOKEN_SPLIT:
         return run_split(place, text, n);
-    case MB_STAGE_PREFIX:
+    case MB_PRETOKEN_PREFIX:
         return run_prefix(place, text, n);
     default:
         return run_metaspace(place, text, n);
@@ -153,5 +149,5 @@ enum mb_status mb_pretokenize(struct mb_pretokenizer *pretokenizer, const char *
     if (n == 0)
         return MB_OK;
     struct place place = {.pretokenizer = pretokenizer, .is_first = is_first, .err = err};
-    return run_stage(place, text, n);
+    return run_step(place, text, n);
 }

@@ -1,7 +1,7 @@
 /*
  * pretokenize.h - cuts text into the words that the merges work on.
  *
- * Stages run one inside the other: each word of a stage goes through the following stages at once, so no
+ * Steps run one inside the other: each word of a step goes through the following steps at once, so no
  * list of words is kept.
  */
 #ifndef MB_TOKENIZER_PRETOKENIZE_H
@@ -10,7 +10,7 @@
 #include "bpe.h"
 #include "pattern.h"
 
-enum { MB_STAGES_MAX = 24 };
+enum { MB_PRETOKEN_STEPS_MAX = 24 };
 
 enum mb_behaviour {
     MB_SPLIT_REMOVED,
@@ -20,16 +20,16 @@ enum mb_behaviour {
     MB_SPLIT_WITH_NEXT,
 };
 
-enum mb_stage_kind {
-    MB_STAGE_SPLIT,
-    MB_STAGE_PREFIX,    /* a space in front where there is none (ByteLevel's add_prefix_space) */
-    MB_STAGE_METASPACE, /* spaces become 'replacement' */
+enum mb_pretoken_kind {
+    MB_PRETOKEN_SPLIT,
+    MB_PRETOKEN_PREFIX,    /* a space before the text where there is none (ByteLevel's add_prefix_space) */
+    MB_PRETOKEN_METASPACE, /* spaces become 'replacement' */
 };
 
 enum mb_prefix_scheme { MB_PREFIX_ALWAYS, MB_PREFIX_FIRST, MB_PREFIX_NEVER };
 
-struct mb_stage {
-    enum mb_stage_kind kind;
+struct mb_pretoken_step {
+    enum mb_pretoken_kind kind;
     struct mb_pattern pattern; /* SPLIT */
     enum mb_behaviour behaviour;
     bool invert;
@@ -37,18 +37,18 @@ struct mb_stage {
     enum mb_prefix_scheme scheme;
 };
 
-struct mb_stages {
-    struct mb_stage items[MB_STAGES_MAX];
+struct mb_pretoken_steps {
+    struct mb_pretoken_step items[MB_PRETOKEN_STEPS_MAX];
     size_t n;
 };
 
-void mb_stages_free(struct mb_stages *stages);
+void mb_pretoken_steps_free(struct mb_pretoken_steps *steps);
 
 struct mb_pretokenizer {
-    const struct mb_stages *stages;
+    const struct mb_pretoken_steps *steps;
     struct mb_matcher matcher;
-    struct mb_bpe_work *work;               /* takes the words */
-    struct mb_bytes changed[MB_STAGES_MAX]; /* texts of stages that change theirs */
+    struct mb_bpe_work *work;                       /* takes the words */
+    struct mb_bytes changed[MB_PRETOKEN_STEPS_MAX]; /* texts of steps that change theirs */
 };
 
 /* Appends the ids of a text without added tokens. 'is_first': it begins where the whole text begins. */

@@ -38,19 +38,12 @@ struct mb_tokenizer {
     struct mb_normalizers normalizers;
     struct mb_added raw_added;        /* found in the text as it is */
     struct mb_added normalized_added; /* found after normalizing */
-    struct mb_stages stages;
+    struct mb_pretoken_steps pretoken_steps;
     struct mb_ids before, after; /* what add_special puts around the text */
     struct mb_decode_step decode_steps[MB_DECODE_STEPS_MAX];
     size_t n_decode_steps;
     char *bos_token, *eos_token; /* of tokenizer_config.json; NULL: none */
     struct mb_template chat;
 };
-
-/* Fills a zeroed tokenizer from tokenizer.json; on failure the caller closes what is there. */
-enum mb_status mb_tokenizer_load_json(struct mb_tokenizer *tokenizer, const char *path, struct mb_error *err);
-
-/* tokenizer_config.json and chat_template.jinja of a folder, where they exist. */
-enum mb_status mb_tokenizer_load_config(struct mb_tokenizer *tokenizer, const char *folder,
-                                        struct mb_error *err);
 
 #endif

@@ -23,7 +23,7 @@ struct mb_token {
 };
 
 struct mb_vocab {
-    struct mb_bytes text;     /* contents one behind the other */
+    struct mb_bytes text;     /* contents one after the other */
     struct mb_token *tokens;  /* [n_ids], holes have exists = false */
     size_t n_ids, tokens_cap; /* largest id + 1 */
     size_t n_tokens;

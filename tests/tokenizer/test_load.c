@@ -144,10 +144,10 @@ static void many_added_tokens_are_found(void **state)
     set(root, "model.vocab.f", json_integer(7));
     set(root, "added_tokens", added);
     set(root, "post_processor", json_null());
-    char *json = json_dumps(root, JSON_COMPACT);
+    char *field = json_dumps(root, JSON_COMPACT);
     json_decref(root);
-    test_write_text(test_path("."), "tokenizer.json", json);
-    free(json);
+    test_write_text(test_path("."), "tokenizer.json", field);
+    free(field);
     if (mb_tokenizer_open(test_path("."), &tokenizer, &err) != MB_OK)
         fail_msg("%s", err.msg);
     for (int i = 0; i < 200; i++) {
@@ -206,7 +206,7 @@ static const struct {
     {"pre_tokenizer", "{}", MB_BAD_DATA, "pre_tokenizer"},
     {"pre_tokenizer.type", "'Whitespace'", MB_UNSUPPORTED, "'Whitespace'"},
     {"pre_tokenizer.pretokenizers.0.individual_digits", "5", MB_BAD_DATA, "individual_digits"},
-    {"pre_tokenizer.pretokenizers.0.type", "'ByteLevel'", MB_UNSUPPORTED, "behind ByteLevel"},
+    {"pre_tokenizer.pretokenizers.0.type", "'ByteLevel'", MB_UNSUPPORTED, "after ByteLevel"},
     {"pre_tokenizer.pretokenizers",
      "[{'type': 'ByteLevel', 'add_prefix_space': false, 'use_regex': false}, {'type': 'ByteLevel', "
      "'add_prefix_space': false, 'use_regex': false}]",
