@@ -34,9 +34,9 @@ struct mb_dispatch {
     _Atomic(const void *) best; /* NULL: not chosen yet */
 };
 
-#define MB_DISPATCH(tables, agrees)                           \
-    {                                                         \
-        (tables), (agrees), PTHREAD_MUTEX_INITIALIZER, {0}, 0 \
+#define MB_DISPATCH(tables, agrees)                              \
+    {                                                            \
+        (tables), (agrees), PTHREAD_MUTEX_INITIALIZER, {0}, NULL \
     }
 
 /* Any thread. The first call checks all tables that the CPU (less MOEBIUS_CPU) can run. */
