@@ -10,7 +10,7 @@
 #include <string.h>
 
 static struct {
-    const char *bound, *dense_bound;
+    const char *bound, *dense_bound, *plan;
     struct cli_strings tensor_bounds;
     bool dry_run, force;
     int n_threads;
@@ -24,6 +24,7 @@ static const struct cli_option options[] = {
     CLI_ROW_TEXTS(0, "tensor-bound", "REGEX=BOUND", args.tensor_bounds,
                   "tensors whose name matches get BOUND; may be given often, the last match\nwins; split at "
                   "the last '='"),
+    CLI_ROW_TEXT(0, "plan", "FILE", args.plan, "bounds by tensor name from a JSON file, see below"),
     CLI_ROW_FLAG(0, "dry-run", args.dry_run, "predict the size from samples; write nothing"),
     CLI_ROW_FLAG(0, "force", args.force, "replace OUT, or work that was begun there with other options"),
     CLI_ROW_THREADS(args.n_threads),
@@ -37,8 +38,12 @@ static const struct cli_command command = {
     .details =
         "A BOUND is the largest error of one weight: '30%' of the mean absolute weight (of an expert, or of\n"
         "the matrix), 'abs:0.001' in weight units, 'range:0.01' of max - min, or '0': kept exact. Router,\n"
-        "norms, biases and embedding are exact unless --tensor-bound names them. An interrupted run goes on\n"
-        "where it was when the same command is given again.\n\n"
+        "norms, biases and embedding are exact unless --plan or --tensor-bound names them. An interrupted "
+        "run\n"
+        "goes on where it was when the same command is given again.\n\n"
+        "A plan is {\"bounds\": [{\"tensor\": \"lm_head.weight\", \"bound\": \"10%\"}, ...]}. It is stronger "
+        "than --bound\n"
+        "and --dense-bound, and --tensor-bound is stronger than the plan.\n\n"
         "  moebius compress models/reference reference-coded --dry-run\n"
         "  moebius compress models/reference reference-coded --bound 20% --tensor-bound "
         "'layers\\.0\\.=abs:0.0005'",
@@ -159,6 +164,7 @@ static enum mb_status run(const char *model, const char *out, struct mb_compress
     struct cli_progress progress;
     to->dry_run = args.dry_run;
     to->force = args.force;
+    to->plan_path = args.plan;
     to->n_threads = args.n_threads;
     to->progress = cli_progress_show;
     to->progress_ctx = &progress;

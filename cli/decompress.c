@@ -85,19 +85,22 @@ int cli_decompress(int argc, char **argv)
     const char *positional[CLI_ARGS_MAX];
     size_t n_args;
     int exit_status;
-    enum mb_dtype dtype;
+    struct mb_decompress_options to = {.size = sizeof to};
     struct mb_error err;
     struct mb_decompress_report report = {0};
     struct cli_progress progress;
     args.format = CLI_MD;
     if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
         return exit_status;
-    if (!parse_dtype(&dtype))
+    if (!parse_dtype(&to.dtype))
         return cli_usage_error(&command, "--dtype '%s': not f32, bf16 or f16", args.dtype);
     cli_catch_interrupts();
     cli_progress_begin(&progress, "B");
-    enum mb_status status = mb_decompress(positional[0], positional[1], dtype, args.force, args.n_threads,
-                                          cli_progress_show, &progress, &report, &err);
+    to.force = args.force;
+    to.n_threads = args.n_threads;
+    to.progress = cli_progress_show;
+    to.progress_ctx = &progress;
+    enum mb_status status = mb_decompress(positional[0], positional[1], &to, &report, &err);
     cli_progress_end(&progress);
     if (status == MB_CANCELLED)
         mb_error_set(&err, status, "interrupted; the same command resumes");

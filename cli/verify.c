@@ -282,8 +282,15 @@ static enum mb_status run(const char *coded, const char *original, struct result
     struct cli_progress progress;
     cli_catch_interrupts();
     cli_progress_begin(&progress, "B");
-    enum mb_status status =
-        mb_verify(coded, original, args.n_threads, keep, results, cli_progress_show, &progress, report, err);
+    const struct mb_verify_options to = {
+        .size = sizeof to,
+        .n_threads = args.n_threads,
+        .each = keep,
+        .each_ctx = results,
+        .progress = cli_progress_show,
+        .progress_ctx = &progress,
+    };
+    enum mb_status status = mb_verify(coded, original, &to, report, err);
     cli_progress_end(&progress);
     if (status == MB_CANCELLED)
         return mb_fail(err, status, "interrupted; nothing is known about the rest of %s", coded);

@@ -5,7 +5,9 @@
  * folder (docs/format.md) holds blobs in place of some matrices; each blob stands for one matrix or
  * for the matrices of one expert.  Everything read is checked before it is used.
  *
- * Threads: an open checkpoint is read-only; any thread may read from it.
+ * Threads: an open checkpoint is read-only; any thread may read from it.  Close it when no thread does.
+ * Lifetime: every string, tensor and mapping that a checkpoint hands out belongs to it and lasts until
+ * mb_checkpoint_close.
  */
 #ifndef MOEBIUS_CHECKPOINT_H
 #define MOEBIUS_CHECKPOINT_H
@@ -35,28 +37,32 @@ enum { MB_DIMS_MAX = 8 };
 struct mb_tensor {
     const char *name;
     enum mb_tensor_type type;
-    const char *type_name; /* as in the file: "BF16" */
-    size_t n_dims;
-    uint64_t shape[MB_DIMS_MAX];
-    uint64_t n_elems;
-    uint64_t nbytes;
-    size_t shard;      /* number of its file */
-    uint64_t file_pos; /* of its first byte in that file */
-    size_t number;     /* mb_checkpoint_tensor(ckpt, number) is this one */
+    const char *type_name;       /* as in the file: "BF16" */
+    size_t n_dims;               /* 0: a single value */
+    uint64_t shape[MB_DIMS_MAX]; /* [n_dims]; a matrix is rows, columns */
+    uint64_t n_elems;            /* the product of the shape */
+    uint64_t nbytes;             /* n_elems times the size of an element */
+    size_t shard;                /* number of its file, from 0 */
+    uint64_t file_pos;           /* of its first byte in that file */
+    size_t number;               /* mb_checkpoint_tensor(ckpt, number) is this one */
 };
 
 struct mb_checkpoint;
 
-/* Open a folder: index, headers, config.json. Weights are not read. */
+/*
+ * Open a folder: index, headers, config.json.  Weights are not read.  The files stay open and mapped; they
+ * must not be changed meanwhile.  After a failure there is nothing to close.  mb_checkpoint_close(NULL) does
+ * nothing.
+ */
 MB_API enum mb_status mb_checkpoint_open(const char *path, struct mb_checkpoint **ckpt, struct mb_error *err);
 MB_API void mb_checkpoint_close(struct mb_checkpoint *ckpt);
 
-MB_API const char *mb_checkpoint_path(const struct mb_checkpoint *ckpt);
+MB_API const char *mb_checkpoint_path(const struct mb_checkpoint *ckpt); /* as it was given */
 MB_API bool mb_checkpoint_is_coded(const struct mb_checkpoint *ckpt);
 MB_API const char *mb_checkpoint_config_text(const struct mb_checkpoint *ckpt); /* config.json, terminated */
 MB_API uint64_t mb_checkpoint_file_nbytes(const struct mb_checkpoint *ckpt);    /* all safetensors files */
 
-/* Tensors as stored (blobs are U8 tensors), ordered by shard and position. */
+/* Tensors as stored (blobs are U8 tensors), ordered by shard and position: i is 0 to n_tensors - 1. */
 MB_API size_t mb_checkpoint_n_tensors(const struct mb_checkpoint *ckpt);
 MB_API const struct mb_tensor *mb_checkpoint_tensor(const struct mb_checkpoint *ckpt, size_t i);
 MB_API const struct mb_tensor *mb_checkpoint_find(const struct mb_checkpoint *ckpt,
@@ -67,11 +73,17 @@ MB_API const char *mb_checkpoint_shard_name(const struct mb_checkpoint *ckpt, si
 /* "PATH/model-00001-of-00002.safetensors", the file of a tensor: messages begin with it. */
 MB_API const char *mb_tensor_path(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);
 
-/* The bytes of a stored tensor, mapped read-only for as long as the checkpoint is open. */
+/*
+ * The nbytes of a stored tensor, mapped read-only, maybe unaligned.  Reading them ends the program (SIGBUS)
+ * where the file was cut since it was opened: mb_checkpoint_read reports that.
+ */
 MB_API enum mb_status mb_checkpoint_map(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
                                         const void **bytes, struct mb_error *err);
 
-/* Read nbytes at 'pos' of a stored tensor into memory of the caller. */
+/*
+ * Read nbytes from byte 'pos' of a stored tensor on into memory of the caller.  MB_USAGE: they are not all
+ * inside the tensor.  MB_IO, MB_BAD_DATA (the file has been cut): 'out' holds unspecified bytes.
+ */
 MB_API enum mb_status mb_checkpoint_read(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
                                          uint64_t pos, void *out, uint64_t nbytes, struct mb_error *err);
 
@@ -125,40 +137,69 @@ MB_API bool mb_exact_xxh3(const struct mb_checkpoint *ckpt, const struct mb_tens
 
 /* ---------------------------------------------------------------- long work */
 
+/*
+ * For all functions of this section:
+ * - They block until the work is done, on threads of their own.  Calls with different outputs may run at the
+ *   same time on different threads.
+ * - Paths, options and what options point to are borrowed for the time of the call.  Callbacks are called on
+ *   the calling thread.
+ * - 'options' may be NULL: all defaults.  Its 'size' is the sizeof of the caller's struct (MB_USAGE when it
+ * is not), so that callers compiled with an older header keep working.
+ * - n_threads is 1 to 256; 0: one for each CPU.  It never changes a result.
+ * - Progress is counted in bytes of the tensors that are read.
+ * - *report is set to zero first; after a failure it holds what was counted until then.
+ */
+
+/* One rule: tensors whose name the pattern matches get the bound. */
 struct mb_tensor_bound {
-    const char *pattern; /* PCRE2, searched in the tensor's name (llama.cpp's --tensor-type) */
+    const char *pattern; /* PCRE2, searched anywhere in the tensor's name */
     struct mb_bound bound;
 };
 
-/* Zeroed means: 30 % for experts, 5 % for other linear matrices, all online CPUs. */
+/*
+ * How exact each tensor is.  A later rule is stronger than those before it:
+ * 1. Experts get 30 % of their mean absolute weight, other linear matrices 5 %, all else is kept exact.
+ * 2. 'bound' and 'dense_bound', where they are given.
+ * 3. The plan file: a bound for each tensor that it names.
+ * 4. 'tensor_bounds': of all patterns that match a name the last one wins.
+ */
 struct mb_compress_options {
     size_t size; /* sizeof(struct mb_compress_options) */
     bool has_bound, has_dense_bound;
-    struct mb_bound bound;                       /* routed and shared experts */
-    struct mb_bound dense_bound;                 /* other linear matrices */
-    const struct mb_tensor_bound *tensor_bounds; /* the last match wins */
+    struct mb_bound bound;                       /* of routed and shared experts, if has_bound */
+    struct mb_bound dense_bound;                 /* of other linear matrices, if has_dense_bound */
+    const struct mb_tensor_bound *tensor_bounds; /* [n_tensor_bounds]; NULL if there are none */
     size_t n_tensor_bounds;
-    bool dry_run; /* sample, predict, write nothing */
+    bool dry_run; /* predict the sizes from samples; write nothing */
     bool force;   /* replace a finished folder, or a partial one made with other options */
     int n_threads;
-    mb_progress_fn progress;
+    mb_progress_fn progress; /* or NULL */
     void *progress_ctx;
-    const char *plan_path; /* file of bounds by tensor name, or NULL */
+    /*
+     * Path of a JSON file {"bounds": [{"tensor": NAME, "bound": "30%"}, ...]}, or NULL.  NAME is the whole
+     * name of a tensor, the bound is spelled as in mb_bound_parse, other members are ignored.  MB_BAD_DATA: a
+     * tensor is named twice, or the model has no such tensor.  MB_USAGE: it cannot be coded, and its bound is
+     * not "0".
+     */
+    const char *plan_path;
 };
 
+/* Sums over all shards. Sizes are in bytes; all are predicted where dry_run is set. */
 struct mb_compress_report {
     uint64_t n_weights;       /* in coded matrices */
     uint64_t n_weights_exact; /* in tensors kept exact */
-    uint64_t in_nbytes;       /* tensor bytes of the input */
-    uint64_t out_nbytes;      /* all files of the output folder's weights; predicted when dry_run */
-    uint64_t coded_nbytes;    /* blobs without page padding */
-    uint64_t padding_nbytes;  /* page padding of blobs */
-    uint64_t exact_nbytes;
-    uint64_t expert_n_weights, expert_in_nbytes, expert_coded_nbytes;
-    uint64_t dense_n_weights, dense_in_nbytes, dense_coded_nbytes;
-    uint64_t n_outliers, n_raw_groups, n_groups;
-    double seconds;
-    size_t n_shards, n_shards_resumed;
+    uint64_t in_nbytes;       /* of all tensors of the input */
+    uint64_t out_nbytes;      /* of the output's safetensors files, headers and padding included */
+    uint64_t coded_nbytes;    /* of blobs, without page padding */
+    uint64_t padding_nbytes;  /* of the padding that follows blobs */
+    uint64_t exact_nbytes;    /* of tensors kept exact */
+    uint64_t expert_n_weights, expert_in_nbytes, expert_coded_nbytes; /* blobs of experts */
+    uint64_t dense_n_weights, dense_in_nbytes, dense_coded_nbytes;    /* all other blobs */
+    uint64_t n_outliers;             /* weights stored as they were, beside the others of their group */
+    uint64_t n_raw_groups, n_groups; /* row groups stored as they were, and all */
+    double seconds;                  /* of this call */
+    size_t n_shards;                 /* files of the output */
+    size_t n_shards_resumed;         /* of these, finished by an earlier call */
 };
 
 /*
@@ -169,49 +210,67 @@ MB_API enum mb_status mb_compress(const char *in_path, const char *out_path,
                                   const struct mb_compress_options *options,
                                   struct mb_compress_report *report, struct mb_error *err);
 
+/* What is known about one coded matrix. */
 struct mb_verify_tensor {
-    const char *name;
+    const char *name; /* the original one; valid during the call of 'each' */
     enum mb_dtype dtype;
     uint64_t n_rows, n_cols;
-    double eps;
-    double err_abs_max;     /* against the original; NaN without one */
-    uint64_t err_max_index; /* element index of the worst weight */
-    double bits_per_weight; /* records and directory */
-    double entropy_bits;    /* order-0 entropy of the indices q, outliers counted as one symbol */
+    double eps;             /* the bound: largest allowed error, in weight units */
+    double err_abs_max;     /* largest error found, in weight units; NaN without an original */
+    uint64_t err_max_index; /* of the worst weight: row * n_cols + column */
+    double bits_per_weight; /* in the coded form: records and directory */
+    double entropy_bits;    /* a weight, of an ideal code of the indices, outliers counted as one symbol */
     uint64_t n_outliers;
     uint64_t n_broken; /* weights over the bound */
 };
+typedef void (*mb_verify_tensor_fn)(void *ctx, const struct mb_verify_tensor *tensor);
+
+struct mb_verify_options {
+    size_t size; /* sizeof(struct mb_verify_options) */
+    int n_threads;
+    mb_verify_tensor_fn each; /* called once for each coded matrix, in the folder's order; or NULL */
+    void *each_ctx;
+    mb_progress_fn progress; /* or NULL */
+    void *progress_ctx;
+};
 
 struct mb_verify_report {
-    uint64_t n_blobs, n_exact; /* checked */
-    uint64_t n_files;   /* whose checksums config.json keeps; 0: it has none, an early program wrote it */
-    uint64_t n_weights; /* compared with the original */
-    uint64_t n_broken;  /* weights over their bound, and exact tensors that differ */
-    double worst_ratio; /* max of err / eps over coded weights */
-    char worst_tensor[256];
+    uint64_t n_blobs, n_exact; /* blobs and exact tensors that were checked */
+    uint64_t n_files;       /* whose checksums config.json keeps; 0: it has none, an early program wrote it */
+    uint64_t n_weights;     /* compared with the original */
+    uint64_t n_broken;      /* weights over their bound, and exact tensors that differ */
+    double worst_ratio;     /* largest error / eps over all coded weights */
+    char worst_tensor[256]; /* where that was: the name, cut to fit; "" where no weight has an error */
 };
 
 /*
  * Check every checksum and structure of CODED, config.json and files beside the weights included; with
- * 'original_path' (may be NULL) prove the bound for every weight and equality for every exact tensor.  'each'
- * (may be NULL) is called once per coded matrix, in order.  MB_OK even when the bound is broken: look at
- * n_broken.
+ * 'original_path' (may be NULL) prove the bound for every weight and equality for every exact tensor.  MB_OK
+ * even when a bound is broken: look at n_broken.
  */
-MB_API enum mb_status mb_verify(const char *coded_path, const char *original_path, int n_threads,
-                                void (*each)(void *ctx, const struct mb_verify_tensor *tensor),
-                                void *each_ctx, mb_progress_fn progress, void *progress_ctx,
-                                struct mb_verify_report *report, struct mb_error *err);
+MB_API enum mb_status mb_verify(const char *coded_path, const char *original_path,
+                                const struct mb_verify_options *options, struct mb_verify_report *report,
+                                struct mb_error *err);
+
+struct mb_decompress_options {
+    size_t size;         /* sizeof(struct mb_decompress_options) */
+    enum mb_dtype dtype; /* of the matrices that were coded; exact tensors keep their type */
+    bool force;          /* replace a finished folder, or a partial one made with other options */
+    int n_threads;
+    mb_progress_fn progress; /* or NULL */
+    void *progress_ctx;
+};
 
 struct mb_decompress_report {
-    uint64_t out_nbytes;
-    uint64_t n_weights;
-    double err_enlarged_ratio; /* max over weights of |rounded - w'| / eps: what rounding adds to the bound */
+    uint64_t out_nbytes;        /* of the output's safetensors files */
+    uint64_t n_weights;         /* that were decoded */
+    double err_enlarged_ratio;  /* largest |rounded - decoded| / eps: what rounding adds to the bound */
     uint64_t n_weights_changed; /* by rounding to the output type */
 };
 
-/* Write an ordinary checkpoint. dtype: of the matrices that were coded; exact tensors keep their type. */
-MB_API enum mb_status mb_decompress(const char *coded_path, const char *out_path, enum mb_dtype dtype,
-                                    bool force, int n_threads, mb_progress_fn progress, void *progress_ctx,
+/* Write OUT as an ordinary checkpoint, by way of OUT.partial as mb_compress does. */
+MB_API enum mb_status mb_decompress(const char *coded_path, const char *out_path,
+                                    const struct mb_decompress_options *options,
                                     struct mb_decompress_report *report, struct mb_error *err);
 
 #ifdef __cplusplus

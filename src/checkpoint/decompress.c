@@ -3,6 +3,7 @@
  */
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/options.h"
 #include "config_text.h"
 #include "each_blob.h"
 #include "layout.h"
@@ -24,13 +25,12 @@ struct content {
     struct mb_tensor tensor; /* file_pos: from the data section's beginning */
     const struct mb_tensor *stored;
     size_t index; /* in its blob */
-    bool is_coded;
 };
 
 struct decompression {
     const struct mb_checkpoint *ckpt;
+    const struct mb_decompress_options *options;
     struct mb_pool *pool;
-    enum mb_dtype dtype;
     struct mb_output output;
     struct mb_progress progress;
 
@@ -49,7 +49,9 @@ struct decompression {
 static enum mb_status add_content(struct decompression *d, struct content content, char *name,
                                   struct mb_error *err)
 {
-    if (name != NULL && d->n_contents == d->cap) {
+    if (name == NULL)
+        return mb_fail_memory(err, "the name of a tensor");
+    if (d->n_contents == d->cap) {
         size_t cap = d->cap == 0 ? 64 : 2 * d->cap;
         struct content *grown = realloc(d->contents, cap * sizeof *grown);
         if (grown == NULL) {
@@ -59,8 +61,6 @@ static enum mb_status add_content(struct decompression *d, struct content conten
         d->contents = grown;
         d->cap = cap;
     }
-    if (name == NULL)
-        return mb_fail_memory(err, "the name of a tensor");
     content.tensor.name = name;
     d->contents[d->n_contents++] = content;
     return MB_OK;
@@ -68,22 +68,23 @@ static enum mb_status add_content(struct decompression *d, struct content conten
 
 static enum mb_status add_blob(struct decompression *d, const struct mb_tensor *stored, struct mb_error *err)
 {
-    struct mb_loaded_blob loaded;
-    enum mb_status status = mb_load_blob(d->ckpt, stored, &loaded, err);
-    for (size_t i = 0; status == MB_OK && i < loaded.blob.n_matrices; i++) {
-        const struct mb_blob_matrix *info = &loaded.blob.info[i];
-        struct content content = {.stored = stored, .index = i, .is_coded = true};
+    struct mb_blob_header header;
+    enum mb_status status = MB_OK;
+    MB_TRY(mb_load_blob_header(d->ckpt, stored, &header, err));
+    for (size_t i = 0; status == MB_OK && i < header.n_matrices; i++) {
+        const struct mb_blob_matrix *info = &header.infos[i];
+        struct content content = {.stored = stored, .index = i};
         content.tensor = (struct mb_tensor){
-            .type = (enum mb_tensor_type)d->dtype,
-            .type_name = type_names[d->dtype].tensor,
+            .type = (enum mb_tensor_type)d->options->dtype,
+            .type_name = type_names[d->options->dtype].tensor,
             .n_dims = 2,
             .shape = {info->n_rows, info->n_cols},
             .n_elems = info->n_rows * info->n_cols,
-            .nbytes = info->n_rows * info->n_cols * mb_dtype_nbytes(d->dtype),
+            .nbytes = info->n_rows * info->n_cols * mb_dtype_nbytes(d->options->dtype),
         };
         status = add_content(d, content, mb_blob_full_name(stored, info), err);
     }
-    mb_unload_blob(&loaded);
+    mb_free_blob_header(&header);
     return status;
 }
 
@@ -131,25 +132,23 @@ static enum mb_status place_contents(struct decompression *d, struct mb_error *e
     return MB_OK;
 }
 
-/* All names and sizes: every blob of the shard is read and checked once for them, and once more to decode. */
+/* All names and sizes, from the headers of blobs. */
 static enum mb_status list_contents(struct decompression *d, size_t first, size_t n, struct mb_error *err)
 {
-    enum mb_status status = MB_OK;
-    for (size_t i = first; i < first + n && status == MB_OK; i++) {
+    for (size_t i = first; i < first + n; i++) {
         const struct mb_tensor *stored = d->ckpt->tensors[i];
-        status = mb_tensor_is_blob(d->ckpt, stored)
-                     ? add_blob(d, stored, err)
-                     : add_content(d, (struct content){.tensor = *stored, .stored = stored},
-                                   strdup(stored->name), err);
+        if (mb_tensor_is_blob(d->ckpt, stored))
+            MB_TRY(add_blob(d, stored, err));
+        else
+            MB_TRY(add_content(d, (struct content){.tensor = *stored, .stored = stored}, strdup(stored->name),
+                               err));
     }
-    if (status != MB_OK)
-        return status;
     if (d->n_contents > 0)
         qsort(d->contents, d->n_contents, sizeof *d->contents, by_name);
     for (size_t i = 1; i < d->n_contents; i++)
         if (by_name(&d->contents[i - 1], &d->contents[i]) == 0)
-            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice", d->ckpt->path,
-                           d->contents[i].tensor.name);
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice; make the folder anew",
+                           d->ckpt->path, d->contents[i].tensor.name);
     return place_contents(d, err);
 }
 
@@ -207,13 +206,14 @@ static enum mb_status write_rows(void *ctx, const struct mb_walk_matrix *matrix,
     struct decompression *d = ctx;
     const struct content *content = ((const struct target *)matrix->user)->content;
     struct rounding rounding = {0};
-    uint64_t n = n_rows * matrix->info->n_cols, elem = mb_dtype_nbytes(d->dtype);
-    if (d->dtype != MB_F32)
-        rounding = round_weights(weights, n, d->dtype);
+    uint64_t n = n_rows * matrix->info->n_cols, elem = mb_dtype_nbytes(d->options->dtype);
+    if (d->options->dtype != MB_F32)
+        rounding = round_weights(weights, n, d->options->dtype);
     if (isinf(rounding.err_max))
         return mb_fail(
-            err, MB_UNSUPPORTED, "%s: tensor %s: rows from %" PRIu64 ": a weight is too large for %s",
-            mb_tensor_path(d->ckpt, matrix->tensor), matrix->name, row, type_names[d->dtype].tensor);
+            err, MB_UNSUPPORTED,
+            "%s: tensor %s: rows from %" PRIu64 ": a weight is too large for %s; choose F32 or BF16",
+            mb_tensor_path(d->ckpt, matrix->tensor), matrix->name, row, type_names[d->options->dtype].tensor);
     double ratio = rounding.err_max == 0 ? 0 : fmin(rounding.err_max / matrix->info->eps, DBL_MAX);
     pthread_mutex_lock(&d->lock);
     d->report.n_weights_changed += rounding.n_changed;
@@ -245,13 +245,13 @@ static enum mb_status fill_shard(struct decompression *d, size_t first, size_t n
 {
     static const struct mb_walk_ops ops = {sizeof(struct target), begin_matrix, write_rows, end_matrix,
                                            write_exact};
-    enum mb_status status = mb_walk(d->ckpt, first, n, d->pool, &ops, d, &d->progress, "decompress", err);
-    for (size_t i = 0; i < d->n_contents && status == MB_OK; i++) {
+    MB_TRY(mb_walk(d->ckpt, first, n, d->pool, &ops, d, &d->progress, "decompress", err));
+    for (size_t i = 0; i < d->n_contents; i++) {
         d->writer.at += d->places[i]->tensor.nbytes;
-        status = mb_shard_add(&d->writer, d->places[i]->tensor.file_pos, err);
+        MB_TRY(mb_shard_add(&d->writer, d->places[i]->tensor.file_pos, err));
     }
     d->report.out_nbytes = d->writer.data_pos + d->writer.at;
-    return status;
+    return MB_OK;
 }
 
 static json_t *report_json(const struct mb_decompress_report *report)
@@ -270,8 +270,7 @@ static void add_report(struct mb_decompress_report *to, const json_t *from)
         fmax(to->err_enlarged_ratio, json_real_value(json_object_get(from, "err_enlarged_ratio")));
 }
 
-static enum mb_status write_shard(struct decompression *d, size_t shard, size_t first, size_t n,
-                                  uint64_t plan, struct mb_decompress_report *sum, struct mb_error *err)
+static enum mb_status begin_shard(struct decompression *d, size_t shard, struct mb_error *err)
 {
     struct mb_tensor *planned = calloc(d->n_contents + 1, sizeof *planned);
     if (planned == NULL)
@@ -281,20 +280,22 @@ static enum mb_status write_shard(struct decompression *d, size_t shard, size_t 
     enum mb_status status =
         mb_shard_begin(&d->output, shard, d->ckpt->n_shards, planned, d->n_contents, &d->writer, err);
     free(planned);
-    if (status != MB_OK)
-        return status;
     d->report = (struct mb_decompress_report){0};
-    status = fill_shard(d, first, n, err);
-    if (status != MB_OK) {
+    return status;
+}
+
+static enum mb_status write_shard(struct decompression *d, size_t shard, size_t first, size_t n,
+                                  uint64_t plan, struct mb_decompress_report *sum, struct mb_error *err)
+{
+    MB_TRY(begin_shard(d, shard, err));
+    enum mb_status status = fill_shard(d, first, n, err);
+    json_t *json = status == MB_OK ? report_json(&d->report) : NULL;
+    if (status == MB_OK && json == NULL)
+        status = mb_fail_memory(err, "the note about unfinished work");
+    if (status == MB_OK)
+        status = mb_shard_end(&d->writer, plan, json, err);
+    else
         mb_shard_cancel(&d->writer);
-        return status;
-    }
-    json_t *json = report_json(&d->report);
-    if (json == NULL) {
-        mb_shard_cancel(&d->writer);
-        return mb_fail_memory(err, "the note about unfinished work");
-    }
-    status = mb_shard_end(&d->writer, plan, json, err);
     add_report(sum, json);
     json_decref(json);
     return status;
@@ -303,7 +304,7 @@ static enum mb_status write_shard(struct decompression *d, size_t shard, size_t 
 static enum mb_status decompress_shard(struct decompression *d, size_t shard,
                                        struct mb_decompress_report *sum, struct mb_error *err)
 {
-    uint64_t plan = 1 + (uint64_t)d->dtype; /* all that the options change in a shard */
+    uint64_t plan = 1 + (uint64_t)d->options->dtype; /* all that the options change in a shard */
     size_t first = 0, n = d->ckpt->shards[shard].header.n_tensors;
     for (size_t i = 0; i < shard; i++)
         first += d->ckpt->shards[i].header.n_tensors;
@@ -327,7 +328,7 @@ static char *plain_config(const struct decompression *d)
 {
     static const char *const keys[] = {"torch_dtype", "dtype"}; /* transformers 4 and 5 */
     bool is_set = false;
-    json_t *type = json_string(type_names[d->dtype].config);
+    json_t *type = json_string(type_names[d->options->dtype].config);
     if (type == NULL)
         return NULL;
     char *text = mb_config_text_set(d->ckpt->config_text, "quantization_config", NULL);
@@ -345,61 +346,74 @@ static char *plain_config(const struct decompression *d)
 
 static enum mb_status write_side_files(struct decompression *d, struct mb_error *err)
 {
-    enum mb_status status = mb_output_write_files(&d->output, d->ckpt, d->ckpt->n_shards, err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(mb_output_write_files(&d->output, d->ckpt, d->ckpt->n_shards, err));
     char *text = plain_config(d);
     if (text == NULL)
         return mb_fail_memory(err, "config.json");
-    status = mb_output_write_config(&d->output, text, err);
+    enum mb_status status = mb_output_write_config(&d->output, text, err);
     free(text);
     return status;
 }
 
-static enum mb_status write_folder(struct decompression *d, const char *out_path, bool force,
+static enum mb_status fill_folder(struct decompression *d, struct mb_decompress_report *report,
+                                  struct mb_error *err)
+{
+    for (size_t i = 0; i < d->ckpt->n_shards; i++)
+        MB_TRY(decompress_shard(d, i, report, err));
+    return d->output.is_done ? MB_OK : write_side_files(d, err);
+}
+
+static enum mb_status write_folder(struct decompression *d, const char *out_path,
                                    struct mb_decompress_report *report, struct mb_error *err)
 {
     json_t *work = json_pack("{s:o, s:{s:s, s:s}}", "input", mb_input_identity(d->ckpt), "options", "verb",
-                             "decompress", "dtype", type_names[d->dtype].config);
-    enum mb_status status = work == NULL ? mb_fail_memory(err, "the note about unfinished work")
-                                         : mb_output_open(out_path, d->ckpt, work, force, &d->output, err);
+                             "decompress", "dtype", type_names[d->options->dtype].config);
+    if (work == NULL)
+        return mb_fail_memory(err, "the note about unfinished work");
+    enum mb_status status = mb_output_open(out_path, d->ckpt, work, d->options->force, &d->output, err);
     json_decref(work);
-    if (status != MB_OK)
-        return status;
-    for (size_t i = 0; i < d->ckpt->n_shards && status == MB_OK; i++)
-        status = decompress_shard(d, i, report, err);
-    if (status == MB_OK && !d->output.is_done)
-        status = write_side_files(d, err);
+    MB_TRY(status);
+    status = fill_folder(d, report, err);
     if (status == MB_OK)
         return mb_output_finish(&d->output, err);
     mb_output_abandon(&d->output, status);
     return status;
 }
 
-enum mb_status mb_decompress(const char *coded_path, const char *out_path, enum mb_dtype dtype, bool force,
-                             int n_threads, mb_progress_fn progress, void *progress_ctx,
-                             struct mb_decompress_report *report, struct mb_error *err)
+static enum mb_status decompress(const struct mb_checkpoint *ckpt, const char *out_path,
+                                 const struct mb_decompress_options *options,
+                                 struct mb_decompress_report *report, struct mb_error *err)
 {
-    struct mb_checkpoint *ckpt;
-    *report = (struct mb_decompress_report){0};
-    enum mb_status status = mb_checkpoint_open(coded_path, &ckpt, err);
-    if (status != MB_OK)
-        return status;
-    struct decompression d = {.ckpt = ckpt,
-                              .dtype = dtype,
-                              .progress = {.fn = progress, .ctx = progress_ctx},
-                              .lock = PTHREAD_MUTEX_INITIALIZER};
+    if (!ckpt->is_coded)
+        return mb_fail(err, MB_UNSUPPORTED, "%s: is not a coded folder: there is nothing to decompress",
+                       ckpt->path);
+    struct decompression d = {
+        .ckpt = ckpt,
+        .options = options,
+        .progress = {.fn = options->progress, .ctx = options->progress_ctx},
+        .lock = PTHREAD_MUTEX_INITIALIZER,
+    };
     for (size_t i = 0; i < ckpt->n_tensors; i++)
         d.progress.total_nbytes += ckpt->tensors[i]->nbytes;
-    if (!ckpt->is_coded)
-        status = mb_fail(err, MB_UNSUPPORTED, "%s: not a coded folder, it is plain already", coded_path);
-    if (status == MB_OK)
-        status = mb_pool_create(n_threads, &d.pool, err);
-    if (status == MB_OK) {
-        status = write_folder(&d, out_path, force, report, err);
-        mb_pool_destroy(d.pool);
-    }
+    MB_TRY(mb_pool_create(options->n_threads, &d.pool, err));
+    enum mb_status status = write_folder(&d, out_path, report, err);
+    mb_pool_destroy(d.pool);
     free(d.contents);
+    return status;
+}
+
+enum mb_status mb_decompress(const char *coded_path, const char *out_path,
+                             const struct mb_decompress_options *given, struct mb_decompress_report *report,
+                             struct mb_error *err)
+{
+    struct mb_decompress_options options;
+    struct mb_checkpoint *ckpt;
+    *report = (struct mb_decompress_report){0};
+    MB_TRY(MB_OPTIONS_TAKE(options, given, err));
+    if ((unsigned)options.dtype > MB_BF16)
+        return mb_fail(err, MB_USAGE, "type %d: is not MB_F32, MB_F16 or MB_BF16", (int)options.dtype);
+    MB_TRY(mb_checkpoint_open(coded_path, &ckpt, err));
+    enum mb_status status = decompress(ckpt, out_path, &options, report, err);
     mb_checkpoint_close(ckpt);
     return status;
 }

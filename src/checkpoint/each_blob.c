@@ -12,33 +12,79 @@ static const uint64_t PREFETCH_NBYTES_MAX = 64 << 20; /* of a blob that is loade
 
 /* ---------------------------------------------------------------- blobs */
 
-enum mb_status mb_load_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
-                            struct mb_loaded_blob *loaded, struct mb_error *err)
+/* A blob in memory of its own, checked. */
+struct loaded_blob {
+    const struct mb_tensor *tensor; /* NULL: none */
+    uint8_t *bytes;
+    struct mb_blob blob;
+};
+
+static enum mb_status fill_blob(const struct mb_checkpoint *ckpt, struct loaded_blob *loaded,
+                                struct mb_error *err)
 {
-    *loaded = (struct mb_loaded_blob){.tensor = tensor};
-    loaded->bytes = mb_pages_alloc(tensor->nbytes + MB_SLACK_NBYTES);
-    if (loaded->bytes == NULL) {
-        loaded->tensor = NULL;
-        return mb_fail_memory(err, "a tensor");
-    }
-    enum mb_status status = mb_checkpoint_read(ckpt, tensor, 0, loaded->bytes, tensor->nbytes, err);
-    if (status == MB_OK) {
-        status = mb_blob_open(loaded->bytes, tensor->nbytes, &loaded->blob, err);
-        if (status != MB_OK)
-            mb_fail_in(err, status, "%s: tensor %s", mb_tensor_path(ckpt, tensor), tensor->name);
-    }
+    const struct mb_tensor *tensor = loaded->tensor;
+    MB_TRY(mb_checkpoint_read(ckpt, tensor, 0, loaded->bytes, tensor->nbytes, err));
+    enum mb_status status = mb_blob_open(loaded->bytes, tensor->nbytes, &loaded->blob, err);
     if (status != MB_OK)
-        mb_unload_blob(loaded);
+        mb_fail_in(err, status, "%s: tensor %s", mb_tensor_path(ckpt, tensor), tensor->name);
     return status;
 }
 
-void mb_unload_blob(struct mb_loaded_blob *loaded)
+static void unload_blob(struct loaded_blob *loaded)
 {
     if (loaded->tensor == NULL)
         return;
     mb_blob_close(&loaded->blob);
     mb_pages_free(loaded->bytes, loaded->tensor->nbytes + MB_SLACK_NBYTES);
-    *loaded = (struct mb_loaded_blob){0};
+    *loaded = (struct loaded_blob){0};
+}
+
+static enum mb_status load_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                struct loaded_blob *loaded, struct mb_error *err)
+{
+    *loaded = (struct loaded_blob){.bytes = mb_pages_alloc(tensor->nbytes + MB_SLACK_NBYTES)};
+    if (loaded->bytes == NULL)
+        return mb_fail_memory(err, "a blob");
+    loaded->tensor = tensor;
+    enum mb_status status = fill_blob(ckpt, loaded, err);
+    if (status != MB_OK)
+        unload_blob(loaded);
+    return status;
+}
+
+static enum mb_status fill_header(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                  struct mb_blob_header *header, struct mb_error *err)
+{
+    uint8_t first[MB_BLOB_FRAME_NBYTES] = {0};
+    struct mb_blob_frame frame;
+    if (tensor->nbytes >= sizeof first)
+        MB_TRY(mb_checkpoint_read(ckpt, tensor, 0, first, sizeof first, err));
+    MB_TRY(mb_blob_read_frame(first, tensor->nbytes, &frame, err));
+    header->bytes = malloc(frame.header_nbytes);
+    header->infos = calloc(frame.n_matrices, sizeof *header->infos);
+    header->n_matrices = frame.n_matrices;
+    if (header->bytes == NULL || header->infos == NULL)
+        return mb_fail_memory(err, "the header of a blob");
+    MB_TRY(mb_checkpoint_read(ckpt, tensor, 0, header->bytes, frame.header_nbytes, err));
+    return mb_blob_read_header(header->bytes, &frame, header->infos, err);
+}
+
+enum mb_status mb_load_blob_header(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                   struct mb_blob_header *header, struct mb_error *err)
+{
+    *header = (struct mb_blob_header){0};
+    enum mb_status status = fill_header(ckpt, tensor, header, err);
+    if (status == MB_OK)
+        return MB_OK;
+    mb_free_blob_header(header);
+    return mb_fail_in(err, status, "%s: tensor %s", mb_tensor_path(ckpt, tensor), tensor->name);
+}
+
+void mb_free_blob_header(struct mb_blob_header *header)
+{
+    free(header->bytes);
+    free(header->infos);
+    *header = (struct mb_blob_header){0};
 }
 
 /* ---------------------------------------------------------------- rows of a blob, in parallel */
@@ -50,7 +96,7 @@ struct walk {
     struct mb_pool *pool;
     float *decoded; /* [n_threads][MB_WALK_WEIGHTS] */
 
-    struct mb_loaded_blob now, next;
+    struct loaded_blob now, next;
     const struct mb_tensor *prefetch; /* to be loaded into 'next'; NULL: nothing */
     enum mb_status prefetch_status;
     struct mb_error prefetch_err;
@@ -76,7 +122,10 @@ static size_t find_matrix(const struct walk *walk, uint64_t chunk)
     size_t low = 0, high = walk->now.blob.n_matrices;
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
-        *(walk->first_chunks[middle] <= chunk ? &low : &high) = middle;
+        if (walk->first_chunks[middle] <= chunk)
+            low = middle;
+        else
+            high = middle;
     }
     return low;
 }
@@ -98,8 +147,7 @@ static void walk_task(void *ctx, size_t task, int thread)
     struct walk *walk = ctx;
     if (task == 0) {
         if (walk->prefetch != NULL)
-            walk->prefetch_status =
-                mb_load_blob(walk->ckpt, walk->prefetch, &walk->next, &walk->prefetch_err);
+            walk->prefetch_status = load_blob(walk->ckpt, walk->prefetch, &walk->next, &walk->prefetch_err);
         return;
     }
     struct mb_error err;
@@ -157,47 +205,42 @@ static enum mb_status run_rows(struct walk *walk, struct mb_error *err)
     walk->failed = SIZE_MAX;
     walk->status = walk->prefetch_status = MB_OK;
     mb_pool_run(walk->pool, 1 + (size_t)walk->first_chunks[walk->now.blob.n_matrices], walk_task, walk);
-    if (walk->status == MB_OK)
-        return MB_OK;
-    if (err != NULL)
-        *err = walk->err;
-    return walk->status;
+    return mb_pass_on(err, walk->status, &walk->err);
 }
 
-static enum mb_status decode_blob(struct walk *walk, struct mb_error *err)
+static enum mb_status decode_matrices(struct walk *walk, struct mb_error *err)
 {
     size_t n = walk->now.blob.n_matrices;
-    enum mb_status status = make_matrices(walk, err);
-    for (size_t i = 0; i < n && status == MB_OK; i++)
-        status = walk->ops->begin(walk->ctx, &walk->matrices[i], err);
-    if (status == MB_OK)
-        status = run_rows(walk, err);
-    for (size_t i = 0; i < n && status == MB_OK; i++)
-        status = walk->ops->end(walk->ctx, &walk->matrices[i], err);
-    free_matrices(walk);
-    return status;
+    MB_TRY(make_matrices(walk, err));
+    for (size_t i = 0; i < n; i++)
+        MB_TRY(walk->ops->begin(walk->ctx, &walk->matrices[i], err));
+    MB_TRY(run_rows(walk, err));
+    for (size_t i = 0; i < n; i++)
+        MB_TRY(walk->ops->end(walk->ctx, &walk->matrices[i], err));
+    return MB_OK;
+}
+
+/* The blob of a tensor becomes walk->now: read by now, or to be read. */
+static enum mb_status take_blob(struct walk *walk, const struct mb_tensor *tensor, struct mb_error *err)
+{
+    if (walk->prefetch != tensor)
+        return load_blob(walk->ckpt, tensor, &walk->now, err);
+    walk->now = walk->next;
+    walk->next = (struct loaded_blob){0};
+    return mb_pass_on(err, walk->prefetch_status, &walk->prefetch_err);
 }
 
 /* 'after': the tensor that follows, to be loaded meanwhile. */
 static enum mb_status walk_blob(struct walk *walk, const struct mb_tensor *tensor,
                                 const struct mb_tensor *after, struct mb_error *err)
 {
-    enum mb_status status = MB_OK;
-    if (walk->prefetch == tensor) {
-        walk->now = walk->next;
-        walk->next = (struct mb_loaded_blob){0};
-        status = walk->prefetch_status;
-        if (status != MB_OK && err != NULL)
-            *err = walk->prefetch_err;
-    } else {
-        status = mb_load_blob(walk->ckpt, tensor, &walk->now, err);
-    }
+    MB_TRY(take_blob(walk, tensor, err));
     walk->prefetch = NULL;
     if (after != NULL && mb_tensor_is_blob(walk->ckpt, after) && after->nbytes <= PREFETCH_NBYTES_MAX)
         walk->prefetch = after;
-    if (status == MB_OK)
-        status = decode_blob(walk, err);
-    mb_unload_blob(&walk->now);
+    enum mb_status status = decode_matrices(walk, err);
+    free_matrices(walk);
+    unload_blob(&walk->now);
     return status;
 }
 
@@ -207,18 +250,16 @@ static enum mb_status walk_pieces(struct walk *walk, const struct mb_tensor *ten
                                   XXH3_state_t *hash, struct mb_error *err)
 {
     uint64_t pos = 0;
-    enum mb_status status = MB_OK;
+    XXH3_64bits_reset(hash);
     do {
         uint64_t n_left = tensor->nbytes - pos,
                  nbytes = n_left < MB_WALK_PIECE_NBYTES ? n_left : MB_WALK_PIECE_NBYTES;
-        status = mb_checkpoint_read(walk->ckpt, tensor, pos, buffer, nbytes, err);
-        if (status == MB_OK) {
-            XXH3_64bits_update(hash, buffer, nbytes);
-            status = walk->ops->exact(walk->ctx, tensor, pos, buffer, nbytes, err);
-        }
+        MB_TRY(mb_checkpoint_read(walk->ckpt, tensor, pos, buffer, nbytes, err));
+        XXH3_64bits_update(hash, buffer, nbytes);
+        MB_TRY(walk->ops->exact(walk->ctx, tensor, pos, buffer, nbytes, err));
         pos += nbytes;
-    } while (pos < tensor->nbytes && status == MB_OK);
-    return status;
+    } while (pos < tensor->nbytes);
+    return MB_OK;
 }
 
 static enum mb_status walk_exact(struct walk *walk, const struct mb_tensor *tensor, struct mb_error *err)
@@ -229,16 +270,11 @@ static enum mb_status walk_exact(struct walk *walk, const struct mb_tensor *tens
                        mb_tensor_path(walk->ckpt, tensor), tensor->name);
     uint8_t *buffer = malloc(MB_WALK_PIECE_NBYTES);
     XXH3_state_t *hash = XXH3_createState();
-    enum mb_status status = MB_OK;
-    if (buffer == NULL || hash == NULL) {
-        status = mb_fail_memory(err, "the pieces of a tensor");
-    } else {
-        XXH3_64bits_reset(hash);
-        status = walk_pieces(walk, tensor, buffer, hash, err);
-        if (status == MB_OK && XXH3_64bits_digest(hash) != xxh3)
-            status = mb_fail(err, MB_BAD_DATA, "%s: tensor %s: the checksum does not match",
-                             mb_tensor_path(walk->ckpt, tensor), tensor->name);
-    }
+    enum mb_status status = buffer == NULL || hash == NULL ? mb_fail_memory(err, "the pieces of a tensor")
+                                                           : walk_pieces(walk, tensor, buffer, hash, err);
+    if (status == MB_OK && XXH3_64bits_digest(hash) != xxh3)
+        status = mb_fail(err, MB_BAD_DATA, "%s: tensor %s: the checksum does not match: the file is damaged",
+                         mb_tensor_path(walk->ckpt, tensor), tensor->name);
     XXH3_freeState(hash);
     free(buffer);
     return status;
@@ -249,16 +285,16 @@ static enum mb_status walk_exact(struct walk *walk, const struct mb_tensor *tens
 static enum mb_status walk_tensors(struct walk *walk, size_t first, size_t n, struct mb_progress *progress,
                                    const char *what, struct mb_error *err)
 {
-    enum mb_status status = MB_OK;
-    for (size_t i = first; i < first + n && status == MB_OK; i++) {
+    for (size_t i = first; i < first + n; i++) {
         const struct mb_tensor *tensor = walk->ckpt->tensors[i],
                                *after = i + 1 < first + n ? walk->ckpt->tensors[i + 1] : NULL;
-        status = mb_tensor_is_blob(walk->ckpt, tensor) ? walk_blob(walk, tensor, after, err)
-                                                       : walk_exact(walk, tensor, err);
-        if (status == MB_OK)
-            status = mb_progress_add(progress, what, tensor->nbytes, err);
+        if (mb_tensor_is_blob(walk->ckpt, tensor))
+            MB_TRY(walk_blob(walk, tensor, after, err));
+        else
+            MB_TRY(walk_exact(walk, tensor, err));
+        MB_TRY(mb_progress_add(progress, what, tensor->nbytes, err));
     }
-    return status;
+    return MB_OK;
 }
 
 enum mb_status mb_walk(const struct mb_checkpoint *ckpt, size_t first, size_t n, struct mb_pool *pool,
@@ -277,7 +313,7 @@ enum mb_status mb_walk(const struct mb_checkpoint *ckpt, size_t first, size_t n,
     pthread_mutex_init(&walk->lock, NULL);
     enum mb_status status = walk->decoded == NULL ? mb_fail_memory(err, "the weights of a piece")
                                                   : walk_tensors(walk, first, n, progress, what, err);
-    mb_unload_blob(&walk->next);
+    unload_blob(&walk->next);
     pthread_mutex_destroy(&walk->lock);
     free(walk->decoded);
     free(walk);

@@ -41,14 +41,14 @@ enum mb_status mb_walk(const struct mb_checkpoint *ckpt, size_t first, size_t n,
                        const struct mb_walk_ops *ops, void *ctx, struct mb_progress *progress,
                        const char *what, struct mb_error *err);
 
-/* A blob in memory of its own, checked. */
-struct mb_loaded_blob {
-    const struct mb_tensor *tensor; /* NULL: none */
+/* What a blob holds, by its header alone: the payload is not read. */
+struct mb_blob_header {
     uint8_t *bytes;
-    struct mb_blob blob;
+    struct mb_blob_matrix *infos; /* [n_matrices] names point into 'bytes' */
+    size_t n_matrices;
 };
-enum mb_status mb_load_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
-                            struct mb_loaded_blob *loaded, struct mb_error *err);
-void mb_unload_blob(struct mb_loaded_blob *loaded);
+enum mb_status mb_load_blob_header(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                   struct mb_blob_header *header, struct mb_error *err);
+void mb_free_blob_header(struct mb_blob_header *header);
 
 #endif

@@ -3,6 +3,7 @@
  * original.
  */
 #include "base/error.h"
+#include "base/options.h"
 #include "base/value.h"
 #include "checksums.h"
 #include "each_blob.h"
@@ -24,8 +25,7 @@ struct finding {
 
 struct verification {
     const struct mb_checkpoint *coded, *original; /* original: NULL when there is none */
-    void (*each)(void *ctx, const struct mb_verify_tensor *tensor);
-    void *each_ctx;
+    const struct mb_verify_options *options;
     struct mb_verify_report *report;
     uint8_t *buffers; /* [n_threads][BUFFER_NBYTES], of the original; the first also takes exact tensors */
     pthread_mutex_t lock;
@@ -67,13 +67,14 @@ static enum mb_status check_names(struct verification *v, struct mb_error *err)
         qsort(v->names, v->n_names, sizeof *v->names, by_text);
     for (size_t i = 1; i < v->n_names; i++)
         if (strcmp(v->names[i], v->names[i - 1]) == 0)
-            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice", v->coded->path, v->names[i]);
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice; make the folder anew",
+                           v->coded->path, v->names[i]);
     for (size_t i = 0; v->original != NULL && i < v->original->n_tensors; i++) {
         const struct mb_tensor *tensor = v->original->by_name[i];
         if (v->n_names == 0 ||
             bsearch(&tensor->name, v->names, v->n_names, sizeof *v->names, by_text) == NULL)
-            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: not in %s", mb_tensor_path(v->original, tensor),
-                           tensor->name, v->coded->path);
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is not in %s, which was made from another model",
+                           mb_tensor_path(v->original, tensor), tensor->name, v->coded->path);
     }
     return MB_OK;
 }
@@ -84,8 +85,8 @@ static enum mb_status find_original(const struct verification *v, const char *na
 {
     *found = mb_checkpoint_find(v->original, name);
     if (*found == NULL)
-        return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: not in %s", mb_tensor_path(v->coded, stored), name,
-                       v->original->path);
+        return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is not in %s, which is another model",
+                       mb_tensor_path(v->coded, stored), name, v->original->path);
     return MB_OK;
 }
 
@@ -95,19 +96,18 @@ static enum mb_status begin_matrix(void *ctx, struct mb_walk_matrix *matrix, str
 {
     struct verification *v = ctx;
     struct finding *finding = matrix->user;
-    enum mb_status status = keep_name(v, matrix->name, err);
-    if (status != MB_OK || v->original == NULL)
-        return status;
-    status = find_original(v, matrix->name, matrix->tensor, &finding->original, err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(keep_name(v, matrix->name, err));
+    if (v->original == NULL)
+        return MB_OK;
+    MB_TRY(find_original(v, matrix->name, matrix->tensor, &finding->original, err));
     const struct mb_tensor *original = finding->original;
     if (original->n_dims != 2 || !mb_tensor_is_float(original) ||
         original->shape[0] != matrix->coded->n_rows || original->shape[1] != matrix->coded->n_cols)
         return mb_fail(err, MB_BAD_DATA,
-                       "%s: tensor %s: not a matrix of %" PRIu64 " x %zu weights as in the coded folder",
+                       "%s: tensor %s: is not a matrix of %" PRIu64
+                       " x %zu weights as in %s, which was made from another model",
                        mb_tensor_path(v->original, original), matrix->name, matrix->coded->n_rows,
-                       matrix->coded->n_cols);
+                       matrix->coded->n_cols, v->coded->path);
     return MB_OK;
 }
 
@@ -150,10 +150,8 @@ static enum mb_status verify_rows(void *ctx, const struct mb_walk_matrix *matrix
         uint8_t *buffer = v->buffers + (size_t)thread * BUFFER_NBYTES;
         enum mb_dtype dtype = mb_tensor_dtype(finding->original);
         uint64_t row_nbytes = coded->n_cols * mb_dtype_nbytes(dtype);
-        enum mb_status status = mb_checkpoint_read(v->original, finding->original, row * row_nbytes, buffer,
-                                                   n_rows * row_nbytes, err);
-        if (status != MB_OK)
-            return status;
+        MB_TRY(mb_checkpoint_read(v->original, finding->original, row * row_nbytes, buffer,
+                                  n_rows * row_nbytes, err));
         compare(&found, coded->eps, dtype, buffer, weights, row * coded->n_cols, n_rows * coded->n_cols);
     }
     mb_coded_statistics_add(&found.coded, coded, row, n_rows, weights);
@@ -198,8 +196,8 @@ static enum mb_status end_matrix(void *ctx, struct mb_walk_matrix *matrix, struc
         .n_outliers = finding->coded.n_outliers,
         .n_broken = finding->n_broken,
     };
-    if (v->each != NULL)
-        v->each(v->each_ctx, &tensor);
+    if (v->options->each != NULL)
+        v->options->each(v->options->each_ctx, &tensor);
     return MB_OK;
 }
 
@@ -215,22 +213,22 @@ static enum mb_status verify_exact(void *ctx, const struct mb_tensor *tensor, ui
                                    uint64_t nbytes, struct mb_error *err)
 {
     struct verification *v = ctx;
-    enum mb_status status = pos == 0 ? keep_name(v, tensor->name, err) : MB_OK;
-    v->report->n_exact += pos == 0;
-    if (status != MB_OK || v->original == NULL)
-        return status;
     const struct mb_tensor *original;
-    status = find_original(v, tensor->name, tensor, &original, err);
-    if (status != MB_OK)
-        return status;
+    if (pos == 0) {
+        MB_TRY(keep_name(v, tensor->name, err));
+        v->report->n_exact++;
+    }
+    if (v->original == NULL)
+        return MB_OK;
+    MB_TRY(find_original(v, tensor->name, tensor, &original, err));
     if (!same_shape(tensor, original))
-        return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: another type or shape than in the coded folder",
-                       mb_tensor_path(v->original, original), tensor->name);
+        return mb_fail(
+            err, MB_BAD_DATA,
+            "%s: tensor %s: has another type or shape than in %s, which was made from another model",
+            mb_tensor_path(v->original, original), tensor->name, v->coded->path);
     for (uint64_t at = 0; at < nbytes && v->differs != tensor; at += BUFFER_NBYTES) {
         uint64_t n = nbytes - at < BUFFER_NBYTES ? nbytes - at : BUFFER_NBYTES;
-        status = mb_checkpoint_read(v->original, original, pos + at, v->buffers, n, err);
-        if (status != MB_OK)
-            return status;
+        MB_TRY(mb_checkpoint_read(v->original, original, pos + at, v->buffers, n, err));
         if (memcmp(v->buffers, (const uint8_t *)bytes + at, n) != 0) {
             v->differs = tensor; /* counted once */
             v->report->n_broken++;
@@ -241,21 +239,26 @@ static enum mb_status verify_exact(void *ctx, const struct mb_tensor *tensor, ui
 
 /* ---------------------------------------------------------------- the call */
 
-static enum mb_status verify(struct verification *v, int n_threads, struct mb_progress *progress,
-                             struct mb_error *err)
+static enum mb_status verify_tensors(struct verification *v, struct mb_pool *pool, struct mb_error *err)
 {
     static const struct mb_walk_ops ops = {sizeof(struct finding), begin_matrix, verify_rows, end_matrix,
                                            verify_exact};
-    struct mb_pool *pool;
-    enum mb_status status = mb_pool_create(n_threads, &pool, err);
-    if (status != MB_OK)
-        return status;
+    struct mb_progress progress = {.fn = v->options->progress, .ctx = v->options->progress_ctx};
+    for (size_t i = 0; i < v->coded->n_tensors; i++)
+        progress.total_nbytes += v->coded->tensors[i]->nbytes;
     v->buffers = malloc((size_t)mb_pool_n_threads(pool) * BUFFER_NBYTES);
-    status = v->buffers == NULL
-                 ? mb_fail_memory(err, "reading the original")
-                 : mb_walk(v->coded, 0, v->coded->n_tensors, pool, &ops, v, progress, "verify", err);
-    if (status == MB_OK)
-        status = check_names(v, err);
+    if (v->buffers == NULL)
+        return mb_fail_memory(err, "reading the original");
+    MB_TRY(mb_walk(v->coded, 0, v->coded->n_tensors, pool, &ops, v, &progress, "verify", err));
+    return check_names(v, err);
+}
+
+static enum mb_status verify(struct verification *v, struct mb_error *err)
+{
+    struct mb_pool *pool;
+    MB_TRY(mb_check_files(v->coded, &v->report->n_files, err));
+    MB_TRY(mb_pool_create(v->options->n_threads, &pool, err));
+    enum mb_status status = verify_tensors(v, pool, err);
     for (size_t i = 0; i < v->n_names; i++)
         free(v->names[i]);
     free(v->names);
@@ -268,40 +271,38 @@ static enum mb_status open_both(const char *coded_path, const char *original_pat
                                 struct mb_checkpoint **coded, struct mb_checkpoint **original,
                                 struct mb_error *err)
 {
-    enum mb_status status = mb_checkpoint_open(coded_path, coded, err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(mb_checkpoint_open(coded_path, coded, err));
     if (!(*coded)->is_coded)
-        return mb_fail(err, MB_UNSUPPORTED, "%s: not a coded folder, there is nothing to verify", coded_path);
+        return mb_fail(err, MB_UNSUPPORTED,
+                       "%s: is not a coded folder; give one that 'moebius compress' has written", coded_path);
     if (original_path == NULL)
         return MB_OK;
-    status = mb_checkpoint_open(original_path, original, err);
-    if (status == MB_OK && (*original)->is_coded)
-        return mb_fail(err, MB_UNSUPPORTED, "%s: is coded itself, not an original", original_path);
-    return status;
+    MB_TRY(mb_checkpoint_open(original_path, original, err));
+    if ((*original)->is_coded)
+        return mb_fail(err, MB_UNSUPPORTED,
+                       "%s: is coded itself; give the checkpoint that the coded folder was made from",
+                       original_path);
+    return MB_OK;
 }
 
-enum mb_status mb_verify(const char *coded_path, const char *original_path, int n_threads,
-                         void (*each)(void *ctx, const struct mb_verify_tensor *tensor), void *each_ctx,
-                         mb_progress_fn progress, void *progress_ctx, struct mb_verify_report *report,
+enum mb_status mb_verify(const char *coded_path, const char *original_path,
+                         const struct mb_verify_options *given, struct mb_verify_report *report,
                          struct mb_error *err)
 {
+    struct mb_verify_options options;
     struct mb_checkpoint *coded = NULL, *original = NULL;
     *report = (struct mb_verify_report){0};
+    MB_TRY(MB_OPTIONS_TAKE(options, given, err));
     enum mb_status status = open_both(coded_path, original_path, &coded, &original, err);
-    if (status == MB_OK)
-        status = mb_check_files(coded, &report->n_files, err);
     if (status == MB_OK) {
-        struct verification v = {.coded = coded,
-                                 .original = original,
-                                 .each = each,
-                                 .each_ctx = each_ctx,
-                                 .report = report,
-                                 .lock = PTHREAD_MUTEX_INITIALIZER};
-        struct mb_progress told = {.fn = progress, .ctx = progress_ctx};
-        for (size_t i = 0; i < coded->n_tensors; i++)
-            told.total_nbytes += coded->tensors[i]->nbytes;
-        status = verify(&v, n_threads, &told, err);
+        struct verification v = {
+            .coded = coded,
+            .original = original,
+            .options = &options,
+            .report = report,
+            .lock = PTHREAD_MUTEX_INITIALIZER,
+        };
+        status = verify(&v, err);
     }
     mb_checkpoint_close(original);
     mb_checkpoint_close(coded);

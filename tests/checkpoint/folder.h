@@ -35,6 +35,12 @@ void test_write_safetensors(const char *folder, const char *name, const char *he
 bool test_same_folders(const char *a, const char *b);
 bool test_equal_folders(const char *a, const char *b); /* the same, nothing printed */
 
+/* Pointers to options with these members: VERIFY_OPTIONS(.n_threads = 2). */
+#define VERIFY_OPTIONS(...) \
+    (&(const struct mb_verify_options){.size = sizeof(struct mb_verify_options), __VA_ARGS__})
+#define DECOMPRESS_OPTIONS(...) \
+    (&(const struct mb_decompress_options){.size = sizeof(struct mb_decompress_options), __VA_ARGS__})
+
 /* ---------------------------------------------------------------- small random models */
 
 struct test_model {

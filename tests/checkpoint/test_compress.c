@@ -42,7 +42,7 @@ static struct mb_verify_report verify(const char *coded, const char *original)
 {
     struct mb_verify_report report;
     struct mb_error err;
-    if (mb_verify(coded, original, 2, NULL, NULL, NULL, NULL, &report, &err) != MB_OK)
+    if (mb_verify(coded, original, VERIFY_OPTIONS(.n_threads = 2), &report, &err) != MB_OK)
         fail_msg("%s", err.msg);
     return report;
 }
@@ -60,7 +60,7 @@ static void decompress(const char *coded, const char *out, enum mb_dtype dtype,
                        struct mb_decompress_report *report)
 {
     struct mb_error err;
-    if (mb_decompress(coded, out, dtype, false, 2, NULL, NULL, report, &err) != MB_OK)
+    if (mb_decompress(coded, out, DECOMPRESS_OPTIONS(.dtype = dtype, .n_threads = 2), report, &err) != MB_OK)
         fail_msg("%s", err.msg);
 }
 
@@ -321,7 +321,9 @@ static double eps_of(const char *coded, const char *name)
     struct seen seen = {.name = name};
     struct mb_verify_report report;
     struct mb_error err;
-    assert_int_equal(mb_verify(coded, NULL, 1, see, &seen, NULL, NULL, &report, &err), MB_OK);
+    assert_int_equal(
+        mb_verify(coded, NULL, VERIFY_OPTIONS(.n_threads = 1, .each = see, .each_ctx = &seen), &report, &err),
+        MB_OK);
     assert_int_equal(seen.n, 1);
     return seen.eps;
 }
@@ -470,11 +472,11 @@ static void a_coded_folder_is_not_compressed_again(void **state)
     compress_default(test_path("plain"), test_path("coded"));
     assert_int_not_equal(mb_compress(test_path("coded"), test_path("twice"), &options, &report, &err), MB_OK);
     assert_false(test_exists(test_path("twice.partial")));
-    assert_int_not_equal(
-        mb_decompress(test_path("plain"), test_path("twice"), MB_F32, false, 1, NULL, NULL, &back, &err),
-        MB_OK);
+    assert_int_not_equal(mb_decompress(test_path("plain"), test_path("twice"),
+                                       DECOMPRESS_OPTIONS(.dtype = MB_F32, .n_threads = 1), &back, &err),
+                         MB_OK);
     assert_false(test_exists(test_path("twice.partial")));
-    assert_int_not_equal(mb_verify(test_path("plain"), NULL, 1, NULL, NULL, NULL, NULL, &verified, &err),
+    assert_int_not_equal(mb_verify(test_path("plain"), NULL, VERIFY_OPTIONS(.n_threads = 1), &verified, &err),
                          MB_OK);
 }
 
@@ -519,22 +521,22 @@ static void verify_needs_the_same_tensors(void **state)
     test_write_model(test_path("wider"), &model);
     compress_default(test_path("plain"), test_path("coded"));
     assert_int_equal(
-        mb_verify(test_path("coded"), test_path("larger"), 1, NULL, NULL, NULL, NULL, &report, &err),
+        mb_verify(test_path("coded"), test_path("larger"), VERIFY_OPTIONS(.n_threads = 1), &report, &err),
         MB_BAD_DATA);
     assert_non_null(strstr(err.msg, "not in "));
     assert_int_equal(
-        mb_verify(test_path("coded"), test_path("wider"), 1, NULL, NULL, NULL, NULL, &report, &err),
+        mb_verify(test_path("coded"), test_path("wider"), VERIFY_OPTIONS(.n_threads = 1), &report, &err),
         MB_BAD_DATA);
     assert_non_null(strstr(err.msg, "tensor "));
     model.n_inner = 40;
     model.n_layers = 1;
     test_write_model(test_path("smaller"), &model);
     assert_int_equal(
-        mb_verify(test_path("coded"), test_path("smaller"), 1, NULL, NULL, NULL, NULL, &report, &err),
+        mb_verify(test_path("coded"), test_path("smaller"), VERIFY_OPTIONS(.n_threads = 1), &report, &err),
         MB_BAD_DATA);
     assert_non_null(strstr(err.msg, "not in "));
     assert_int_equal(
-        mb_verify(test_path("coded"), test_path("coded"), 1, NULL, NULL, NULL, NULL, &report, &err),
+        mb_verify(test_path("coded"), test_path("coded"), VERIFY_OPTIONS(.n_threads = 1), &report, &err),
         MB_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "is coded itself"));
 }
@@ -613,9 +615,9 @@ static void no_tensors_go_there_and_back(void **state)
     struct mb_error err;
     write_one(test_path("other"), "lm_head.weight", "F32", 4, 8, 4);
     assert_int_equal(
-        mb_verify(test_path("coded"), test_path("other"), 1, NULL, NULL, NULL, NULL, &none, &err),
+        mb_verify(test_path("coded"), test_path("other"), VERIFY_OPTIONS(.n_threads = 1), &none, &err),
         MB_BAD_DATA);
-    assert_non_null(strstr(err.msg, "lm_head.weight: not in "));
+    assert_non_null(strstr(err.msg, "lm_head.weight: is not in "));
 }
 
 /* However many layers the names speak of, a reader's 10,000 shards are enough. */
@@ -670,9 +672,9 @@ static void weights_too_large_for_f16_are_told(void **state)
     struct mb_error err;
     write_matrix(test_path("plain"), 3000, 40, 1e6F);
     compress_default(test_path("plain"), test_path("coded"));
-    assert_int_equal(
-        mb_decompress(test_path("coded"), test_path("out"), MB_F16, false, 2, NULL, NULL, &report, &err),
-        MB_UNSUPPORTED);
+    assert_int_equal(mb_decompress(test_path("coded"), test_path("out"),
+                                   DECOMPRESS_OPTIONS(.dtype = MB_F16, .n_threads = 2), &report, &err),
+                     MB_UNSUPPORTED);
     assert_non_null(strstr(err.msg, "tensor lm_head.weight: rows from 0: a weight is too large for F16"));
     assert_false(test_exists(test_path("out")) || test_exists(test_path("out.partial")));
     decompress(test_path("coded"), test_path("out"), MB_BF16, &report);
@@ -710,12 +712,12 @@ static void a_name_for_two_tensors_is_told(void **state)
     compress_default(test_path("plain"), test_path("coded"));
     rename_in(test_path("coded/model.safetensors"), "lm_norm.weight", "lm_head.weight");
     rename_in(test_path("coded/config.json"), "_xxh3", "_none"); /* the checksum of the header */
-    assert_int_equal(mb_verify(test_path("coded"), NULL, 1, NULL, NULL, NULL, NULL, &report, &err),
+    assert_int_equal(mb_verify(test_path("coded"), NULL, VERIFY_OPTIONS(.n_threads = 1), &report, &err),
                      MB_BAD_DATA);
     assert_non_null(strstr(err.msg, "lm_head.weight: is there twice"));
-    assert_int_equal(
-        mb_decompress(test_path("coded"), test_path("out"), MB_F32, false, 1, NULL, NULL, &back, &err),
-        MB_BAD_DATA);
+    assert_int_equal(mb_decompress(test_path("coded"), test_path("out"),
+                                   DECOMPRESS_OPTIONS(.dtype = MB_F32, .n_threads = 1), &back, &err),
+                     MB_BAD_DATA);
     assert_non_null(strstr(err.msg, "lm_head.weight: is there twice"));
     assert_false(test_exists(test_path("out")));
 }

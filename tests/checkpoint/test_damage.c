@@ -67,7 +67,7 @@ static void check_message(const struct mb_error *err, const char *path, size_t a
 static enum mb_status verify(const char *folder, struct mb_verify_report *report, struct mb_error *err)
 {
     *err = (struct mb_error){0};
-    return mb_verify(folder, NULL, 1, NULL, NULL, NULL, NULL, report, err);
+    return mb_verify(folder, NULL, VERIFY_OPTIONS(.n_threads = 1), report, err);
 }
 
 /* The index may name another file, which is then told of, and config.json be no coded folder's any more. */

@@ -304,15 +304,18 @@ static void decompress_resumes_too(void **state)
     struct mb_error err;
     begin_model(&options);
     assert_compressed("coded", &options, NULL);
-    assert_int_equal(
-        mb_decompress(test_path("coded"), test_path("whole"), MB_BF16, false, 2, NULL, NULL, &report, &err),
-        MB_OK);
+    assert_int_equal(mb_decompress(test_path("coded"), test_path("whole"),
+                                   DECOMPRESS_OPTIONS(.dtype = MB_BF16, .n_threads = 2), &report, &err),
+                     MB_OK);
     size_t n_stopped = 0, n_kept = 0;
     struct stat first = {0}, now;
     for (int n = 0;; n++) {
         int n_left = n;
-        enum mb_status status = mb_decompress(test_path("coded"), test_path("back"), MB_BF16, false, 2,
-                                              stop_after, &n_left, &report, &err);
+        enum mb_status status =
+            mb_decompress(test_path("coded"), test_path("back"),
+                          DECOMPRESS_OPTIONS(.dtype = MB_BF16, .n_threads = 2, .progress = stop_after,
+                                             .progress_ctx = &n_left),
+                          &report, &err);
         if (status == MB_OK)
             break;
         assert_int_equal(status, MB_CANCELLED);
@@ -328,9 +331,9 @@ static void decompress_resumes_too(void **state)
                 now.st_mtim.tv_nsec == first.st_mtim.tv_nsec);
     assert_true(n_stopped > 1);
     assert_true(test_same_folders(test_path("whole"), test_path("back")));
-    assert_int_equal(
-        mb_decompress(test_path("coded"), test_path("back"), MB_BF16, false, 2, NULL, NULL, &report, &err),
-        MB_USAGE);
+    assert_int_equal(mb_decompress(test_path("coded"), test_path("back"),
+                                   DECOMPRESS_OPTIONS(.dtype = MB_BF16, .n_threads = 2), &report, &err),
+                     MB_USAGE);
 }
 
 static void verify_can_be_stopped(void **state)
@@ -343,7 +346,9 @@ static void verify_can_be_stopped(void **state)
     begin_model(&options);
     assert_compressed("coded", &options, NULL);
     assert_int_equal(
-        mb_verify(test_path("coded"), test_path("plain"), 2, NULL, NULL, stop_after, &n_left, &report, &err),
+        mb_verify(test_path("coded"), test_path("plain"),
+                  VERIFY_OPTIONS(.n_threads = 2, .progress = stop_after, .progress_ctx = &n_left), &report,
+                  &err),
         MB_CANCELLED);
 }
 

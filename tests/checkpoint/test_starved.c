@@ -49,8 +49,8 @@ static int begin(void **state)
     assert_int_equal(mb_compress(test_path("plain"), test_path("coded"), &options, &report, &err), MB_OK);
     options.n_tensor_bounds = 0;
     assert_int_equal(mb_compress(test_path("plain"), test_path("other"), &options, &report, &err), MB_OK);
-    assert_int_equal(mb_decompress(test_path("coded"), test_path("back"), MB_BF16, false, 1, NULL, NULL,
-                                   &plain_report, &err),
+    assert_int_equal(mb_decompress(test_path("coded"), test_path("back"),
+                                   DECOMPRESS_OPTIONS(.dtype = MB_BF16, .n_threads = 1), &plain_report, &err),
                      MB_OK);
     return 0;
 }
@@ -160,7 +160,8 @@ static void stop_in_between(void)
 static enum mb_status decompress(struct mb_error *err)
 {
     struct mb_decompress_report report;
-    return mb_decompress(test_path("coded"), test_path("out"), MB_BF16, false, 1, NULL, NULL, &report, err);
+    return mb_decompress(test_path("coded"), test_path("out"),
+                         DECOMPRESS_OPTIONS(.dtype = MB_BF16, .n_threads = 1), &report, err);
 }
 
 static void count_tensor(void *ctx, const struct mb_verify_tensor *tensor)
@@ -174,7 +175,8 @@ static enum mb_status verify_against(const char *original, struct mb_error *err)
     size_t n = 0;
     struct mb_verify_report report;
     enum mb_status status =
-        mb_verify(test_path("coded"), original, 1, count_tensor, &n, NULL, NULL, &report, err);
+        mb_verify(test_path("coded"), original,
+                  VERIFY_OPTIONS(.n_threads = 1, .each = count_tensor, .each_ctx = &n), &report, err);
     if (status == MB_OK)
         assert_true(report.n_broken == 0 && n > 3);
     return status;

@@ -50,6 +50,7 @@ static void wrong_usage_is_2(void **state)
         {"compress plain out --tensor-bound =5%", "REGEX=BOUND"},
         {"compress plain out --tensor-bound experts=much", "'much'"},
         {"compress plain out --tensor-bound '(=5%'", "pattern '('"},
+        {"compress plain out --plan", "needs a value"},
         {"compress plain out -t 0", "'0'"},
         {"compress plain out -t two", "'two'"},
         {"compress plain coded", "--force"},
@@ -277,6 +278,27 @@ static void compress_reports_what_it_wrote(void **state)
     test_remove(test_path("out"));
 }
 
+static void a_plan_names_tensors(void **state)
+{
+    (void)state;
+    static const char plan[] = "{\"bounds\": [{\"tensor\": \"lm_head.weight\", \"bound\": \"abs:0.01\"}]}";
+    test_write(test_path("plan.json"), plan, sizeof plan - 1);
+    run_well("compress plain out --plan plan.json --dense-bound abs:0.002");
+    json_t *json = run_json("verify out plain -o json");
+    json_t *tensor;
+    size_t i, n_seen = 0;
+    json_array_foreach(json_object_get(json, "tensors"), i, tensor)
+    {
+        if (strcmp(json_string_value(json_object_get(tensor, "name")), "lm_head.weight") == 0) {
+            n_seen++;
+            assert_true(number(tensor, "eps", NULL) == 0.01);
+        }
+    }
+    assert_int_equal(n_seen, 1);
+    json_decref(json);
+    test_remove(test_path("out"));
+}
+
 /* The pattern has an '=' of its own: the last one splits. */
 static void tensor_bounds_are_taken(void **state)
 {
@@ -369,6 +391,7 @@ int main(void)
         cmocka_unit_test(tables_show_no_control_characters),
         cmocka_unit_test(compress_reports_what_it_wrote),
         cmocka_unit_test(tensor_bounds_are_taken),
+        cmocka_unit_test(a_plan_names_tensors),
         cmocka_unit_test(verify_says_yes_or_no),
         cmocka_unit_test(decompress_says_what_rounding_costs),
     };

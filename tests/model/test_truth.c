@@ -296,7 +296,9 @@ static int check_twin(const char *folder, const char *golden, const char *name)
     struct mb_compress_report compressed;
     struct mb_decompress_report decompressed;
     must(mb_compress(folder, coded, &options, &compressed, &err), &err);
-    must(mb_decompress(coded, plain, MB_F32, false, 2, NULL, NULL, &decompressed, &err), &err);
+    must(
+        mb_decompress(coded, plain, DECOMPRESS_OPTIONS(.dtype = MB_F32, .n_threads = 2), &decompressed, &err),
+        &err);
 
     int n_broken = 0;
     struct run like = golden_read(golden);
