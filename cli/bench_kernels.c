@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 enum { N_ROWS = 1408, N_COLS = 2048 };
 enum { DIRECTORY_NBYTES = 5 * N_ROWS }; /* at most */

@@ -6,6 +6,7 @@
  * are used as evenly as the model's router lets them.  Figures are means and standard deviations of the
  * repetitions.  The read rate of memory is measured in the same run, with as many threads.
  */
+#include "base/clock.h"
 #include "base/error.h"
 #include "cli.h"
 #include "machine.h"
@@ -220,13 +221,12 @@ static enum mb_status generate(struct running *r, int n_tokens, struct mb_error 
                                                  .logits = r->logits + i * r->info->n_vocab};
         }
         status = mb_decode(r->model, r->items, r->n_sessions, err);
-        struct timespec begun;
-        clock_gettime(CLOCK_MONOTONIC, &begun);
+        uint64_t begun_ns = mb_now_ns();
         for (size_t i = 0; i < r->n_sessions && status == MB_OK; i++) {
             int32_t token;
             status = mb_sampler_pick(&sampler, r->items[i].logits, r->info->n_vocab, r->scratch, &token, err);
         }
-        r->sampling_ns += cli_seconds_since(&begun) * 1e9;
+        r->sampling_ns += cli_seconds_since(begun_ns) * 1e9;
         if (cli_interrupted() && status == MB_OK)
             status = mb_fail(err, MB_CANCELLED, "interrupted");
     }
@@ -263,10 +263,9 @@ static enum mb_status measure(struct bench *bench, struct mb_model *model, struc
     mb_model_timing_reset(model);
     r.sampling_ns = 0;
     for (int i = 0; i < args.n_repeats && status == MB_OK; i++) {
-        struct timespec begun;
-        clock_gettime(CLOCK_MONOTONIC, &begun);
+        uint64_t begun_ns = mb_now_ns();
         status = run_once(&r, result, result->n_tokens, err);
-        double seconds = cli_seconds_since(&begun);
+        double seconds = cli_seconds_since(begun_ns);
         result->samples[result->n_samples++] = (double)(n * n_seqs) / seconds;
         result->elapsed_ns += seconds * 1e9;
     }

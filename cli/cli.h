@@ -11,7 +11,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <time.h>
 
 /* A line of "moebius --help". */
 struct cli_verb {
@@ -135,7 +134,7 @@ int cli_usage_error(const struct cli_command *command, const char *format, ...)
 /* Prints "moebius: MESSAGE" to stderr; returns the exit status. */
 int cli_fail(const struct mb_error *err);
 
-/* The command line has nothing to give back when memory is out: where p is NULL it says so and ends (4). */
+/* Returns p. Where p is NULL, memory is out: prints so and ends the program with exit status 4. */
 void *cli_check_memory(void *p);
 
 /* A table as aligned markdown. Cells are added row by row; align has 'l' or 'r' for each column. */
@@ -150,8 +149,7 @@ const char *cli_seconds(char text[32], double seconds);
 
 /* ---------------------------------------------------------------- files (file.c) */
 
-/* A whole file, or stdin when path is "-". *text is malloc'ed with a 0 after it; nothing to free after an
- * error. */
+/* A whole file, or stdin when path is "-". *text is malloc'ed and terminated; NULL after an error. */
 enum mb_status cli_read_text(const char *path, char **text, size_t *nbytes, struct mb_error *err);
 
 /* ---------------------------------------------------------------- progress and interrupts (progress.c) */
@@ -159,7 +157,7 @@ enum mb_status cli_read_text(const char *path, char **text, size_t *nbytes, stru
 /* One line on stderr while it is a terminal: what, bar, share, rate, time left. */
 struct cli_progress {
     const char *unit; /* "B" for bytes, else a plural: "questions" */
-    struct timespec begun, shown;
+    uint64_t begun_ns, shown_ns;
     bool is_terminal, is_shown;
 };
 
@@ -173,6 +171,6 @@ void cli_progress_end(struct cli_progress *progress);
 void cli_catch_interrupts(void);
 bool cli_interrupted(void);
 
-double cli_seconds_since(const struct timespec *begun);
+double cli_seconds_since(uint64_t begun_ns); /* of mb_now_ns() */
 
 #endif

@@ -106,7 +106,7 @@ int cli_decompress(int argc, char **argv)
         mb_error_set(&err, status, "interrupted; the same command resumes");
     if (status != MB_OK)
         return cli_fail(&err);
-    double seconds = cli_seconds_since(&progress.begun);
+    double seconds = cli_seconds_since(progress.begun_ns);
     if (args.format == CLI_JSON)
         return cli_print_json(report_json(&report, seconds));
     print_md(&report, seconds);

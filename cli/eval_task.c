@@ -81,7 +81,7 @@ static int print_task(const struct eval *eval, const struct mb_eval_report *r)
     return 0;
 }
 
-/* The replies go to work->replies where a file for them is asked for. */
+/* The replies are written to work->replies if --replies names a file. */
 static enum mb_status answer(const struct eval *eval, const struct mb_task *task, struct task_work *work,
                              struct mb_eval_report *report, struct mb_error *err)
 {

@@ -170,8 +170,8 @@ static bool is_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *te
 }
 
 /*
- * "STEM.moebius" holds "STEM." + the first matrix's name, which tells what the blob is.  It is read to memory
- * of our own: a file that is cut or changed while it is mapped would end the program.
+ * "STEM.moebius" holds "STEM." + the first matrix's name, which tells what the blob is.  We read the
+ * blob into memory: were it mapped, truncating the file meanwhile would kill the program.
  */
 static enum mb_status survey_bytes(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
                                    uint8_t *bytes, struct survey *survey, struct mb_error *err)
@@ -308,7 +308,7 @@ static void print_model(const char *path, const json_t *config, bool is_coded)
     putchar('\n');
 }
 
-/* What was asked for when the folder was made: quantization_config without the checksums of files. */
+/* The options that the folder was made with: quantization_config without the checksums of files. */
 static void print_bounds(const json_t *config)
 {
     const json_t *quantization = json_object_get(config, "quantization_config");

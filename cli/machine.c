@@ -2,6 +2,7 @@
  * machine.c - the CPU's name, memory in use, and the plain read that products are compared with.
  */
 #include "machine.h"
+#include "base/clock.h"
 #include "commit.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -54,7 +55,7 @@ bool cli_map_memory(size_t nbytes, void **map, size_t *map_nbytes, uint8_t **beg
         *map = NULL;
         return false;
     }
-    madvise(*map, *map_nbytes, MADV_HUGEPAGE); /* only a wish */
+    madvise(*map, *map_nbytes, MADV_HUGEPAGE); /* advice: it works without */
     *begin = (uint8_t *)*map + (PAGE_NBYTES - (uintptr_t)*map % PAGE_NBYTES) % PAGE_NBYTES;
     return true;
 }
@@ -79,37 +80,31 @@ struct reader {
     pthread_t thread;
     const uint8_t *bytes;
     size_t nbytes;
-    struct timespec begun, ended;
+    uint64_t begun_ns, ended_ns;
     volatile uint64_t sink; /* what was read is used */
 };
 
 static void *read_share(void *ctx)
 {
     struct reader *reader = ctx;
-    clock_gettime(CLOCK_MONOTONIC, &reader->begun);
+    reader->begun_ns = mb_now_ns();
     reader->sink = cli_read_bytes(reader->bytes, reader->nbytes);
-    clock_gettime(CLOCK_MONOTONIC, &reader->ended);
+    reader->ended_ns = mb_now_ns();
     return NULL;
-}
-
-static double seconds_of(const struct timespec *t)
-{
-    return (double)t->tv_sec + (double)t->tv_nsec * 1e-9;
 }
 
 /* From the first that began to the last that ended. */
 static double seconds_of_all(const struct reader *readers, int n)
 {
-    double begun = seconds_of(&readers[0].begun), ended = seconds_of(&readers[0].ended);
+    uint64_t begun_ns = readers[0].begun_ns, ended_ns = readers[0].ended_ns;
     for (int i = 1; i < n; i++) {
-        double b = seconds_of(&readers[i].begun), e = seconds_of(&readers[i].ended);
-        begun = b < begun ? b : begun;
-        ended = e > ended ? e : ended;
+        begun_ns = readers[i].begun_ns < begun_ns ? readers[i].begun_ns : begun_ns;
+        ended_ns = readers[i].ended_ns > ended_ns ? readers[i].ended_ns : ended_ns;
     }
-    return ended - begun;
+    return (double)(ended_ns - begun_ns) * 1e-9;
 }
 
-/* A share takes milliseconds, making a thread some microseconds: no need to let them wait for one another. */
+/* The threads need not wait for one another: a share takes milliseconds, starting a thread microseconds. */
 double cli_read_rate(const uint8_t *bytes, size_t nbytes, int n_threads)
 {
     struct reader *readers = calloc((size_t)n_threads, sizeof *readers);

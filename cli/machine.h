@@ -1,5 +1,5 @@
 /*
- * machine.h - what verbs tell about this machine and process: CPU, memory in use, how fast memory is read.
+ * machine.h - what verbs report about this machine and process: CPU, memory in use, how fast memory is read.
  */
 #ifndef MOEBIUS_CLI_MACHINE_H
 #define MOEBIUS_CLI_MACHINE_H
@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-extern const char cli_commit[]; /* of the sources, "-dirty" behind it when they differ; "unknown" */
+extern const char cli_commit[]; /* of the sources, with "-dirty" when they differ; "unknown" */
 
 void cli_cpu_name(char name[128]);
 
@@ -22,11 +22,11 @@ struct cli_memory cli_memory_in_use(void);
 /*
  * Anonymous memory in 2 MiB pages where the kernel gives them, as the engine holds weights: 4 KiB pages would
  * lie in a cache by chance.  Memory for munmap(*map, *map_nbytes); *begin is the first byte on a border of
- * such pages, with nbytes behind it.  false: no memory.
+ * such pages, and nbytes from there on are usable.  false: no memory.
  */
 bool cli_map_memory(size_t nbytes, void **map, size_t *map_nbytes, uint8_t **begin);
 
-/* A plain read, asked for ahead as the kernels do; the sum is returned so that it is not left out. */
+/* A plain read, prefetched as the kernels do. The sum is returned so that the compiler keeps the loads. */
 uint64_t cli_read_bytes(const uint8_t *bytes, size_t nbytes);
 
 /* Bytes per second (wall time) of threads that each read their share once. 0: a thread could not be made. */

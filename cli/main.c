@@ -40,7 +40,7 @@ static void print_usage(FILE *out)
     fprintf(out, "\nmoebius VERB --help tells more.\n%s\n", usage_notes);
 }
 
-/* What was printed may still fail to arrive: a full disk must not look like success. */
+/* Buffered output may still fail to be written: a full disk must not look like success. */
 static int flush_output(int exit_status)
 {
     if (fflush(stdout) != 0 || ferror(stdout)) {

@@ -1,6 +1,7 @@
 /*
  * progress.c - the progress line, and interrupts that stop long work between two steps.
  */
+#include "base/clock.h"
 #include "cli.h"
 #include <signal.h>
 #include <stdio.h>
@@ -30,23 +31,16 @@ bool cli_interrupted(void)
     return interrupted != 0;
 }
 
-static double seconds_between(const struct timespec *from, const struct timespec *to)
+double cli_seconds_since(uint64_t begun_ns)
 {
-    return (double)(to->tv_sec - from->tv_sec) + (double)(to->tv_nsec - from->tv_nsec) * 1e-9;
-}
-
-double cli_seconds_since(const struct timespec *begun)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return seconds_between(begun, &now);
+    return (double)(mb_now_ns() - begun_ns) * 1e-9;
 }
 
 void cli_progress_begin(struct cli_progress *progress, const char *unit)
 {
-    *progress = (struct cli_progress){.unit = unit, .is_terminal = isatty(STDERR_FILENO) == 1};
-    clock_gettime(CLOCK_MONOTONIC, &progress->begun);
-    progress->shown = progress->begun;
+    *progress = (struct cli_progress){
+        .unit = unit, .is_terminal = isatty(STDERR_FILENO) == 1, .begun_ns = mb_now_ns()};
+    progress->shown_ns = progress->begun_ns;
 }
 
 static void print_rate(const struct cli_progress *progress, double rate)
@@ -61,9 +55,9 @@ static void print_rate(const struct cli_progress *progress, double rate)
 bool cli_progress_show(void *ctx, const char *what, uint64_t done, uint64_t total)
 {
     struct cli_progress *progress = ctx;
-    if (!progress->is_terminal || (progress->is_shown && cli_seconds_since(&progress->shown) < 0.1))
+    if (!progress->is_terminal || (progress->is_shown && cli_seconds_since(progress->shown_ns) < 0.1))
         return interrupted != 0;
-    double seconds = cli_seconds_since(&progress->begun);
+    double seconds = cli_seconds_since(progress->begun_ns);
     double share = total == 0 ? 1.0 : (double)done / (double)total;
     int filled = (int)(share * BAR_WIDTH + 0.5);
     fprintf(stderr, "\r\033[K%-32.32s ", what);
@@ -78,7 +72,7 @@ bool cli_progress_show(void *ctx, const char *what, uint64_t done, uint64_t tota
     }
     fflush(stderr);
     progress->is_shown = true;
-    clock_gettime(CLOCK_MONOTONIC, &progress->shown);
+    progress->shown_ns = mb_now_ns();
     return interrupted != 0;
 }
 

@@ -1,8 +1,9 @@
 /*
  * run.c - the verb "run": a prompt's continuation, or the answer to a message, while it is made.
  *
- * stdout gets the text alone, stderr how long it took and what memory it took.
+ * stdout gets the text alone, stderr the times and the memory in use.
  */
+#include "base/clock.h"
 #include "base/error.h"
 #include "cli.h"
 #include "machine.h"
@@ -103,7 +104,7 @@ struct generation {
     size_t text_nbytes;
     bool is_line_open; /* the text so far does not end in a line end */
     struct cli_progress progress;
-    struct timespec begun; /* reading the prompt, then the reply */
+    uint64_t begun_ns; /* reading the prompt, then the reply */
     enum finish finish;
     double load_seconds, prompt_seconds, reply_seconds;
     enum mb_status status; /* of what failed in an event, and how */
@@ -188,7 +189,7 @@ static enum mb_status encode_prompt(struct generation *g, struct mb_error *err)
     free(prompt);
     free(text);
     if (status == MB_OK && g->n_prompt == 0)
-        return mb_fail(err, MB_USAGE, "prompt: empty");
+        return mb_fail(err, MB_USAGE, "prompt: empty; give some text with -p or -f");
     return status;
 }
 
@@ -199,11 +200,12 @@ static enum mb_status choose_context(struct generation *g, struct mb_error *err)
 {
     size_t n_most = g->info->n_ctx_train;
     if (args.n_ctx > 0 && (size_t)args.n_ctx > n_most)
-        return mb_fail(err, MB_USAGE, "-c: the model's context has %zu tokens", n_most);
+        return mb_fail(err, MB_USAGE, "-c: the model's context has %zu tokens; ask for no more", n_most);
     if (args.n_ctx > 0)
         n_most = (size_t)args.n_ctx;
     if (g->n_prompt > n_most)
-        return mb_fail(err, MB_USAGE, "prompt: %zu tokens, the context has %zu", g->n_prompt, n_most);
+        return mb_fail(err, MB_USAGE, "prompt: %zu tokens, the context has %zu: shorten the prompt",
+                       g->n_prompt, n_most);
     g->n_ctx = n_most;
     if (args.n_predict != UNLIMITED && (size_t)args.n_predict < n_most - g->n_prompt)
         g->n_ctx = g->n_prompt + (size_t)args.n_predict;
@@ -234,16 +236,15 @@ static enum mb_status open_scheduler(struct generation *g, struct mb_error *err)
 
 static enum mb_status open_all(struct generation *g, const char *path, struct mb_error *err)
 {
-    struct timespec begun;
     struct mb_model_options model_options = {.size = sizeof model_options, .n_threads = args.n_threads};
-    clock_gettime(CLOCK_MONOTONIC, &begun);
+    uint64_t begun_ns = mb_now_ns();
     MB_TRY(mb_tokenizer_open(path, &g->tokenizer, err));
     MB_TRY(encode_prompt(g, err));
     MB_TRY(mb_model_open(path, &model_options, &g->model, err));
     g->info = mb_model_info(g->model);
     MB_TRY(choose_context(g, err));
     MB_TRY(open_scheduler(g, err));
-    g->load_seconds = cli_seconds_since(&begun);
+    g->load_seconds = cli_seconds_since(begun_ns);
     return MB_OK;
 }
 
@@ -304,8 +305,8 @@ static bool take_piece(struct generation *g, const struct mb_event *event)
 {
     if (event->n_prompt_done == event->n_prompt) {
         cli_progress_end(&g->progress);
-        g->prompt_seconds = cli_seconds_since(&g->begun);
-        clock_gettime(CLOCK_MONOTONIC, &g->begun);
+        g->prompt_seconds = cli_seconds_since(g->begun_ns);
+        g->begun_ns = mb_now_ns();
         return args.n_predict == 0;
     }
     if (cli_progress_show(&g->progress, "reading the prompt", event->n_prompt_done, event->n_prompt))
@@ -363,11 +364,11 @@ static enum mb_status run_request(struct generation *g, struct mb_error *err)
 static enum mb_status generate(struct generation *g, struct mb_error *err)
 {
     choose_sampling(g);
-    clock_gettime(CLOCK_MONOTONIC, &g->begun);
+    g->begun_ns = mb_now_ns();
     cli_progress_begin(&g->progress, "tokens");
     enum mb_status status = run_request(g, err);
     cli_progress_end(&g->progress);
-    g->reply_seconds = cli_seconds_since(&g->begun);
+    g->reply_seconds = cli_seconds_since(g->begun_ns);
     if (g->out == stdout && g->is_line_open)
         putchar('\n');
     return status;
@@ -445,7 +446,7 @@ static int run(const char *path)
     struct mb_error err;
     enum mb_status status = open_all(&g, path, &err);
     if (status == MB_OK) {
-        cli_catch_interrupts(); /* only now: while it loads nothing would look at the flag */
+        cli_catch_interrupts(); /* only now: while the model loads nothing looks at the flag */
         status = generate(&g, &err);
     }
     int exit_status = status == MB_OK ? 0 : cli_fail(&err);

@@ -48,7 +48,7 @@ static int fail(enum mb_status status, const char *what)
     return cli_fail(&err);
 }
 
-/* Only tokenizer.json is read, of a folder too, unless its neighbour is asked for. */
+/* Of a folder only tokenizer.json is read, unless --config-bos asks for tokenizer_config.json too. */
 static enum mb_status open_tokenizer(const char *path, struct mb_tokenizer **tokenizer, struct mb_error *err)
 {
     char json_path[MB_PATH_MAX];

@@ -43,7 +43,7 @@ static const struct cli_command command = {
     .n_args_max = 2,
 };
 
-/* ---------------------------------------------------------------- what mb_verify tells */
+/* ---------------------------------------------------------------- results of mb_verify */
 
 /* Every coded matrix, in order. Names are ours. */
 struct results {

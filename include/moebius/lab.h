@@ -36,7 +36,7 @@ MB_API enum mb_status mb_task_open(const char *path, size_t limit, struct mb_tas
 MB_API void mb_task_close(struct mb_task *task);
 
 struct mb_score {
-    bool ica; /* right, in the asked format */
+    bool ica; /* right, in the format that the question asks for */
     bool pia; /* right, whatever the format */
 };
 

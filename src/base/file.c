@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PIECE_NBYTES = 1 << 30 }; /* one system call moves less than 2 GiB */
+enum { PIECE_NBYTES = 1 << 30 }; /* Linux transfers less than 2 GiB in a call */
 
 enum mb_status mb_look_at(const char *path, bool *is_there, struct stat *info, struct mb_error *err)
 {

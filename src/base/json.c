@@ -6,7 +6,7 @@
 #include "base/file.h"
 #include <stdlib.h>
 
-/* Where jansson says nothing, it had no memory. */
+/* An error without a text: jansson had no memory. */
 static enum mb_status fail_at(const json_error_t *where, size_t nbytes, size_t begin, struct mb_error *err)
 {
     size_t pos = begin + (size_t)where->position;

@@ -9,7 +9,7 @@
 
 enum { HUGE_PAGE_NBYTES = 2 << 20, CACHE_LINE_NBYTES = 64 };
 
-/* Maps one huge page more than asked for and gives back what lies outside the aligned part. */
+/* Maps one huge page too many and unmaps what lies outside the aligned part. */
 static void *map_aligned(uint64_t nbytes)
 {
     uint64_t span = nbytes + HUGE_PAGE_NBYTES;

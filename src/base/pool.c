@@ -25,11 +25,11 @@ enum {
     N_THREADS_MAX = 256,
     /* Longer than the gaps between a layer's steps, shorter than a scheduler's slice. */
     SPIN_NS = 30000,
-    /* Looks at a word between two looks at the clock, which costs about as much as one pause. */
+    /* Reading the clock costs about as much as a pause, so we read it once in so many pauses. */
     CLOCK_PAUSES = 16,
 };
 
-/* A next task that no work has. */
+/* A task number beyond those of any work. */
 #define CLAIM_CLOSED UINT32_MAX
 
 struct worker {
@@ -67,8 +67,8 @@ static void futex_wake(_Atomic uint32_t *word, int n)
 }
 
 /*
- * How many of the tasks that are left a thread claims at once: many at first, since neighbouring tasks read
- * neighbouring memory, one by one at the end, so that threads end together.
+ * How many of the remaining tasks a thread claims at once: many at first, since neighbouring tasks read
+ * neighbouring memory, and single ones at the end, so that all threads finish together.
  */
 static uint32_t span_of_tasks(const struct mb_pool *pool, uint32_t n_left)
 {
@@ -106,7 +106,7 @@ struct spin {
     unsigned n_pauses;
 };
 
-/* false: the spin has lasted long enough, and the thread had better sleep. */
+/* false: the spin has lasted long enough, the thread should sleep. */
 static bool spin_on(struct spin *spin)
 {
     mb_pause();
@@ -175,7 +175,7 @@ static void wait_for_done(struct mb_pool *pool, uint32_t n_tasks)
 static void run_together(struct mb_pool *pool, uint32_t n_tasks, mb_span_fn fn, void *ctx)
 {
     uint32_t generation = atomic_load(&pool->generation) + 1;
-    /* A thread that is still looking for a task of the last work must not take one by this work's n_tasks. */
+    /* A thread that still looks for a task of the last work must not compare with this work's n_tasks. */
     atomic_store(&pool->claim, (uint64_t)generation << 32 | CLAIM_CLOSED);
     atomic_store(&pool->n_done, 0);
     atomic_store(&pool->fn, fn);
@@ -229,7 +229,7 @@ int mb_n_online_cpus(void)
 enum mb_status mb_pool_create(int n_threads, struct mb_pool **pool, struct mb_error *err)
 {
     if (n_threads < 0)
-        return mb_fail(err, MB_USAGE, "%d threads: not a number of threads", n_threads);
+        return mb_fail(err, MB_USAGE, "%d threads: must not be negative", n_threads);
     if (n_threads == 0)
         n_threads = mb_n_online_cpus();
     if (n_threads > N_THREADS_MAX)

@@ -5,7 +5,7 @@
 #include "base/bytes.h"
 #include <string.h>
 
-/* Bytes of a character by its first byte (0: none begins so), and the range of its second byte. */
+/* Bytes of a character by its first byte (0: no character begins with it), and the range of its second. */
 static size_t expected(uint8_t first, uint8_t *low, uint8_t *high)
 {
     *low = 0x80;
@@ -15,7 +15,7 @@ static size_t expected(uint8_t first, uint8_t *low, uint8_t *high)
     if (first < 0xc2 || first > 0xf4)
         return 0;
     if (first == 0xe0)
-        *low = 0xa0; /* else too long a form */
+        *low = 0xa0; /* else overlong */
     if (first == 0xed)
         *high = 0x9f; /* else a surrogate */
     if (first == 0xf0)

@@ -60,7 +60,7 @@ const char *mb_lab_skip_space(const char *p, const char *end)
     return p;
 }
 
-/* Three digits and no fourth: what a separator of thousands stands before. */
+/* Three digits and no fourth: what follows a separator of thousands. */
 static bool is_group(const char *p, const char *end)
 {
     return end - p >= 3 && is_digit(p, end) && is_digit(p + 1, end) && is_digit(p + 2, end) &&
@@ -172,8 +172,7 @@ bool mb_lab_number_only(const char *begin, const char *end, struct mb_lab_number
     return rest == end;
 }
 
-/* "10-5" is 10 and 5, and "3.5.2" is 3.5 and 2: a sign or point behind a letter, digit or point begins
- * nothing. */
+/* A sign or point after a letter, digit or point begins no number: "10-5" is 10 and 5. */
 static bool may_begin(const char *begin, const char *end, const char *p)
 {
     if (p == begin || (*p != '.' && minus_nbytes(p, end) == 0))
@@ -181,7 +180,7 @@ static bool may_begin(const char *begin, const char *end, const char *p)
     return !(is_word(p[-1]) || (*p == '.' && p[-1] == '.'));
 }
 
-/* Behind a number that is too long: its rest is not a number of its own. */
+/* After a number that is too long: the rest of its digits is not a number of its own. */
 static const char *skip_digits(const char *p, const char *end)
 {
     while (p < end && (is_digit(p, end) || *p == ',' || *p == '.'))

@@ -1,5 +1,5 @@
 /*
- * score.c - is a reply right, and is it right in the asked format (docs/scoring.md).
+ * score.c - whether a reply is right, and in the format that was requested (docs/scoring.md).
  */
 #include "base/json.h"
 #include "base/number.h"
@@ -32,7 +32,7 @@ static struct span last_line(const char *text)
 }
 
 /* Where the last occurrence of 'word' ends, or NULL. */
-static const char *behind_last(struct span line, const char *word)
+static const char *after_last(struct span line, const char *word)
 {
     size_t n = strlen(word);
     for (const char *p = line.end; (size_t)(p - line.begin) >= n; p--)
@@ -56,19 +56,18 @@ static const char *closing_brace(const char *p, const char *end)
 static bool is_boxed(struct span line, const char *expected)
 {
     struct mb_lab_number number;
-    const char *inside = behind_last(line, "\\boxed{");
+    const char *inside = after_last(line, "\\boxed{");
     if (inside == NULL)
         return false;
     const char *close = closing_brace(inside, line.end);
     return close != NULL && mb_lab_number_only(inside, close, &number) && equals(&number, expected);
 }
 
-/* "#### 18" and "Answer: 18": the number follows the word, white space between; what comes behind is ignored.
- */
+/* "#### 18" and "Answer: 18": the number follows the word after white space; the rest is ignored. */
 static bool follows(struct span line, const char *word, const char *expected)
 {
     struct mb_lab_number number;
-    const char *p = behind_last(line, word);
+    const char *p = after_last(line, word);
     if (p == NULL)
         return false;
     p = mb_lab_skip_space(p, line.end);

@@ -16,7 +16,7 @@ void mb_wilson95(uint64_t k, uint64_t n, double *low, double *high)
     double shrink = 1 / (1 + z * z / count);
     double middle = (p + z * z / (2 * count)) * shrink;
     double half = z * sqrt(p * (1 - p) / count + z * z / (4 * count * count)) * shrink;
-    /* The ends are exact; rounding must not put them beside. */
+    /* 0 and 1 are exact ends, which rounding would miss. */
     *low = k == 0 ? 0 : middle - half;
     *high = k == n ? 1 : middle + half;
 }

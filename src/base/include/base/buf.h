@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Makes room for 'n_more' elements behind the first n of an array of *cap. Not for sizes near SIZE_MAX. */
+/* Makes room for 'n_more' elements after the first n of an array of *cap. Not for sizes near SIZE_MAX. */
 static inline bool mb_grow(void **array, size_t *cap, size_t n, size_t n_more, size_t elem_nbytes)
 {
     size_t need;

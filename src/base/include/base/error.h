@@ -20,8 +20,8 @@ void mb_error_set(struct mb_error *err, enum mb_status status, const char *forma
 #define mb_fail(err, status, ...) (mb_error_set(err, status, __VA_ARGS__), (status))
 
 /*
- * Goes on only after success: what follows is the straight path. For functions that own nothing yet; one that
- * does lets an inner function try, and cleans up after it.
+ * Returns from the function when the expression is a failure. For functions that own nothing at that point;
+ * one that owns something calls an inner function that tries, and cleans up after it.
  */
 #define MB_TRY(expression)                         \
     do {                                           \
@@ -30,8 +30,7 @@ void mb_error_set(struct mb_error *err, enum mb_status status, const char *forma
             return try_status_;                    \
     } while (0)
 
-/* Puts "format: " in front of what a callee reported: "model-00001.safetensors: tensor x: ". Returns err's
- * status. */
+/* Puts "format: " before what a callee reported: "model-00001.safetensors: tensor x: ...". Returns status. */
 enum mb_status mb_fail_in(struct mb_error *err, enum mb_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 
 /*
- * What is at a path: *info is filled where *is_there; 'info' may be NULL.  That nothing is there is no
- * failure; that it cannot be known is one.
+ * What is at a path: *info is filled where *is_there; 'info' may be NULL.  Nothing there is
+ * no failure; a path that cannot be looked at is one.
  */
 enum mb_status mb_look_at(const char *path, bool *is_there, struct stat *info, struct mb_error *err);
 
@@ -22,14 +22,14 @@ enum mb_status mb_read_at(int fd, const char *path, uint64_t pos, void *out, uin
 enum mb_status mb_write_at(int fd, const char *path, uint64_t pos, const void *bytes, uint64_t nbytes,
                            struct mb_error *err);
 
-/* A regular file of at most max_nbytes, malloc'ed, with a 0 byte behind it. */
+/* A regular file of at most max_nbytes, malloc'ed, with a 0 byte after it. */
 enum mb_status mb_read_file(const char *path, uint64_t max_nbytes, char **bytes, size_t *nbytes,
                             struct mb_error *err);
 
 /* Writes PATH.tmp, fsyncs it, renames it to PATH and fsyncs the folder. */
 enum mb_status mb_write_file(const char *path, const void *bytes, size_t nbytes, struct mb_error *err);
 
-/* fsync of a folder, or of the one that a file or folder is in, so that renames there last. */
+/* fsync of a folder, or of the folder that holds a path, so that renames in it survive a power cut. */
 enum mb_status mb_sync_folder(const char *path, struct mb_error *err);
 enum mb_status mb_sync_folder_of(const char *path, struct mb_error *err);
 

@@ -1,8 +1,8 @@
 /*
  * json.h - JSON text read and written with jansson.
  *
- * Memory: jansson (2.14) does not notice everywhere that it got none. A text too large for memory can then
- * lose a character, or end the program by an assertion.  A program that must not go on like this gives
+ * Out of memory: jansson (2.14) does not check every allocation.  Reading a text too large for memory can
+ * lose a character of it, or end the program by an assertion.  A program that cannot accept this gives
  * jansson an allocator that never returns NULL (json_set_alloc_funcs), as moebius does (cli/main.c).
  */
 #ifndef MB_BASE_JSON_H
@@ -31,8 +31,7 @@ enum mb_status mb_json_read(const char *path, uint64_t max_nbytes, json_t **obje
 /* The object that a text begins with, whatever follows it; NULL: none. A new reference. */
 json_t *mb_json_leading(const char *text, size_t nbytes);
 
-/* The text of a value, malloc'ed and terminated; *nbytes (may be NULL) does not count the end. NULL: no
- * memory. */
+/* The text of a value, malloc'ed; *nbytes (may be NULL) does not count the terminator. NULL: no memory. */
 char *mb_json_text(const json_t *value, size_t flags, size_t *nbytes);
 
 #endif

@@ -7,18 +7,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Zeroed anonymous pages, 2 MiB ones where the kernel gives them; aligned to 2 MiB when that large. NULL: no
- * memory. */
+/*
+ * Zeroed anonymous pages, of 2 MiB where the kernel gives such; 2 MiB and more are aligned to 2 MiB.  NULL:
+ * no memory.
+ */
 void *mb_pages_alloc(uint64_t nbytes);
 
 /* The same in small pages that exist only once they are touched: for memory of which little may be used. */
 void *mb_sparse_alloc(uint64_t nbytes);
 
-/* Frees what either of the two gave. */
+/* Frees pages of either function. */
 void mb_pages_free(void *pages, uint64_t nbytes);
 
-/* Zeroed, 64-byte aligned; nbytes 0 gives a pointer that can be freed. Free with free(). NULL: no memory or
- * overflow. */
+/*
+ * Zeroed and aligned to 64 bytes; free() frees it, and 0 bytes give such a pointer too.  NULL: no memory, or
+ * the size overflows.
+ */
 void *mb_alloc(uint64_t n, uint64_t elem_nbytes);
 
 #endif

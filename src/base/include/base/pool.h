@@ -1,7 +1,7 @@
 /*
- * pool.h - a pool of threads that sleep while there is nothing to do.
+ * pool.h - a pool of threads that sleep while there is no work.
  *
- * One thread at a time gives work; it works too.  Tasks are numbers; each is run once, by any thread.
+ * One thread at a time gives work, and takes part in it.  Tasks are numbers; each is run once, by any thread.
  */
 #ifndef MB_BASE_POOL_H
 #define MB_BASE_POOL_H
@@ -33,7 +33,7 @@ void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx)
 typedef void (*mb_span_fn)(void *ctx, size_t first, size_t n, int thread);
 void mb_pool_run_spans(struct mb_pool *pool, size_t n_tasks, mb_span_fn fn, void *ctx);
 
-/* How long the giving thread has waited for others since the pool was made: it had no task left. */
+/* Time since the pool was made in which the giving thread had no task left and waited for the others. */
 uint64_t mb_pool_waited_ns(const struct mb_pool *pool);
 
 #endif

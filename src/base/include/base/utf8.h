@@ -10,8 +10,8 @@
 #include <stdint.h>
 
 /*
- * The bytes of the character at p (n >= 1 bytes are there), or of the longest start of one when
- * it is not well formed (Unicode, table 3-7): what one U+FFFD stands for.
+ * The bytes of the character at p (n >= 1 bytes are there), or, where it is not well formed (Unicode, table
+ * 3-7), of the longest start of one: the bytes that one U+FFFD replaces.
  */
 size_t mb_utf8_span(const char *p, size_t n, bool *valid);
 
