@@ -50,9 +50,6 @@ static inline enum mb_status mb_pass_on(struct mb_error *err, enum mb_status sta
 }
 
 /* 'what' is a noun phrase: "out of memory for the threads". */
-#define mb_fail_memory(err, what) mb_fail(err, MB_NO_MEMORY, "out of memory for %s", MB_NOUN_PHRASE(what))
-
-/* Until every part has moved to phrases, a number of bytes is accepted too. */
-#define MB_NOUN_PHRASE(what) _Generic((what), char * : (what), const char * : (what), default : "its work")
+#define mb_fail_memory(err, what) mb_fail(err, MB_NO_MEMORY, "out of memory for %s", what)
 
 #endif
