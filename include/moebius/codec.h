@@ -161,6 +161,9 @@ MB_API enum mb_status mb_blob_read_header(const uint8_t *bytes, const struct mb_
 MB_API uint64_t mb_directory_nbytes(const struct mb_group *groups, size_t n_groups);
 MB_API void mb_directory_write(const struct mb_group *groups, size_t n_groups, uint8_t *out);
 
+/* Rows of every tile of a matrix but the last: products that begin at a tile need not look for their row. */
+MB_API size_t mb_tile_rows(size_t n_cols);
+
 /* Where a tile (whole row groups, about 32 Ki weights, 16 rows or more) begins. */
 struct mb_tile {
     uint64_t data_pos;      /* in the matrix's records */

@@ -53,6 +53,16 @@ MB_API void mb_model_close(struct mb_model *model);
 MB_API const struct mb_model_info *mb_model_info(const struct mb_model *model);
 
 /*
+ * Lays a changed matrix over the model's matrix of that name, attention, experts, router, embedding and head
+ * alike; NULL takes it off, and results are again what they were, bit for bit.  'changed' has the shape of
+ * the original, coded or plain; *changed is copied, but the bytes that it refers to are read until it is
+ * taken off or the model is closed.  Sessions keep what their caches hold: reset them. MB_BAD_DATA: the model
+ * has no such matrix; MB_USAGE: another shape. Threads: none may be in mb_decode with this model.
+ */
+MB_API enum mb_status mb_model_overlay(struct mb_model *model, const char *name,
+                                       const struct mb_matrix *changed, struct mb_error *err);
+
+/*
  * Where time went since the model was opened or the timing was reset, in nanoseconds of the thread that
  * called mb_decode.  'waiting' is contained in the others: the calling thread had no work left, another
  * thread had.

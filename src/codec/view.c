@@ -46,6 +46,11 @@ size_t mb_tile_groups(size_t n_cols)
     return rows < group_rows ? 1 : rows / group_rows;
 }
 
+size_t mb_tile_rows(size_t n_cols)
+{
+    return mb_tile_groups(n_cols) * mb_group_rows(n_cols);
+}
+
 static uint64_t n_tiles_of(uint64_t n_groups, size_t tile_groups)
 {
     return (n_groups + tile_groups - 1) / tile_groups;

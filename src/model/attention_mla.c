@@ -232,7 +232,7 @@ static void expand(const struct attending *a, const struct mb_segment *segment, 
     struct mb_activation at[EXPAND_TOKENS];
     struct mb_activations activations = {at, scratch->planes, plane_nbytes(c)};
     model->vec->widen(session->cache_dtype, cache_row(session, a->layer, pos), n * latent, e->latent);
-    for (size_t i = 0; i < n && kv_b_of(a)->matrix.is_coded; i++)
+    for (size_t i = 0; i < n && kv_b_of(a)->matrix->is_coded; i++)
         mb_activate(model->kernels, e->latent + i * latent, c->mla.kv_rank, &activations, i);
     struct mb_vectors in = {e->latent, latent, at};
     mb_linear_rows(&model->stage, kv_b_of(a), row, c->mla.d_nope, &in, n, e->keys, key, scratch->coded);
@@ -335,7 +335,7 @@ static void absorb(const struct attending *a, size_t t, size_t head, const struc
 {
     const struct mb_model *model = a->model;
     const struct mb_attention_config *c = a->c;
-    const struct mb_matrix *kv_b = &kv_b_of(a)->matrix;
+    const struct mb_matrix *kv_b = kv_b_of(a)->matrix;
     size_t row = head * (c->mla.d_nope + c->mla.d_v), latent = latent_n(c);
     const float *q = a->part->q + (t * c->n_heads + head) * (key_n(c));
     float *out = a->part->latent_q + (t * c->n_heads + head) * latent;
@@ -402,8 +402,8 @@ static void finish_head(const struct attending *a, const struct mb_segment *segm
     vec->scale(1.0F / weights, c->mla.kv_rank, sum);
     struct mb_activation at;
     size_t row = head * (c->mla.d_nope + c->mla.d_v) + c->mla.d_nope;
-    if (kv_b_of(a)->matrix.is_coded) {
-        mb_prefetch_rows(&kv_b_of(a)->matrix.coded, row);
+    if (kv_b_of(a)->matrix->is_coded) {
+        mb_prefetch_rows(&kv_b_of(a)->matrix->coded, row);
         mb_activate(model->kernels, sum, c->mla.kv_rank,
                     &(struct mb_activations){&at, scratch->planes, plane_nbytes(c)}, 0);
     }

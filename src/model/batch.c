@@ -79,7 +79,8 @@ static void add_segment(struct mb_model *model, const struct mb_batch_item *item
     session->n_fed += n;
 }
 
-/* Prompts first, as attention wants them; then generated tokens, while their partial sums have room. */
+/* Prompts first: attention relies on that order. Then generated tokens, while their partial sums have room.
+ */
 static void fill_pass(struct mb_model *model, const struct mb_batch_item *items, size_t n_items)
 {
     struct mb_workspace *work = &model->work;
@@ -115,17 +116,31 @@ static void give_logits(struct mb_model *model)
     mb_logits_finish(model);
 }
 
-enum mb_status mb_decode(struct mb_model *model, const struct mb_batch_item *items, size_t n_items,
-                         struct mb_error *err)
+static enum mb_status run_passes(struct mb_model *model, const struct mb_batch_item *items, size_t n_items,
+                                 struct mb_error *err)
 {
-    enum mb_status status = check_items(model, items, n_items, err);
-    if (status != MB_OK)
-        return status;
     for (;;) {
         fill_pass(model, items, n_items);
         if (model->work.n_tokens == 0)
             return MB_OK;
-        mb_pass_run(model);
+        MB_TRY(mb_pass_run(model, err));
         give_logits(model);
     }
+}
+
+/* After a failure, sessions hold what they held before. */
+static void take_back(const struct mb_batch_item *items, size_t n_items)
+{
+    for (size_t i = 0; i < n_items; i++)
+        mb_session_rewind(items[i].session, items[i].session->n_past - items[i].session->n_fed);
+}
+
+enum mb_status mb_decode(struct mb_model *model, const struct mb_batch_item *items, size_t n_items,
+                         struct mb_error *err)
+{
+    MB_TRY(check_items(model, items, n_items, err));
+    enum mb_status status = run_passes(model, items, n_items, err);
+    if (status != MB_OK)
+        take_back(items, n_items);
+    return status;
 }

@@ -13,7 +13,7 @@
 
 enum { GENERATION_CONFIG_NBYTES_MAX = 1 << 20 };
 
-static void find_family(struct mb_reader *r, struct mb_config *config)
+static void find_family(struct mb_config_reader *r, struct mb_config *config)
 {
     const char *name = json_string_value(json_array_get(mb_read(r, "architectures"), 0));
     const char *type = json_string_value(mb_read(r, "model_type"));
@@ -31,7 +31,7 @@ static void find_family(struct mb_reader *r, struct mb_config *config)
 
 /* ---------------------------------------------------------------- special tokens */
 
-static void add_eos(struct mb_reader *r, const json_t *value, struct mb_config *config)
+static void add_eos(struct mb_config_reader *r, const json_t *value, struct mb_config *config)
 {
     json_int_t id = json_integer_value(value);
     if (!json_is_integer(value) || id < 0 || id >= 1 << 24 || config->n_eos_ids == MB_EOS_IDS_MAX) {
@@ -42,7 +42,7 @@ static void add_eos(struct mb_reader *r, const json_t *value, struct mb_config *
     config->eos_ids[config->n_eos_ids++] = (int32_t)id;
 }
 
-static void read_eos(struct mb_reader *r, struct mb_config *config)
+static void read_eos(struct mb_config_reader *r, struct mb_config *config)
 {
     const json_t *value = mb_read(r, "eos_token_id"), *id;
     size_t i;
@@ -54,7 +54,7 @@ static void read_eos(struct mb_reader *r, struct mb_config *config)
     json_array_foreach(value, i, id) add_eos(r, id, config);
 }
 
-static void read_bos(struct mb_reader *r, struct mb_config *config)
+static void read_bos(struct mb_config_reader *r, struct mb_config *config)
 {
     const json_t *value = mb_read(r, "bos_token_id");
     config->bos_id = -1;
@@ -72,7 +72,7 @@ static enum mb_status eos_of_generation_config(const json_t *root, const char *p
 {
     if (!json_is_object(root))
         return mb_fail(err, MB_BAD_DATA, "%s: not an object", path);
-    struct mb_reader r = {.object = root, .path = path, .where = "", .err = err};
+    struct mb_config_reader r = {.object = root, .path = path, .where = "", .err = err};
     read_eos(&r, config);
     return r.status;
 }
@@ -101,7 +101,7 @@ static enum mb_status read_generation_config(const struct mb_checkpoint *ckpt, s
 
 /* ---------------------------------------------------------------- config.json */
 
-static enum mb_status read_all(struct mb_reader *r, const struct mb_checkpoint *ckpt,
+static enum mb_status read_all(struct mb_config_reader *r, const struct mb_checkpoint *ckpt,
                                struct mb_config *config)
 {
     find_family(r, config);
@@ -128,7 +128,7 @@ enum mb_status mb_config_read(const struct mb_checkpoint *ckpt, struct mb_config
     enum mb_status status = mb_json_parse(text, strlen(text), 0, &root, err);
     if (status != MB_OK)
         return mb_fail_in(err, status, "%s", path);
-    struct mb_reader r = {.object = root, .path = path, .where = "", .err = err};
+    struct mb_config_reader r = {.object = root, .path = path, .where = "", .err = err};
     status = read_all(&r, ckpt, config);
     json_decref(root);
     return status;

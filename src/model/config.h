@@ -86,7 +86,7 @@ struct mb_config {
 
 /*
  * Reads config.json and, if it is there, generation_config.json (for eos_token_id).  MB_UNSUPPORTED names a
- * setting that asks for what the engine does not do; MB_BAD_DATA one that is missing or makes no sense.
+ * setting that the engine does not support; MB_BAD_DATA one that is missing or makes no sense.
  */
 enum mb_status mb_config_read(const struct mb_checkpoint *ckpt, struct mb_config *config,
                               struct mb_error *err);

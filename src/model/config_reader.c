@@ -45,7 +45,7 @@ static const struct {
 enum { N_TELLING = sizeof telling / sizeof *telling };
 _Static_assert(N_TELLING <= 64, "'seen' has a bit for each");
 
-const json_t *mb_read(struct mb_reader *r, const char *key)
+const json_t *mb_read(struct mb_config_reader *r, const char *key)
 {
     for (size_t i = 0; i < N_TELLING; i++)
         if (strcmp(key, telling[i].key) == 0)
@@ -54,7 +54,8 @@ const json_t *mb_read(struct mb_reader *r, const char *key)
     return value == NULL || json_is_null(value) ? NULL : value;
 }
 
-static size_t whole_number(struct mb_reader *r, const char *key, const json_t *value, size_t min, size_t max)
+static size_t whole_number(struct mb_config_reader *r, const char *key, const json_t *value, size_t min,
+                           size_t max)
 {
     json_int_t n = json_integer_value(value);
     if (json_is_integer(value) && n >= (json_int_t)min && n <= (json_int_t)max)
@@ -64,7 +65,7 @@ static size_t whole_number(struct mb_reader *r, const char *key, const json_t *v
     return min;
 }
 
-static double number(struct mb_reader *r, const char *key, const json_t *value, double min, double max)
+static double number(struct mb_config_reader *r, const char *key, const json_t *value, double min, double max)
 {
     double x = json_number_value(value);
     if (json_is_number(value) && x >= min && x <= max)
@@ -73,12 +74,12 @@ static double number(struct mb_reader *r, const char *key, const json_t *value, 
     return min;
 }
 
-static void missing(struct mb_reader *r, const char *key)
+static void missing(struct mb_config_reader *r, const char *key)
 {
     MB_READ_FAIL(r, MB_BAD_DATA, "%s: %s%s is missing", r->path, r->where, key);
 }
 
-size_t mb_read_size(struct mb_reader *r, const char *key, size_t min, size_t max)
+size_t mb_read_size(struct mb_config_reader *r, const char *key, size_t min, size_t max)
 {
     const json_t *value = mb_read(r, key);
     if (value != NULL)
@@ -87,13 +88,13 @@ size_t mb_read_size(struct mb_reader *r, const char *key, size_t min, size_t max
     return min;
 }
 
-size_t mb_read_size_or(struct mb_reader *r, const char *key, size_t min, size_t max, size_t otherwise)
+size_t mb_read_size_or(struct mb_config_reader *r, const char *key, size_t min, size_t max, size_t otherwise)
 {
     const json_t *value = mb_read(r, key);
     return value == NULL ? otherwise : whole_number(r, key, value, min, max);
 }
 
-double mb_read_number(struct mb_reader *r, const char *key, double min, double max)
+double mb_read_number(struct mb_config_reader *r, const char *key, double min, double max)
 {
     const json_t *value = mb_read(r, key);
     if (value != NULL)
@@ -102,13 +103,14 @@ double mb_read_number(struct mb_reader *r, const char *key, double min, double m
     return min;
 }
 
-double mb_read_number_or(struct mb_reader *r, const char *key, double min, double max, double otherwise)
+double mb_read_number_or(struct mb_config_reader *r, const char *key, double min, double max,
+                         double otherwise)
 {
     const json_t *value = mb_read(r, key);
     return value == NULL ? otherwise : number(r, key, value, min, max);
 }
 
-bool mb_read_bool_or(struct mb_reader *r, const char *key, bool otherwise)
+bool mb_read_bool_or(struct mb_config_reader *r, const char *key, bool otherwise)
 {
     const json_t *value = mb_read(r, key);
     if (value == NULL)
@@ -118,7 +120,7 @@ bool mb_read_bool_or(struct mb_reader *r, const char *key, bool otherwise)
     return json_is_true(value);
 }
 
-void mb_read_only_text(struct mb_reader *r, const char *key, const char *supported)
+void mb_read_only_text(struct mb_config_reader *r, const char *key, const char *supported)
 {
     const json_t *value = mb_read(r, key);
     const char *text = json_string_value(value), *quote = text != NULL ? "\"" : "";
@@ -144,7 +146,7 @@ static bool has_only_full_attention(const json_t *types)
     return true;
 }
 
-void mb_read_rest(struct mb_reader *r)
+void mb_read_rest(struct mb_config_reader *r)
 {
     for (size_t i = 0; i < N_TELLING; i++) {
         const json_t *value = json_object_get(r->object, telling[i].key);

@@ -12,7 +12,7 @@
  * A JSON object that is being read.  The first failure is kept in status and err; after it, reads give
  * values in range that nobody uses.  A setting that is null counts as missing.
  */
-struct mb_reader {
+struct mb_config_reader {
     const json_t *object;
     const char *path;  /* of the file, for messages */
     const char *where; /* "" or "rope_scaling.", before names in messages */
@@ -28,29 +28,30 @@ struct mb_reader {
     } while (0)
 
 /* NULL when missing. */
-const json_t *mb_read(struct mb_reader *r, const char *key);
+const json_t *mb_read(struct mb_config_reader *r, const char *key);
 
 /* The second of each pair gives 'otherwise' for a missing setting, the first fails. */
-size_t mb_read_size(struct mb_reader *r, const char *key, size_t min, size_t max);
-size_t mb_read_size_or(struct mb_reader *r, const char *key, size_t min, size_t max, size_t otherwise);
-double mb_read_number(struct mb_reader *r, const char *key, double min, double max);
-double mb_read_number_or(struct mb_reader *r, const char *key, double min, double max, double otherwise);
-bool mb_read_bool_or(struct mb_reader *r, const char *key, bool otherwise);
+size_t mb_read_size(struct mb_config_reader *r, const char *key, size_t min, size_t max);
+size_t mb_read_size_or(struct mb_config_reader *r, const char *key, size_t min, size_t max, size_t otherwise);
+double mb_read_number(struct mb_config_reader *r, const char *key, double min, double max);
+double mb_read_number_or(struct mb_config_reader *r, const char *key, double min, double max,
+                         double otherwise);
+bool mb_read_bool_or(struct mb_config_reader *r, const char *key, bool otherwise);
 
 /* A setting that may be missing, and of which only this text is supported. */
-void mb_read_only_text(struct mb_reader *r, const char *key, const char *supported);
+void mb_read_only_text(struct mb_config_reader *r, const char *key, const char *supported);
 
 /*
  * Rotary embeddings of n_dims dimensions, default or YaRN: `rope_theta` and `rope_scaling` of transformers 4,
  * `rope_parameters` of transformers 5.  Returns the factor of YaRN's mscale_all_dim, 1 without one: some
  * families multiply their softmax scale with its square.
  */
-double mb_read_rope(struct mb_reader *r, size_t n_dims, size_t n_ctx, struct mb_rope *rope);
+double mb_read_rope(struct mb_config_reader *r, size_t n_dims, size_t n_ctx, struct mb_rope *rope);
 
 /*
  * After a family has read what it knows: refuses settings that change results in some family, that this one
  * did not read, and that are not neutral.
  */
-void mb_read_rest(struct mb_reader *r);
+void mb_read_rest(struct mb_config_reader *r);
 
 #endif

@@ -5,7 +5,7 @@
 #include "rope.h"
 #include <string.h>
 
-static double read_yarn(struct mb_reader *r, struct mb_rope *rope, size_t n_ctx, double theta)
+static double read_yarn(struct mb_config_reader *r, struct mb_rope *rope, size_t n_ctx, double theta)
 {
     struct mb_yarn yarn = {.theta = theta};
     yarn.n_ctx_original =
@@ -24,7 +24,7 @@ static double read_yarn(struct mb_reader *r, struct mb_rope *rope, size_t n_ctx,
     return mscale_all_dim == 0 ? 1 : mb_rope_yarn_mscale(yarn.factor, mscale_all_dim);
 }
 
-static const char *type_name(struct mb_reader *r)
+static const char *type_name(struct mb_config_reader *r)
 {
     const json_t *type = mb_read(r, "rope_type");
     type = type != NULL ? type : mb_read(r, "type");
@@ -32,11 +32,11 @@ static const char *type_name(struct mb_reader *r)
     return type == NULL ? "default" : name != NULL ? name : "of no kind";
 }
 
-double mb_read_rope(struct mb_reader *top, size_t n_dims, size_t n_ctx, struct mb_rope *rope)
+double mb_read_rope(struct mb_config_reader *top, size_t n_dims, size_t n_ctx, struct mb_rope *rope)
 {
     const json_t *parameters = mb_read(top, "rope_parameters"), *scaling = mb_read(top, "rope_scaling");
     const char *member = parameters != NULL ? "rope_parameters" : "rope_scaling";
-    struct mb_reader r = *top;
+    struct mb_config_reader r = *top;
     r.object = parameters != NULL ? parameters : scaling;
     r.where = parameters != NULL ? "rope_parameters." : "rope_scaling.";
     rope->n_dims = n_dims;
@@ -45,7 +45,7 @@ double mb_read_rope(struct mb_reader *top, size_t n_dims, size_t n_ctx, struct m
         MB_READ_FAIL(top, MB_BAD_DATA, "%s: %s is not an object", top->path, member);
         return 1;
     }
-    struct mb_reader *with_theta = parameters != NULL && mb_read(&r, "rope_theta") != NULL ? &r : top;
+    struct mb_config_reader *with_theta = parameters != NULL && mb_read(&r, "rope_theta") != NULL ? &r : top;
     double theta = mb_read_number_or(with_theta, "rope_theta", 1.000001, 1e12, 10000), mscale = 1;
     const char *type = type_name(&r);
     if (r.status == MB_OK)

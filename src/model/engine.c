@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The first MLP with experts, which stands for all. */
+/* Of the first MLP with experts. */
 static void fill_experts(const struct mb_config *c, struct mb_model_info *info)
 {
     for (size_t i = c->n_mlps; i-- > 0;) {
@@ -57,10 +57,10 @@ static enum mb_status open_parts(struct mb_model *model, const char *path,
     MB_TRY(mb_config_read(model->ckpt, &model->config, err));
     model->has_two_forms = has_two_forms(&model->config);
     MB_TRY(mb_pool_create(options.n_threads, &model->pool, err));
-    const struct mb_store_options store_options = {.size = sizeof store_options,
-                                                   .n_threads = options.n_threads};
     MB_TRY(mb_index_open(model->ckpt, &model->index, err));
-    MB_TRY(mb_store_open(model->index, &store_options, &model->store, err));
+    const struct mb_store_options store = {.size = sizeof store, .n_threads = options.n_threads};
+    MB_TRY(mb_store_open(model->index, &store, &model->store, err));
+    model->n_wave = MB_STORE_WAVE;
     MB_TRY(mb_layers_load(model, err));
     return mb_workspace_create(model, err);
 }
@@ -94,6 +94,22 @@ void mb_model_close(struct mb_model *model)
     mb_checkpoint_close(model->ckpt);
     mb_pool_destroy(model->pool);
     free(model);
+}
+
+/*
+ * Vectors as integers, and inputs of plain experts, are kept from now on, whatever lies over the model: they
+ * are there for products that read them, and change no result.
+ */
+enum mb_status mb_model_overlay(struct mb_model *model, const char *name, const struct mb_matrix *changed,
+                                struct mb_error *err)
+{
+    bool is_coded = changed != NULL && changed->is_coded, is_plain = changed != NULL && !changed->is_coded;
+    if (is_coded)
+        MB_TRY(mb_workspace_add_coded(model, err));
+    MB_TRY(mb_store_overlay(model->store, name, changed, err));
+    model->has_coded = model->has_coded || is_coded;
+    model->has_plain_experts = model->has_plain_experts || is_plain;
+    return MB_OK;
 }
 
 const struct mb_model_info *mb_model_info(const struct mb_model *model)

@@ -3,6 +3,7 @@
  */
 #include "attention.h"
 #include "base/clock.h"
+#include "base/error.h"
 #include "mlp.h"
 #include "model.h"
 #include "rope.h"
@@ -14,7 +15,7 @@ static void embed(struct mb_model *model, const struct mb_layer *layer, size_t t
     (void)layer, (void)thread;
     const struct mb_config *c = &model->config;
     struct mb_workspace *work = &model->work;
-    const struct mb_matrix *m = &model->embedding.matrix;
+    const struct mb_matrix *m = model->embedding.matrix;
     size_t id = (size_t)work->tokens[t];
     float *x = work->x + t * c->d_model;
     if (m->is_coded)
@@ -66,27 +67,29 @@ static void add_and_norm_next(struct mb_model *model, const struct mb_layer *lay
         norm_input(model, layer, t, thread);
 }
 
-static void run_layer(struct mb_model *model, const struct mb_layer *layer)
+static enum mb_status run_layer(struct mb_model *model, const struct mb_layer *layer, struct mb_error *err)
 {
     bool is_last = layer->index + 1 == model->config.n_layers;
     layer->attention->kind->run(model, layer);
     mb_for_tokens(model, layer, add_and_norm_post);
     mb_lap(model, &model->timing.attention_ns);
-    layer->mlp->kind->run(model, layer);
+    MB_TRY(layer->mlp->kind->run(model, layer, err));
     mb_for_tokens(model, is_last ? NULL : layer + 1, add_and_norm_next);
     mb_lap(model, &model->timing.attention_ns);
+    return MB_OK;
 }
 
-void mb_pass_run(struct mb_model *model)
+enum mb_status mb_pass_run(struct mb_model *model, struct mb_error *err)
 {
     model->mark_ns = mb_now_ns();
     mb_for_tokens(model, NULL, embed);
     mb_for_tokens(model, &model->layers[0], norm_input);
     mb_lap(model, &model->timing.embedding_ns);
     for (size_t i = 0; i < model->config.n_layers; i++)
-        run_layer(model, &model->layers[i]);
+        MB_TRY(run_layer(model, &model->layers[i], err));
     model->timing.n_passes++;
     model->timing.n_tokens += model->work.n_tokens;
+    return MB_OK;
 }
 
 /* ---------------------------------------------------------------- logits */

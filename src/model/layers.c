@@ -12,10 +12,8 @@
 static enum mb_status load_matrix(struct mb_model *model, const char *name, size_t n_rows, size_t n_cols,
                                   struct mb_linear *linear, struct mb_error *err)
 {
-    const struct mb_matrix *matrix;
-    MB_TRY(mb_store_matrix(model->store, name, n_rows, n_cols, &matrix, err));
-    linear->matrix = *matrix;
-    model->has_coded = model->has_coded || linear->matrix.is_coded;
+    MB_TRY(mb_store_matrix(model->store, name, n_rows, n_cols, &linear->matrix, err));
+    model->has_coded = model->has_coded || linear->matrix->is_coded;
     return MB_OK;
 }
 
@@ -35,25 +33,10 @@ static void bias_name(char name[MB_NAME_NBYTES_MAX])
     snprintf(end, (size_t)(name + MB_NAME_NBYTES_MAX - end), "bias");
 }
 
-static enum mb_status load_expert_matrices(struct mb_model *model, struct mb_layer *layer,
-                                           const struct mb_weight *weight, struct mb_error *err)
-{
-    char name[MB_NAME_NBYTES_MAX];
-    for (size_t e = 0; e < layer->mlp->router.n_experts; e++) {
-        struct mb_linear *linear = &layer->experts[e].matrix[weight->id - MB_N_LAYER_MATRICES];
-        mb_weight_name(&model->config, weight->id, layer->index, e, name);
-        MB_TRY(load_matrix(model, name, weight->n_rows, weight->n_cols, linear, err));
-        model->has_plain_experts = model->has_plain_experts || !linear->matrix.is_coded;
-    }
-    return MB_OK;
-}
-
 static enum mb_status load_weight(struct mb_model *model, struct mb_layer *layer,
                                   const struct mb_weight *weight, struct mb_error *err)
 {
     char name[MB_NAME_NBYTES_MAX];
-    if (mb_is_expert_matrix(weight->id))
-        return load_expert_matrices(model, layer, weight, err);
     mb_weight_name(&model->config, weight->id, layer->index, 0, name);
     if (weight->n_cols == 0)
         return load_vector(model, name, weight->n_rows, &layer->vector[weight->id - MB_N_EXPERT_END], err);
@@ -65,6 +48,29 @@ static enum mb_status load_weight(struct mb_model *model, struct mb_layer *layer
     return load_vector(model, name, weight->n_rows, &linear->bias, err);
 }
 
+/* Says what an expert is made of; its bytes are had by mb_store_acquire. */
+static enum mb_status bind_expert(struct mb_model *model, const struct mb_layer *layer,
+                                  const struct mb_weight_list *list, size_t expert, struct mb_error *err)
+{
+    char names[MB_N_EXPERT_MATRICES][MB_NAME_NBYTES_MAX];
+    struct mb_expert_part parts[MB_N_EXPERT_MATRICES];
+    for (size_t i = 0; i < list->n; i++) {
+        const struct mb_weight *weight = &list->at[i];
+        if (!mb_is_expert_matrix(weight->id))
+            continue;
+        size_t at = weight->id - MB_N_LAYER_MATRICES;
+        mb_weight_name(&model->config, weight->id, layer->index, expert, names[at]);
+        parts[at] = (struct mb_expert_part){names[at], weight->n_rows, weight->n_cols};
+    }
+    MB_TRY(mb_store_bind_expert(model->store, layer->index, expert, parts, MB_N_EXPERT_MATRICES, err));
+    for (size_t i = 0; i < MB_N_EXPERT_MATRICES; i++) {
+        bool is_coded = mb_index_find(model->index, names[i])->is_coded;
+        model->has_coded = model->has_coded || is_coded;
+        model->has_plain_experts = model->has_plain_experts || !is_coded;
+    }
+    return MB_OK;
+}
+
 static enum mb_status load_layer(struct mb_model *model, size_t i, struct mb_error *err)
 {
     const struct mb_config *c = &model->config;
@@ -73,13 +79,12 @@ static enum mb_status load_layer(struct mb_model *model, size_t i, struct mb_err
     layer->index = i;
     layer->attention = &c->attentions[c->attention_of[i]];
     layer->mlp = &c->mlps[c->mlp_of[i]];
-    size_t n_experts = layer->mlp->kind->has_experts ? layer->mlp->router.n_experts : 0;
-    layer->experts = mb_alloc(n_experts, sizeof *layer->experts);
-    if (layer->experts == NULL)
-        return mb_fail_memory(err, "the experts of a layer");
     mb_list_layer(c, i, &list);
     for (size_t k = 0; k < list.n; k++)
-        MB_TRY(load_weight(model, layer, &list.at[k], err));
+        if (!mb_is_expert_matrix(list.at[k].id))
+            MB_TRY(load_weight(model, layer, &list.at[k], err));
+    for (size_t e = 0; layer->mlp->kind->has_experts && e < layer->mlp->router.n_experts; e++)
+        MB_TRY(bind_expert(model, layer, &list, e, err));
     return MB_OK;
 }
 
@@ -136,7 +141,6 @@ void mb_layers_free(struct mb_model *model)
             free(layer->vector[k]);
         for (size_t k = 0; k < MB_N_LAYER_MATRICES; k++)
             free(layer->matrix[k].bias);
-        free(layer->experts);
     }
     free(model->layers);
     free(model->norm);
@@ -145,42 +149,38 @@ void mb_layers_free(struct mb_model *model)
 
 /* ---------------------------------------------------------------- counting */
 
-/* Bytes that a product with this matrix reads. */
-static uint64_t matrix_nbytes(const struct mb_matrix *m)
+/* Bytes that a product with a matrix reads. */
+static double nbytes_of(const struct mb_model *model, enum mb_weight_id id, size_t layer, size_t expert)
 {
-    if (!m->is_coded)
-        return m->n_rows * m->n_cols * mb_dtype_nbytes(m->dtype);
-    return m->coded.data_nbytes + 3 * m->coded.n_groups; /* kinds and escape counts; outlier counts are few */
+    char name[MB_NAME_NBYTES_MAX];
+    mb_weight_name(&model->config, id, layer, expert, name);
+    return (double)mb_index_find(model->index, name)->product_nbytes;
 }
 
-static void count_weight(const struct mb_layer *layer, const struct mb_weight *weight, uint64_t *n_params,
-                         double *token_nbytes)
+static void count_weight(const struct mb_model *model, const struct mb_layer *layer,
+                         const struct mb_weight *weight, uint64_t *n_params, double *token_nbytes)
 {
-    size_t n_cols = weight->n_cols == 0 ? 1 : weight->n_cols;
-    uint64_t n = (uint64_t)weight->n_rows * n_cols + (weight->has_bias ? weight->n_rows : 0);
+    size_t n_cols = weight->n_cols == 0 ? 1 : weight->n_cols, n_times = 1;
+    double share = 1; /* of a token */
     if (mb_is_expert_matrix(weight->id)) {
-        const struct mb_router_config *r = &layer->mlp->router;
-        *n_params += n * r->n_experts;
-        for (size_t e = 0; e < r->n_experts; e++)
-            *token_nbytes += (double)r->n_used / (double)r->n_experts *
-                             (double)matrix_nbytes(&mb_expert_matrix(layer, e, weight->id)->matrix);
-        return;
+        n_times = layer->mlp->router.n_experts;
+        share = (double)layer->mlp->router.n_used / (double)n_times;
     }
-    *n_params += n;
-    if (weight->n_cols > 0)
-        *token_nbytes += (double)matrix_nbytes(&layer->matrix[weight->id].matrix);
+    *n_params += n_times * ((uint64_t)weight->n_rows * n_cols + (weight->has_bias ? weight->n_rows : 0));
+    for (size_t e = 0; e < n_times && weight->n_cols > 0; e++)
+        *token_nbytes += share * nbytes_of(model, weight->id, layer->index, e);
 }
 
 void mb_layers_count(const struct mb_model *model, uint64_t *n_params, uint64_t *token_nbytes)
 {
     const struct mb_config *c = &model->config;
     uint64_t n = (uint64_t)c->n_vocab * c->d_model * (model->has_own_head ? 2 : 1) + c->d_model;
-    double nbytes = (double)matrix_nbytes(&model->head.matrix);
+    double nbytes = nbytes_of(model, model->has_own_head ? MB_W_HEAD : MB_W_EMBEDDING, 0, 0);
     struct mb_weight_list list;
     for (size_t i = 0; i < c->n_layers; i++) {
         mb_list_layer(c, i, &list);
         for (size_t k = 0; k < list.n; k++)
-            count_weight(&model->layers[i], &list.at[k], &n, &nbytes);
+            count_weight(model, &model->layers[i], &list.at[k], &n, &nbytes);
     }
     *n_params = n;
     *token_nbytes = (uint64_t)nbytes;

@@ -7,21 +7,17 @@
 /* About 5 us of a fast core: long beside the cost of taking a piece, short beside a layer. */
 enum { PIECE_WEIGHTS = 1 << 17 };
 
-size_t mb_piece_rows(const struct mb_matrix *matrix)
+size_t mb_piece_rows(uint64_t n_rows, size_t n_cols)
 {
-    size_t rows = PIECE_WEIGHTS / matrix->n_cols;
-    if (matrix->is_coded) { /* products that begin at a tile need not look for their row */
-        size_t tile_rows = matrix->coded.group_rows * matrix->coded.tile_groups;
-        rows = rows < tile_rows ? tile_rows : rows / tile_rows * tile_rows;
-    }
-    rows = rows > matrix->n_rows ? (size_t)matrix->n_rows : rows;
-    return rows < 1 ? 1 : rows;
+    size_t rows = PIECE_WEIGHTS / n_cols, tile_rows = mb_tile_rows(n_cols);
+    rows = rows < tile_rows ? tile_rows : rows / tile_rows * tile_rows;
+    return rows > n_rows ? (size_t)n_rows : rows;
 }
 
-size_t mb_n_pieces(const struct mb_matrix *matrix)
+size_t mb_n_pieces(uint64_t n_rows, size_t n_cols)
 {
-    size_t rows = mb_piece_rows(matrix);
-    return ((size_t)matrix->n_rows + rows - 1) / rows;
+    size_t rows = mb_piece_rows(n_rows, n_cols);
+    return ((size_t)n_rows + rows - 1) / rows;
 }
 
 void mb_activate(const struct mb_kernels *kernels, const float *x, size_t n, const struct mb_activations *to,
@@ -41,7 +37,7 @@ static void add_bias(const float *bias, size_t n_rows, size_t n_tokens, float *y
 void mb_linear_rows(const struct mb_stage *stage, const struct mb_linear *w, size_t row, size_t n_rows,
                     const struct mb_vectors *in, size_t n_tokens, float *y, size_t y_stride, void *scratch)
 {
-    const struct mb_matrix *m = &w->matrix;
+    const struct mb_matrix *m = w->matrix;
     if (m->is_coded && n_tokens == 1)
         stage->kernels->matvec(&m->coded, row, n_rows, in->activation, y);
     else if (m->is_coded)
@@ -61,13 +57,12 @@ void mb_stage_begin(struct mb_stage *stage)
 
 static void add(struct mb_stage *stage, const struct mb_product *product)
 {
-    const struct mb_matrix *m = &product->w->matrix;
-    size_t rows = mb_piece_rows(m);
-    assert(stage->n_products < stage->n_products_max &&
-           stage->n_pieces + mb_n_pieces(m) <= stage->n_pieces_max);
+    const struct mb_matrix *m = product->w->matrix;
+    size_t rows = mb_piece_rows(m->n_rows, m->n_cols), n_pieces = mb_n_pieces(m->n_rows, m->n_cols);
+    assert(stage->n_products < stage->n_products_max && stage->n_pieces + n_pieces <= stage->n_pieces_max);
     struct mb_product *p = &stage->products[stage->n_products];
     *p = *product;
-    atomic_store_explicit(&p->n_pieces_left, (uint32_t)mb_n_pieces(m), memory_order_relaxed);
+    atomic_store_explicit(&p->n_pieces_left, (uint32_t)n_pieces, memory_order_relaxed);
     for (size_t row = 0; row < m->n_rows; row += rows)
         stage->pieces[stage->n_pieces++] =
             (struct mb_piece){(uint32_t)stage->n_products, (uint32_t)row,
@@ -93,7 +88,7 @@ void mb_add_gate_up(struct mb_stage *stage, const struct mb_linear *gate, const 
 /* The rows of all pieces are there: the next stage's products read them as integers. */
 static void finish_product(const struct mb_stage *stage, const struct mb_product *p)
 {
-    size_t n = (size_t)p->w->matrix.n_rows;
+    size_t n = (size_t)p->w->matrix->n_rows;
     for (size_t t = 0; t < p->n_tokens; t++)
         mb_activate(stage->kernels, p->y + t * n, n, p->out, p->out_first + t);
 }
@@ -102,8 +97,8 @@ static void finish_product(const struct mb_stage *stage, const struct mb_product
  */
 static void prefetch_unless_next(const struct mb_linear *w, size_t row, bool is_next)
 {
-    if (!is_next && w->matrix.is_coded)
-        mb_prefetch_rows(&w->matrix.coded, row);
+    if (!is_next && w->matrix->is_coded)
+        mb_prefetch_rows(&w->matrix->coded, row);
 }
 
 /* Neighbouring pieces of one product, of n_rows rows in all. */
@@ -111,10 +106,10 @@ static void run_pieces(const struct mb_stage *stage, const struct mb_piece *piec
                        size_t n_rows, struct mb_thread_scratch *scratch)
 {
     struct mb_product *p = &stage->products[piece->product];
-    bool is_next = scratch->last_w == p->w && scratch->last_row == piece->row;
-    scratch->last_w = p->w;
+    bool is_next = scratch->last_w == p->w->matrix && scratch->last_row == piece->row;
+    scratch->last_w = p->w->matrix;
     scratch->last_row = piece->row + n_rows;
-    size_t y_stride = (size_t)p->w->matrix.n_rows;
+    size_t y_stride = (size_t)p->w->matrix->n_rows;
     float *y = p->y + piece->row;
     prefetch_unless_next(p->w, piece->row, is_next);
     mb_linear_rows(stage, p->w, piece->row, n_rows, &p->in, p->n_tokens, y, y_stride, scratch->coded);

@@ -16,7 +16,7 @@
 enum { MB_PASS_TOKENS = 512 }; /* most tokens of a pass: vectors of a product */
 
 struct mb_linear {
-    struct mb_matrix matrix;
+    const struct mb_matrix *matrix;
     float *bias; /* [n_rows] or NULL */
 };
 
@@ -57,7 +57,7 @@ struct mb_thread_scratch {
     float *up;                      /* [MB_PASS_TOKENS][rows of a piece] */
     float *attention;               /* of attention, see attention.h */
     int8_t *planes;                 /* of activations that are made within attention */
-    const struct mb_linear *last_w; /* the matrix of the last product, and the row after that product */
+    const struct mb_matrix *last_w; /* the matrix of the last product, and the row after that product */
     size_t last_row;
 };
 
@@ -71,11 +71,11 @@ struct mb_stage {
     size_t n_products, n_products_max, n_pieces, n_pieces_max;
 };
 
-/* Rows of a piece: whole tiles of the coded form, about 128 Ki weights. */
-size_t mb_piece_rows(const struct mb_matrix *matrix);
+/* Rows of a piece: about 128 Ki weights, and whole tiles of the coded form, whatever form the matrix has. */
+size_t mb_piece_rows(uint64_t n_rows, size_t n_cols);
 
-/* The most pieces of a product with this matrix. */
-size_t mb_n_pieces(const struct mb_matrix *matrix);
+/* Pieces of a product with a matrix of this shape. */
+size_t mb_n_pieces(uint64_t n_rows, size_t n_cols);
 
 void mb_stage_begin(struct mb_stage *stage);
 

@@ -21,8 +21,9 @@ struct mb_mlp_kind {
     size_t part_nbytes;
     void (*place)(const struct mb_mlp_config *mlp, size_t d_model, struct mb_placing *p, void *part);
 
-    /* A layer's MLP for all tokens of the pass, from work.normed to work.y; takes its own time. */
-    void (*run)(struct mb_model *model, const struct mb_layer *layer);
+    /* A layer's MLP for all tokens of the pass, from work.normed to work.y; takes its own time.
+     * Fails only where the store does. */
+    enum mb_status (*run)(struct mb_model *model, const struct mb_layer *layer, struct mb_error *err);
 };
 
 extern const struct mb_mlp_kind mb_mlp_dense, mb_mlp_experts;

@@ -26,8 +26,9 @@ static void place(const struct mb_mlp_config *mlp, size_t d_model, struct mb_pla
         *(struct dense_part *)to = part;
 }
 
-static void run(struct mb_model *model, const struct mb_layer *layer)
+static enum mb_status run(struct mb_model *model, const struct mb_layer *layer, struct mb_error *err)
 {
+    (void)err;
     const struct dense_part *part = mb_mlp_part(model, layer);
     const struct mb_linear *w = layer->matrix;
     struct mb_stage *stage = &model->stage;
@@ -41,6 +42,7 @@ static void run(struct mb_model *model, const struct mb_layer *layer)
                    model->work.y);
     mb_stage_run(stage);
     mb_lap(model, &model->timing.dense_ns);
+    return MB_OK;
 }
 
 const struct mb_mlp_kind mb_mlp_dense = {

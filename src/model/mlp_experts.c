@@ -2,6 +2,7 @@
  * mlp_experts.c - an MLP of a router, the experts that it chooses for each token, and maybe a shared expert
  * that all tokens go through.
  */
+#include "base/error.h"
 #include "mlp.h"
 #include "model.h"
 #include <string.h>
@@ -24,6 +25,10 @@ struct experts_part {
     struct mb_activations slot_hidden_a;
     float *slot_y;          /* [slots][d_model] output; before that, the input if experts are not coded */
     uint32_t *expert_first; /* [n_experts + 1] first slot of each expert */
+    uint32_t *active;       /* [n_experts] those that some token goes to */
+    /* Experts that are multiplied together: */
+    struct mb_expert_view *views; /* [MB_STORE_WAVE] */
+    struct mb_linear *wave;       /* [MB_STORE_WAVE][MB_N_EXPERT_MATRICES] */
 };
 
 /* ---------------------------------------------------------------- weights and memory */
@@ -61,6 +66,9 @@ static void place(const struct mb_mlp_config *mlp, size_t d_model, struct mb_pla
     part.slot_hidden_a = mb_take_activations(p, n_slots, mlp->d_expert);
     part.slot_y = mb_take(p, n_slots * d_model, f);
     part.expert_first = mb_take(p, n_experts + 1, sizeof *part.expert_first);
+    part.active = mb_take(p, n_experts, sizeof *part.active);
+    part.views = mb_take(p, MB_STORE_WAVE, sizeof *part.views);
+    part.wave = mb_take(p, MB_STORE_WAVE * MB_N_EXPERT_MATRICES, sizeof *part.wave);
     if (to != NULL)
         *(struct experts_part *)to = part;
 }
@@ -136,28 +144,40 @@ static void route(struct mb_model *model, const struct mb_layer *layer)
 
 /* ---------------------------------------------------------------- products */
 
-static void add_gate_up(struct mb_model *model, const struct mb_layer *layer, size_t e)
+/* A matrix of the w-th expert of the wave. */
+static const struct mb_linear *wave_matrix(const struct experts_part *part, size_t w, enum mb_weight_id id)
+{
+    return &part->wave[w * MB_N_EXPERT_MATRICES + id - MB_N_LAYER_MATRICES];
+}
+
+static void add_gate_up(struct mb_model *model, const struct mb_layer *layer, size_t w, size_t e)
 {
     const struct experts_part *part = mb_mlp_part(model, layer);
     const size_t d_model = model->config.d_model, first = part->expert_first[e];
-    const size_t n = part->expert_first[e + 1] - first;
     struct mb_vectors in = {part->slot_y + first * d_model, d_model, part->slot_in + first};
-    if (n > 0)
-        mb_add_gate_up(&model->stage, mb_expert_matrix(layer, e, MB_W_EXPERT_GATE),
-                       mb_expert_matrix(layer, e, MB_W_EXPERT_UP), in, n,
-                       part->slot_hidden + first * layer->mlp->d_expert,
-                       model->has_coded ? &part->slot_hidden_a : NULL, first);
+    mb_add_gate_up(&model->stage, wave_matrix(part, w, MB_W_EXPERT_GATE),
+                   wave_matrix(part, w, MB_W_EXPERT_UP), in, part->expert_first[e + 1] - first,
+                   part->slot_hidden + first * layer->mlp->d_expert,
+                   model->has_coded ? &part->slot_hidden_a : NULL, first);
 }
 
-static void add_down(struct mb_model *model, const struct mb_layer *layer, size_t e)
+static void add_down(struct mb_model *model, const struct mb_layer *layer, size_t w, size_t e)
 {
     const struct experts_part *part = mb_mlp_part(model, layer);
     const size_t d_expert = layer->mlp->d_expert, first = part->expert_first[e];
-    const size_t n = part->expert_first[e + 1] - first;
     struct mb_vectors in = {part->slot_hidden + first * d_expert, d_expert, part->slot_hidden_a.at + first};
-    if (n > 0)
-        mb_add_product(&model->stage, mb_expert_matrix(layer, e, MB_W_EXPERT_DOWN), in, n,
-                       part->slot_y + first * model->config.d_model);
+    mb_add_product(&model->stage, wave_matrix(part, w, MB_W_EXPERT_DOWN), in,
+                   part->expert_first[e + 1] - first, part->slot_y + first * model->config.d_model);
+}
+
+static void add_shared_down(struct mb_model *model, const struct mb_layer *layer)
+{
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    const size_t d_shared = layer->mlp->d_shared;
+    if (d_shared > 0)
+        mb_add_product(&model->stage, &layer->matrix[MB_W_SHARED_DOWN],
+                       mb_vectors_of(part->shared_hidden, d_shared, &part->shared_hidden_a),
+                       model->work.n_tokens, model->work.y);
 }
 
 /* y = the shared expert's output (or 0) + the chosen experts', in the order of the router's choice. */
@@ -174,31 +194,62 @@ static void combine(struct mb_model *model, const struct mb_layer *layer, size_t
                          part->slot_y + part->slot[t * n_used + k] * d_model, d_model, y);
 }
 
-static void run_experts(struct mb_model *model, const struct mb_layer *layer)
+/* ---------------------------------------------------------------- waves */
+
+static size_t list_active(const struct mb_model *model, const struct mb_layer *layer)
 {
     const struct experts_part *part = mb_mlp_part(model, layer);
-    const size_t n_experts = layer->mlp->router.n_experts, d_shared = layer->mlp->d_shared;
-    mb_stage_begin(&model->stage);
-    for (size_t e = 0; e < n_experts; e++)
-        add_gate_up(model, layer, e);
-    mb_stage_run(&model->stage);
-    mb_stage_begin(&model->stage);
-    for (size_t e = 0; e < n_experts; e++)
-        add_down(model, layer, e);
-    if (d_shared > 0)
-        mb_add_product(&model->stage, &layer->matrix[MB_W_SHARED_DOWN],
-                       mb_vectors_of(part->shared_hidden, d_shared, &part->shared_hidden_a),
-                       model->work.n_tokens, model->work.y);
-    mb_stage_run(&model->stage);
-    mb_for_tokens(model, layer, combine);
+    size_t n = 0;
+    for (size_t e = 0; e < layer->mlp->router.n_experts; e++)
+        if (part->expert_first[e + 1] > part->expert_first[e])
+            part->active[n++] = (uint32_t)e;
+    return n;
 }
 
-static void run(struct mb_model *model, const struct mb_layer *layer)
+/* Experts [first, first + n) of the active ones, which have been acquired; the shared one goes with the
+ * first. */
+static void run_wave(struct mb_model *model, const struct mb_layer *layer, size_t first, size_t n)
+{
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    for (size_t w = 0; w < n; w++)
+        for (size_t m = 0; m < MB_N_EXPERT_MATRICES; m++)
+            part->wave[w * MB_N_EXPERT_MATRICES + m] = (struct mb_linear){part->views[w].matrices[m], NULL};
+    mb_stage_begin(&model->stage);
+    for (size_t w = 0; w < n; w++)
+        add_gate_up(model, layer, w, part->active[first + w]);
+    mb_stage_run(&model->stage);
+    mb_stage_begin(&model->stage);
+    for (size_t w = 0; w < n; w++)
+        add_down(model, layer, w, part->active[first + w]);
+    if (first == 0)
+        add_shared_down(model, layer);
+    mb_stage_run(&model->stage);
+}
+
+/* Each expert writes slots of its own: how many are multiplied together does not change a bit. */
+static enum mb_status run_experts(struct mb_model *model, const struct mb_layer *layer, struct mb_error *err)
+{
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    size_t n_active = list_active(model, layer);
+    for (size_t first = 0, n; first < n_active; first += n) {
+        n = n_active - first < model->n_wave ? n_active - first : model->n_wave;
+        size_t n_next = n_active - first - n < model->n_wave ? n_active - first - n : model->n_wave;
+        MB_TRY(mb_store_acquire(model->store, layer->index, part->active + first, n, part->views, err));
+        mb_store_prefetch(model->store, layer->index, part->active + first + n, n_next);
+        run_wave(model, layer, first, n);
+        mb_store_release(model->store, layer->index, part->active + first, n);
+    }
+    mb_for_tokens(model, layer, combine);
+    return MB_OK;
+}
+
+static enum mb_status run(struct mb_model *model, const struct mb_layer *layer, struct mb_error *err)
 {
     route(model, layer);
     mb_lap(model, &model->timing.router_ns);
-    run_experts(model, layer);
+    MB_TRY(run_experts(model, layer, err));
     mb_lap(model, &model->timing.experts_ns);
+    return MB_OK;
 }
 
 const struct mb_mlp_kind mb_mlp_experts = {.name = "experts",

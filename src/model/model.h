@@ -16,28 +16,17 @@
 
 enum { MB_CHUNK_TOKENS = 256 }; /* positions of a chunk: see attention.h */
 
-struct mb_expert {
-    struct mb_linear matrix[MB_N_EXPERT_MATRICES]; /* see mb_expert_matrix */
-};
-
 struct mb_layer {
     size_t index;
     const struct mb_attention_config *attention;
     const struct mb_mlp_config *mlp;
     struct mb_linear matrix[MB_N_LAYER_MATRICES]; /* by mb_weight_id; what the layer has not is zero */
     float *vector[MB_N_LAYER_VECTORS];            /* see mb_layer_vector */
-    struct mb_expert *experts;                    /* [n_experts] */
 };
 
 static inline const float *mb_layer_vector(const struct mb_layer *layer, enum mb_weight_id id)
 {
     return layer->vector[id - MB_N_EXPERT_END];
-}
-
-static inline const struct mb_linear *mb_expert_matrix(const struct mb_layer *layer, size_t expert,
-                                                       enum mb_weight_id id)
-{
-    return &layer->experts[expert].matrix[id - MB_N_LAYER_MATRICES];
 }
 
 /* Tokens of one session in a pass. */
@@ -64,6 +53,7 @@ struct mb_model {
     float *norm;    /* [d_model] */
     bool has_coded; /* some matrix is coded: vectors are kept as integers too */
     bool has_plain_experts;
+    size_t n_wave; /* experts of a layer that are multiplied together, at most: MB_STORE_WAVE but in tests */
     bool has_own_head;  /* else the head is the embedding */
     bool has_two_forms; /* some attention computes generated tokens otherwise than prompts */
     struct mb_model_info info;
@@ -76,6 +66,7 @@ struct mb_model {
     uint64_t work_nbytes;
     struct mb_stage stage;
     struct mb_thread_scratch *scratch; /* [threads] */
+    size_t coded_scratch_nbytes;       /* that each thread needs once the model has coded matrices */
 };
 
 struct mb_session {
@@ -101,8 +92,9 @@ void mb_layers_free(struct mb_model *model);
 /* Numbers in all weights, and bytes that a generated token reads, its experts of average size. */
 void mb_layers_count(const struct mb_model *model, uint64_t *n_params, uint64_t *token_nbytes);
 
-/* All memory of a pass. */
+/* All memory of a pass; what coded products need as well only if the model has coded matrices. */
 enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err);
+enum mb_status mb_workspace_add_coded(struct mb_model *model, struct mb_error *err);
 void mb_workspace_free(struct mb_model *model);
 
 /* ---------------------------------------------------------------- what every token needs (tokens.c) */
@@ -131,8 +123,11 @@ void mb_session_record(struct mb_session *session, const int32_t *tokens, size_t
 
 /* ---------------------------------------------------------------- a pass */
 
-/* All layers over the pass's tokens; work.x is then the residual stream after the last one. */
-void mb_pass_run(struct mb_model *model);
+/*
+ * All layers over the pass's tokens; work.x is then the residual stream after the last one.  Fails only where
+ * experts cannot be had from the store.
+ */
+enum mb_status mb_pass_run(struct mb_model *model, struct mb_error *err);
 
 /* Logits of a token of the pass that ran last, to 'to' [n_vocab]; they are there after mb_logits_finish. */
 void mb_logits_add(struct mb_model *model, size_t token, float *to);

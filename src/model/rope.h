@@ -32,7 +32,7 @@ void mb_rope_angles(const float *inv_freq, float factor, size_t pos, size_t d_ro
 
 /*
  * Rotates x[d_rope] in place.  Interleaved: the pairs are (2i, 2i + 1), else (i, i + d_rope / 2); the result
- * stands in halves either way, since only products of two rotated vectors are ever used.
+ * is in halves either way, since only products of two rotated vectors are ever used.
  * 'scratch': d_rope floats.
  */
 void mb_rope_rotate(float *x, size_t d_rope, bool is_interleaved, const float *cos_in, const float *sin_in,

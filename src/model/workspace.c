@@ -86,35 +86,35 @@ struct needs {
     size_t n_products, n_pieces, coded_nbytes, n_up, n_floats, planes_nbytes;
 };
 
-static void need_matrix(struct needs *needs, const struct mb_weight *weight, const struct mb_matrix *m,
-                        size_t *n_pieces)
+/* Shapes are enough: a matrix may become coded or plain while the model is open (mb_model_overlay). */
+static void need_matrix(struct needs *needs, const struct mb_weight *weight)
 {
-    *n_pieces += mb_n_pieces(m);
+    size_t n_cols = weight->n_cols;
+    const struct mb_coded_matrix coded = {
+        .n_rows = weight->n_rows, .n_cols = n_cols, .group_rows = mb_group_rows(n_cols)};
     if (mb_is_gate(weight->id))
-        needs->n_up = max_size(needs->n_up, MB_PASS_TOKENS * mb_piece_rows(m));
-    if (!m->is_coded)
-        return;
-    needs->coded_nbytes = max_size(needs->coded_nbytes, mb_matmul_scratch_nbytes(&m->coded));
+        needs->n_up = max_size(needs->n_up, MB_PASS_TOKENS * mb_piece_rows(weight->n_rows, n_cols));
+    needs->coded_nbytes = max_size(needs->coded_nbytes, mb_matmul_scratch_nbytes(&coded));
     if (weight->is_transposed)
-        needs->coded_nbytes = max_size(needs->coded_nbytes, mb_matvec_transposed_scratch_nbytes(&m->coded));
+        needs->coded_nbytes = max_size(needs->coded_nbytes, mb_matvec_transposed_scratch_nbytes(&coded));
 }
 
 /* No stage has more than all products of a layer. */
-static void need_layer(struct needs *needs, const struct mb_config *c, const struct mb_layer *layer)
+static void need_layer(struct needs *needs, const struct mb_config *c, size_t layer)
 {
     struct mb_weight_list list;
     size_t n_products = 0, n_pieces = 0;
-    mb_list_layer(c, layer->index, &list);
+    mb_list_layer(c, layer, &list);
     for (size_t i = 0; i < list.n; i++) {
         const struct mb_weight *weight = &list.at[i];
-        bool is_expert = mb_is_expert_matrix(weight->id);
-        size_t n = weight->n_cols == 0 ? 0 : is_expert ? layer->mlp->router.n_experts : 1;
-        for (size_t e = 0; e < n; e++)
-            need_matrix(needs, weight,
-                        is_expert ? &mb_expert_matrix(layer, e, weight->id)->matrix
-                                  : &layer->matrix[weight->id].matrix,
-                        &n_pieces);
+        if (weight->n_cols == 0)
+            continue;
+        size_t n_experts = c->mlps[c->mlp_of[layer]].router.n_experts;
+        n_experts = n_experts < MB_STORE_WAVE ? n_experts : MB_STORE_WAVE;
+        size_t n = mb_is_expert_matrix(weight->id) ? n_experts : 1;
+        need_matrix(needs, weight);
         n_products += n;
+        n_pieces += n * mb_n_pieces(weight->n_rows, weight->n_cols);
     }
     needs->n_products = max_size(needs->n_products, n_products);
     needs->n_pieces = max_size(needs->n_pieces, n_pieces);
@@ -123,10 +123,10 @@ static void need_layer(struct needs *needs, const struct mb_config *c, const str
 static struct needs find_needs(const struct mb_model *model)
 {
     const struct mb_config *c = &model->config;
-    struct needs needs = {.n_products = 1};
-    need_matrix(&needs, &(struct mb_weight){.id = MB_W_HEAD}, &model->head.matrix, &needs.n_pieces);
+    struct needs needs = {.n_products = 1, .n_pieces = mb_n_pieces(c->n_vocab, c->d_model)};
+    need_matrix(&needs, &(struct mb_weight){.id = MB_W_HEAD, .n_rows = c->n_vocab, .n_cols = c->d_model});
     for (size_t i = 0; i < c->n_layers; i++)
-        need_layer(&needs, c, &model->layers[i]);
+        need_layer(&needs, c, i);
     for (size_t i = 0; i < c->n_attentions; i++) {
         struct mb_attention_scratch scratch = c->attentions[i].kind->scratch(&c->attentions[i]);
         needs.n_floats = max_size(needs.n_floats, scratch.n_floats);
@@ -143,11 +143,10 @@ static enum mb_status create_threads(struct mb_model *model, const struct needs 
         return mb_fail_memory(err, "the scratch memory of the threads");
     for (size_t i = 0; i < n_threads; i++) {
         struct mb_thread_scratch *s = &model->scratch[i];
-        s->coded = mb_alloc(needs->coded_nbytes + MB_SLACK_NBYTES, 1);
         s->up = mb_alloc(needs->n_up, sizeof *s->up);
         s->attention = mb_alloc(needs->n_floats, sizeof *s->attention);
         s->planes = mb_alloc(needs->planes_nbytes + MB_SLACK_NBYTES, 1);
-        if (s->coded == NULL || s->up == NULL || s->attention == NULL || s->planes == NULL)
+        if (s->up == NULL || s->attention == NULL || s->planes == NULL)
             return mb_fail_memory(err, "the scratch memory of the threads");
     }
     return MB_OK;
@@ -175,8 +174,19 @@ enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err)
     };
     if (model->stage.products == NULL || model->stage.pieces == NULL)
         return mb_fail_memory(err, "the pieces of a stage");
+    model->coded_scratch_nbytes = needs.coded_nbytes + MB_SLACK_NBYTES;
     MB_TRY(create_threads(model, &needs, err));
     model->stage.scratch = model->scratch;
+    return model->has_coded ? mb_workspace_add_coded(model, err) : MB_OK;
+}
+
+enum mb_status mb_workspace_add_coded(struct mb_model *model, struct mb_error *err)
+{
+    for (int i = 0; i < mb_pool_n_threads(model->pool); i++) {
+        struct mb_thread_scratch *s = &model->scratch[i];
+        if (s->coded == NULL && (s->coded = mb_alloc(model->coded_scratch_nbytes, 1)) == NULL)
+            return mb_fail_memory(err, "the scratch memory of the threads");
+    }
     return MB_OK;
 }
 

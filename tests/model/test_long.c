@@ -1,5 +1,5 @@
 /*
- * test_long.c - generated tokens behind more than one chunk of positions (256): what a prompt token there
+ * test_long.c - generated tokens after more than one chunk of positions (256) give what a prompt token there
  * gives, and the same bits for every number of threads, batch and instruction set.
  *
  * The reference model's weights, with a longer context than it was trained for.
@@ -101,7 +101,7 @@ static void generated_tokens_equal_prompt_tokens(void **state)
             worst = fmax(worst, fabs((double)expected[k] - (double)got[k]));
         }
         if (!(worst <= TOLERANCE * largest))
-            fail_msg("behind %zu tokens: logits differ by %g of %g", pasts[i], worst, largest);
+            fail_msg("after %zu tokens: logits differ by %g of %g", pasts[i], worst, largest);
         mb_session_close(session);
     }
     mb_model_close(model);
@@ -113,7 +113,7 @@ struct setting {
     bool together; /* all sessions in a batch, else one by one */
 };
 
-/* Hash of all logits of sessions behind 5, 300 and 508 tokens, which then generate. */
+/* Hash of all logits of sessions after 5, 300 and 508 tokens, which then generate. */
 static uint64_t run_setting(const void *ctx)
 {
     const struct setting *setting = ctx;

@@ -7,7 +7,7 @@
 #include "mlp.h"
 #include <math.h>
 
-static void read_sizes(struct mb_reader *r, struct mb_config *config)
+static void read_sizes(struct mb_config_reader *r, struct mb_config *config)
 {
     config->n_vocab = mb_read_size(r, "vocab_size", 1, 1 << 24);
     config->d_model = mb_read_size(r, "hidden_size", 1, MB_DIM_MAX);
@@ -18,7 +18,8 @@ static void read_sizes(struct mb_reader *r, struct mb_config *config)
     mb_read_only_text(r, "hidden_act", "silu");
 }
 
-static void read_attention(struct mb_reader *r, const struct mb_config *config, struct mb_attention_config *a)
+static void read_attention(struct mb_config_reader *r, const struct mb_config *config,
+                           struct mb_attention_config *a)
 {
     a->kind = &mb_attention_mla;
     a->n_heads = mb_read_size(r, "num_attention_heads", 1, MB_HEADS_MAX);
@@ -41,7 +42,7 @@ static void read_attention(struct mb_reader *r, const struct mb_config *config, 
     a->softmax_scale = (float)((double)a->softmax_scale * mscale * mscale);
 }
 
-static void check_router(struct mb_reader *r, const struct mb_router_config *router)
+static void check_router(struct mb_config_reader *r, const struct mb_router_config *router)
 {
     if (router->n_used > router->n_experts || router->n_groups_used > router->n_groups ||
         router->n_experts % router->n_groups != 0)
@@ -54,7 +55,7 @@ static void check_router(struct mb_reader *r, const struct mb_router_config *rou
         MB_READ_FAIL(r, MB_BAD_DATA, "%s: num_experts_per_tok is more than topk_group groups hold", r->path);
 }
 
-static void read_experts(struct mb_reader *r, struct mb_mlp_config *mlp)
+static void read_experts(struct mb_config_reader *r, struct mb_mlp_config *mlp)
 {
     mlp->kind = &mb_mlp_experts;
     mlp->router = (struct mb_router_config){
@@ -84,7 +85,7 @@ static void read_experts(struct mb_reader *r, struct mb_mlp_config *mlp)
 }
 
 /* A model of dense layers alone: its config.json may still describe experts. */
-static void skip_experts(struct mb_reader *r)
+static void skip_experts(struct mb_config_reader *r)
 {
     static const char *const keys[] = {"n_group", "n_shared_experts", "scoring_func", "moe_layer_freq",
                                        "routed_scaling_factor"};
@@ -92,7 +93,7 @@ static void skip_experts(struct mb_reader *r)
         mb_read(r, keys[i]);
 }
 
-static void read_mlps(struct mb_reader *r, struct mb_config *config)
+static void read_mlps(struct mb_config_reader *r, struct mb_config *config)
 {
     size_t n_dense = mb_read_size_or(r, "first_k_dense_replace", 0, MB_LAYERS_MAX, 0);
     enum { DENSE, EXPERTS };
@@ -107,7 +108,7 @@ static void read_mlps(struct mb_reader *r, struct mb_config *config)
         config->mlp_of[i] = i < n_dense ? DENSE : EXPERTS;
 }
 
-static void read_config(struct mb_reader *r, struct mb_config *config)
+static void read_config(struct mb_config_reader *r, struct mb_config *config)
 {
     read_sizes(r, config);
     config->n_attentions = 1;

@@ -21,7 +21,7 @@ struct mb_family {
      * Fills what config.h calls a model, but for special tokens, from config.json.  Checks everything that
      * sizes are made of; failures are kept by the reader.
      */
-    void (*read)(struct mb_reader *r, struct mb_config *config);
+    void (*read)(struct mb_config_reader *r, struct mb_config *config);
 };
 
 /* The family of an architecture or, where that is NULL, of a model_type; NULL: none. Either may be NULL. */

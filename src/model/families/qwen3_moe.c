@@ -9,7 +9,7 @@
 
 enum { DENSE, EXPERTS }; /* config->mlps */
 
-static void read_sizes(struct mb_reader *r, struct mb_config *config)
+static void read_sizes(struct mb_config_reader *r, struct mb_config *config)
 {
     config->n_vocab = mb_read_size_or(r, "vocab_size", 1, 1 << 24, 151936);
     config->d_model = mb_read_size_or(r, "hidden_size", 1, MB_DIM_MAX, 2048);
@@ -20,7 +20,7 @@ static void read_sizes(struct mb_reader *r, struct mb_config *config)
     mb_read_only_text(r, "hidden_act", "silu");
 }
 
-static void check_heads(struct mb_reader *r, const struct mb_attention_config *a)
+static void check_heads(struct mb_config_reader *r, const struct mb_attention_config *a)
 {
     if (a->n_heads % a->gqa.n_kv_heads != 0)
         MB_READ_FAIL(r, MB_BAD_DATA, "%s: num_attention_heads is not a multiple of num_key_value_heads",
@@ -32,7 +32,8 @@ static void check_heads(struct mb_reader *r, const struct mb_attention_config *a
                      MB_DIM_MAX);
 }
 
-static void read_attention(struct mb_reader *r, const struct mb_config *config, struct mb_attention_config *a)
+static void read_attention(struct mb_config_reader *r, const struct mb_config *config,
+                           struct mb_attention_config *a)
 {
     a->kind = &mb_attention_gqa;
     a->n_heads = mb_read_size_or(r, "num_attention_heads", 1, MB_HEADS_MAX, 32);
@@ -53,7 +54,7 @@ static void read_attention(struct mb_reader *r, const struct mb_config *config, 
         mb_read_rope(r, a->gqa.d_head, config->n_ctx, &a->rope);
 }
 
-static void read_experts(struct mb_reader *r, size_t n_experts, struct mb_mlp_config *mlp)
+static void read_experts(struct mb_config_reader *r, size_t n_experts, struct mb_mlp_config *mlp)
 {
     mlp->kind = &mb_mlp_experts;
     mlp->d_expert = mb_read_size_or(r, "moe_intermediate_size", 1, MB_DIM_MAX, 768);
@@ -71,7 +72,7 @@ static void read_experts(struct mb_reader *r, size_t n_experts, struct mb_mlp_co
 }
 
 /* The layers of `mlp_only_layers` are dense, whatever the rest says. */
-static void read_dense_layers(struct mb_reader *r, struct mb_config *config)
+static void read_dense_layers(struct mb_config_reader *r, struct mb_config *config)
 {
     const json_t *layers = mb_read(r, "mlp_only_layers"), *layer;
     size_t i;
@@ -87,7 +88,7 @@ static void read_dense_layers(struct mb_reader *r, struct mb_config *config)
     }
 }
 
-static void read_mlps(struct mb_reader *r, struct mb_config *config)
+static void read_mlps(struct mb_config_reader *r, struct mb_config *config)
 {
     size_t n_experts = mb_read_size_or(r, "num_local_experts", 0, MB_EXPERTS_MAX, 128);
     n_experts = mb_read_size_or(r, "num_experts", 0, MB_EXPERTS_MAX, n_experts);
@@ -102,7 +103,7 @@ static void read_mlps(struct mb_reader *r, struct mb_config *config)
     read_dense_layers(r, config);
 }
 
-static void read_config(struct mb_reader *r, struct mb_config *config)
+static void read_config(struct mb_config_reader *r, struct mb_config *config)
 {
     read_sizes(r, config);
     config->n_attentions = 1;
