@@ -56,8 +56,8 @@ MB_API enum mb_status mb_scheduler_open(struct mb_model *model, const struct mb_
                                         struct mb_scheduler **scheduler, struct mb_error *err);
 
 /*
- * Requests that are left end as MB_FINISH_CANCELLED, told by the calling thread.  No other thread may be
- * using the scheduler.  NULL: nothing to do.
+ * Requests that are left end as MB_FINISH_CANCELLED; the calling thread calls their event functions.  No
+ * other thread may be using the scheduler.  NULL: nothing to do.
  */
 MB_API void mb_scheduler_close(struct mb_scheduler *scheduler);
 
@@ -131,8 +131,8 @@ MB_API enum mb_status mb_scheduler_submit(struct mb_scheduler *scheduler, const 
                                           uint64_t *id, struct mb_error *err);
 
 /*
- * Asks a request to end; its DONE comes from the next step, and until then at most what that step was about
- * to tell.  false: no such request any more (its DONE may just be on its way).
+ * Asks a request to end; its DONE comes from the step under way or the next one, after at most one more
+ * event.  false: there is no such request, or its DONE is just being delivered.
  */
 MB_API bool mb_scheduler_cancel(struct mb_scheduler *scheduler, uint64_t id);
 
@@ -140,7 +140,7 @@ MB_API bool mb_scheduler_cancel(struct mb_scheduler *scheduler, uint64_t id);
 MB_API size_t mb_scheduler_n_requests(const struct mb_scheduler *scheduler);
 
 /*
- * Computes once over all active requests and tells what came of it.  Without requests it does nothing.
+ * Computes once over all active requests and calls their event functions.  Without requests it does nothing.
  * An error is the model's (mb_decode): the requests that were computed have ended with it as
  * MB_FINISH_ERROR, and further steps go on with those that waited.
  */

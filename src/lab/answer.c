@@ -143,7 +143,7 @@ static void report_finished(struct answering *a)
     }
 }
 
-/* Ids that the tokenizer does not have stand for no text. */
+/* Ids that the tokenizer does not have are no text. */
 static size_t drop_unknown(const struct mb_tokenizer *tokenizer, int32_t *ids, size_t n)
 {
     size_t n_kept = 0;

@@ -1,5 +1,5 @@
 /*
- * request.c - checks and copies requests, and tells their events.
+ * request.c - checks and copies requests, and calls their event functions.
  */
 #include "request.h"
 #include "base/error.h"

@@ -1,5 +1,5 @@
 /*
- * request.h - a request that the scheduler has taken over, and the events it tells.
+ * request.h - a request that the scheduler has taken over, and its events.
  */
 #ifndef MB_SERVE_REQUEST_H
 #define MB_SERVE_REQUEST_H
@@ -25,7 +25,7 @@ enum mb_status mb_request_create(const struct mb_request *given, const struct mb
 /* Whether a token ends the reply. */
 bool mb_request_is_end(const struct mb_queued *request, const struct mb_model_info *info, int32_t token);
 
-/* Each tells one event; true: the request is to end. */
+/* Each calls the event function once. true: the request has to end. */
 bool mb_request_tell_prompt(const struct mb_queued *request);
 bool mb_request_tell_token(const struct mb_queued *request, int32_t token, const float *logits);
 

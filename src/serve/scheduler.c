@@ -3,7 +3,8 @@
  *
  * The lock guards the queue, the ids, the counts, and which request is in which slot; only the stepping
  * thread changes the latter, so it reads its slots without.  Sessions, logits and the requests in slots are
- * the stepping thread's alone.  Events are told without the lock.
+ * the stepping thread's alone.  Event functions are called without
+ * the lock.
  */
 #include "base/error.h"
 #include "base/options.h"
@@ -448,7 +449,7 @@ static void take_results(struct mb_scheduler *s, struct slot *slot)
     bool is_cancelled = atomic_load(&request->is_cancelled);
     if (!is_cancelled && is_reading(slot)) {
         request->n_prompt_done += slot->n_now;
-        is_cancelled = mb_request_tell_prompt(request);
+        is_cancelled = mb_request_tell_prompt(request) || atomic_load(&request->is_cancelled);
     }
     if (is_cancelled)
         end_slot(s, slot, MB_FINISH_CANCELLED, -1, NULL);

@@ -153,6 +153,32 @@ static void in_every_model(void (*check)(enum mb_cache_type type))
     model = usual;
 }
 
+/* Grouped-query attention has one form of a token: a reply is kept, and the bits are those of a prompt. */
+static void one_form_keeps_the_reply_exactly(void **state)
+{
+    (void)state;
+    static const char *const folders[] = {CHECKPOINTS "qwen3-moe", CHECKPOINTS "qwen3-moe-long",
+                                          CHECKPOINTS "qwen3-moe-mixed", CHECKPOINTS "qwen3-moe-yarn"};
+    static struct turns turns;
+    struct mb_model *usual = model;
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        size_t n_kept;
+        struct mb_model_options options = {.size = sizeof options, .n_threads = 1 + (int)(i % 2)};
+        must(mb_model_open(folders[i], &options, &model, &err));
+        enum mb_cache_type type = i % 2 == 0 ? MB_CACHE_F16 : MB_CACHE_F32;
+        struct mb_session *session = after_first_turn(&turns, type), *fresh = open_session(N_CTX, type);
+        must(mb_session_sync(session, turns.tokens, turns.n, MB_KEEP_PROMPT, turns.logits, &n_kept, &err));
+        assert_int_equal(n_kept, N_PROMPT + N_REPLY);
+        assert_int_equal(n_computed(), N_PROMPT);
+        feed(fresh, turns.tokens, turns.n, false, turns.expected);
+        assert_same_logits(turns.logits, turns.expected);
+        mb_session_close(session);
+        mb_session_close(fresh);
+        mb_model_close(model);
+    }
+    model = usual;
+}
+
 static void the_next_turn_computes_what_is_new(void **state)
 {
     (void)state;
@@ -299,6 +325,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_next_turn_computes_what_is_new),
         cmocka_unit_test(the_next_turn_may_keep_the_reply),
+        cmocka_unit_test(one_form_keeps_the_reply_exactly),
         cmocka_unit_test(rewinding_is_exact),
         cmocka_unit_test(long_contexts_rewind_too),
         cmocka_unit_test(what_is_common_is_counted),

@@ -372,6 +372,16 @@ static bool cancel_the_other(void *ctx, const struct mb_event *event)
     return false;
 }
 
+/* Cancels its own request once the prompt is read. */
+static bool cancel_itself(void *ctx, const struct mb_event *event)
+{
+    struct heard *heard = ctx;
+    hear(ctx, event);
+    if (event->kind == MB_EVENT_PROMPT)
+        mb_scheduler_cancel(scheduler, heard->id);
+    return false;
+}
+
 /* Submits another request once it is done. */
 static bool go_on(void *ctx, const struct mb_event *event)
 {
@@ -398,6 +408,12 @@ static void events_may_submit_and_cancel(void **state)
     step();
     step(); /* the slot of 'other' comes after the one that cancels it */
     assert_true(other.n_done == 1 && other.finish == MB_FINISH_CANCELLED && other.n_tokens == 1);
+    struct heard itself = {0};
+    request = request_for(&itself, 1, 3);
+    request.event = cancel_itself;
+    must(mb_scheduler_submit(scheduler, &request, &itself.id, &err));
+    step();
+    assert_true(itself.n_done == 1 && itself.finish == MB_FINISH_CANCELLED && itself.n_tokens == 0);
     request = request_for(NULL, 1, 3);
     request.event = go_on;
     request.ctx = &next;

@@ -1,6 +1,6 @@
 /*
  * test_starved.c - the n-th allocation fails, for every n, where a scheduler is opened and requests are
- * submitted: it says so, leaks nothing, and tells the end of what was submitted.
+ * submitted: it says so, leaks nothing, and every submitted request gets its end.
  */
 #include "cmocka_all.h"
 #include "starve.h"
@@ -70,7 +70,7 @@ static void schedulers_starve(void **state)
         if (is_done ? status != MB_OK : status != MB_NO_MEMORY || strstr(err.msg, "memory") == NULL)
             fail_msg("allocation %ld: status %d: %s", n, (int)status, err.msg);
         if (after.n_blocks != before.n_blocks || after.mapped_nbytes != before.mapped_nbytes)
-            fail_msg("allocation %ld: left behind %ld blocks, %ld mapped bytes", n,
+            fail_msg("allocation %ld: leaked %ld blocks, %ld mapped bytes", n,
                      after.n_blocks - before.n_blocks, after.mapped_nbytes - before.mapped_nbytes);
     }
     print_message("%ld allocations\n", n - 1);
