@@ -139,6 +139,8 @@ static enum mb_status add_blob(struct indexing *indexing, const struct mb_tensor
     MB_TRY(make_room(indexing, frame.n_matrices, err));
     MB_TRY(fail_in_tensor(ckpt, tensor,
                           mb_blob_read_header(indexing->header, &frame, indexing->matrices, err), err));
+    indexing->index->tables_nbytes[tensor->number] =
+        mb_blob_tables_nbytes(indexing->matrices, frame.n_matrices);
     for (size_t i = 0; i < frame.n_matrices; i++)
         MB_TRY(add_coded(indexing->index, tensor, i, &indexing->matrices[i], err));
     return MB_OK;
@@ -166,15 +168,19 @@ static enum mb_status sort_weights(struct mb_index *index, struct mb_error *err)
 
 static enum mb_status collect(struct indexing *indexing, struct mb_error *err)
 {
-    const struct mb_checkpoint *ckpt = indexing->index->ckpt;
+    struct mb_index *index = indexing->index;
+    const struct mb_checkpoint *ckpt = index->ckpt;
+    index->tables_nbytes = calloc(mb_checkpoint_n_tensors(ckpt) + 1, sizeof *index->tables_nbytes);
+    if (index->tables_nbytes == NULL)
+        return mb_fail_memory(err, "the index of weights");
     if (mb_checkpoint_is_coded(ckpt))
         MB_TRY(mb_reader_open(ckpt, &indexing->reader, err));
     for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
         const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
         MB_TRY(mb_tensor_is_blob(ckpt, tensor) ? add_blob(indexing, tensor, err)
-                                               : add_exact(indexing->index, tensor, err));
+                                               : add_exact(index, tensor, err));
     }
-    return sort_weights(indexing->index, err);
+    return sort_weights(index, err);
 }
 
 enum mb_status mb_index_open(const struct mb_checkpoint *ckpt, struct mb_index **index, struct mb_error *err)
@@ -202,12 +208,14 @@ void mb_index_close(struct mb_index *index)
     for (size_t i = 0; i < index->n_weights; i++)
         free((char *)index->weights[i].name);
     free(index->weights);
+    free(index->tables_nbytes);
     free(index);
 }
 
 uint64_t mb_index_nbytes(const struct mb_index *index)
 {
-    return index->n_weights_max * sizeof *index->weights;
+    return index->n_weights_max * sizeof *index->weights +
+           mb_checkpoint_n_tensors(index->ckpt) * sizeof *index->tables_nbytes;
 }
 
 /* ---------------------------------------------------------------- looking up */

@@ -10,6 +10,7 @@ struct mb_index {
     const struct mb_checkpoint *ckpt;
     struct mb_weight_info *weights; /* by name */
     size_t n_weights, n_weights_max;
+    uint64_t *tables_nbytes; /* [n_tensors] of the checkpoint: what an open blob needs; 0: it is no blob */
 };
 
 /* Memory of the index itself. */

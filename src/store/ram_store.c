@@ -17,25 +17,69 @@
 
 /* A stored tensor. */
 struct held {
-    const uint8_t *bytes;
-    struct mb_blob blob; /* of blobs */
+    uint8_t *bytes;
+    struct mb_blob blob; /* where it is one */
+    uint8_t *tables;     /* of the blob, in ram->tables */
 };
 
+static const char CHANGED[] = "the file has changed since it was opened";
+
 struct ram_store {
+    const struct mb_index *index;
     const struct mb_checkpoint *ckpt;
     struct held *held; /* [n_tensors] of the checkpoint */
     size_t n_tensors;
     uint8_t *arena;
     uint64_t arena_nbytes;
+    uint8_t *tables; /* of all blobs */
     struct mb_store_memory memory;
 };
+
+/* ---------------------------------------------------------------- places */
+
+static enum mb_status measure(struct ram_store *ram, struct mb_error *err)
+{
+    uint64_t nbytes = 0;
+    for (size_t i = 0; i < ram->n_tensors; i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ram->ckpt, i);
+        uint64_t padded = mb_round_up(tensor->nbytes, MB_READ_PAGE_NBYTES);
+        if (!mb_add_u64(nbytes, padded, &nbytes))
+            return mb_fail(err, MB_BAD_DATA, "%s: tensors of impossible sizes",
+                           mb_checkpoint_path(ram->ckpt));
+        ram->memory.table_nbytes += ram->index->tables_nbytes[i];
+        if (mb_tensor_is_blob(ram->ckpt, tensor))
+            ram->memory.blob_nbytes += padded;
+        else
+            ram->memory.exact_nbytes += padded;
+    }
+    ram->arena_nbytes = nbytes + MB_READ_PAGE_NBYTES; /* kernels read a little beyond the last one */
+    return MB_OK;
+}
+
+/* Memory for all tensors and for the tables of all blobs; each tensor gets its place. */
+static enum mb_status allocate(struct ram_store *ram, struct mb_error *err)
+{
+    MB_TRY(measure(ram, err));
+    ram->arena = mb_pages_alloc(ram->arena_nbytes);
+    ram->tables = mb_alloc(ram->memory.table_nbytes, 1);
+    if (ram->arena == NULL || ram->tables == NULL)
+        return mb_fail_memory(err, "the weights of the model");
+    uint8_t *at = ram->arena, *tables = ram->tables;
+    for (size_t i = 0; i < ram->n_tensors; i++) {
+        ram->held[i].bytes = at;
+        ram->held[i].tables = tables;
+        tables += ram->index->tables_nbytes[i];
+        at += mb_round_up(mb_checkpoint_tensor(ram->ckpt, i)->nbytes, MB_READ_PAGE_NBYTES);
+    }
+    return MB_OK;
+}
 
 /* ---------------------------------------------------------------- reading and checking */
 
 /* A tensor a task. The first error by tensor number is kept. */
 struct loading {
     struct ram_store *ram;
-    struct mb_reader *reader;
+    const struct mb_reader *reader;
     pthread_mutex_t lock;
     size_t failed;
     struct mb_error err;
@@ -52,15 +96,22 @@ static enum mb_status check_exact(const struct mb_checkpoint *ckpt, const struct
     return MB_OK;
 }
 
-static enum mb_status load_tensor(struct ram_store *ram, const struct mb_reader *reader, size_t i,
-                                  struct mb_error *err)
+static enum mb_status check_blob(struct ram_store *ram, const struct mb_tensor *tensor, struct mb_error *err)
 {
+    struct held *held = &ram->held[tensor->number];
+    enum mb_status status = mb_blob_open_in(held->bytes, tensor->nbytes, held->tables,
+                                            ram->index->tables_nbytes[tensor->number], &held->blob, err);
+    return status == MB_NO_SPACE ? mb_fail(err, MB_BAD_DATA, "%s", CHANGED) : status;
+}
+
+static enum mb_status load_tensor(const struct loading *loading, size_t i, struct mb_error *err)
+{
+    struct ram_store *ram = loading->ram;
     const struct mb_tensor *tensor = mb_checkpoint_tensor(ram->ckpt, i);
-    struct held *held = &ram->held[i];
-    MB_TRY(mb_reader_read(reader, tensor, 0, (uint8_t *)held->bytes, tensor->nbytes, err));
-    enum mb_status status = mb_tensor_is_blob(ram->ckpt, tensor)
-                                ? mb_blob_open(held->bytes, tensor->nbytes, &held->blob, err)
-                                : check_exact(ram->ckpt, tensor, held->bytes, err);
+    uint8_t *bytes = ram->held[i].bytes;
+    MB_TRY(mb_reader_read(loading->reader, tensor, 0, bytes, tensor->nbytes, err));
+    enum mb_status status = mb_tensor_is_blob(ram->ckpt, tensor) ? check_blob(ram, tensor, err)
+                                                                 : check_exact(ram->ckpt, tensor, bytes, err);
     if (status != MB_OK)
         mb_fail_in(err, status, "%s: tensor %s", mb_tensor_path(ram->ckpt, tensor), tensor->name);
     return status;
@@ -71,7 +122,7 @@ static void load_task(void *ctx, size_t task, int thread)
     (void)thread;
     struct loading *loading = ctx;
     struct mb_error err;
-    if (load_tensor(loading->ram, loading->reader, task, &err) == MB_OK)
+    if (load_tensor(loading, task, &err) == MB_OK)
         return;
     pthread_mutex_lock(&loading->lock);
     if (task < loading->failed) {
@@ -81,61 +132,28 @@ static void load_task(void *ctx, size_t task, int thread)
     pthread_mutex_unlock(&loading->lock);
 }
 
-static enum mb_status run_loading(struct ram_store *ram, int n_threads, const struct mb_reader *reader,
-                                  struct mb_error *err)
+static enum mb_status run_loading(struct loading *loading, int n_threads, struct mb_error *err)
 {
     struct mb_pool *pool;
-    struct loading loading = {ram, (struct mb_reader *)reader, PTHREAD_MUTEX_INITIALIZER, SIZE_MAX, {0}};
     MB_TRY(mb_pool_create(n_threads, &pool, err));
-    mb_pool_run(pool, ram->n_tensors, load_task, &loading);
+    mb_pool_run(pool, loading->ram->n_tensors, load_task, loading);
     mb_pool_destroy(pool);
-    if (loading.failed == SIZE_MAX)
+    if (loading->failed == SIZE_MAX)
         return MB_OK;
     if (err != NULL)
-        *err = loading.err;
-    return loading.err.status;
-}
-
-/* ---------------------------------------------------------------- places */
-
-static enum mb_status allocate_arena(struct ram_store *ram, struct mb_error *err)
-{
-    uint64_t nbytes = 0;
-    for (size_t i = 0; i < ram->n_tensors; i++) {
-        const struct mb_tensor *tensor = mb_checkpoint_tensor(ram->ckpt, i);
-        uint64_t padded = mb_round_up(tensor->nbytes, MB_READ_PAGE_NBYTES);
-        if (!mb_add_u64(nbytes, padded, &nbytes))
-            return mb_fail(err, MB_BAD_DATA, "%s: tensors of impossible sizes",
-                           mb_checkpoint_path(ram->ckpt));
-        if (mb_tensor_is_blob(ram->ckpt, tensor))
-            ram->memory.blob_nbytes += padded;
-        else
-            ram->memory.exact_nbytes += padded;
-    }
-    ram->arena_nbytes = nbytes + MB_READ_PAGE_NBYTES; /* kernels read a little beyond the last one */
-    ram->arena = mb_pages_alloc(ram->arena_nbytes);
-    return ram->arena == NULL ? mb_fail_memory(err, "the weights of the model") : MB_OK;
-}
-
-static void place_tensors(struct ram_store *ram)
-{
-    const uint8_t *at = ram->arena;
-    for (size_t i = 0; i < ram->n_tensors; i++) {
-        ram->held[i].bytes = at;
-        at += mb_round_up(mb_checkpoint_tensor(ram->ckpt, i)->nbytes, MB_READ_PAGE_NBYTES);
-    }
+        *err = loading->err;
+    return loading->err.status;
 }
 
 static enum mb_status load_coded(struct ram_store *ram, int n_threads, struct mb_error *err)
 {
     struct mb_reader *reader;
-    MB_TRY(allocate_arena(ram, err));
-    place_tensors(ram);
+    MB_TRY(allocate(ram, err));
     MB_TRY(mb_reader_open(ram->ckpt, &reader, err));
-    enum mb_status status = run_loading(ram, n_threads, reader, err);
+    struct loading loading = {
+        .ram = ram, .reader = reader, .lock = PTHREAD_MUTEX_INITIALIZER, .failed = SIZE_MAX};
+    enum mb_status status = run_loading(&loading, n_threads, err);
     mb_reader_close(reader);
-    for (size_t i = 0; i < ram->n_tensors; i++)
-        ram->memory.table_nbytes += ram->held[i].blob.tables_nbytes;
     return status;
 }
 
@@ -145,7 +163,7 @@ static enum mb_status map_plain(struct ram_store *ram, struct mb_error *err)
         const struct mb_tensor *tensor = mb_checkpoint_tensor(ram->ckpt, i);
         const void *bytes;
         MB_TRY(mb_checkpoint_map(ram->ckpt, tensor, &bytes, err));
-        ram->held[i].bytes = bytes;
+        ram->held[i].bytes = (uint8_t *)bytes; /* only read from */
         ram->memory.mapped_nbytes += tensor->nbytes;
     }
     return MB_OK;
@@ -153,20 +171,31 @@ static enum mb_status map_plain(struct ram_store *ram, struct mb_error *err)
 
 /* ---------------------------------------------------------------- the kind */
 
+/* Whether what was read is what the index saw: somebody may have written to the file in between. */
+static bool is_as_indexed(const struct mb_blob *blob, const struct mb_weight_info *weight)
+{
+    if (weight->blob_matrix >= blob->n_matrices)
+        return false;
+    const struct mb_coded_matrix *matrix = &blob->matrix[weight->blob_matrix];
+    return matrix->n_rows == weight->n_rows && matrix->n_cols == weight->n_cols;
+}
+
 static enum mb_status view(void *bytes, const struct mb_weight_info *weight, struct mb_matrix *matrix,
                            struct mb_error *err)
 {
-    (void)err;
     const struct ram_store *ram = bytes;
     const struct held *held = &ram->held[weight->tensor->number];
     *matrix = (struct mb_matrix){
         .is_coded = weight->is_coded, .n_rows = weight->n_rows, .n_cols = (size_t)weight->n_cols};
-    if (weight->is_coded) {
-        matrix->coded = held->blob.matrix[weight->blob_matrix];
-    } else {
+    if (!weight->is_coded) {
         matrix->dtype = (enum mb_dtype)weight->type;
         matrix->dense = held->bytes;
+        return MB_OK;
     }
+    if (!is_as_indexed(&held->blob, weight))
+        return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: %s", mb_tensor_path(ram->ckpt, weight->tensor),
+                       weight->tensor->name, CHANGED);
+    matrix->coded = held->blob.matrix[weight->blob_matrix];
     return MB_OK;
 }
 
@@ -193,9 +222,8 @@ static void close_store(void *bytes)
     struct ram_store *ram = bytes;
     if (ram == NULL)
         return;
-    for (size_t i = 0; i < ram->n_tensors && ram->held != NULL; i++)
-        mb_blob_close(&ram->held[i].blob);
     free(ram->held);
+    free(ram->tables);
     mb_pages_free(ram->arena, ram->arena_nbytes);
     free(ram);
 }
@@ -225,6 +253,7 @@ enum mb_status mb_ram_store_open(const struct mb_index *index, int n_threads, vo
     struct ram_store *ram = calloc(1, sizeof *ram);
     if (ram == NULL)
         return mb_fail_memory(err, "a store of weights");
+    ram->index = index;
     ram->ckpt = index->ckpt;
     enum mb_status status = open_ram(ram, n_threads, err);
     if (status != MB_OK) {

@@ -5,9 +5,9 @@
  * bytes are is the affair of a kind of store (store.h).
  */
 #include "store.h"
-#include "base/bytes.h"
 #include "base/error.h"
 #include "base/options.h"
+#include "base/value.h"
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -121,14 +121,6 @@ enum mb_status mb_store_matrix(struct mb_store *store, const char *name, uint64_
     return view_matrix(store, &part, store->kind->keep, &weight, matrix, err);
 }
 
-static float load_value(enum mb_dtype dtype, const uint8_t *bytes, uint64_t i)
-{
-    if (dtype == MB_F32)
-        return mb_float_of_bits(mb_load_u32(bytes + 4 * i));
-    uint16_t half = mb_load_u16(bytes + 2 * i);
-    return dtype == MB_F16 ? mb_float_of_f16(half) : mb_float_of_bf16(half);
-}
-
 enum mb_status mb_store_vector(struct mb_store *store, const char *name, uint64_t n, float *out,
                                struct mb_error *err)
 {
@@ -141,7 +133,7 @@ enum mb_status mb_store_vector(struct mb_store *store, const char *name, uint64_
     struct mb_matrix view;
     MB_TRY(store->kind->keep(store->bytes, weight, &view, err));
     for (uint64_t i = 0; i < n; i++)
-        out[i] = load_value(view.dtype, view.dense, i);
+        out[i] = mb_load_value(view.dtype, view.dense, i);
     return MB_OK;
 }
 

@@ -22,9 +22,8 @@ typedef enum mb_status (*mb_view_fn)(void *bytes, const struct mb_weight_info *w
  * allocate nothing and are called by any threads; numbers[n] are those of bound experts.
  */
 struct mb_store_kind {
-    mb_view_fn keep; /* a weight that is always needed */
-    mb_view_fn
-        bind; /* one that comes and goes with its expert: the view is made now, or when it is acquired */
+    mb_view_fn keep; /* of a weight that is always needed */
+    mb_view_fn bind; /* of one that comes and goes with its expert; acquire may fill the view */
     enum mb_status (*acquire)(void *bytes, const struct mb_bound_expert *experts, const uint32_t *numbers,
                               size_t n, struct mb_error *err);
     void (*release)(void *bytes, const struct mb_bound_expert *experts, const uint32_t *numbers, size_t n);
