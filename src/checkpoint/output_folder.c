@@ -60,7 +60,8 @@ static bool is_dots(const char *name)
 
 typedef enum mb_status (*file_fn)(void *ctx, const char *path, const char *name, struct mb_error *err);
 
-/* All that is in a folder, until one fails. A folder that cannot be read to its end is a failure. */
+/* Calls fn for each entry of a folder until one fails. A folder that cannot be read to its end is a failure.
+ */
 static enum mb_status for_each_file(const char *path, file_fn fn, void *ctx, struct mb_error *err)
 {
     DIR *folder = opendir(path);
@@ -85,10 +86,10 @@ static enum mb_status remove_file(void *ctx, const char *path, const char *name,
 {
     const char *pattern = ctx;
     char file[MB_PATH_MAX];
-    enum mb_status status = mb_join_path(file, path, name, err);
-    if (status == MB_OK && fnmatch(pattern, name, 0) == 0 && unlink(file) != 0)
-        status = mb_fail_errno(err, file, "remove");
-    return status;
+    MB_TRY(mb_join_path(file, path, name, err));
+    if (fnmatch(pattern, name, 0) == 0 && unlink(file) != 0)
+        return mb_fail_errno(err, file, "remove");
+    return MB_OK;
 }
 
 /* Removes the files of a folder that 'pattern' matches (folders inside are never ours). */
@@ -102,11 +103,13 @@ static enum mb_status check_replaced_file(void *ctx, const char *path, const cha
     (void)ctx;
     return is_model_file(name)
                ? MB_OK
-               : mb_fail(err, MB_USAGE, "%s: not replaced, it holds %.200s, which is no file of a model",
+               : mb_fail(err, MB_USAGE,
+                         "%s: is not replaced: it holds %.200s, which is no file of a model; move it away or "
+                         "choose another folder",
                          path, name);
 }
 
-/* In a partial folder a file may have its temporary name still. */
+/* In a partial folder a file may still have its temporary name. */
 static enum mb_status check_partial_file(void *ctx, const char *path, const char *name, struct mb_error *err)
 {
     static const char TEMPORARY[] = ".tmp";
@@ -137,18 +140,18 @@ static enum mb_status write_note(const struct mb_output *output, struct mb_error
     return status;
 }
 
-/* No note, or none that can be read as JSON, is no note: then the partial folder holds other work. */
+/* output->note stays NULL where no note is, or none that can be read: then the partial folder holds other
+ * work. */
 static enum mb_status read_note(struct mb_output *output, struct mb_error *err)
 {
     char *text;
     size_t nbytes;
     bool is_there;
-    enum mb_status status = mb_look_at(output->note_path, &is_there, NULL, err);
-    if (status == MB_OK && is_there)
-        status = mb_read_file(output->note_path, NOTE_NBYTES_MAX, &text, &nbytes, err);
-    if (status != MB_OK || !is_there)
-        return status;
-    status = mb_json_parse(text, nbytes, 0, &output->note, err);
+    MB_TRY(mb_look_at(output->note_path, &is_there, NULL, err));
+    if (!is_there)
+        return MB_OK;
+    MB_TRY(mb_read_file(output->note_path, NOTE_NBYTES_MAX, &text, &nbytes, err));
+    enum mb_status status = mb_json_parse(text, nbytes, 0, &output->note, err);
     free(text);
     return status == MB_BAD_DATA ? MB_OK : status;
 }
@@ -189,18 +192,16 @@ static enum mb_status take_over(struct mb_output *output, const json_t *work, bo
     bool is_same_input =
         is_ours && json_equal(json_object_get(noted, "input"), json_object_get(work, "input"));
     size_t n_files = 0;
-    enum mb_status status = for_each_file(output->partial, count_file, &n_files, err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(for_each_file(output->partial, count_file, &n_files, err));
     if (n_files > 0 && !force)
-        return mb_fail(err, MB_USAGE, "%s: unfinished work of other input or options; --force starts again",
-                       output->partial);
+        return mb_fail(
+            err, MB_USAGE,
+            "%s: holds unfinished work on another input or with other options; give the same options "
+            "to go on with it, or --force to start again",
+            output->partial);
     if (!is_same_input) {
-        status = for_each_file(output->partial, check_partial_file, NULL, err);
-        if (status == MB_OK)
-            status = remove_files(output->partial, "*", err);
-        if (status != MB_OK)
-            return status;
+        MB_TRY(for_each_file(output->partial, check_partial_file, NULL, err));
+        MB_TRY(remove_files(output->partial, "*", err));
         json_object_del(output->note, "shards");
     }
     return new_note(output, work, err);
@@ -208,33 +209,35 @@ static enum mb_status take_over(struct mb_output *output, const json_t *work, bo
 
 /* ---------------------------------------------------------------- opening */
 
-/* The lock is on the folder itself; it may have been renamed under us while we waited for nothing. */
-static enum mb_status lock_partial(struct mb_output *output, struct mb_error *err)
+/* The lock is on the folder itself, which may have been renamed before we got it. */
+static enum mb_status check_lock(struct mb_output *output, struct mb_error *err)
 {
     struct stat ours, there;
-    bool is_there;
+    bool is_there, is_ours = flock(output->folder_fd, LOCK_EX | LOCK_NB) == 0;
+    if (!is_ours && errno != EWOULDBLOCK)
+        return mb_fail_errno(err, output->partial, "lock");
+    if (fstat(output->folder_fd, &ours) != 0)
+        return mb_fail_errno(err, output->partial, "stat");
+    MB_TRY(mb_look_at(output->partial, &is_there, &there, err));
+    if (!(is_ours && is_there && there.st_ino == ours.st_ino))
+        return mb_fail(err, MB_IO, "%s: another process is writing there", output->partial);
+    output->folder_inode = ours.st_ino;
+    return MB_OK;
+}
+
+static enum mb_status lock_partial(struct mb_output *output, struct mb_error *err)
+{
     if (mkdir(output->partial, 0777) != 0 && errno != EEXIST)
         return mb_fail_errno(err, output->partial, "create");
     /* Through a link the work would be done, and other work removed, in a folder of another name. */
     output->folder_fd = open(output->partial, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (output->folder_fd < 0)
         return mb_fail_errno(err, output->partial, "open");
-    enum mb_status status = MB_OK;
-    bool is_ours = flock(output->folder_fd, LOCK_EX | LOCK_NB) == 0;
-    if (!is_ours && errno != EWOULDBLOCK)
-        status = mb_fail_errno(err, output->partial, "lock");
-    if (status == MB_OK && fstat(output->folder_fd, &ours) != 0)
-        status = mb_fail_errno(err, output->partial, "stat");
-    if (status == MB_OK)
-        status = mb_look_at(output->partial, &is_there, &there, err);
-    if (status == MB_OK && !(is_ours && is_there && there.st_ino == ours.st_ino))
-        status = mb_fail(err, MB_IO, "%s: another process is writing there", output->partial);
-    if (status == MB_OK) {
-        output->folder_inode = ours.st_ino;
-        return MB_OK;
+    enum mb_status status = check_lock(output, err);
+    if (status != MB_OK) {
+        close(output->folder_fd);
+        output->folder_fd = -1;
     }
-    close(output->folder_fd);
-    output->folder_fd = -1;
     return status;
 }
 
@@ -254,7 +257,7 @@ static enum mb_status set_paths(struct mb_output *output, const char *path, stru
         n--;
     int n_note = snprintf(output->note_path, MB_PATH_MAX, "%.*s.partial.json", (int)n, path);
     if (n == 0 || n_note < 0 || n_note >= MB_PATH_MAX || ends_with_dots(path, n))
-        return mb_fail(err, MB_USAGE, "'%.200s': not a path for a folder", path);
+        return mb_fail(err, MB_USAGE, "'%.200s': is not a path for a new folder; give it a name", path);
     snprintf(output->path, MB_PATH_MAX, "%.*s", (int)n, path);
     snprintf(output->partial, MB_PATH_MAX, "%.*s.partial", (int)n, path);
     return MB_OK;
@@ -264,10 +267,10 @@ static enum mb_status set_paths(struct mb_output *output, const char *path, stru
 static enum mb_status check_is_no_link(const char *path, struct mb_error *err)
 {
     struct stat there;
-    if (lstat(path, &there) != 0) /* whatever is wrong, it is told where the folder is made */
+    if (lstat(path, &there) != 0) /* whatever is wrong is reported where the folder is made */
         return MB_OK;
     return S_ISLNK(there.st_mode)
-               ? mb_fail(err, MB_USAGE, "%s: is a symbolic link; give the folder that it stands for", path)
+               ? mb_fail(err, MB_USAGE, "%s: is a symbolic link; give the folder that it points to", path)
                : MB_OK;
 }
 
@@ -276,13 +279,11 @@ static enum mb_status check_is_not_input(const struct mb_checkpoint *from, const
 {
     struct stat input, there;
     bool is_input_there, is_there;
-    enum mb_status status = mb_look_at(from->path, &is_input_there, &input, err);
-    if (status == MB_OK)
-        status = mb_look_at(path, &is_there, &there, err);
-    if (status == MB_OK && is_input_there && is_there && input.st_dev == there.st_dev &&
-        input.st_ino == there.st_ino)
-        status = mb_fail(err, MB_USAGE, "%s: is the input", path);
-    return status;
+    MB_TRY(mb_look_at(from->path, &is_input_there, &input, err));
+    MB_TRY(mb_look_at(path, &is_there, &there, err));
+    if (is_input_there && is_there && input.st_dev == there.st_dev && input.st_ino == there.st_ino)
+        return mb_fail(err, MB_USAGE, "%s: is the input; write to another folder", path);
+    return MB_OK;
 }
 
 /* Only a model folder may be replaced: a wrong path must not cost somebody other files. */
@@ -290,56 +291,58 @@ static enum mb_status check_replaced(const struct mb_output *output, struct mb_e
 {
     enum mb_status status = for_each_file(output->path, check_replaced_file, NULL, err);
     if (status == MB_BAD_DATA)
-        return mb_fail(err, MB_USAGE, "%s: exists and is not a folder that can be replaced", output->path);
+        return mb_fail(err, MB_USAGE,
+                       "%s: exists and is not a model folder that can be replaced; choose another",
+                       output->path);
     return status;
 }
 
 static enum mb_status open_locked(struct mb_output *output, const json_t *work, bool force,
                                   struct mb_error *err)
 {
-    enum mb_status status = read_note(output, err);
     struct stat there;
-    if (status == MB_OK)
-        status = mb_look_at(output->path, &output->replaces, &there, err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(read_note(output, err));
+    MB_TRY(mb_look_at(output->path, &output->replaces, &there, err));
     output->is_done = output->replaces && noted_inode(output) == there.st_ino &&
                       json_equal(json_object_get(output->note, "work"), (json_t *)work);
     if (output->is_done)
         return MB_OK;
     if (output->replaces && !force)
-        return mb_fail(err, MB_USAGE, "%s: exists already; --force replaces it", output->path);
-    status = output->replaces ? check_replaced(output, err) : MB_OK;
-    return status == MB_OK ? take_over(output, work, force, err) : status;
+        return mb_fail(err, MB_USAGE, "%s: exists already; give another folder, or --force to replace it",
+                       output->path);
+    if (output->replaces)
+        MB_TRY(check_replaced(output, err));
+    return take_over(output, work, force, err);
+}
+
+static enum mb_status open_output(struct mb_output *output, const char *path,
+                                  const struct mb_checkpoint *from, const json_t *work, bool force,
+                                  struct mb_error *err)
+{
+    MB_TRY(set_paths(output, path, err));
+    output->files = json_object();
+    if (output->files == NULL)
+        return mb_fail_memory(err, "the list of files");
+    MB_TRY(check_is_not_input(from, output->path, err));
+    MB_TRY(check_is_no_link(output->path, err));
+    MB_TRY(check_is_not_input(from, output->partial, err));
+    MB_TRY(lock_partial(output, err));
+    return open_locked(output, work, force, err);
 }
 
 enum mb_status mb_output_open(const char *path, const struct mb_checkpoint *from, const json_t *work,
                               bool force, struct mb_output *output, struct mb_error *err)
 {
     *output = (struct mb_output){.folder_fd = -1};
-    enum mb_status status = set_paths(output, path, err);
-    if (status != MB_OK)
-        return status;
-    output->files = json_object();
-    status = output->files == NULL ? mb_fail_memory(err, "the list of files") : MB_OK;
+    enum mb_status status = open_output(output, path, from, work, force, err);
     if (status == MB_OK)
-        status = check_is_not_input(from, output->path, err);
-    if (status == MB_OK)
-        status = check_is_no_link(output->path, err);
-    if (status == MB_OK)
-        status = check_is_not_input(from, output->partial, err);
-    if (status == MB_OK)
-        status = lock_partial(output, err);
-    if (status == MB_OK)
-        status = open_locked(output, work, force, err);
-    if (status != MB_OK) {
-        if (output->folder_fd >= 0) {
-            rmdir(output->partial); /* where we have just made it: it has to be empty for that */
-            close(output->folder_fd);
-        }
-        json_decref(output->note);
-        json_decref(output->files);
+        return MB_OK;
+    if (output->folder_fd >= 0) {
+        rmdir(output->partial); /* where we have just made it: it has to be empty for that */
+        close(output->folder_fd);
     }
+    json_decref(output->note);
+    json_decref(output->files);
     return status;
 }
 
@@ -401,34 +404,33 @@ static void close_output(struct mb_output *output)
     *output = (struct mb_output){.folder_fd = -1};
 }
 
-/* Behind the last rename: what was replaced, or a folder made for the lock alone, and the note. */
+/* After the last rename: removes what was replaced, or a folder made for the lock alone, and the note. */
 static enum mb_status clean_up(const struct mb_output *output, struct mb_error *err)
 {
     bool is_there;
-    enum mb_status status = mb_look_at(output->partial, &is_there, NULL, err);
-    if (status == MB_OK && is_there) {
-        status = remove_files(output->partial, "*", err);
-        if (status == MB_OK && rmdir(output->partial) != 0)
-            status = mb_fail_errno(err, output->partial, "remove");
+    MB_TRY(mb_look_at(output->partial, &is_there, NULL, err));
+    if (is_there) {
+        MB_TRY(remove_files(output->partial, "*", err));
+        if (rmdir(output->partial) != 0)
+            return mb_fail_errno(err, output->partial, "remove");
     }
-    if (status == MB_OK)
-        remove_note(output);
-    return status;
+    remove_note(output);
+    return MB_OK;
 }
 
 static enum mb_status finish(const struct mb_output *output, struct mb_error *err)
 {
-    enum mb_status status = mb_sync_folder(output->partial, err);
-    if (status == MB_OK)
-        status = swap_folders(output, err);
-    return status == MB_OK ? mb_sync_folder_of(output->path, err) : status;
+    if (!output->is_done) {
+        MB_TRY(mb_sync_folder(output->partial, err));
+        MB_TRY(swap_folders(output, err));
+        MB_TRY(mb_sync_folder_of(output->path, err));
+    }
+    return clean_up(output, err);
 }
 
 enum mb_status mb_output_finish(struct mb_output *output, struct mb_error *err)
 {
-    enum mb_status status = output->is_done ? MB_OK : finish(output, err);
-    if (status == MB_OK)
-        status = clean_up(output, err);
+    enum mb_status status = finish(output, err);
     close_output(output);
     return status;
 }
@@ -460,10 +462,33 @@ static enum mb_status write_kept(struct mb_output *output, const char *name, con
 {
     char path[MB_PATH_MAX], xxh3[MB_XXH128_NBYTES];
     mb_xxh128_text(bytes, nbytes, xxh3);
-    enum mb_status status = mb_join_path(path, output->partial, name, err);
-    if (status == MB_OK)
-        status = mb_write_file(path, bytes, nbytes, err);
-    return status == MB_OK ? keep_checksum(output, name, xxh3, err) : status;
+    MB_TRY(mb_join_path(path, output->partial, name, err));
+    MB_TRY(mb_write_file(path, bytes, nbytes, err));
+    return keep_checksum(output, name, xxh3, err);
+}
+
+static enum mb_status read_shard_header(const char *path, struct mb_st_header *header, struct mb_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return mb_fail_errno(err, path, "open");
+    enum mb_status status = mb_st_read_header(fd, path, header, err);
+    close(fd);
+    return status;
+}
+
+static enum mb_status index_tensors(const struct mb_st_header *header, const char *path, const char *name,
+                                    json_t *map, uint64_t *total_nbytes, struct mb_error *err)
+{
+    for (size_t i = 0; i < header->n_tensors; i++) {
+        const struct mb_tensor *tensor = &header->tensors[i];
+        *total_nbytes += tensor->nbytes;
+        if (json_object_get(map, tensor->name) != NULL)
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice", path, tensor->name);
+        if (json_object_set_new(map, tensor->name, json_string(name)) != 0)
+            return mb_fail_memory(err, "the index of the shards");
+    }
+    return MB_OK;
 }
 
 /* Adds the tensors of a finished shard to the index. */
@@ -471,25 +496,12 @@ static enum mb_status index_shard(struct mb_output *output, const char *name, js
                                   uint64_t *total_nbytes, struct mb_error *err)
 {
     char path[MB_PATH_MAX];
-    enum mb_status status = mb_join_path(path, output->partial, name, err);
-    if (status != MB_OK)
-        return status;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return mb_fail_errno(err, path, "open");
     struct mb_st_header header;
-    status = mb_st_read_header(fd, path, &header, err);
-    close(fd);
-    if (status != MB_OK)
-        return status;
-    status = keep_checksum(output, name, header.xxh3, err);
-    for (size_t i = 0; i < header.n_tensors && status == MB_OK; i++) {
-        *total_nbytes += header.tensors[i].nbytes;
-        if (json_object_get(map, header.tensors[i].name) != NULL)
-            status = mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice", path, header.tensors[i].name);
-        else if (json_object_set_new(map, header.tensors[i].name, json_string(name)) != 0)
-            status = mb_fail_memory(err, "the list of files");
-    }
+    MB_TRY(mb_join_path(path, output->partial, name, err));
+    MB_TRY(read_shard_header(path, &header, err));
+    enum mb_status status = keep_checksum(output, name, header.xxh3, err);
+    if (status == MB_OK)
+        status = index_tensors(&header, path, name, map, total_nbytes, err);
     mb_st_free_header(&header);
     return status;
 }
@@ -501,26 +513,35 @@ static enum mb_status write_index_file(struct mb_output *output, const json_t *r
     if (text == NULL)
         return mb_fail_memory(err, "the index of the shards");
     text[n] = '\n'; /* in place of the terminator */
-    enum mb_status status = n < MB_INDEX_NBYTES_MAX
-                                ? write_kept(output, INDEX, text, n + 1, err)
-                                : mb_fail(err, MB_UNSUPPORTED, "%s/%s: %zu bytes, readers take %d",
-                                          output->partial, INDEX, n + 1, MB_INDEX_NBYTES_MAX);
+    enum mb_status status =
+        n < MB_INDEX_NBYTES_MAX
+            ? write_kept(output, INDEX, text, n + 1, err)
+            : mb_fail(err, MB_UNSUPPORTED,
+                      "%s/%s: would have %zu bytes, of which readers take %d: the model has too many tensors",
+                      output->partial, INDEX, n + 1, MB_INDEX_NBYTES_MAX);
     free(text);
     return status;
 }
 
-/* Each file is read as any reader will read it: a folder beyond a reader's limits is never called finished.
+/*
+ * Each file is read as any reader will read it: a folder beyond a reader's limits is never called finished.
  */
+static enum mb_status fill_index(struct mb_output *output, size_t n_shards, json_t *map,
+                                 uint64_t *total_nbytes, struct mb_error *err)
+{
+    for (size_t i = 0; i < n_shards; i++) {
+        char name[48];
+        mb_shard_file_name(name, i, n_shards);
+        MB_TRY(index_shard(output, name, map, total_nbytes, err));
+    }
+    return MB_OK;
+}
+
 static enum mb_status index_shards(struct mb_output *output, size_t n_shards, struct mb_error *err)
 {
     json_t *map = json_object();
     uint64_t total_nbytes = 0;
-    enum mb_status status = MB_OK;
-    for (size_t i = 0; i < n_shards && status == MB_OK; i++) {
-        char name[48];
-        mb_shard_file_name(name, i, n_shards);
-        status = index_shard(output, name, map, &total_nbytes, err);
-    }
+    enum mb_status status = fill_index(output, n_shards, map, &total_nbytes, err);
     json_t *root =
         json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)total_nbytes, "weight_map", map);
     if (status == MB_OK && root == NULL)
@@ -538,18 +559,14 @@ static enum mb_status copy_file(void *ctx, const char *folder, const char *name,
     size_t nbytes;
     if (!is_side_file(name))
         return MB_OK;
-    enum mb_status status = mb_join_path(from, folder, name, err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(mb_join_path(from, folder, name, err));
     struct stat st;
     if (stat(from, &st) != 0)
         return errno == ENOENT ? MB_OK : mb_fail_errno(err, from, "stat"); /* a broken link is not copied */
     if (!S_ISREG(st.st_mode))
         return MB_OK;
-    status = mb_read_file(from, MB_SIDE_FILE_NBYTES_MAX, &bytes, &nbytes, err);
-    if (status != MB_OK)
-        return status;
-    status = write_kept(output, name, bytes, nbytes, err);
+    MB_TRY(mb_read_file(from, MB_SIDE_FILE_NBYTES_MAX, &bytes, &nbytes, err));
+    enum mb_status status = write_kept(output, name, bytes, nbytes, err);
     free(bytes);
     return status;
 }
@@ -557,13 +574,13 @@ static enum mb_status copy_file(void *ctx, const char *folder, const char *name,
 enum mb_status mb_output_write_files(struct mb_output *output, const struct mb_checkpoint *from,
                                      size_t n_shards, struct mb_error *err)
 {
-    enum mb_status status = index_shards(output, n_shards, err);
-    return status == MB_OK ? for_each_file(from->path, copy_file, output, err) : status;
+    MB_TRY(index_shards(output, n_shards, err));
+    return for_each_file(from->path, copy_file, output, err);
 }
 
 enum mb_status mb_output_write_config(const struct mb_output *output, const char *text, struct mb_error *err)
 {
     char path[MB_PATH_MAX];
-    enum mb_status status = mb_join_path(path, output->partial, "config.json", err);
-    return status == MB_OK ? mb_write_file(path, text, strlen(text), err) : status;
+    MB_TRY(mb_join_path(path, output->partial, "config.json", err));
+    return mb_write_file(path, text, strlen(text), err);
 }

@@ -32,7 +32,7 @@ static bool is_blob(const struct mb_tensor *tensor)
 
 uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned)
 {
-    const uint64_t widest = INT64_MAX / 4; /* as many digits as any number that may stand there */
+    const uint64_t widest = INT64_MAX / 4; /* as many digits as any number that it can become */
     struct mb_tensor *tensors = calloc(n_planned + 1, sizeof *tensors);
     json_t *metadata = new_metadata();
     bool ok = tensors != NULL && metadata != NULL;
@@ -52,34 +52,40 @@ uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned)
     return ok ? (8 + nbytes + MB_ST_PAGE_NBYTES - 1) / MB_ST_PAGE_NBYTES * MB_ST_PAGE_NBYTES : 0;
 }
 
+static enum mb_status set_paths(struct mb_shard_writer *writer, struct mb_error *err)
+{
+    MB_TRY(mb_join_path(writer->path, writer->output->partial, writer->name, err));
+    int n = snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp", writer->path);
+    return n < MB_PATH_MAX ? MB_OK
+                           : mb_fail(err, MB_USAGE, "%.200s...: path too long", writer->output->partial);
+}
+
+static enum mb_status begin(struct mb_shard_writer *writer, const struct mb_tensor *planned,
+                            struct mb_error *err)
+{
+    if (unlink(writer->path) == 0) /* of other work: the note must never speak of it */
+        MB_TRY(mb_sync_folder(writer->output->partial, err));
+    writer->data_pos = mb_shard_data_pos(planned, writer->n_planned);
+    writer->tensors = calloc(writer->n_planned + 1, sizeof *writer->tensors);
+    writer->metadata = new_metadata();
+    if (writer->data_pos == 0 || writer->tensors == NULL || writer->metadata == NULL)
+        return mb_fail_memory(err, "the tensors of a shard");
+    if (writer->n_planned > 0)
+        memcpy(writer->tensors, planned, writer->n_planned * sizeof *planned);
+    writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    return writer->fd < 0 ? mb_fail_errno(err, writer->temporary, "create") : MB_OK;
+}
+
 enum mb_status mb_shard_begin(struct mb_output *output, size_t shard, size_t n_shards,
                               const struct mb_tensor *planned, size_t n_planned,
                               struct mb_shard_writer *writer, struct mb_error *err)
 {
     *writer = (struct mb_shard_writer){.output = output, .fd = -1, .n_planned = n_planned};
     mb_shard_file_name(writer->name, shard, n_shards);
-    enum mb_status status = mb_join_path(writer->path, output->partial, writer->name, err);
-    int n = snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp", writer->path);
-    if (status != MB_OK || n >= MB_PATH_MAX)
-        return status != MB_OK ? status : mb_fail(err, MB_USAGE, "%.200s...: path too long", output->partial);
-    if (unlink(writer->path) == 0) /* of another plan: the note must never speak of it */
-        status = mb_sync_folder(output->partial, err);
+    MB_TRY(set_paths(writer, err));
+    enum mb_status status = begin(writer, planned, err);
     if (status != MB_OK)
-        return status;
-    writer->data_pos = mb_shard_data_pos(planned, n_planned);
-    writer->tensors = calloc(n_planned + 1, sizeof *writer->tensors);
-    writer->metadata = new_metadata();
-    if (writer->tensors != NULL && n_planned > 0)
-        memcpy(writer->tensors, planned, n_planned * sizeof *planned);
-    if (writer->data_pos == 0 || writer->tensors == NULL || writer->metadata == NULL) {
         mb_shard_cancel(writer);
-        return mb_fail_memory(err, "the tensors of a shard");
-    }
-    writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (writer->fd < 0) {
-        status = mb_fail_errno(err, writer->temporary, "create");
-        mb_shard_cancel(writer);
-    }
     return status;
 }
 
@@ -121,10 +127,8 @@ static enum mb_status write_shard_header(struct mb_shard_writer *writer, struct 
 {
     char *text;
     size_t nbytes;
-    enum mb_status status =
-        mb_st_write_header(writer->tensors, writer->n_tensors, writer->metadata, &text, &nbytes, err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(mb_st_write_header(writer->tensors, writer->n_tensors, writer->metadata, &text, &nbytes, err));
+    enum mb_status status = MB_OK;
     uint64_t length = writer->data_pos - 8;
     char *padded = malloc(writer->data_pos);
     if (padded == NULL || nbytes > length) {
@@ -143,16 +147,15 @@ static enum mb_status write_shard_header(struct mb_shard_writer *writer, struct 
 static enum mb_status end_shard(struct mb_shard_writer *writer, uint64_t plan, const json_t *report,
                                 struct mb_error *err)
 {
-    enum mb_status status = write_shard_header(writer, err);
-    if (status == MB_OK && ftruncate(writer->fd, (off_t)(writer->data_pos + writer->at)) != 0)
-        status = mb_fail_errno(err, writer->temporary, "set the size");
-    if (status == MB_OK && fsync(writer->fd) != 0)
-        status = mb_fail_errno(err, writer->temporary, "fsync");
-    if (status == MB_OK)
-        status = mb_output_note_shard(writer->output, writer->name, plan, report, err);
-    if (status == MB_OK && rename(writer->temporary, writer->path) != 0)
-        status = mb_fail_errno(err, writer->path, "rename");
-    return status == MB_OK ? mb_sync_folder(writer->output->partial, err) : status;
+    MB_TRY(write_shard_header(writer, err));
+    if (ftruncate(writer->fd, (off_t)(writer->data_pos + writer->at)) != 0)
+        return mb_fail_errno(err, writer->temporary, "set the size");
+    if (fsync(writer->fd) != 0)
+        return mb_fail_errno(err, writer->temporary, "fsync");
+    MB_TRY(mb_output_note_shard(writer->output, writer->name, plan, report, err)); /* before the rename */
+    if (rename(writer->temporary, writer->path) != 0)
+        return mb_fail_errno(err, writer->path, "rename");
+    return mb_sync_folder(writer->output->partial, err);
 }
 
 enum mb_status mb_shard_end(struct mb_shard_writer *writer, uint64_t plan, const json_t *report,
