@@ -187,11 +187,8 @@ static enum mb_status open_running(struct running *r, size_t n_seqs, size_t n_ct
     r->scratch = calloc(r->info->n_vocab, 8);
     if (r->tokens == NULL || r->logits == NULL || r->scratch == NULL)
         return mb_fail_memory(err, "the sequences of a test");
-    for (; r->n_sessions < n_seqs; r->n_sessions++) {
-        enum mb_status status = mb_session_open(r->model, &session, &r->sessions[r->n_sessions], err);
-        if (status != MB_OK)
-            return status;
-    }
+    for (; r->n_sessions < n_seqs; r->n_sessions++)
+        MB_TRY(mb_session_open(r->model, &session, &r->sessions[r->n_sessions], err));
     return MB_OK;
 }
 
@@ -205,32 +202,36 @@ static enum mb_status feed_prompt(struct running *r, int n_tokens, struct mb_err
     return mb_decode(r->model, &item, 1, err);
 }
 
+/* Every sequence gets one token, and one is picked after it. */
+static enum mb_status generate_one(struct running *r, struct mb_sampler *sampler, struct mb_error *err)
+{
+    for (size_t i = 0; i < r->n_sessions; i++) {
+        r->tokens[i] = random_token(r->bench, r->info->n_vocab);
+        r->items[i] = (struct mb_batch_item){.session = r->sessions[i],
+                                             .tokens = &r->tokens[i],
+                                             .n_tokens = 1,
+                                             .is_generated = true,
+                                             .logits = r->logits + i * r->info->n_vocab};
+    }
+    MB_TRY(mb_decode(r->model, r->items, r->n_sessions, err));
+    uint64_t begun_ns = mb_now_ns();
+    for (size_t i = 0; i < r->n_sessions; i++) {
+        int32_t token;
+        MB_TRY(mb_sampler_pick(sampler, r->items[i].logits, r->info->n_vocab, r->scratch, &token, err));
+    }
+    r->sampling_ns += cli_seconds_since(begun_ns) * 1e9;
+    return cli_interrupted() ? mb_fail(err, MB_CANCELLED, "interrupted") : MB_OK;
+}
+
 static enum mb_status generate(struct running *r, int n_tokens, struct mb_error *err)
 {
     struct mb_sampler sampler;
     for (size_t i = 0; i < r->n_sessions; i++)
         mb_session_reset(r->sessions[i]);
-    enum mb_status status = mb_sampler_init(&sampler, NULL, err); /* greedy */
-    for (int k = 0; k < n_tokens && status == MB_OK; k++) {
-        for (size_t i = 0; i < r->n_sessions; i++) {
-            r->tokens[i] = random_token(r->bench, r->info->n_vocab);
-            r->items[i] = (struct mb_batch_item){.session = r->sessions[i],
-                                                 .tokens = &r->tokens[i],
-                                                 .n_tokens = 1,
-                                                 .is_generated = true,
-                                                 .logits = r->logits + i * r->info->n_vocab};
-        }
-        status = mb_decode(r->model, r->items, r->n_sessions, err);
-        uint64_t begun_ns = mb_now_ns();
-        for (size_t i = 0; i < r->n_sessions && status == MB_OK; i++) {
-            int32_t token;
-            status = mb_sampler_pick(&sampler, r->items[i].logits, r->info->n_vocab, r->scratch, &token, err);
-        }
-        r->sampling_ns += cli_seconds_since(begun_ns) * 1e9;
-        if (cli_interrupted() && status == MB_OK)
-            status = mb_fail(err, MB_CANCELLED, "interrupted");
-    }
-    return status;
+    MB_TRY(mb_sampler_init(&sampler, NULL, err)); /* greedy */
+    for (int k = 0; k < n_tokens; k++)
+        MB_TRY(generate_one(r, &sampler, err));
+    return MB_OK;
 }
 
 static enum mb_status run_once(struct running *r, const struct result *result, int n_tokens,
@@ -251,28 +252,33 @@ static void finish_result(struct result *result)
     result->deviation = n > 1 ? sqrt(squares / (double)(n - 1)) : 0;
 }
 
-static enum mb_status measure(struct bench *bench, struct mb_model *model, struct result *result,
-                              struct mb_error *err)
+static enum mb_status run_all(struct running *r, struct result *result, struct mb_error *err)
 {
-    struct running r = {.bench = bench, .model = model, .info = mb_model_info(model)};
     size_t n_seqs = (size_t)result->n_seqs, n = (size_t)result->n_tokens;
-    enum mb_status status = open_running(&r, n_seqs, n, result->is_prompt ? n : n_seqs, err);
     bool is_long = !result->is_prompt && result->n_tokens > WARM_UP_TOKENS;
-    if (status == MB_OK && !args.no_warmup)
-        status = run_once(&r, result, is_long ? WARM_UP_TOKENS : result->n_tokens, err);
-    mb_model_timing_reset(model);
-    r.sampling_ns = 0;
-    for (int i = 0; i < args.n_repeats && status == MB_OK; i++) {
+    MB_TRY(open_running(r, n_seqs, n, result->is_prompt ? n : n_seqs, err));
+    if (!args.no_warmup)
+        MB_TRY(run_once(r, result, is_long ? WARM_UP_TOKENS : result->n_tokens, err));
+    mb_model_timing_reset(r->model);
+    r->sampling_ns = 0;
+    for (int i = 0; i < args.n_repeats; i++) {
         uint64_t begun_ns = mb_now_ns();
-        status = run_once(&r, result, result->n_tokens, err);
+        MB_TRY(run_once(r, result, result->n_tokens, err));
         double seconds = cli_seconds_since(begun_ns);
         result->samples[result->n_samples++] = (double)(n * n_seqs) / seconds;
         result->elapsed_ns += seconds * 1e9;
     }
-    result->timing = mb_model_timing(model);
-    result->sampling_ns = r.sampling_ns;
-    if (status == MB_OK)
-        finish_result(result);
+    result->timing = mb_model_timing(r->model);
+    result->sampling_ns = r->sampling_ns;
+    finish_result(result);
+    return MB_OK;
+}
+
+static enum mb_status measure(struct bench *bench, struct mb_model *model, struct result *result,
+                              struct mb_error *err)
+{
+    struct running r = {.bench = bench, .model = model, .info = mb_model_info(model)};
+    enum mb_status status = run_all(&r, result, err);
     close_running(&r);
     return status;
 }

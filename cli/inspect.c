@@ -226,24 +226,30 @@ static int by_layer_and_expert(const void *a, const void *b)
     return x->layer != y->layer ? x->layer - y->layer : x->expert - y->expert;
 }
 
+static enum mb_status survey_tensors(const struct mb_checkpoint *ckpt, struct survey *survey,
+                                     struct cli_progress *progress, struct mb_error *err)
+{
+    uint64_t done = 0;
+    for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
+        MB_TRY(survey_tensor(ckpt, tensor, survey, err));
+        done += tensor->nbytes;
+        cli_progress_show(progress, "reading", done, mb_checkpoint_file_nbytes(ckpt));
+    }
+    return MB_OK;
+}
+
 static enum mb_status make_survey(const struct mb_checkpoint *ckpt, struct survey *survey,
                                   struct mb_error *err)
 {
     struct cli_progress progress;
-    enum mb_status status = MB_OK;
     size_t n_tensors = mb_checkpoint_n_tensors(ckpt);
-    uint64_t done = 0;
     survey->n_shards = n_tensors == 0 ? 0 : mb_checkpoint_tensor(ckpt, n_tensors - 1)->shard + 1;
     survey->shards = calloc(survey->n_shards + 1, sizeof *survey->shards);
     if (survey->shards == NULL)
         return mb_fail_memory(err, "the list of shards");
     cli_progress_begin(&progress, "B");
-    for (size_t i = 0; i < n_tensors && status == MB_OK; i++) {
-        const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
-        status = survey_tensor(ckpt, tensor, survey, err);
-        done += tensor->nbytes;
-        cli_progress_show(&progress, "reading", done, mb_checkpoint_file_nbytes(ckpt));
-    }
+    enum mb_status status = survey_tensors(ckpt, survey, &progress, err);
     cli_progress_end(&progress);
     if (survey->n_experts > 0)
         qsort(survey->experts, survey->n_experts, sizeof *survey->experts, by_layer_and_expert);

@@ -60,7 +60,10 @@ bool cli_progress_show(void *ctx, const char *what, uint64_t done, uint64_t tota
     double seconds = cli_seconds_since(progress->begun_ns);
     double share = total == 0 ? 1.0 : (double)done / (double)total;
     int filled = (int)(share * BAR_WIDTH + 0.5);
-    fprintf(stderr, "\r\033[K%-32.32s ", what);
+    char name[33];
+    snprintf(name, sizeof name, "%s", what);
+    mb_make_printable(name); /* it may quote a file */
+    fprintf(stderr, "\r\033[K%-32s ", name);
     for (int i = 0; i < BAR_WIDTH; i++)
         fputs(i < filled ? "█" : "░", stderr);
     fprintf(stderr, " %3d%% ", (int)(share * 100));

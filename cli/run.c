@@ -130,13 +130,12 @@ static void release(struct generation *g)
 static enum mb_status read_words(const char *path, char **text, struct mb_error *err)
 {
     size_t nbytes;
-    enum mb_status status = cli_read_text(path, text, &nbytes, err);
-    if (status == MB_OK && strlen(*text) != nbytes) {
-        free(*text);
-        *text = NULL;
-        return mb_fail(err, MB_BAD_DATA, "%s: not a text: it has a zero byte", path);
-    }
-    return status;
+    MB_TRY(cli_read_text(path, text, &nbytes, err));
+    if (strlen(*text) == nbytes)
+        return MB_OK;
+    free(*text);
+    *text = NULL;
+    return mb_fail(err, MB_BAD_DATA, "%s: not a text: it has a zero byte", path);
 }
 
 /* A prompt file's last line end is left out, as llama.cpp does it. */
@@ -147,11 +146,11 @@ static enum mb_status read_prompt(char **text, struct mb_error *err)
         *text = strdup(args.prompt);
         return *text == NULL ? mb_fail_memory(err, "the prompt") : MB_OK;
     }
-    enum mb_status status = read_words(is_stdin ? "-" : args.prompt_file, text, err);
-    size_t n = status == MB_OK ? strlen(*text) : 0;
+    MB_TRY(read_words(is_stdin ? "-" : args.prompt_file, text, err));
+    size_t n = strlen(*text);
     if (n > 0 && (*text)[n - 1] == '\n')
         (*text)[n - 1] = '\0';
-    return status;
+    return MB_OK;
 }
 
 /* *text: the conversation so far as the model wants to see it. */
@@ -159,7 +158,7 @@ static enum mb_status put_into_template(const struct generation *g, const char *
                                         struct mb_error *err)
 {
     struct mb_chat_message message = {"user", prompt};
-    char *template = NULL;
+    char *template;
     if (args.template == NULL && !mb_tokenizer_has_chat(g->tokenizer))
         return mb_fail(err, MB_BAD_DATA,
                        "--chat: the model has no chat template (give --chat-template FILE, or plain)");
@@ -167,27 +166,33 @@ static enum mb_status put_into_template(const struct generation *g, const char *
         return mb_tokenizer_chat(g->tokenizer, &message, 1, true, text, err);
     if (strcmp(args.template, "plain") == 0)
         return mb_tokenizer_chat_with(g->tokenizer, NULL, NULL, &message, 1, true, text, err);
-    enum mb_status status = read_words(args.template, &template, err);
-    if (status == MB_OK)
-        status = mb_tokenizer_chat_with(g->tokenizer, template, args.template, &message, 1, true, text, err);
+    MB_TRY(read_words(args.template, &template, err));
+    enum mb_status status =
+        mb_tokenizer_chat_with(g->tokenizer, template, args.template, &message, 1, true, text, err);
     free(template);
+    return status;
+}
+
+static enum mb_status encode_text(struct generation *g, const char *text, struct mb_error *err)
+{
+    return mb_tokenizer_encode(g->tokenizer, text, strlen(text), !args.chat, &g->prompt, &g->n_prompt, err);
+}
+
+static enum mb_status encode_message(struct generation *g, const char *prompt, struct mb_error *err)
+{
+    char *text;
+    MB_TRY(put_into_template(g, prompt, &text, err));
+    enum mb_status status = encode_text(g, text, err);
+    free(text);
     return status;
 }
 
 static enum mb_status encode_prompt(struct generation *g, struct mb_error *err)
 {
-    char *prompt = NULL, *text = NULL;
-    enum mb_status status = read_prompt(&prompt, err);
-    if (status != MB_OK)
-        return status;
-    if (args.chat)
-        status = put_into_template(g, prompt, &text, err);
-    const char *words = args.chat ? text : prompt;
-    if (status == MB_OK && words != NULL)
-        status = mb_tokenizer_encode(g->tokenizer, words, strlen(words), !args.chat, &g->prompt, &g->n_prompt,
-                                     err);
+    char *prompt;
+    MB_TRY(read_prompt(&prompt, err));
+    enum mb_status status = args.chat ? encode_message(g, prompt, err) : encode_text(g, prompt, err);
     free(prompt);
-    free(text);
     if (status == MB_OK && g->n_prompt == 0)
         return mb_fail(err, MB_USAGE, "prompt: empty; give some text with -p or -f");
     return status;

@@ -3,6 +3,11 @@
  *
  * A function that can fail returns an mb_status and, when the caller gave an mb_error, fills it where
  * the failure was found.  The library never prints and never exits.
+ *
+ * One exception: a JSON text (config.json, tokenizer.json, an index, a shard's header) too large for memory.
+ * jansson, which reads it, does not check every allocation: it can lose a character of the text, or end the
+ * program by an assertion.  A program that cannot accept this calls json_set_alloc_funcs() at its start with
+ * a malloc that never returns NULL.
  */
 #ifndef MOEBIUS_STATUS_H
 #define MOEBIUS_STATUS_H
@@ -22,7 +27,7 @@ enum mb_status {
     MB_NO_SPACE = 2, /* disk full, or an output buffer of the caller too small */
     MB_NO_MEMORY = 3,
     MB_IO = 4,          /* read, write, permission */
-    MB_UNSUPPORTED = 5, /* a valid file that asks for what this program does not do; the message names it */
+    MB_UNSUPPORTED = 5, /* a valid file that needs what this library does not do; the message names it */
     MB_USAGE = 6,       /* the caller's argument: a bound that cannot be parsed, an unknown CPU feature */
     MB_CANCELLED = 7,   /* a progress callback asked to stop */
 };
@@ -35,14 +40,14 @@ struct mb_error {
 
 /*
  * Called often during long work, by one thread at a time: 'done' of 'total' is finished.  The function that
- * takes it says their unit (bytes, questions, ...).  'what' is what is worked on now, valid during the call,
- * or NULL.  Return true to stop the work, which then returns MB_CANCELLED.
+ * takes it says their unit (bytes, questions, ...).  'what' names the work at hand, valid during the call; it
+ * may quote a file.  Return true to stop: the function then returns MB_CANCELLED.
  */
 typedef bool (*mb_progress_fn)(void *ctx, const char *what, uint64_t done, uint64_t total);
 
 /*
- * Control characters become '?', U+0080 to U+009F two of them: what is quoted from a file must not reach a
- * terminal as more than text, nor break a line.  Messages of mb_error have been through it.
+ * Replaces each control character by '?', U+0080 to U+009F by two: a name that comes from a file must not
+ * command the terminal nor break the line.  Messages in mb_error are printable already.
  */
 MB_API void mb_make_printable(char *text);
 

@@ -1,6 +1,7 @@
 /*
  * test_number.c - numbers have a decimal point, also in a program whose locale has a comma.
  */
+#include "base/json.h"
 #include "base/number.h"
 #include "cmocka_all.h"
 #include "comma_locale.h"
@@ -64,6 +65,18 @@ static void a_comma_locale_changes_nothing(void **state)
     what_is_no_plain_number_is_refused(state);
 }
 
+static void json_has_a_decimal_point_in_a_comma_locale(void **state)
+{
+    (void)state;
+    json_t *root;
+    assert_int_equal(mb_json_parse("[0.125]", 7, 0, &root, NULL), MB_OK);
+    assert_true(json_real_value(json_array_get(root, 0)) == 0.125);
+    char *text = mb_json_text(root, JSON_COMPACT, NULL);
+    assert_string_equal(text, "[0.125]");
+    free(text);
+    json_decref(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -71,7 +84,10 @@ int main(void)
         cmocka_unit_test(what_is_no_plain_number_is_refused),
         cmocka_unit_test(only_the_bytes_that_are_given_are_read),
     };
-    const struct CMUnitTest locale_tests[] = {cmocka_unit_test(a_comma_locale_changes_nothing)};
+    const struct CMUnitTest locale_tests[] = {
+        cmocka_unit_test(a_comma_locale_changes_nothing),
+        cmocka_unit_test(json_has_a_decimal_point_in_a_comma_locale),
+    };
     int n_failed = cmocka_run_group_tests(tests, NULL, NULL);
     if (n_failed != 0)
         return n_failed;
