@@ -33,7 +33,7 @@ tests() {
         { part = $1; sub(/^src\//, "", part); sub(/\/.*/, "", part)
           lines[part] += $2; covered[part] += $3; lines["all"] += $2; covered["all"] += $3 }
         END {
-            n = split("base codec checkpoint tokenizer model lab cli all", parts, " ")
+            n = split("base codec checkpoint store jinja tokenizer model serve lab cli all", parts, " ")
             printf "%-11s %6s %8s\n", "part", "lines", "covered"
             for (i = 1; i <= n; i++)
                 printf "%-11s %6d %6.1f %%\n", parts[i], lines[parts[i]], 100 * covered[parts[i]] / lines[parts[i]]
@@ -46,16 +46,16 @@ readers() {
 safetensors checkpoint/safetensors
 index checkpoint/checkpoint
 config checkpoint/config_text
-folder checkpoint/weights
+folder store/index store/read store/store store/ram_store
 blob codec/blob codec/blob_check
 kernels codec/scalar codec/x86/decode_avx2 codec/x86/decode_avx512 codec/x86/matvec_avx2 codec/x86/matvec_avx512 codec/x86/matmul_avx2 codec/x86/matmul_avx512 codec/x86/transposed_avx2 codec/x86/transposed_avx512
 encoder codec/encode codec/x86/encode_avx2 codec/x86/encode_avx512 codec/widths
-tokenizer tokenizer/json tokenizer/load_model tokenizer/load_pipeline tokenizer/vocab
+tokenizer tokenizer/load_model tokenizer/load_pipeline tokenizer/vocab
 tokenizer_config tokenizer/load
-encode tokenizer/tokenizer tokenizer/bpe tokenizer/added tokenizer/normalize tokenizer/pretokenize tokenizer/decode base/utf8
+encode tokenizer/tokenizer tokenizer/encode tokenizer/bpe tokenizer/added tokenizer/normalize tokenizer/pretokenize tokenizer/decode base/utf8
 pattern tokenizer/pattern tokenizer/pattern_translate
-chat tokenizer/jinja tokenizer/jinja_lex tokenizer/jinja_parse tokenizer/jinja_call tokenizer/jinja_value
-engine_config model/config
+jinja jinja/lex jinja/parser jinja/parse_expression jinja/parse_statement jinja/evaluate jinja/render jinja/operators jinja/filters jinja/value
+engine_config model/config model/config_reader model/config_rope
 task lab/task
 score lab/score lab/number
 END
@@ -63,6 +63,9 @@ END
 
 fuzz() {
     readers | while read -r name files; do
+        for file in $files; do
+            [ -f "src/$file.c" ] || { echo "coverage.sh: src/$file.c is gone: correct readers()" >&2; exit 1; }
+        done
         forget
         "build/coverage/fuzz/replay_$name" "fuzz/corpus/$name" >/dev/null
         measure "build/coverage/fuzz-$name.txt" >build/coverage/files.txt
