@@ -8,7 +8,6 @@
 #include "base/json.h"
 #include "config_reader.h"
 #include "families/family.h"
-#include <stdlib.h>
 #include <string.h>
 
 enum { GENERATION_CONFIG_NBYTES_MAX = 1 << 20 };
@@ -67,36 +66,22 @@ static void read_bos(struct mb_config_reader *r, struct mb_config *config)
         config->bos_id = (int32_t)id;
 }
 
-static enum mb_status eos_of_generation_config(const json_t *root, const char *path, struct mb_config *config,
-                                               struct mb_error *err)
-{
-    if (!json_is_object(root))
-        return mb_fail(err, MB_BAD_DATA, "%s: not an object", path);
-    struct mb_config_reader r = {.object = root, .path = path, .where = "", .err = err};
-    read_eos(&r, config);
-    return r.status;
-}
-
 /* generation_config.json names the ends of a reply if it is there and does so; else config.json. */
 static enum mb_status read_generation_config(const struct mb_checkpoint *ckpt, struct mb_config *config,
                                              struct mb_error *err)
 {
-    char path[MB_PATH_MAX], *text;
-    size_t nbytes;
+    char path[MB_PATH_MAX];
     bool is_there;
+    json_t *root;
     MB_TRY(mb_join_path(path, mb_checkpoint_path(ckpt), "generation_config.json", err));
     MB_TRY(mb_look_at(path, &is_there, NULL, err));
     if (!is_there)
         return MB_OK;
-    MB_TRY(mb_read_file(path, GENERATION_CONFIG_NBYTES_MAX, &text, &nbytes, err));
-    json_t *root;
-    enum mb_status status = mb_json_parse(text, nbytes, 0, &root, err);
-    free(text);
-    if (status != MB_OK)
-        return mb_fail_in(err, status, "%s", path);
-    status = eos_of_generation_config(root, path, config, err);
+    MB_TRY(mb_json_read(path, GENERATION_CONFIG_NBYTES_MAX, &root, err));
+    struct mb_config_reader r = {.object = root, .path = path, .where = "", .err = err};
+    read_eos(&r, config);
     json_decref(root);
-    return status;
+    return r.status;
 }
 
 /* ---------------------------------------------------------------- config.json */
@@ -125,11 +110,9 @@ enum mb_status mb_config_read(const struct mb_checkpoint *ckpt, struct mb_config
     MB_TRY(mb_join_path(path, mb_checkpoint_path(ckpt), "config.json", err));
     const char *text = mb_checkpoint_config_text(ckpt);
     json_t *root;
-    enum mb_status status = mb_json_parse(text, strlen(text), 0, &root, err);
-    if (status != MB_OK)
-        return mb_fail_in(err, status, "%s", path);
+    MB_TRY(mb_json_parse_file(path, text, strlen(text), &root, err));
     struct mb_config_reader r = {.object = root, .path = path, .where = "", .err = err};
-    status = read_all(&r, ckpt, config);
+    enum mb_status status = read_all(&r, ckpt, config);
     json_decref(root);
     return status;
 }

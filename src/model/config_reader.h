@@ -46,7 +46,7 @@ void mb_read_only_text(struct mb_config_reader *r, const char *key, const char *
  * `rope_parameters` of transformers 5.  Returns the factor of YaRN's mscale_all_dim, 1 without one: some
  * families multiply their softmax scale with its square.
  */
-double mb_read_rope(struct mb_config_reader *r, size_t n_dims, size_t n_ctx, struct mb_rope *rope);
+double mb_read_rope(struct mb_config_reader *top, size_t n_dims, size_t n_ctx, struct mb_rope *rope);
 
 /*
  * After a family has read what it knows: refuses settings that change results in some family, that this one

@@ -2,6 +2,7 @@
  * test_overlay.c - changed weights lie over a model and come off without a trace; how many experts of a layer
  * are multiplied together does not show.
  */
+#include "base/error.h"
 #include "checkpoint/folder.h"
 #include "cmocka_all.h"
 #include "model/model.h"
@@ -105,6 +106,54 @@ static void waves_of_experts_do_not_show(void **state)
         check_waves(test_path("coded"));
         test_remove(test_path("coded"));
     }
+}
+
+/* The linker puts this in place of mb_store_acquire. */
+enum mb_status __real_mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts,
+                                       size_t n, struct mb_expert_view *out, struct mb_error *err);
+enum mb_status __wrap_mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts,
+                                       size_t n, struct mb_expert_view *out, struct mb_error *err);
+static size_t n_until_failure = SIZE_MAX;
+
+enum mb_status __wrap_mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts,
+                                       size_t n, struct mb_expert_view *out, struct mb_error *err)
+{
+    if (n_until_failure-- > 0)
+        return __real_mb_store_acquire(store, layer, experts, n, out, err);
+    mb_error_set(err, MB_IO, "layer %zu: no expert today", layer);
+    return MB_IO;
+}
+
+/* The store fails at its n-th wave: sessions hold what they held, and go on as if nothing had been. */
+static void a_store_that_fails_leaves_sessions_as_they_were(void **state)
+{
+    (void)state;
+    static float whole[N_VOCAB_MAX], got[N_VOCAB_MAX];
+    static const int32_t tokens[] = {1, 5, 9, 2, 7, 3};
+    struct mb_error err;
+    struct mb_session *session;
+    struct mb_model *model = open_model(CHECKPOINTS "groups");
+    must(mb_session_open(model, NULL, &session, &err), &err);
+    struct mb_batch_item item = {.session = session, .tokens = tokens, .n_tokens = 6, .logits = whole};
+    must(mb_decode(model, &item, 1, &err), &err);
+    mb_session_reset(session);
+    item.n_tokens = 2;
+    item.logits = NULL;
+    must(mb_decode(model, &item, 1, &err), &err);
+    item = (struct mb_batch_item){.session = session, .tokens = tokens + 2, .n_tokens = 4, .logits = got};
+    model->n_wave = 2;
+    for (size_t n = 0; n < 4; n++) {
+        n_until_failure = n;
+        assert_int_equal(mb_decode(model, &item, 1, &err), MB_IO);
+        assert_non_null(strstr(err.msg, "no expert today"));
+        assert_int_equal(mb_session_n_past(session), 2);
+        assert_int_equal(mb_session_n_common(session, tokens, 6, MB_KEEP_PROMPT), 2);
+    }
+    n_until_failure = SIZE_MAX;
+    must(mb_decode(model, &item, 1, &err), &err);
+    assert_memory_equal(got, whole, mb_model_info(model)->n_vocab * sizeof *got);
+    mb_session_close(session);
+    mb_model_close(model);
 }
 
 /* ---------------------------------------------------------------- overlays */
@@ -233,6 +282,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(waves_of_experts_do_not_show),
+        cmocka_unit_test(a_store_that_fails_leaves_sessions_as_they_were),
         cmocka_unit_test(changed_weights_come_off_without_a_trace),
         cmocka_unit_test(a_model_under_all_coded_weights_is_the_coded_model),
         cmocka_unit_test(wrong_overlays_are_refused),

@@ -13,7 +13,9 @@ FAMILIES(DECLARE)
 
 #define ADDRESS(name) &mb_family_##name,
 static const struct mb_family *const families[] = {FAMILIES(ADDRESS)};
-enum { N_FAMILIES = sizeof families / sizeof *families };
+
+#define ONE(name) +1
+enum { N_FAMILIES = 0 FAMILIES(ONE) };
 
 static const char *spelled(const struct mb_family *family, const char *architecture)
 {
