@@ -119,8 +119,8 @@ struct mb_expert_part {
 };
 
 /*
- * Says which matrices an expert is made of, before it is acquired for the first time.  Names are copied.
- * Fails as mb_index_find_matrix does; MB_USAGE: it is bound already.
+ * Says which matrices an expert is made of, before it is acquired for the first time.  Names need
+ * not outlive the call.  Fails as mb_index_find_matrix does; MB_USAGE: it is bound already.
  */
 MB_API enum mb_status mb_store_bind_expert(struct mb_store *store, size_t layer, size_t expert,
                                            const struct mb_expert_part *parts, size_t n_parts,

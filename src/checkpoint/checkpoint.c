@@ -1,5 +1,6 @@
 /*
- * checkpoint.c - opens a folder: config.json, index, shards; cross-checks them.
+ * checkpoint.c - opens a folder: reads config.json, the index and the headers of all shards, and checks that
+ * they agree.
  */
 #include "checkpoint.h"
 #include "base/error.h"
@@ -47,13 +48,10 @@ static enum mb_status read_config(struct mb_checkpoint *ckpt, struct mb_error *e
 {
     char path[MB_PATH_MAX];
     size_t nbytes;
-    enum mb_status status = mb_join_path(path, ckpt->path, "config.json", err);
-    if (status == MB_OK)
-        status = mb_read_file(path, MB_CONFIG_NBYTES_MAX, &ckpt->config_text, &nbytes, err);
-    if (status != MB_OK)
-        return status;
-    if (strlen(ckpt->config_text) !=
-        nbytes) /* jansson accepts a NUL, at which readers of the C string would stop */
+    MB_TRY(mb_join_path(path, ckpt->path, "config.json", err));
+    MB_TRY(mb_read_file(path, MB_CONFIG_NBYTES_MAX, &ckpt->config_text, &nbytes, err));
+    /* jansson accepts a NUL; readers of the C string would stop at it. */
+    if (strlen(ckpt->config_text) != nbytes)
         return mb_fail(err, MB_BAD_DATA, "%s: byte %zu: a zero byte", path, strlen(ckpt->config_text));
     MB_TRY(mb_json_parse_file(path, ckpt->config_text, nbytes, &ckpt->config, err));
     return check_quantization(ckpt, path, err);
@@ -68,13 +66,13 @@ static bool shard_name_is_sound(const char *name)
            strcmp(name + n - 12, ".safetensors") == 0;
 }
 
+/* The shard belongs to the checkpoint as soon as its file is open, after a failure too. */
 static enum mb_status open_shard(struct mb_checkpoint *ckpt, const char *name, struct mb_error *err)
 {
     struct mb_shard *shard = &ckpt->shards[ckpt->n_shards];
     char path[MB_PATH_MAX];
-    enum mb_status status = mb_join_path(path, ckpt->path, name, err);
-    if (status != MB_OK)
-        return status;
+    struct stat st;
+    MB_TRY(mb_join_path(path, ckpt->path, name, err));
     shard->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (shard->fd < 0)
         return mb_fail_errno(err, path, "open");
@@ -83,12 +81,9 @@ static enum mb_status open_shard(struct mb_checkpoint *ckpt, const char *name, s
     shard->path = strdup(path);
     if (shard->name == NULL || shard->path == NULL)
         return mb_fail_memory(err, "the path of a shard");
-    status = mb_st_read_header(shard->fd, path, &shard->header, err);
-    struct stat st;
-    if (status == MB_OK && fstat(shard->fd, &st) != 0)
-        status = mb_fail_errno(err, path, "stat");
-    if (status != MB_OK)
-        return status;
+    MB_TRY(mb_st_read_header(shard->fd, path, &shard->header, err));
+    if (fstat(shard->fd, &st) != 0)
+        return mb_fail_errno(err, path, "stat");
     shard->nbytes = (uint64_t)st.st_size;
     shard->changed = st.st_mtim;
     shard->map = mmap(NULL, shard->nbytes, PROT_READ, MAP_PRIVATE, shard->fd, 0);
@@ -106,7 +101,7 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* The file names of the index, each once, sorted. */
+/* The file names of the index, each once, sorted. *names is the caller's to free, after a failure too. */
 static enum mb_status shard_names(const char *path, const json_t *map, const char ***names, size_t *n,
                                   struct mb_error *err)
 {
@@ -119,7 +114,9 @@ static enum mb_status shard_names(const char *path, const json_t *map, const cha
     json_object_foreach((json_t *)map, tensor, value)
     {
         if (!shard_name_is_sound(json_string_value(value)))
-            return mb_fail(err, MB_BAD_DATA, "%s: tensor %.200s: not a file name", path, tensor);
+            return mb_fail(err, MB_BAD_DATA,
+                           "%s: tensor %.200s: not a file name of this folder (NAME.safetensors)", path,
+                           tensor);
         all[n_all++] = json_string_value(value);
     }
     qsort(all, n_all, sizeof *all, by_text);
@@ -128,7 +125,8 @@ static enum mb_status shard_names(const char *path, const json_t *map, const cha
         if (i == 0 || strcmp(all[i], all[i - 1]) != 0)
             all[(*n)++] = all[i];
     if (*n == 0 || *n > N_SHARDS_MAX)
-        return mb_fail(err, MB_BAD_DATA, "%s: names %zu files", path, *n);
+        return mb_fail(err, MB_BAD_DATA, "%s: weight_map names %zu files, not 1 to %d", path, *n,
+                       N_SHARDS_MAX);
     return MB_OK;
 }
 
@@ -137,7 +135,7 @@ static int tensor_by_name(const void *a, const void *b)
     return strcmp((*(const struct mb_tensor *const *)a)->name, (*(const struct mb_tensor *const *)b)->name);
 }
 
-/* One list of all tensors, and a sorted one; a name stands in one shard only. */
+/* One list of all tensors, and a sorted one; a name may be in one shard only. */
 static enum mb_status list_tensors(struct mb_checkpoint *ckpt, struct mb_error *err)
 {
     size_t n = 0;
@@ -164,7 +162,7 @@ static enum mb_status list_tensors(struct mb_checkpoint *ckpt, struct mb_error *
     return MB_OK;
 }
 
-/* The index and the shards say the same. */
+/* Every tensor of the index is in the shard that it names, and every tensor of a shard is in the index. */
 static enum mb_status check_index(const struct mb_checkpoint *ckpt, const char *path, const json_t *map,
                                   struct mb_error *err)
 {
@@ -176,14 +174,25 @@ static enum mb_status check_index(const struct mb_checkpoint *ckpt, const char *
         if (tensor == NULL)
             return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: not in %s", path, name, json_string_value(file));
         if (strcmp(ckpt->shards[tensor->shard].name, json_string_value(file)) != 0)
-            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: the index says %s", mb_tensor_path(ckpt, tensor),
-                           name, json_string_value(file));
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: the index says that it is in %s",
+                           mb_tensor_path(ckpt, tensor), name, json_string_value(file));
     }
     for (size_t i = 0; i < ckpt->n_tensors; i++)
         if (json_object_get(map, ckpt->tensors[i]->name) == NULL)
             return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: not in the index",
                            mb_tensor_path(ckpt, ckpt->tensors[i]), ckpt->tensors[i]->name);
     return MB_OK;
+}
+
+static enum mb_status open_shards(struct mb_checkpoint *ckpt, const char *const *names, size_t n,
+                                  struct mb_error *err)
+{
+    ckpt->shards = calloc(n, sizeof *ckpt->shards);
+    if (ckpt->shards == NULL)
+        return mb_fail_memory(err, "the list of shards");
+    for (size_t i = 0; i < n; i++)
+        MB_TRY(open_shard(ckpt, names[i], err));
+    return list_tensors(ckpt, err);
 }
 
 static enum mb_status open_indexed(struct mb_checkpoint *ckpt, const char *path, const json_t *root,
@@ -195,15 +204,9 @@ static enum mb_status open_indexed(struct mb_checkpoint *ckpt, const char *path,
     const char **names = NULL;
     size_t n = 0;
     enum mb_status status = shard_names(path, map, &names, &n, err);
-    if (status == MB_OK) {
-        ckpt->shards = calloc(n, sizeof *ckpt->shards);
-        status = ckpt->shards == NULL ? mb_fail_memory(err, "the list of shards") : MB_OK;
-    }
-    for (size_t i = 0; i < n && status == MB_OK; i++)
-        status = open_shard(ckpt, names[i], err);
-    free(names);
     if (status == MB_OK)
-        status = list_tensors(ckpt, err);
+        status = open_shards(ckpt, names, n, err);
+    free(names);
     return status == MB_OK ? check_index(ckpt, path, map, err) : status;
 }
 
@@ -218,34 +221,27 @@ static enum mb_status open_index(struct mb_checkpoint *ckpt, struct mb_error *er
     return status;
 }
 
-static enum mb_status open_single(struct mb_checkpoint *ckpt, struct mb_error *err)
-{
-    ckpt->shards = calloc(1, sizeof *ckpt->shards);
-    if (ckpt->shards == NULL)
-        return mb_fail_memory(err, "the list of shards");
-    enum mb_status status = open_shard(ckpt, SINGLE, err);
-    return status == MB_OK ? list_tensors(ckpt, err) : status;
-}
-
-/* As transformers: one file if it is there, else the index. */
+/* One file if it is there, else the index, as in transformers. */
 static enum mb_status open_files(struct mb_checkpoint *ckpt, struct mb_error *err)
 {
     char single[MB_PATH_MAX], index[MB_PATH_MAX];
-    enum mb_status status = mb_join_path(single, ckpt->path, SINGLE, err);
-    if (status == MB_OK)
-        status = mb_join_path(index, ckpt->path, INDEX, err);
+    const char *const names[] = {SINGLE};
     bool has_single, has_index;
-    if (status == MB_OK)
-        status = mb_look_at(single, &has_single, NULL, err);
-    if (status == MB_OK && has_single)
-        return open_single(ckpt, err);
-    if (status == MB_OK)
-        status = mb_look_at(index, &has_index, NULL, err);
-    if (status == MB_OK && has_index)
+    MB_TRY(mb_join_path(single, ckpt->path, SINGLE, err));
+    MB_TRY(mb_join_path(index, ckpt->path, INDEX, err));
+    MB_TRY(mb_look_at(single, &has_single, NULL, err));
+    if (has_single)
+        return open_shards(ckpt, names, 1, err);
+    MB_TRY(mb_look_at(index, &has_index, NULL, err));
+    if (has_index)
         return open_index(ckpt, err);
-    return status != MB_OK
-               ? status
-               : mb_fail(err, MB_BAD_DATA, "%s: neither %s nor %s is there", ckpt->path, SINGLE, INDEX);
+    return mb_fail(err, MB_BAD_DATA, "%s: neither %s nor %s is there", ckpt->path, SINGLE, INDEX);
+}
+
+static enum mb_status open_folder(struct mb_checkpoint *ckpt, struct mb_error *err)
+{
+    MB_TRY(read_config(ckpt, err));
+    return open_files(ckpt, err);
 }
 
 enum mb_status mb_checkpoint_open(const char *path, struct mb_checkpoint **ckpt, struct mb_error *err)
@@ -260,9 +256,7 @@ enum mb_status mb_checkpoint_open(const char *path, struct mb_checkpoint **ckpt,
         free(c);
         return mb_fail_memory(err, "the checkpoint");
     }
-    enum mb_status status = read_config(c, err);
-    if (status == MB_OK)
-        status = open_files(c, err);
+    enum mb_status status = open_folder(c, err);
     if (status != MB_OK) {
         mb_checkpoint_close(c);
         return status;
@@ -293,7 +287,7 @@ void mb_checkpoint_close(struct mb_checkpoint *ckpt)
     free(ckpt);
 }
 
-/* ---------------------------------------------------------------- looking at it */
+/* ---------------------------------------------------------------- an open folder */
 
 const char *mb_checkpoint_path(const struct mb_checkpoint *ckpt)
 {
@@ -364,13 +358,12 @@ enum mb_status mb_checkpoint_read(const struct mb_checkpoint *ckpt, const struct
 {
     const struct mb_shard *shard = &ckpt->shards[tensor->shard];
     if (pos > tensor->nbytes || nbytes > tensor->nbytes - pos)
-        return mb_fail(err, MB_USAGE, "%s: tensor %s: bytes [%" PRIu64 ", +%" PRIu64 ") are outside",
+        return mb_fail(err, MB_USAGE, "%s: tensor %s: bytes [%" PRIu64 ", +%" PRIu64 ") are outside of it",
                        shard->path, tensor->name, pos, nbytes);
     return mb_read_at(shard->fd, shard->path, tensor->file_pos + pos, out, nbytes, err);
 }
 
-/* ---------------------------------------------------------------- blobs and exact tensors of coded folders
- */
+/* ---------------------------------------------------------------- coded folders */
 
 bool mb_tensor_is_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor)
 {

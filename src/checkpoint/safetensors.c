@@ -63,8 +63,7 @@ static bool as_size(const json_t *value, uint64_t *size)
     return true;
 }
 
-/* What is wrong with a tensor's object; NULL: nothing, and *tensor is filled (file_pos from the data's
- * beginning). */
+/* Fills *tensor; file_pos counts from the beginning of the data. Returns what is wrong, or NULL. */
 static const char *parse_tensor(const json_t *object, struct mb_tensor *tensor)
 {
     const char *type_name = json_string_value(json_object_get(object, "dtype"));
@@ -75,7 +74,7 @@ static const char *parse_tensor(const json_t *object, struct mb_tensor *tensor)
         return "not an object of dtype, shape and data_offsets";
     size_t type = find_type(type_name);
     if (type == N_TYPES)
-        return "a dtype that is not known";
+        return "an unknown dtype";
     tensor->type = types[type].type;
     tensor->type_name = types[type].name;
     tensor->n_dims = json_array_size(shape);
@@ -103,7 +102,7 @@ static int by_position(const void *a, const void *b)
     const struct mb_tensor *x = a, *y = b;
     if (x->file_pos != y->file_pos)
         return x->file_pos < y->file_pos ? -1 : 1;
-    if (x->nbytes != y->nbytes) /* empty tensors stand before the one that begins where they are */
+    if (x->nbytes != y->nbytes) /* empty tensors come before the one that begins where they do */
         return x->nbytes < y->nbytes ? -1 : 1;
     return strcmp(x->name, y->name);
 }
@@ -119,7 +118,7 @@ static enum mb_status place_tensors(const char *path, struct mb_st_header *heade
         if (tensor->file_pos != at)
             return mb_fail(
                 err, MB_BAD_DATA,
-                "%s: tensor %s: byte %" PRIu64 ": data_offsets %s (the tensor before ends at %" PRIu64 ")",
+                "%s: tensor %s: byte %" PRIu64 ": data_offsets %s (the previous tensor ends at %" PRIu64 ")",
                 path, tensor->name, tensor->file_pos, tensor->file_pos < at ? "overlap" : "leave a hole", at);
         if (tensor->nbytes > data_nbytes - at)
             return mb_fail(err, MB_BAD_DATA,
@@ -130,7 +129,7 @@ static enum mb_status place_tensors(const char *path, struct mb_st_header *heade
         tensor->file_pos += header->data_pos;
     }
     if (at != data_nbytes)
-        return mb_fail(err, MB_BAD_DATA, "%s: byte %" PRIu64 ": %" PRIu64 " bytes behind the last tensor",
+        return mb_fail(err, MB_BAD_DATA, "%s: byte %" PRIu64 ": %" PRIu64 " bytes after the last tensor",
                        path, header->data_pos + at, data_nbytes - at);
     return MB_OK;
 }
@@ -181,19 +180,16 @@ static enum mb_status parse_header(const char *path, const char *text, size_t nb
     enum mb_status status = mb_json_parse(text, nbytes, 8, &root, err);
     if (status != MB_OK)
         return mb_fail_in(err, status, "%s: header", path);
-    if (text[0] != '{' || !json_is_object(root))
-        status = mb_fail(err, MB_BAD_DATA, "%s: byte 8: the header is not an object", path);
-    if (status == MB_OK)
-        status = parse_tensors(path, root, header, err);
-    if (status == MB_OK)
-        status = place_tensors(path, header, data_nbytes, err);
+    status = text[0] == '{' && json_is_object(root)
+                 ? parse_tensors(path, root, header, err)
+                 : mb_fail(err, MB_BAD_DATA, "%s: byte 8: the header is not an object", path);
     json_decref(root);
-    return status;
+    return status == MB_OK ? place_tensors(path, header, data_nbytes, err) : status;
 }
 
-enum mb_status mb_st_read_header(int fd, const char *path, struct mb_st_header *header, struct mb_error *err)
+/* What *header holds after a failure is the caller's to free. */
+static enum mb_status read_header(int fd, const char *path, struct mb_st_header *header, struct mb_error *err)
 {
-    *header = (struct mb_st_header){0};
     struct stat st;
     if (fstat(fd, &st) != 0)
         return mb_fail_errno(err, path, "stat");
@@ -201,9 +197,7 @@ enum mb_status mb_st_read_header(int fd, const char *path, struct mb_st_header *
         return mb_fail(err, MB_BAD_DATA, "%s: not a regular file", path);
     uint64_t file_nbytes = (uint64_t)st.st_size;
     uint8_t length[8];
-    enum mb_status status = mb_read_at(fd, path, 0, length, 8, err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(mb_read_at(fd, path, 0, length, 8, err));
     uint64_t nbytes = mb_load_u64(length);
     if (nbytes > HEADER_NBYTES_MAX || nbytes < 2 || nbytes > file_nbytes - 8)
         return mb_fail(err, MB_BAD_DATA,
@@ -213,12 +207,19 @@ enum mb_status mb_st_read_header(int fd, const char *path, struct mb_st_header *
     if (text == NULL)
         return mb_fail_memory(err, "the header of a safetensors file");
     header->data_pos = 8 + nbytes;
-    status = mb_read_at(fd, path, 8, text, nbytes, err);
+    enum mb_status status = mb_read_at(fd, path, 8, text, nbytes, err);
     if (status == MB_OK) {
         mb_xxh128_text(text, nbytes, header->xxh3);
         status = parse_header(path, text, nbytes, file_nbytes - header->data_pos, header, err);
     }
     free(text);
+    return status;
+}
+
+enum mb_status mb_st_read_header(int fd, const char *path, struct mb_st_header *header, struct mb_error *err)
+{
+    *header = (struct mb_st_header){0};
+    enum mb_status status = read_header(fd, path, header, err);
     if (status != MB_OK)
         mb_st_free_header(header);
     return status;
@@ -233,7 +234,7 @@ void mb_st_free_header(struct mb_st_header *header)
     *header = (struct mb_st_header){0};
 }
 
-/* NULL: no memory. */
+/* NULL: out of memory. */
 static json_t *tensor_object(const struct mb_tensor *tensor)
 {
     json_t *shape = json_array();

@@ -35,7 +35,7 @@ static enum mb_status open_store(struct mb_store *store, int n_threads, struct m
 {
     size_t n = store->index->n_weights + 1;
     store->views = calloc(n, sizeof *store->views);
-    store->originals = calloc(n, sizeof *store->originals);
+    store->originals = calloc(n, sizeof(struct mb_matrix *));
     if (store->views == NULL || store->originals == NULL)
         return mb_fail_memory(err, "the views of weights");
     store->kind = &mb_ram_store;
@@ -89,7 +89,7 @@ struct mb_store_memory mb_store_memory(const struct mb_store *store)
 {
     struct mb_store_memory memory = store->kind->memory(store->bytes);
     memory.table_nbytes += mb_index_nbytes(store->index) +
-                           store->index->n_weights * (sizeof *store->views + sizeof *store->originals);
+                           store->index->n_weights * (sizeof *store->views + sizeof(struct mb_matrix *));
     return memory;
 }
 
@@ -169,8 +169,8 @@ static enum mb_status make_expert(struct layer *layer, size_t expert, struct mb_
 static enum mb_status fill_expert(struct mb_store *store, struct mb_bound_expert *bound,
                                   const struct mb_expert_part *parts, size_t n_parts, struct mb_error *err)
 {
-    bound->weights = calloc(n_parts, sizeof *bound->weights);
-    bound->matrices = calloc(n_parts, sizeof *bound->matrices);
+    bound->weights = calloc(n_parts, sizeof(const struct mb_weight_info *));
+    bound->matrices = calloc(n_parts, sizeof(const struct mb_matrix *));
     if (bound->weights == NULL || bound->matrices == NULL)
         return mb_fail_memory(err, "the list of experts");
     for (size_t i = 0; i < n_parts; i++)

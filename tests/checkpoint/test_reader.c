@@ -240,8 +240,8 @@ static void the_data_is_covered_once(void **state)
     assert_header_refused("{" TENSOR("a", "U8", "[9223372036854775807]", 0, 9223372036854775807) "," TENSOR(
                               "b", "U8", "[4]", 9223372036854775803, 9223372036854775807) "}",
                           4, "tensor ");
-    assert_header_refused("{" TENSOR("a", "U8", "[4]", 0, 4) "}", 6, "2 bytes behind the last tensor");
-    assert_header_refused("{}", 1, "1 bytes behind the last tensor");
+    assert_header_refused("{" TENSOR("a", "U8", "[4]", 0, 4) "}", 6, "2 bytes after the last tensor");
+    assert_header_refused("{}", 1, "1 bytes after the last tensor");
     assert_header_refused("{" TENSOR("a", "U8", "[0]", 1, 1) "}", 1, "tensor a");
 }
 

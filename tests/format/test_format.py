@@ -258,7 +258,7 @@ FILE_DAMAGE = [
     ("a shard cut at a page", LAYER0, lambda content: content[:8192], "truncated"),
     ("a shard cut in its header", LAYER0, lambda content: content[:100], "impossible header"),
     ("an empty shard", LAYER0, lambda content: b"", LAYER0),
-    ("bytes behind the last tensor", LAYER0, lambda content: content + b"\0", "behind the last tensor"),
+    ("bytes behind the last tensor", LAYER0, lambda content: content + b"\0", "after the last tensor"),
     ("an exact tensor", REST, lambda content: content[:-1] + bytes([content[-1] ^ 1]), "checksum does not match"),
     ("a checksum's key", REST, replaced(b"xxh3:model.embed", b"xxh4:model.embed"), "no checksum"),
     ("an unknown dtype", REST, replaced(b'"F32"', b'"F33"'), "dtype"),
