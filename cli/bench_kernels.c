@@ -148,10 +148,21 @@ static size_t copies_nbytes(void)
     return (size_t)args.memory_mb * 1000000;
 }
 
+/* Enough for all tables. */
+static size_t scratch_nbytes(void)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < N_ISAS; i++) {
+        const struct mb_kernels *kernels = mb_kernels_by_isa(isas[i]);
+        size_t nbytes = kernels == NULL ? 0 : kernels->matmul_scratch_nbytes(N_COLS);
+        most = nbytes > most ? nbytes : most;
+    }
+    return most;
+}
+
 static bool allocate(struct bench *bench)
 {
     size_t bound = mb_encode_bound(MB_BF16, N_ROWS, N_COLS) + MB_SLACK_NBYTES;
-    struct mb_coded_matrix largest = {.n_cols = N_COLS, .group_rows = 1, .n_rows = N_ROWS};
     bench->weights = malloc((size_t)N_ROWS * N_COLS * sizeof *bench->weights);
     bench->records = malloc(bound);
     bench->directory = calloc(1, DIRECTORY_NBYTES + MB_SLACK_NBYTES);
@@ -162,7 +173,7 @@ static bool allocate(struct bench *bench)
     bench->x = malloc((size_t)N_TOKENS * N_COLS * sizeof *bench->x);
     bench->y = malloc((size_t)N_TOKENS * N_ROWS * sizeof *bench->y);
     bench->planes = aligned_alloc(64, (size_t)N_TOKENS * 2 * N_COLS + MB_SLACK_NBYTES);
-    bench->scratch = aligned_alloc(64, (mb_matmul_scratch_nbytes(&largest) + 63) / 64 * 64);
+    bench->scratch = aligned_alloc(64, (scratch_nbytes() + 63) / 64 * 64);
     return cli_map_memory(copies_nbytes() + MB_SLACK_NBYTES, &bench->map, &bench->map_nbytes,
                           &bench->memory) &&
            bench->weights != NULL && bench->records != NULL && bench->directory != NULL &&

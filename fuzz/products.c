@@ -65,9 +65,10 @@ static void run(const struct mb_kernels *k, const struct job *job, struct result
     const struct mb_coded_matrix *w = job->w;
     struct mb_activation x[N_TOKENS], column;
     int8_t *planes[N_TOKENS], *column_planes;
-    void *scratch = mb_alloc(1, mb_matmul_scratch_nbytes(w)),
-         *other_scratch = mb_alloc(1, mb_matvec_transposed_scratch_nbytes(w));
-    REQUIRE(scratch != NULL && other_scratch != NULL);
+    size_t scratch_nbytes = k->matmul_scratch_nbytes(w->n_cols);
+    void *scratch = mb_alloc(1, scratch_nbytes),
+         *other_scratch = mb_alloc(1, k->transposed_scratch_nbytes(w->n_cols));
+    REQUIRE((scratch != NULL || scratch_nbytes == 0) && other_scratch != NULL);
     make_results(job, r);
     for (size_t t = 0; t < N_TOKENS; t++)
         activate(k, job->x + t * w->n_cols, w->n_cols, &x[t], &planes[t]);

@@ -288,17 +288,21 @@ struct mb_kernels {
 
     /*
      * The same for n_tokens vectors: y[t * y_stride + r]. Each row block is decoded once.
-     * 'scratch': mb_matmul_scratch_nbytes(w) bytes, 64-byte aligned, one per thread.
+     * 'scratch': matmul_scratch_nbytes(w->n_cols) of this table, 64-byte aligned, of one thread at a time.
      */
     void (*matmul)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                    const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride, void *scratch);
 
     /*
      * y[0 .. n_cols) = x^T W over rows [row, row + n_rows): x has n_rows values (n_rows <= 65535).
-     * 'scratch': mb_matvec_transposed_scratch_nbytes(w) bytes, 64-byte aligned.
+     * 'scratch': transposed_scratch_nbytes(w->n_cols) of this table, 64-byte aligned, as above.
      */
     void (*matvec_transposed)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                               const struct mb_activation *x, float *y, void *scratch);
+
+    /* Bytes of scratch memory for a matrix of n_cols columns. 0: none, NULL will do. */
+    size_t (*matmul_scratch_nbytes)(size_t n_cols);
+    size_t (*transposed_scratch_nbytes)(size_t n_cols);
 
     /* out[0 .. n_rows * n_cols) = the decoded weights w' of rows [row, row + n_rows). */
     void (*decode_rows)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out);
@@ -323,9 +327,6 @@ struct mb_kernels {
  * rows before led to.  Waiting for one line after another costs more than hundreds of requests.
  */
 MB_API void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row);
-
-MB_API size_t mb_matmul_scratch_nbytes(const struct mb_coded_matrix *w);
-MB_API size_t mb_matvec_transposed_scratch_nbytes(const struct mb_coded_matrix *w);
 
 /*
  * The best table for this CPU less what MOEBIUS_CPU takes away ("-avx512", "-avx2", comma separated).

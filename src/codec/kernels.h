@@ -19,29 +19,16 @@ enum {
     MB_DECODED_SLACK = 192, /* readable and writable bytes that vector kernels want behind decoded weights */
 };
 
-/*
- * Rows that matmul decodes at once: a multiple of 16, about 128 KiB, so that they stay near while all tokens
- * pass, and a token that takes another form serves many of them. MB_MATMUL_TOKENS: whose activations a kernel
- * may keep in another form beside them.
- */
-enum { MB_MATMUL_TOKENS = 8 };
-
-static inline size_t mb_matmul_block_rows(size_t n_cols)
-{
-    size_t rows = 131072 / n_cols / 16 * 16;
-    return rows < 16 ? 16 : rows > 64 ? 64 : rows;
-}
-
 /* Bytes of a decoded row in a matmul's scratch memory. */
 static inline size_t mb_matmul_row_nbytes(size_t n_cols)
 {
     return (n_cols + 127) / 128 * 128;
 }
 
-/* Room for the bytes of one group, and vectors behind them. */
-static inline size_t mb_group_room(const struct mb_coded_matrix *w)
+/* Room for the decoded bytes of one group, and for vectors that end after them. */
+static inline size_t mb_group_room(size_t n_cols)
 {
-    return (w->group_rows * w->n_cols + MB_DECODED_SLACK + 63) / 64 * 64;
+    return (mb_group_rows(n_cols) * n_cols + MB_DECODED_SLACK + 63) / 64 * 64;
 }
 
 extern const struct mb_kernels mb_kernels_scalar;

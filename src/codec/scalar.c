@@ -123,6 +123,12 @@ static void matmul_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_
     }
 }
 
+static size_t matmul_scratch_nbytes_scalar(size_t n_cols)
+{
+    (void)n_cols;
+    return 0;
+}
+
 static void matvec_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                           const struct mb_activation *x, float *y)
 {
@@ -151,6 +157,12 @@ static void add_row_transposed(const struct mb_coded_matrix *w, const struct mb_
             o[at - begin] +=
                 (double)mb_load_value(w->dtype, view->outlier_values, *next_outlier) * (double)value;
     }
+}
+
+/* Two sums a column. */
+static size_t transposed_scratch_nbytes_scalar(size_t n_cols)
+{
+    return n_cols * (sizeof(int64_t) + sizeof(double));
 }
 
 /* y[c] = S step scale + O scale, where O adds outliers and raw rows, in order of rows. */
@@ -233,24 +245,14 @@ void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row)
         __builtin_prefetch(p + i);
 }
 
-size_t mb_matmul_scratch_nbytes(const struct mb_coded_matrix *w)
-{
-    size_t n_rows_as_bytes = mb_matmul_block_rows(w->n_cols) + MB_MATMUL_TOKENS * sizeof(int16_t);
-    return mb_group_room(w) + n_rows_as_bytes * mb_matmul_row_nbytes(w->n_cols);
-}
-
-size_t mb_matvec_transposed_scratch_nbytes(const struct mb_coded_matrix *w)
-{
-    /* Three sums a column, and four groups. */
-    return (w->n_cols + 64) * 3 * sizeof(int64_t) + 4 * mb_group_room(w);
-}
-
 const struct mb_kernels mb_kernels_scalar = {
     .isa = "scalar",
     .activation = activation_scalar,
     .matvec = matvec_scalar,
     .matmul = matmul_scalar,
     .matvec_transposed = matvec_transposed_scalar,
+    .matmul_scratch_nbytes = matmul_scratch_nbytes_scalar,
+    .transposed_scratch_nbytes = transposed_scratch_nbytes_scalar,
     .decode_rows = decode_rows_scalar,
     .encode_rows = mb_encode_rows_scalar,
     .dense = mb_dense_scalar,

@@ -90,13 +90,11 @@ struct needs {
 static void need_matrix(struct needs *needs, const struct mb_weight *weight)
 {
     size_t n_cols = weight->n_cols;
-    const struct mb_coded_matrix coded = {
-        .n_rows = weight->n_rows, .n_cols = n_cols, .group_rows = mb_group_rows(n_cols)};
     if (mb_is_gate(weight->id))
         needs->n_up = max_size(needs->n_up, MB_PASS_TOKENS * mb_piece_rows(weight->n_rows, n_cols));
-    needs->coded_nbytes = max_size(needs->coded_nbytes, mb_matmul_scratch_nbytes(&coded));
+    needs->coded_nbytes = max_size(needs->coded_nbytes, mb_kernels()->matmul_scratch_nbytes(n_cols));
     if (weight->is_transposed)
-        needs->coded_nbytes = max_size(needs->coded_nbytes, mb_matvec_transposed_scratch_nbytes(&coded));
+        needs->coded_nbytes = max_size(needs->coded_nbytes, mb_kernels()->transposed_scratch_nbytes(n_cols));
 }
 
 /* No stage has more than all products of a layer. */

@@ -209,11 +209,11 @@ static void check_matmul(const struct mb_kernels *k, const struct mb_coded_matri
 {
     size_t stride = n + 3, nbytes = (stride * (n_tokens - 1) + n) * sizeof(float);
     float *expected = calloc(1, nbytes);
-    size_t scratch_nbytes = mb_matmul_scratch_nbytes(w);
+    size_t scratch_nbytes = k->matmul_scratch_nbytes(w->n_cols);
     bool at_end = row % 2 == 0;
     struct guarded y = guarded_alloc(nbytes, at_end),
                    scratch = guarded_alloc((scratch_nbytes + 63) / 64 * 64, at_end);
-    mb_kernels_scalar.matmul(w, row, n, v->x, n_tokens, expected, stride, scratch.data);
+    mb_kernels_scalar.matmul(w, row, n, v->x, n_tokens, expected, stride, NULL);
     k->matmul(w, row, n, v->x, n_tokens, (float *)y.data, stride, scratch.data);
     assert_same(y.data, expected, nbytes); /* what lies between rows of y is still 0 */
     guarded_free(&y);
@@ -227,11 +227,14 @@ static void check_transposed(const struct mb_kernels *k, const struct mb_coded_m
     struct vectors v;
     make_vectors(&v, n);
     float *expected = malloc(w->n_cols * sizeof(float));
-    size_t scratch_nbytes = (mb_matvec_transposed_scratch_nbytes(w) + 63) / 64 * 64;
+    size_t scratch_nbytes = (k->transposed_scratch_nbytes(w->n_cols) + 63) / 64 * 64;
+    void *scalar_scratch =
+        aligned_alloc(64, (mb_kernels_scalar.transposed_scratch_nbytes(w->n_cols) + 63) / 64 * 64);
     bool at_end = row % 2 == 0;
     struct guarded y = guarded_alloc(w->n_cols * sizeof(float), at_end),
                    scratch = guarded_alloc(scratch_nbytes, at_end);
-    mb_kernels_scalar.matvec_transposed(w, row, n, &v.x[1], expected, scratch.data);
+    mb_kernels_scalar.matvec_transposed(w, row, n, &v.x[1], expected, scalar_scratch);
+    free(scalar_scratch);
     k->matvec_transposed(w, row, n, &v.x[1], (float *)y.data, scratch.data);
     assert_same(y.data, expected, w->n_cols * sizeof(float));
     guarded_free(&y);

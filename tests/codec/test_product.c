@@ -131,7 +131,7 @@ static void check_products(enum test_weights kind, enum mb_dtype dtype, size_t n
     }
     /* Any split gives the same bits: one row at a time, and a block of tokens. */
     float *again = calloc(3 * n_rows, sizeof *again);
-    void *scratch = aligned_alloc(64, (mb_matmul_scratch_nbytes(coded.matrix) + 63) / 64 * 64);
+    void *scratch = aligned_alloc(64, (k->matmul_scratch_nbytes(coded.matrix->n_cols) + 63) / 64 * 64);
     for (size_t r = 0; r < n_rows; r++)
         k->matvec(coded.matrix, r, 1, &v.activations[1], again + r);
     assert_memory_equal(again, y + n_rows, n_rows * sizeof *y);
@@ -170,7 +170,7 @@ static void transposed_products_sum_over_rows(void **state)
     test_code(&coded, MB_F32, weights, N_ROWS, N_COLS, 0.004);
     k->decode_rows(coded.matrix, 0, N_ROWS, w);
     struct vectors v = make_vectors(k, N, 1);
-    void *scratch = aligned_alloc(64, (mb_matvec_transposed_scratch_nbytes(coded.matrix) + 63) / 64 * 64);
+    void *scratch = aligned_alloc(64, (k->transposed_scratch_nbytes(coded.matrix->n_cols) + 63) / 64 * 64);
     k->matvec_transposed(coded.matrix, FIRST, N, &v.activations[0], y, scratch);
     for (size_t c = 0; c < N_COLS; c++) {
         double expected = 0, magnitude = 0;

@@ -43,9 +43,8 @@ static void coding_and_products_ask_for_none(void **state)
     static float y[N_ROWS * N_COLS];
     static _Alignas(64) int8_t planes[2][N_TOKENS][(N_COLS + 127) / 128 * 128];
     struct mb_activation x[N_TOKENS];
-    void *scratch = mb_alloc(1, mb_matmul_scratch_nbytes(coded.matrix) +
-                                    mb_matvec_transposed_scratch_nbytes(coded.matrix));
     const struct mb_kernels *k = mb_kernels();
+    void *scratch = mb_alloc(1, k->matmul_scratch_nbytes(N_COLS) + k->transposed_scratch_nbytes(N_COLS));
     assert_true(records != NULL && scratch != NULL);
     starve_begin(STARVE_MEMORY, 1, true);
     enum mb_status status = mb_encode_rows(&coding, weights, N_ROWS, records, cap, &nbytes, groups, NULL);

@@ -11,6 +11,16 @@
 
 enum { TILE_ROWS = 2, TILE_TOKENS = 4, BLOCK_ROWS_MAX = 64 };
 
+/* Tokens whose activations are kept as 16-bit integers beside a block. */
+enum { BLOCK_TOKENS = 8 };
+
+/* Rows that are decoded at once: about 128 KiB, which stay in L2 while all tokens pass. */
+static size_t block_rows_of(size_t n_cols)
+{
+    size_t rows = 131072 / n_cols / 16 * 16;
+    return rows < 16 ? 16 : rows > BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : rows;
+}
+
 /* Few tokens take the fused product, which is faster than decoding rows to memory. */
 enum { TOKENS_ONE_BY_ONE = 2 };
 
@@ -27,7 +37,7 @@ struct block {
     const struct mb_coded_matrix *w;
     size_t n_rows, row_nbytes;
     int8_t *q;  /* [BLOCK_ROWS_MAX][row_nbytes] */
-    int16_t *x; /* [MB_MATMUL_TOKENS][row_nbytes], 0 behind the columns */
+    int16_t *x; /* [BLOCK_TOKENS][row_nbytes], 0 after the columns */
     struct row rows[BLOCK_ROWS_MAX];
 };
 
@@ -157,7 +167,7 @@ static float finish(const struct mb_coded_matrix *w, const struct row *row, int6
     return (float)((double)s * (double)w->step * scale + o * scale);
 }
 
-/* All rows of a block times at most MB_MATMUL_TOKENS tokens. */
+/* All rows of a block times at most BLOCK_TOKENS tokens. */
 static void multiply_block(const struct block *block, const struct mb_activation *x, size_t n_tokens,
                            float *y, size_t y_stride)
 {
@@ -176,6 +186,13 @@ static void multiply_block(const struct block *block, const struct mb_activation
     }
 }
 
+/* A group, a block of rows, and the activations that meet it. */
+size_t mb_matmul_scratch_nbytes_avx2(size_t n_cols)
+{
+    size_t n_rows = block_rows_of(n_cols) + BLOCK_TOKENS * sizeof(int16_t);
+    return mb_group_room(n_cols) + n_rows * mb_matmul_row_nbytes(n_cols);
+}
+
 void mb_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                     const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride, void *scratch)
 {
@@ -186,16 +203,17 @@ void mb_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_ro
             mb_matvec_avx2(w, row, n_rows, &x[t], y + t * y_stride);
         return;
     }
-    size_t block_rows = mb_matmul_block_rows(w->n_cols), row_nbytes = mb_matmul_row_nbytes(w->n_cols);
+    size_t block_rows = block_rows_of(w->n_cols), row_nbytes = mb_matmul_row_nbytes(w->n_cols);
     struct source source = {.walk = mb_group_seek(w, row), .q = scratch};
-    struct block block = {.w = w, .row_nbytes = row_nbytes, .q = (int8_t *)scratch + mb_group_room(w)};
+    struct block block = {
+        .w = w, .row_nbytes = row_nbytes, .q = (int8_t *)scratch + mb_group_room(w->n_cols)};
     block.x = (int16_t *)(void *)(block.q + block_rows * row_nbytes);
     next_group(&source);
     source.next.row_in_group = (size_t)(row - source.next.group.row);
     for (uint64_t done = 0; done < n_rows; done += block.n_rows) {
         fill_block(&source, &block, n_rows - done < block_rows ? (size_t)(n_rows - done) : block_rows);
-        for (size_t t = 0; t < n_tokens; t += MB_MATMUL_TOKENS)
-            multiply_block(&block, x + t, n_tokens - t < MB_MATMUL_TOKENS ? n_tokens - t : MB_MATMUL_TOKENS,
+        for (size_t t = 0; t < n_tokens; t += BLOCK_TOKENS)
+            multiply_block(&block, x + t, n_tokens - t < BLOCK_TOKENS ? n_tokens - t : BLOCK_TOKENS,
                            y + t * y_stride + done, y_stride);
     }
 }

@@ -12,7 +12,7 @@
 #include "batch_avx512.h"
 #include <string.h>
 
-enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16 };
+enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16, ROWS_ON_THEIR_WAY = 4 };
 enum { CHUNK_NBYTES = QUADS * 64 }; /* of a tile */
 
 /* A request is dropped where its page is not in the TLB: pages are touched this far before their lines. */
@@ -34,7 +34,7 @@ struct source {
     struct mb_group_view view;
     size_t next_row; /* in the group */
     uint8_t *bytes;  /* of a group of several rows */
-    uint8_t *rows;   /* [QUADS][row_nbytes], and slack: rows on their way to a tile */
+    uint8_t *rows;   /* [ROWS_ON_THEIR_WAY][row_nbytes], and slack: rows of the next quad */
     size_t row_nbytes;
 };
 
@@ -431,9 +431,6 @@ MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct tile *t
     }
 }
 
-/* The scratch memory's room for activations, which are not copied here, is for rows on their way. */
-_Static_assert(2 * MB_MATMUL_TOKENS >= QUADS + 2 && 2 * 128 >= MB_DECODED_SLACK, "no room for rows");
-
 /*
  * A tile times all tokens.  Meanwhile the next tile's records, about as long as this one's were, are asked
  * for.
@@ -463,6 +460,18 @@ static void multiply_tile(const struct mb_coded_matrix *w, struct tile *tile, co
     }
 }
 
+/*
+ * A group, a tile, and up to four rows on their way to it, with slack.  The fused product of few tokens takes
+ * less: two planes of each.
+ */
+_Static_assert(TILE_ROWS + ROWS_ON_THEIR_WAY >= 2 * MB_FUSED_TOKENS, "too little for the fused product");
+
+size_t mb_matmul_scratch_nbytes_avx512(size_t n_cols)
+{
+    return mb_group_room(n_cols) + (TILE_ROWS + ROWS_ON_THEIR_WAY) * mb_matmul_row_nbytes(n_cols) +
+           MB_DECODED_SLACK;
+}
+
 void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                       const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
                       void *scratch)
@@ -474,7 +483,7 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
     if (n_rows == 0)
         return;
     size_t row_nbytes = mb_matmul_row_nbytes(w->n_cols);
-    struct tile tile = {.bytes = (uint8_t *)scratch + mb_group_room(w)};
+    struct tile tile = {.bytes = (uint8_t *)scratch + mb_group_room(w->n_cols)};
     struct source source = {
         .w = w,
         .walk = mb_group_seek(w, row),

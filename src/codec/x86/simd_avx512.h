@@ -259,6 +259,8 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
                       void *scratch);
 void mb_matvec_transposed_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                                  const struct mb_activation *x, float *y, void *scratch);
+size_t mb_matmul_scratch_nbytes_avx512(size_t n_cols);
+size_t mb_transposed_scratch_nbytes_avx512(size_t n_cols);
 void mb_decode_rows_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out);
 enum mb_status mb_encode_rows_avx512(const struct mb_coding *coding, const void *weights, size_t n_rows,
                                      uint8_t *out, size_t out_cap, size_t *out_nbytes,

@@ -105,10 +105,22 @@ static void add_group(struct columns *columns, struct waiting *waiting, const st
             (struct waiting){q + (first + r) * columns->n_cols, mb_activation_value(columns->x, x_at + r)});
 }
 
+static size_t n_narrow_of(size_t n_cols)
+{
+    return (n_cols + 15) / 16 * 16;
+}
+
+/* Three sums a column, and two groups. */
+size_t mb_transposed_scratch_nbytes_avx2(size_t n_cols)
+{
+    return n_cols * (sizeof(int64_t) + sizeof(double)) + n_narrow_of(n_cols) * sizeof(int32_t) +
+           2 * mb_group_room(n_cols);
+}
+
 void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                                const struct mb_activation *x, float *y, void *scratch)
 {
-    size_t n_cols = w->n_cols, n_narrow = (n_cols + 15) / 16 * 16;
+    size_t n_cols = w->n_cols, n_narrow = n_narrow_of(n_cols);
     struct columns columns = {.x = x, .n_cols = n_cols, .wide = scratch};
     columns.outliers = (double *)(columns.wide + n_cols);
     columns.narrow = (int32_t *)(columns.outliers + n_cols);
@@ -124,7 +136,7 @@ void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, ui
         size_t first = (size_t)(at - view.row), n = (size_t)(group_end - at), x_at = (size_t)(at - row);
         add_exact_parts(&columns, w->dtype, &view, first, n, x_at);
         add_group(&columns, &waiting, &view, first, n, x_at,
-                  groups + n_decoded % 2 * mb_group_room(w)); /* a row of the last one may wait */
+                  groups + n_decoded % 2 * mb_group_room(n_cols)); /* a row of the last one may wait */
         n_decoded += !view.is_raw;
         at = group_end;
     }

@@ -127,10 +127,21 @@ static void finish(const struct columns *columns, float step, float *y)
     }
 }
 
+static size_t n_sums_of(size_t n_cols)
+{
+    return (n_cols + 63) / 64 * 64;
+}
+
+/* Three sums a column, and a group for each row that may wait. */
+size_t mb_transposed_scratch_nbytes_avx512(size_t n_cols)
+{
+    return n_sums_of(n_cols) * (sizeof(double) + 2 * sizeof(int32_t)) + ROWS * mb_group_room(n_cols);
+}
+
 void mb_matvec_transposed_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                                  const struct mb_activation *x, float *y, void *scratch)
 {
-    size_t n_sums = (w->n_cols + 63) / 64 * 64, room = mb_group_room(w);
+    size_t n_sums = n_sums_of(w->n_cols), room = mb_group_room(w->n_cols);
     struct columns columns = {.x = x, .n_cols = w->n_cols, .outliers = scratch};
     columns.hi = (int32_t *)(columns.outliers + n_sums);
     columns.lo = columns.hi + n_sums;
