@@ -311,15 +311,6 @@ struct mb_kernels {
     enum mb_status (*encode_rows)(const struct mb_coding *coding, const void *weights, size_t n_rows,
                                   uint8_t *out, size_t out_cap, size_t *out_nbytes, struct mb_group *groups,
                                   size_t *bad_index);
-
-    /*
-     * Dense products of plain checkpoints, in one fixed order everywhere: 16 lanes, element i goes to
-     * lane i % 16 by fma, in order; then lanes are added as the tree (l, l+8), (l, l+4), (l, l+2), (l, l+1).
-     * w: n_rows rows of n_cols elements of 'dtype', rows w_stride elements apart. y[t * y_stride + r];
-     * x[t * x_stride + c].
-     */
-    void (*dense)(enum mb_dtype dtype, const void *w, size_t w_stride, size_t n_rows, size_t n_cols,
-                  const float *x, size_t x_stride, size_t n_tokens, float *y, size_t y_stride);
 };
 
 /*

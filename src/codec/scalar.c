@@ -7,7 +7,6 @@
  * ((1+5)+(3+7)).  Both are rounded to float once.
  */
 #include "decode.h"
-#include "dense.h"
 #include "encode.h"
 #include <float.h>
 #include <math.h>
@@ -255,5 +254,4 @@ const struct mb_kernels mb_kernels_scalar = {
     .transposed_scratch_nbytes = transposed_scratch_nbytes_scalar,
     .decode_rows = decode_rows_scalar,
     .encode_rows = mb_encode_rows_scalar,
-    .dense = mb_dense_scalar,
 };

@@ -126,7 +126,7 @@ static uint8_t *cache_row(const struct mb_session *session, const struct mb_laye
     return mb_layer_cache(session, layer) + row * g->d_head * mb_dtype_nbytes(session->cache_dtype);
 }
 
-static void store(const struct mb_vec *vec, const struct mb_session *session, const float *x, size_t n,
+static void store(const struct mb_float_ops *vec, const struct mb_session *session, const float *x, size_t n,
                   uint8_t *row)
 {
     if (session->cache_dtype == MB_F16)
@@ -191,7 +191,7 @@ struct attending {
 /* One chunk's scores of a query become weights against their own maximum, which is returned. */
 static float weigh(const struct attending *a, float *scores, size_t n, float *weight)
 {
-    const struct mb_vec *vec = a->model->vec;
+    const struct mb_float_ops *vec = a->model->vec;
     float most = vec->max(scores, n) * a->c->softmax_scale;
     *weight = vec->exp_sum(scores, n, a->c->softmax_scale, most);
     return most;
@@ -201,7 +201,7 @@ static float weigh(const struct attending *a, float *scores, size_t n, float *we
 static void merge(const struct attending *a, const float *sums, float chunk_most, float chunk_weight,
                   float *o, float *most, float *weight)
 {
-    const struct mb_vec *vec = a->model->vec;
+    const struct mb_float_ops *vec = a->model->vec;
     size_t d = a->c->gqa.d_head;
     if (!(chunk_most <= *most)) { /* also where it is NaN */
         float kept = *most - chunk_most;
@@ -247,7 +247,7 @@ static void attend_block_head(const struct attending *a, const struct block *b, 
     size_t head = b->kv_head * n_sharing(a->c) + sharing;
     size_t at = (b->segment->first + b->first) * stride + head * d;
     float weight[BLOCK_ROWS], most[BLOCK_ROWS];
-    model->kernels->dense(MB_F32, keys, d, n, d, a->part->q + at, stride, b->n, s->scores, CHUNK_TOKENS);
+    model->vec->dense(MB_F32, keys, d, n, d, a->part->q + at, stride, b->n, s->scores, CHUNK_TOKENS);
     memset(s->sums, 0, b->n * d * sizeof *s->sums);
     size_t begin = 0; /* the first token that sees all of these positions: those before it see fewer */
     for (size_t i = 0; i < b->n; i++) {
@@ -315,8 +315,8 @@ static void attend_chunk_heads(const struct attending *a, const struct mb_segmen
     size_t d = a->c->gqa.d_head, pos = chunk * CHUNK_TOKENS, left = segment->pos + 1 - pos;
     size_t n_seen = left < CHUNK_TOKENS ? left : CHUNK_TOKENS, kv_head = head / n_sharing(a->c);
     const float *q = a->part->q + (segment->first * a->c->n_heads + head) * d;
-    model->kernels->dense(session->cache_dtype, cache_row(session, a->layer, KEYS, kv_head, pos), d, n_seen,
-                          d, q, d, n, s->scores, CHUNK_TOKENS);
+    model->vec->dense(session->cache_dtype, cache_row(session, a->layer, KEYS, kv_head, pos), d, n_seen, d, q,
+                      d, n, s->scores, CHUNK_TOKENS);
     for (size_t h = 0; h < n; h++) {
         float *sums = partial_of(a, segment, chunk, head + h);
         memset(sums, 0, d * sizeof *sums);

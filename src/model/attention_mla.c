@@ -144,8 +144,8 @@ static void norm_low_rank_query(struct mb_model *model, const struct mb_layer *l
     mb_vector_ready(model, q_a, n, &part->q_a_a, t);
 }
 
-static void store_latent(const struct mb_vec *vec, const struct mb_session *session, const float *latent,
-                         size_t n, uint8_t *row)
+static void store_latent(const struct mb_float_ops *vec, const struct mb_session *session,
+                         const float *latent, size_t n, uint8_t *row)
 {
     if (session->cache_dtype == MB_F16)
         vec->to_f16(latent, n, (uint16_t *)row);
@@ -248,7 +248,7 @@ static void reweigh(const struct attending *a, float *scores, size_t n, float *m
                     float *sum)
 {
     const struct mb_attention_config *c = a->c;
-    const struct mb_vec *vec = a->model->vec;
+    const struct mb_float_ops *vec = a->model->vec;
     float peak = vec->max(scores, n) * c->softmax_scale;
     if (!(peak <= *most)) { /* also where it is NaN */
         float kept = *most - peak;
@@ -270,7 +270,7 @@ static void attend_block(const struct attending *a, const struct mb_segment *seg
     size_t key = key_n(c), q_stride = c->n_heads * key, o_stride = c->n_heads * c->mla.d_v;
     const float *q = a->part->q + (segment->first + first) * q_stride + head * key;
     float *o = a->part->o + (segment->first + first) * o_stride + head * c->mla.d_v;
-    model->kernels->dense(MB_F32, e->keys, key, n, key, q, q_stride, n_queries, e->scores, EXPAND_TOKENS);
+    model->vec->dense(MB_F32, e->keys, key, n, key, q, q_stride, n_queries, e->scores, EXPAND_TOKENS);
     size_t n_partly = 0; /* the first tokens, which do not see all of these positions */
     for (size_t i = 0; i < n_queries; i++) {
         size_t n_seen = segment->pos + first + i + 1 - pos; /* a token sees positions up to its own */
@@ -365,9 +365,9 @@ static void attend_chunk(const struct attending *a, const struct mb_segment *seg
     size_t n = end - pos < MB_CHUNK_TOKENS ? end - pos : MB_CHUNK_TOKENS;
     const uint8_t *rows = cache_row(session, a->layer, pos);
     float *scores = scratch->attention; /* [GROUP_HEADS][MB_CHUNK_TOKENS] */
-    model->kernels->dense(session->cache_dtype, rows, latent, n, latent,
-                          a->part->latent_q + (segment->first * c->n_heads + head) * latent, latent, n_heads,
-                          scores, MB_CHUNK_TOKENS);
+    model->vec->dense(session->cache_dtype, rows, latent, n, latent,
+                      a->part->latent_q + (segment->first * c->n_heads + head) * latent, latent, n_heads,
+                      scores, MB_CHUNK_TOKENS);
     for (size_t h = 0; h < n_heads; h++) {
         float *sums = partial_of(a, segment, chunk, head + h), *s = scores + h * MB_CHUNK_TOKENS;
         memset(sums, 0, c->mla.kv_rank * sizeof *sums);
@@ -385,7 +385,7 @@ static void finish_head(const struct attending *a, const struct mb_segment *segm
 {
     const struct mb_model *model = a->model;
     const struct mb_attention_config *c = a->c;
-    const struct mb_vec *vec = model->vec;
+    const struct mb_float_ops *vec = model->vec;
     float *sum = scratch->attention, most = -INFINITY, weights = 0;
     for (size_t chunk = 0; chunk < n_chunks_of(segment); chunk++) {
         float peak = partial_of(a, segment, chunk, head)[c->mla.kv_rank];

@@ -28,7 +28,7 @@ void mb_activate(const struct mb_kernels *kernels, const float *x, size_t n, con
 }
 
 static void add_bias(const float *bias, size_t n_rows, size_t n_tokens, float *y, size_t y_stride,
-                     const struct mb_vec *vec)
+                     const struct mb_float_ops *vec)
 {
     for (size_t t = 0; t < n_tokens; t++)
         vec->add(bias, n_rows, y + t * y_stride);
@@ -43,9 +43,8 @@ void mb_linear_rows(const struct mb_stage *stage, const struct mb_linear *w, siz
     else if (m->is_coded)
         stage->kernels->matmul(&m->coded, row, n_rows, in->activation, n_tokens, y, y_stride, scratch);
     else
-        stage->kernels->dense(m->dtype,
-                              (const uint8_t *)m->dense + row * m->n_cols * mb_dtype_nbytes(m->dtype),
-                              m->n_cols, n_rows, m->n_cols, in->x, in->stride, n_tokens, y, y_stride);
+        stage->vec->dense(m->dtype, (const uint8_t *)m->dense + row * m->n_cols * mb_dtype_nbytes(m->dtype),
+                          m->n_cols, n_rows, m->n_cols, in->x, in->stride, n_tokens, y, y_stride);
     if (w->bias != NULL)
         add_bias(w->bias + row, n_rows, n_tokens, y, y_stride, stage->vec);
 }

@@ -9,7 +9,7 @@
 #define MB_MODEL_LINEAR_H
 
 #include "base/pool.h"
-#include "vec.h"
+#include "float_ops.h"
 #include <moebius/weights.h>
 #include <stdatomic.h>
 
@@ -63,7 +63,7 @@ struct mb_thread_scratch {
 
 struct mb_stage {
     const struct mb_kernels *kernels;
-    const struct mb_vec *vec;
+    const struct mb_float_ops *vec;
     struct mb_pool *pool;
     struct mb_thread_scratch *scratch; /* [threads] */
     struct mb_product *products;

@@ -4,7 +4,7 @@
  */
 #include "base/error.h"
 #include "base/options.h"
-#include "vec.h"
+#include "float_ops.h"
 #include <math.h>
 #include <moebius/engine.h>
 #include <stdint.h>
@@ -103,7 +103,7 @@ static void keep_largest(struct candidates *c, size_t n_most, double mass)
         c->id[n_heap] = top;
         sift_down(c->logits, c->id, 0, n_heap);
         float weight = c->logits[top];
-        mb_vec()->exp_sum(&weight, 1, 1, c->most);
+        mb_float_ops()->exp_sum(&weight, 1, 1, c->most);
         sum += (double)weight;
     }
     size_t n_kept = c->n - n_heap;
@@ -121,7 +121,7 @@ static double weigh(struct candidates *c, float temperature)
 {
     for (size_t i = 0; i < c->n; i++)
         c->weight[i] = c->logits[c->id[i]] - c->most;
-    mb_vec()->exp_sum(c->weight, c->n, 1.0F / temperature, 0);
+    mb_float_ops()->exp_sum(c->weight, c->n, 1.0F / temperature, 0);
     double sum = 0;
     for (size_t i = 0; i < c->n; i++)
         sum += (double)c->weight[i];

@@ -452,43 +452,6 @@ static void encoded_bytes(void **state)
                              (c + e + kind) % 16 == 3);
 }
 
-static void check_dense(const struct mb_kernels *k, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
-                        size_t n_tokens)
-{
-    size_t w_stride = n_cols + n_rows % 3, x_stride = n_cols + n_tokens % 2, y_stride = n_rows + 1;
-    size_t w_n = w_stride * (n_rows - 1) + n_cols, x_n = x_stride * (n_tokens - 1) + n_cols;
-    size_t y_nbytes = (y_stride * (n_tokens - 1) + n_rows) * sizeof(float);
-    void *weights = test_weights_make(TEST_GAUSS, dtype, 1, w_n, n_cols);
-    struct guarded w = guarded_alloc(w_n * mb_dtype_nbytes(dtype), true),
-                   x = guarded_alloc(x_n * sizeof(float), true);
-    struct guarded y = guarded_alloc(y_nbytes, true);
-    float *expected = calloc(1, y_nbytes);
-    memcpy(w.data, weights, w_n * mb_dtype_nbytes(dtype));
-    uint64_t seed = n_rows;
-    for (size_t i = 0; i < x_n; i++)
-        ((float *)x.data)[i] = i % 7 == 0 ? -0.0F : (float)test_normal(&seed);
-    mb_kernels_scalar.dense(dtype, w.data, w_stride, n_rows, n_cols, (float *)x.data, x_stride, n_tokens,
-                            expected, y_stride);
-    k->dense(dtype, w.data, w_stride, n_rows, n_cols, (float *)x.data, x_stride, n_tokens, (float *)y.data,
-             y_stride);
-    assert_same(y.data, expected, y_nbytes);
-    free(expected);
-    free(weights);
-    guarded_free(&w);
-    guarded_free(&x);
-    guarded_free(&y);
-}
-
-static void dense_products(void **state)
-{
-    (void)state;
-    for (size_t n_cols = 1; n_cols <= 300; n_cols += n_cols < 70 ? 1 : 23)
-        for (size_t n_rows = 1; n_rows <= 9; n_rows += 1 + n_cols % 2)
-            for (size_t n_tokens = 1; n_tokens <= 14; n_tokens += 1 + n_rows % 3)
-                for (size_t i = 0; i < n_tables; i++)
-                    check_dense(tables[i], (enum mb_dtype)((n_cols + n_rows) % 3), n_rows, n_cols, n_tokens);
-}
-
 int main(void)
 {
     /* The tables themselves, not what mb_kernels hands out: that compares a few rows first and would hide a
@@ -508,7 +471,6 @@ int main(void)
         cmocka_unit_test(activations),
         cmocka_unit_test(encoded_bytes),
         cmocka_unit_test(weights_between_levels),
-        cmocka_unit_test(dense_products),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,7 +24,7 @@ static struct choice choose(struct mb_router_config r, const float *bias)
     struct choice c;
     float scores[N], choice[N];
     memcpy(scores, logits, sizeof scores);
-    c.margin = mb_router_choose(&r, mb_vec(), bias, scores, choice, c.chosen, c.weight);
+    c.margin = mb_router_choose(&r, mb_float_ops(), bias, scores, choice, c.chosen, c.weight);
     return c;
 }
 
@@ -101,7 +101,7 @@ static void all_experts_may_be_chosen(void **state)
     (void)state;
     r.n_used = N;
     memcpy(scores, logits, sizeof scores);
-    assert_true(isinf(mb_router_choose(&r, mb_vec(), NULL, scores, choice, chosen, weight)));
+    assert_true(isinf(mb_router_choose(&r, mb_float_ops(), NULL, scores, choice, chosen, weight)));
     for (size_t i = 0; i < N; i++)
         assert_int_equal(chosen[i], ((const int32_t[]){1, 3, 5, 2, 0, 4})[i]);
 }

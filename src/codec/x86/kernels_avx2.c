@@ -13,5 +13,4 @@ const struct mb_kernels mb_kernels_avx2 = {
     .transposed_scratch_nbytes = mb_transposed_scratch_nbytes_avx2,
     .decode_rows = mb_decode_rows_avx2,
     .encode_rows = mb_encode_rows_avx2,
-    .dense = mb_dense_avx2,
 };

@@ -13,5 +13,4 @@ const struct mb_kernels mb_kernels_avx512 = {
     .transposed_scratch_nbytes = mb_transposed_scratch_nbytes_avx512,
     .decode_rows = mb_decode_rows_avx512,
     .encode_rows = mb_encode_rows_avx512,
-    .dense = mb_dense_avx512,
 };

@@ -6,10 +6,9 @@
 #ifndef MB_CODEC_SIMD_AVX2_H
 #define MB_CODEC_SIMD_AVX2_H
 
+#include "base/inline.h"
 #include "kernels.h"
 #include <immintrin.h>
-
-#define MB_INLINE static inline __attribute__((always_inline))
 
 /* How far ahead records are fetched; see simd_avx512.h. */
 enum { MB_PREFETCH_NBYTES = 4096 };
@@ -88,7 +87,5 @@ void mb_decode_rows_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t
 enum mb_status mb_encode_rows_avx2(const struct mb_coding *coding, const void *weights, size_t n_rows,
                                    uint8_t *out, size_t out_cap, size_t *out_nbytes, struct mb_group *groups,
                                    size_t *bad_index);
-void mb_dense_avx2(enum mb_dtype dtype, const void *w, size_t w_stride, size_t n_rows, size_t n_cols,
-                   const float *x, size_t x_stride, size_t n_tokens, float *y, size_t y_stride);
 
 #endif

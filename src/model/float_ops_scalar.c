@@ -1,8 +1,8 @@
 /*
- * vec_scalar.c - sixteen lanes without vector instructions: what the other files must equal.
+ * float_ops_scalar.c - sixteen lanes without vector instructions: what the other files must equal.
  */
-#include "base/bytes.h"
-#include "vec_tables.h"
+#include "base/value.h"
+#include "float_ops_tables.h"
 
 #define ISA scalar
 #define EACH for (size_t i = 0; i < 16; i++)
@@ -34,9 +34,7 @@ static inline struct lanes v_load_as(enum mb_dtype dtype, const uint8_t *p, size
 {
     struct lanes v = {{0}};
     for (size_t i = 0; i < n; i++)
-        v.f[i] = dtype == MB_F32   ? mb_float_of_bits(mb_load_u32(p + 4 * i))
-                 : dtype == MB_F16 ? mb_float_of_f16(mb_load_u16(p + 2 * i))
-                                   : mb_float_of_bf16(mb_load_u16(p + 2 * i));
+        v.f[i] = mb_load_value(dtype, p, i);
     return v;
 }
 
@@ -76,6 +74,13 @@ static inline struct lanes v_fma(struct lanes a, struct lanes b, struct lanes c)
     return c;
 }
 
+static inline struct lanes v_fma_first(struct lanes a, struct lanes b, struct lanes c, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        c.f[i] = __builtin_fmaf(a.f[i], b.f[i], c.f[i]);
+    return c;
+}
+
 static inline struct lanes v_max(struct lanes a, struct lanes b)
 {
     EACH b.f[i] = a.f[i] > b.f[i] ? a.f[i] : b.f[i];
@@ -107,4 +112,16 @@ static inline struct lanes v_pow2(struct lanes a)
     return a;
 }
 
-#include "vec_kernels.h"
+enum { TILE_ROWS = 1, TILE_TOKENS = 1 };
+
+static inline void v_store_sums(float *y, const struct lanes acc[TILE_ROWS], size_t n_rows)
+{
+    struct lanes v = acc[0];
+    (void)n_rows;
+    for (size_t half = 8; half > 0; half /= 2)
+        for (size_t i = 0; i < half; i++)
+            v.f[i] += v.f[i + half];
+    *y = v.f[0];
+}
+
+#include "float_ops_kernels.h"

@@ -1,5 +1,5 @@
 /*
- * vec_kernels.h - the functions of vec.h, written once over sixteen lanes.
+ * float_ops_kernels.h - the functions of float_ops.h, written once over sixteen lanes.
  *
  * A file that includes this has defined, for its instruction set:
  *   ISA                      the name of the table (avx512) and of the functions' suffix
@@ -7,20 +7,23 @@
  *   v_set1, v_load, v_store  the last two with a number of elements, 1 to 16; missing lanes are 0
  *   v_load_as                sixteen (or n) values of a dtype
  *   v_store_f16, v_add, v_sub, v_mul, v_div, v_fma, v_rint, v_pow2 (2^n of an integral float)
+ *   v_fma_first              v_fma for the first n lanes; the others keep the last operand's
  *   v_max, v_min             the second operand where one is NaN
  *   v_select_nan             (a, b): a, NaN in lanes where b is NaN
+ *   TILE_ROWS, TILE_TOKENS   of a dense product: as many accumulators as there are registers for
+ *   v_store_sums             the sums of TILE_ROWS accumulators by the fixed tree, of which n_rows are stored
  */
+#include "base/inline.h"
 #include <math.h>
 #include <string.h>
 
-#define INLINE static inline __attribute__((always_inline))
 #define PASTE(a, b) a##_##b
 #define NAMED(name, isa) PASTE(name, isa)
 #define TEXT(x) #x
 #define QUOTED(x) TEXT(x)
 
 /* The fixed tree. */
-INLINE float sum_lanes(struct lanes v)
+MB_INLINE float sum_lanes(struct lanes v)
 {
     float f[16];
     v_store(f, v, 16);
@@ -34,7 +37,7 @@ INLINE float sum_lanes(struct lanes v)
  * exp by x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial of degree 6 for e^r (coefficients of the Cephes
  * library's expf; about 1 ulp).  Clamped to [-87, 88], where results are normal numbers.  exp(0) is 1.
  */
-INLINE struct lanes v_exp(struct lanes x)
+MB_INLINE struct lanes v_exp(struct lanes x)
 {
     x = v_min(v_set1(88.0F), v_max(v_set1(-87.0F), x));
     struct lanes n = v_rint(v_mul(x, v_set1(1.44269504F)));
@@ -51,7 +54,7 @@ INLINE struct lanes v_exp(struct lanes x)
 }
 
 /* Elements of a step that begins at i. */
-INLINE size_t step_of(size_t i, size_t n)
+MB_INLINE size_t step_of(size_t i, size_t n)
 {
     return n - i < 16 ? n - i : 16;
 }
@@ -97,7 +100,7 @@ static void scale(float a, size_t n, float *y)
 }
 
 /* 1 + exp(-x) */
-INLINE struct lanes one_plus_exp_minus(struct lanes x)
+MB_INLINE struct lanes one_plus_exp_minus(struct lanes x)
 {
     return v_add(v_set1(1.0F), v_exp(v_sub(v_set1(0), x)));
 }
@@ -161,9 +164,9 @@ enum { BLOCK_TOKENS = 4, BLOCK_VECTORS = 4 };
 
 /* A block of tokens and columns stays in registers while the rows pass. 'last': elements of the last vector.
  */
-INLINE void weighted_block(enum mb_dtype dtype, const uint8_t *w, size_t row_nbytes, size_t n_rows,
-                           const float *p, size_t p_stride, size_t n_tokens, size_t n_vectors, size_t last,
-                           float *out, size_t out_stride)
+MB_INLINE void weighted_block(enum mb_dtype dtype, const uint8_t *w, size_t row_nbytes, size_t n_rows,
+                              const float *p, size_t p_stride, size_t n_tokens, size_t n_vectors, size_t last,
+                              float *out, size_t out_stride)
 {
     size_t elem_nbytes = mb_dtype_nbytes(dtype);
     struct lanes acc[BLOCK_TOKENS][BLOCK_VECTORS];
@@ -192,9 +195,9 @@ INLINE void weighted_block(enum mb_dtype dtype, const uint8_t *w, size_t row_nby
             v_store(out + t * out_stride + 16 * v, acc[t][v], v + 1 == n_vectors ? last : 16);
 }
 
-INLINE void weighted_as(enum mb_dtype dtype, const uint8_t *w, size_t row_nbytes, size_t n_rows,
-                        size_t n_cols, const float *p, size_t p_stride, size_t n_tokens, float *out,
-                        size_t out_stride)
+MB_INLINE void weighted_as(enum mb_dtype dtype, const uint8_t *w, size_t row_nbytes, size_t n_rows,
+                           size_t n_cols, const float *p, size_t p_stride, size_t n_tokens, float *out,
+                           size_t out_stride)
 {
     enum { WIDTH = 16 * BLOCK_VECTORS };
     size_t elem_nbytes = mb_dtype_nbytes(dtype), c = 0;
@@ -225,6 +228,114 @@ static void weighted_rows(enum mb_dtype dtype, const void *w, size_t w_stride, s
         weighted_as(MB_BF16, w, row_nbytes, n_rows, n_cols, p, p_stride, n_tokens, out, out_stride);
 }
 
+/* ---------------------------------------------------------------- dense products */
+
+/* The rows and tokens of a tile only decide which sums are computed side by side. */
+struct tile {
+    const uint8_t *w[TILE_ROWS]; /* where a tile has fewer rows, the last is repeated */
+    size_t n_rows, n_cols;
+    const float *x;
+    float *y;
+    size_t x_stride, y_stride;
+};
+
+/* Columns [col, col + n) of a tile, n <= 16. Lanes without a column keep their sum: adding 0 would make 0 of
+ * -0. */
+MB_INLINE void dense_step(enum mb_dtype dtype, const struct tile *tile, size_t col, size_t n, size_t n_tokens,
+                          struct lanes acc[TILE_TOKENS][TILE_ROWS])
+{
+    struct lanes w[TILE_ROWS];
+#pragma GCC unroll 4
+    for (size_t r = 0; r < TILE_ROWS; r++)
+        w[r] = v_load_as(dtype, tile->w[r] + col * mb_dtype_nbytes(dtype), n);
+#pragma GCC unroll 6
+    for (size_t t = 0; t < n_tokens; t++) {
+        struct lanes x = v_load(tile->x + t * tile->x_stride + col, n);
+#pragma GCC unroll 4
+        for (size_t r = 0; r < TILE_ROWS; r++)
+            acc[t][r] = n == 16 ? v_fma(w[r], x, acc[t][r]) : v_fma_first(w[r], x, acc[t][r], n);
+    }
+}
+
+MB_INLINE void dense_tile(enum mb_dtype dtype, const struct tile *tile, size_t n_tokens)
+{
+    struct lanes acc[TILE_TOKENS][TILE_ROWS];
+#pragma GCC unroll 6
+    for (size_t t = 0; t < n_tokens; t++)
+#pragma GCC unroll 4
+        for (size_t r = 0; r < TILE_ROWS; r++)
+            acc[t][r] = v_set1(0);
+    size_t col = 0;
+    for (; col + 16 <= tile->n_cols; col += 16)
+        dense_step(dtype, tile, col, 16, n_tokens, acc);
+    if (col < tile->n_cols)
+        dense_step(dtype, tile, col, tile->n_cols - col, n_tokens, acc);
+#pragma GCC unroll 6
+    for (size_t t = 0; t < n_tokens; t++)
+        v_store_sums(tile->y + t * tile->y_stride, acc[t], tile->n_rows);
+}
+
+/* A constant number of tokens keeps the accumulators in registers. */
+MB_INLINE void dense_tile_of(enum mb_dtype dtype, const struct tile *tile, size_t n_tokens)
+{
+#define OR_ALL(n) ((n) < TILE_TOKENS ? (n) : TILE_TOKENS)
+    switch (n_tokens) {
+    case 1:
+        dense_tile(dtype, tile, 1);
+        break;
+    case 2:
+        dense_tile(dtype, tile, OR_ALL(2));
+        break;
+    case 3:
+        dense_tile(dtype, tile, OR_ALL(3));
+        break;
+    case 4:
+        dense_tile(dtype, tile, OR_ALL(4));
+        break;
+    case 5:
+        dense_tile(dtype, tile, OR_ALL(5));
+        break;
+    default:
+        dense_tile(dtype, tile, TILE_TOKENS);
+    }
+#undef OR_ALL
+}
+
+MB_NOINLINE void dense_tile_f32(const struct tile *tile, size_t n_tokens)
+{
+    dense_tile_of(MB_F32, tile, n_tokens);
+}
+
+MB_NOINLINE void dense_tile_f16(const struct tile *tile, size_t n_tokens)
+{
+    dense_tile_of(MB_F16, tile, n_tokens);
+}
+
+MB_NOINLINE void dense_tile_bf16(const struct tile *tile, size_t n_tokens)
+{
+    dense_tile_of(MB_BF16, tile, n_tokens);
+}
+
+static void dense(enum mb_dtype dtype, const void *w, size_t w_stride, size_t n_rows, size_t n_cols,
+                  const float *x, size_t x_stride, size_t n_tokens, float *y, size_t y_stride)
+{
+    void (*const tiles[])(const struct tile *, size_t) = {dense_tile_f32, dense_tile_f16, dense_tile_bf16};
+    size_t row_nbytes = w_stride * mb_dtype_nbytes(dtype);
+    for (size_t r = 0; r < n_rows; r += TILE_ROWS) {
+        struct tile tile = {.n_cols = n_cols, .x_stride = x_stride, .y_stride = y_stride};
+        tile.n_rows = n_rows - r < TILE_ROWS ? n_rows - r : TILE_ROWS;
+        for (size_t i = 0; i < TILE_ROWS; i++)
+            tile.w[i] = (const uint8_t *)w + (r + (i < tile.n_rows ? i : tile.n_rows - 1)) * row_nbytes;
+        for (size_t t = 0; t < n_tokens; t += TILE_TOKENS) {
+            tile.x = x + t * x_stride;
+            tile.y = y + t * y_stride + r;
+            tiles[dtype](&tile, n_tokens - t < TILE_TOKENS ? n_tokens - t : TILE_TOKENS);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- conversions */
+
 static void widen(enum mb_dtype dtype, const void *values, size_t n, float *out)
 {
     size_t elem_nbytes = mb_dtype_nbytes(dtype);
@@ -245,7 +356,7 @@ static void to_f16(const float *x, size_t n, uint16_t *out)
         v_store_f16(out + i, v_load(x + i, step_of(i, n)), step_of(i, n));
 }
 
-const struct mb_vec NAMED(mb_vec, ISA) = {
+const struct mb_float_ops NAMED(mb_float_ops, ISA) = {
     .isa = QUOTED(ISA),
     .rms_norm = rms_norm,
     .add = add,
@@ -256,6 +367,7 @@ const struct mb_vec NAMED(mb_vec, ISA) = {
     .max = max,
     .exp_sum = exp_sum,
     .weighted_rows = weighted_rows,
+    .dense = dense,
     .widen = widen,
     .to_f16 = to_f16,
 };

@@ -1,8 +1,8 @@
 /*
- * vec_avx2.c - sixteen lanes as two registers of eight.
+ * float_ops_avx2.c - sixteen lanes as two registers of eight.
  */
 #include "base/bytes.h"
-#include "vec_tables.h"
+#include "float_ops_tables.h"
 #include <immintrin.h>
 
 #define ISA avx2
@@ -82,6 +82,16 @@ static inline struct lanes v_fma(struct lanes a, struct lanes b, struct lanes c)
     return BOTH(_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high));
 }
 
+static inline struct lanes v_fma_first(struct lanes a, struct lanes b, struct lanes c, size_t n)
+{
+    __m256i place = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), count = _mm256_set1_epi32((int)n);
+    __m256 low = _mm256_castsi256_ps(_mm256_cmpgt_epi32(count, place));
+    __m256 high =
+        _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_sub_epi32(count, _mm256_set1_epi32(8)), place));
+    return BOTH(_mm256_blendv_ps(c.low, _mm256_fmadd_ps(a.low, b.low, c.low), low),
+                _mm256_blendv_ps(c.high, _mm256_fmadd_ps(a.high, b.high, c.high), high));
+}
+
 static inline struct lanes v_max(struct lanes a, struct lanes b)
 {
     return BOTH(_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high));
@@ -115,4 +125,21 @@ static inline struct lanes v_pow2(struct lanes a)
     return BOTH(pow2_8(a.low), pow2_8(a.high));
 }
 
-#include "vec_kernels.h"
+enum { TILE_ROWS = 2, TILE_TOKENS = 3 }; /* 12 accumulators and 4 registers of weights */
+
+static inline float sum_of(struct lanes v)
+{
+    __m256 y = _mm256_add_ps(v.low, v.high);
+    __m128 z = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+    z = _mm_add_ps(z, _mm_movehl_ps(z, z));
+    return _mm_cvtss_f32(_mm_add_ss(z, _mm_shuffle_ps(z, z, 1)));
+}
+
+static inline void v_store_sums(float *y, const struct lanes acc[TILE_ROWS], size_t n_rows)
+{
+    y[0] = sum_of(acc[0]);
+    if (n_rows == 2)
+        y[1] = sum_of(acc[1]);
+}
+
+#include "float_ops_kernels.h"

@@ -1,8 +1,8 @@
 /*
- * vec_avx512.c - sixteen lanes as one register.
+ * float_ops_avx512.c - sixteen lanes as one register.
  */
 #include "base/bytes.h"
-#include "vec_tables.h"
+#include "float_ops_tables.h"
 #include <immintrin.h>
 
 #define ISA avx512
@@ -72,6 +72,11 @@ static inline struct lanes v_fma(struct lanes a, struct lanes b, struct lanes c)
     return LANES(_mm512_fmadd_ps(a.v, b.v, c.v));
 }
 
+static inline struct lanes v_fma_first(struct lanes a, struct lanes b, struct lanes c, size_t n)
+{
+    return LANES(_mm512_mask3_fmadd_ps(a.v, b.v, c.v, MASK(n)));
+}
+
 static inline struct lanes v_max(struct lanes a, struct lanes b)
 {
     return LANES(_mm512_max_ps(a.v, b.v));
@@ -98,4 +103,23 @@ static inline struct lanes v_pow2(struct lanes a)
     return LANES(_mm512_castsi512_ps(_mm512_slli_epi32(n, 23)));
 }
 
-#include "vec_kernels.h"
+enum { TILE_ROWS = 4, TILE_TOKENS = 6 }; /* 24 accumulators and 4 registers of weights */
+
+/* Four sums at once: the tree's levels for all of them are in one register from the second on. */
+static inline void v_store_sums(float *y, const struct lanes acc[TILE_ROWS], size_t n_rows)
+{
+    __m512 y01 = _mm512_add_ps(_mm512_shuffle_f32x4(acc[0].v, acc[1].v, 0x44),
+                               _mm512_shuffle_f32x4(acc[0].v, acc[1].v, 0xee));
+    __m512 y23 = _mm512_add_ps(_mm512_shuffle_f32x4(acc[2].v, acc[3].v, 0x44),
+                               _mm512_shuffle_f32x4(acc[2].v, acc[3].v, 0xee));
+    __m512 z = _mm512_add_ps(_mm512_shuffle_f32x4(y01, y23, 0x88), _mm512_shuffle_f32x4(y01, y23, 0xdd));
+    z = _mm512_add_ps(z, _mm512_permute_ps(z, 0x4e));
+    z = _mm512_add_ps(z, _mm512_permute_ps(z, 0xb1));
+    __m512i every_fourth = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    __m128 sums = _mm512_castps512_ps128(_mm512_permutexvar_ps(every_fourth, z));
+    /* gcc 12 would store with a masked vextractf32x4, which faults where the mask leaves bytes out. */
+    __asm__("" : "+v"(sums));
+    _mm_mask_storeu_ps(y, (__mmask8)((1u << n_rows) - 1), sums);
+}
+
+#include "float_ops_kernels.h"
