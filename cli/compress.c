@@ -61,7 +61,8 @@ static enum mb_status split_tensor_bound(const char *text, struct mb_tensor_boun
 {
     const char *equals = strrchr(text, '=');
     if (equals == NULL || equals == text)
-        return mb_fail(err, MB_USAGE, "--tensor-bound '%.200s': not REGEX=BOUND", text);
+        return mb_fail(err, MB_USAGE, "--tensor-bound '%.200s': is not REGEX=BOUND, as in 'experts\\.0=10%%'",
+                       text);
     MB_TRY(mb_bound_parse(equals + 1, &bound->bound, err));
     bound->pattern = strndup(text, (size_t)(equals - text));
     return bound->pattern == NULL ? mb_fail_memory(err, "a pattern") : MB_OK;

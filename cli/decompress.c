@@ -65,7 +65,7 @@ static void print_md(const struct mb_decompress_report *r, double seconds)
     cli_table_cell(table, "%s", cli_seconds(text, seconds));
     cli_table_print(table);
     if (r->n_weights_changed == 0)
-        puts("\nNo weight was rounded: the bounds hold as they stand in the coded folder.");
+        puts("\nNo weight was rounded: the bounds of the coded folder hold.");
     else
         printf("\nRounding to %s moved weights by at most %.4f of their bound: errors are at most %.4f times "
                "the bound.\n",
@@ -93,7 +93,7 @@ int cli_decompress(int argc, char **argv)
     if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
         return exit_status;
     if (!parse_dtype(&to.dtype))
-        return cli_usage_error(&command, "--dtype '%s': not f32, bf16 or f16", args.dtype);
+        return cli_usage_error(&command, "--dtype '%s': is not f32, bf16 or f16", args.dtype);
     cli_catch_interrupts();
     cli_progress_begin(&progress, "B");
     to.force = args.force;

@@ -2,8 +2,8 @@
  * checkpoint.h - Hugging Face model folders, plain and coded: open, read, compress, verify, decompress.
  *
  * A folder holds config.json, tokenizer files and safetensors (one file, or shards with an index).  A coded
- * folder (docs/format.md) holds blobs in place of some matrices; each blob stands for one matrix or
- * for the matrices of one expert.  Everything read is checked before it is used.
+ * folder (docs/format.md) holds blobs in place of some matrices; each blob codes one matrix or the
+ * matrices of one expert.  Everything read is checked before it is used.
  *
  * Threads: an open checkpoint is read-only; any thread may read from it.  Close it when no thread does.
  * Lifetime: every string, tensor and mapping that a checkpoint hands out belongs to it and lasts until

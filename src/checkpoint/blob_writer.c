@@ -86,7 +86,7 @@ struct reading {
     uint8_t *buffer; /* MB_CHUNK_NBYTES */
 };
 
-/* Asks the kernel for what comes next, so that the disk works while we compute. */
+/* Prefetches what comes next, so that the disk works while we compute. */
 static void read_ahead(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, uint64_t pos)
 {
     if (pos < tensor->nbytes)

@@ -1,8 +1,8 @@
 /*
  * checksums.c - checksums of config.json, of the index and copied files, and of the headers of shards.
  *
- * What the headers are followed by has checksums of its own.  config.json keeps the one of itself as a blob's
- * header does: it is that of the text with zeros in its place.
+ * Blobs and exact tensors have checksums of their own.  config.json keeps its own checksum as a blob's header
+ * does: it is that of the text with zeros in its place.
  */
 #include "checksums.h"
 #include "base/error.h"
@@ -27,7 +27,7 @@ void mb_xxh128_text(const void *bytes, size_t nbytes, char text[MB_XXH128_NBYTES
 
 /* ---------------------------------------------------------------- writing */
 
-/* In the order of the names: that in which a folder lists its files is not the same everywhere. */
+/* By name: the order in which a folder lists its files is not the same everywhere. */
 static json_t *sorted(const json_t *files)
 {
     size_t nbytes;
@@ -42,7 +42,7 @@ static json_t *sorted(const json_t *files)
 char *mb_config_text_sealed(const char *text, const json_t *block, const json_t *files)
 {
     char xxh3[MB_XXH128_NBYTES], *out = NULL;
-    json_t *sealed = json_object(); /* json_copy does not tell that it had no memory for a member */
+    json_t *sealed = json_object(); /* json_copy does not report that it had no memory for a member */
     bool ok = json_object_update(sealed, (json_t *)block) == 0 &&
               json_object_set_new(sealed, FILES, sorted(files)) == 0 &&
               json_object_set_new(sealed, CONFIG, json_string(ZEROS)) == 0;
@@ -72,9 +72,11 @@ static enum mb_status compare(const char *folder, const char *name, const char *
 {
     return strcmp(found, expected) == 0
                ? MB_OK
-               : mb_fail(err, MB_BAD_DATA,
-                         "%s/%s: checksum does not match: damaged, or changed since it was made", folder,
-                         name);
+               : mb_fail(
+                     err, MB_BAD_DATA,
+                     "%s/%s: checksum does not match: the file is damaged, or was changed after the folder "
+                     "was made",
+                     folder, name);
 }
 
 static enum mb_status check_config(const struct mb_checkpoint *ckpt, const char *expected,
@@ -107,11 +109,8 @@ static enum mb_status check_file(const struct mb_checkpoint *ckpt, const char *n
         return compare(ckpt->path, name, shard->header.xxh3, expected, err);
     char path[MB_PATH_MAX], found[MB_XXH128_NBYTES], *bytes;
     size_t nbytes;
-    enum mb_status status = mb_join_path(path, ckpt->path, name, err);
-    if (status == MB_OK)
-        status = mb_read_file(path, MB_SIDE_FILE_NBYTES_MAX, &bytes, &nbytes, err);
-    if (status != MB_OK)
-        return status;
+    MB_TRY(mb_join_path(path, ckpt->path, name, err));
+    MB_TRY(mb_read_file(path, MB_SIDE_FILE_NBYTES_MAX, &bytes, &nbytes, err));
     mb_xxh128_text(bytes, nbytes, found);
     free(bytes);
     return compare(ckpt->path, name, found, expected, err);
@@ -127,20 +126,18 @@ enum mb_status mb_check_files(const struct mb_checkpoint *ckpt, uint64_t *n_file
     if (files == NULL && own == NULL)
         return MB_OK;
     if (!json_is_object(files) || expected == NULL)
-        return mb_fail(err, MB_BAD_DATA, "%s/config.json: %s: %s and %s are not there both, or no checksums",
+        return mb_fail(err, MB_BAD_DATA, "%s/config.json: %s: needs both %s and %s, or none of them",
                        ckpt->path, BLOCK, CONFIG, FILES);
-    enum mb_status status = check_config(ckpt, expected, err);
+    MB_TRY(check_config(ckpt, expected, err));
     *n_files = 1;
     json_object_foreach((json_t *)files, name, value)
     {
-        if (status != MB_OK)
-            break;
         expected = checksum_of(value);
-        status = expected == NULL || strchr(name, '/') != NULL
-                     ? mb_fail(err, MB_BAD_DATA, "%s/config.json: %s: %.200s: not a file's name and checksum",
-                               ckpt->path, FILES, name)
-                     : check_file(ckpt, name, expected, err);
+        if (expected == NULL || strchr(name, '/') != NULL)
+            return mb_fail(err, MB_BAD_DATA, "%s/config.json: %s: %.200s: not a file's name and checksum",
+                           ckpt->path, FILES, name);
+        MB_TRY(check_file(ckpt, name, expected, err));
         ++*n_files;
     }
-    return status;
+    return MB_OK;
 }

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The text is valid JSON, so only strings and nesting need to be told apart. */
+/* The text is valid JSON, so it is enough to know strings and nesting. */
 static const char *skip_space(const char *at)
 {
     return at + strspn(at, " \t\r\n");
@@ -40,7 +40,7 @@ static const char *skip_value(const char *at)
     return at;
 }
 
-/* Where a member stands: its key, its value, and the comma before it (NULL: it is the first). */
+/* Where a member is: its key, its value, and the comma before it (NULL: it is the first). */
 struct member {
     const char *comma, *key, *value, *end;
 };
@@ -61,7 +61,7 @@ static enum found compare_key(const char *text, size_t n, const char *key)
     return found;
 }
 
-/* Where it is not there, 'end' is behind the last member, and 'key' is NULL in an empty object. */
+/* If there is no such member, 'end' is the end of the last one, and 'key' is NULL in an empty object. */
 static enum found find_member(const char *text, const char *key, struct member *member)
 {
     *member = (struct member){0};

@@ -45,7 +45,7 @@ static struct mb_layout_item make_item(const struct mb_tensor *tensor)
     return item;
 }
 
-/* What cannot be coded stays exact, unless somebody has asked for this very tensor. */
+/* What cannot be coded stays exact, unless the plan asks to code this very tensor. */
 static enum mb_status keep_exact(const struct mb_checkpoint *ckpt, struct mb_layout_item *item,
                                  bool is_planned, const char *why, struct mb_error *err)
 {

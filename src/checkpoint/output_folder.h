@@ -1,9 +1,9 @@
 /*
  * output_folder.h - folders that appear finished or not at all, and work on them that resumes.
  *
- * Files are made in OUT.partial, which is locked while somebody writes there.  OUT.partial.json notes what is
- * being made of what, and which shards are done: it stands beside the folder, so that the one rename at the
- * end leaves nothing behind in OUT, at whatever moment the program is killed.
+ * Files are made in OUT.partial, which is locked while a process writes there.  OUT.partial.json notes what
+ * is being made of what, and which shards are done.  It lies beside the folder, so that OUT is complete and
+ * holds nothing else after the one rename at the end, whenever the program is killed.
  */
 #ifndef MB_CHECKPOINT_OUTPUT_FOLDER_H
 #define MB_CHECKPOINT_OUTPUT_FOLDER_H
@@ -15,8 +15,8 @@ struct mb_output {
     char path[MB_PATH_MAX], partial[MB_PATH_MAX], note_path[MB_PATH_MAX];
     int folder_fd; /* of the partial folder, locked */
     uint64_t folder_inode;
-    bool replaces; /* a finished folder is there, and goes */
-    bool is_done;  /* an earlier call was killed after its last rename: only the note has to go */
+    bool replaces; /* a finished folder is there and will be removed */
+    bool is_done;  /* an earlier call was killed after its last rename: only the note is to be removed */
     json_t *note;
     json_t *files; /* checksums by name of what is beside config.json; of shards that of the header */
 };
@@ -30,10 +30,10 @@ struct mb_output {
 enum mb_status mb_output_open(const char *path, const struct mb_checkpoint *from, const json_t *work,
                               bool force, struct mb_output *output, struct mb_error *err);
 
-/* fsync, rename. The output is closed whatever comes of it. */
+/* Make the files last, then rename the folder. The output is closed, also after a failure. */
 enum mb_status mb_output_finish(struct mb_output *output, struct mb_error *err);
 
-/* After a failure: what is finished stays for the next time, but nothing when the input is at fault. */
+/* After a failure: finished shards stay for the next call, unless the input is at fault. */
 void mb_output_abandon(struct mb_output *output, enum mb_status status);
 
 /* The report of a shard that an earlier call finished (borrowed), or NULL. 'plan': the hash of what it holds.

@@ -1,5 +1,5 @@
 /*
- * progress.h - what long work tells its caller, and how it is told to stop.
+ * progress.h - how long work reports how far it is, and learns that it should stop.
  */
 #ifndef MB_CHECKPOINT_PROGRESS_H
 #define MB_CHECKPOINT_PROGRESS_H
@@ -8,7 +8,7 @@
 #include <moebius/checkpoint.h>
 
 struct mb_progress {
-    mb_progress_fn fn; /* NULL: nobody listens */
+    mb_progress_fn fn; /* or NULL */
     void *ctx;
     uint64_t done_nbytes, total_nbytes;
 };

@@ -28,13 +28,13 @@ enum mb_status mb_shard_write(struct mb_shard_writer *writer, const void *bytes,
 enum mb_status mb_shard_write_at(struct mb_shard_writer *writer, uint64_t at, const void *bytes,
                                  uint64_t nbytes, struct mb_error *err);
 
-/* The next of the planned tensors begins at 'begin' and ends where writing stands. */
+/* The next of the planned tensors begins at 'begin' and ends where the next byte will go. */
 enum mb_status mb_shard_add(struct mb_shard_writer *writer, uint64_t begin, struct mb_error *err);
 
 /* Keeps an exact tensor's checksum. */
 enum mb_status mb_shard_add_xxh3(struct mb_shard_writer *writer, const char *name, uint64_t xxh3,
                                  struct mb_error *err);
-/* Header, fsync, rename, and a note of the report. The writer is closed whatever comes of it. */
+/* Header, fsync, note of the report, rename. The writer is closed, also after a failure. */
 enum mb_status mb_shard_end(struct mb_shard_writer *writer, uint64_t plan, const json_t *report,
                             struct mb_error *err);
 void mb_shard_cancel(struct mb_shard_writer *writer);

@@ -60,7 +60,7 @@ static int by_text(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Each name stands for one tensor, and no tensor of the original is left out. */
+/* Each name belongs to one tensor, and no tensor of the original is missing. */
 static enum mb_status check_names(struct verification *v, struct mb_error *err)
 {
     if (v->n_names > 0)

@@ -34,6 +34,9 @@ struct act {
 
 static int begin(void **state)
 {
+    /* A bound that a pattern is stronger than. */
+    static const char plan[] =
+        "{\"bounds\": [{\"tensor\": \"model.layers.0.self_attn.q_proj.weight\", \"bound\": \"1%\"}]}";
     struct test_model model = {.dtype = MB_BF16, .is_bare = true, .n_hidden = 3, .n_inner = 2, .n_shards = 1};
     struct mb_compress_options options = {.size = sizeof options, .n_threads = 1};
     struct mb_compress_report report;
@@ -44,6 +47,7 @@ static int begin(void **state)
     test_write_model(test_path("plain"), &model);
     model.n_shards = 2;
     test_write_model(test_path("dealt"), &model);
+    test_write(test_path("plan.json"), plan, sizeof plan - 1);
     options.tensor_bounds = &(struct mb_tensor_bound){"q_proj", {MB_BOUND_MEAN_ABS, 0.5}};
     options.n_tensor_bounds = 1;
     assert_int_equal(mb_compress(test_path("plain"), test_path("coded"), &options, &report, &err), MB_OK);
@@ -137,6 +141,11 @@ static enum mb_status compress_with_threads(struct mb_error *err)
 static enum mb_status compress_over(struct mb_error *err)
 {
     return compress((struct mb_compress_options){.force = true}, err);
+}
+
+static enum mb_status compress_planned(struct mb_error *err)
+{
+    return compress((struct mb_compress_options){.plan_path = test_path("plan.json")}, err);
 }
 
 static enum mb_status compress_dry(struct mb_error *err)
@@ -318,6 +327,7 @@ static const struct act acts[] = {
      .run = compress_fresh,
      .out = "out",
      .whole = "coded"},
+    {.name = "compress --plan", .run = compress_planned, .out = "out", .whole = "coded"},
     {.name = "compress --dry-run", .run = compress_dry},
     {.name = "decompress", .run = decompress, .lasts = true, .out = "out", .whole = "back"},
     {.name = "verify", .run = verify, .lasts = true},
