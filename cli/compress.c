@@ -6,7 +6,6 @@
 #include "report.h"
 #include <moebius/checkpoint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static struct {
@@ -55,17 +54,18 @@ static const struct cli_command command = {
 
 /* ---------------------------------------------------------------- options */
 
-/* The pattern is a copy, for the caller to free. */
+/* Cuts the argument at its last '=': argv is ours to change. */
 static enum mb_status split_tensor_bound(const char *text, struct mb_tensor_bound *bound,
                                          struct mb_error *err)
 {
-    const char *equals = strrchr(text, '=');
+    char *equals = strrchr(text, '=');
     if (equals == NULL || equals == text)
         return mb_fail(err, MB_USAGE, "--tensor-bound '%.200s': is not REGEX=BOUND, as in 'experts\\.0=10%%'",
                        text);
     MB_TRY(mb_bound_parse(equals + 1, &bound->bound, err));
-    bound->pattern = strndup(text, (size_t)(equals - text));
-    return bound->pattern == NULL ? mb_fail_memory(err, "a pattern") : MB_OK;
+    *equals = '\0';
+    bound->pattern = text;
+    return MB_OK;
 }
 
 static enum mb_status parse_bounds(struct mb_compress_options *to, struct mb_tensor_bound *tensor_bounds,
@@ -194,8 +194,6 @@ int cli_compress(int argc, char **argv)
     enum mb_status status = parse_bounds(&to, tensor_bounds, &err);
     if (status == MB_OK)
         status = run(positional[0], positional[1], &to, &report, &err);
-    for (size_t i = 0; i < args.tensor_bounds.n; i++)
-        free((char *)tensor_bounds[i].pattern);
     if (status != MB_OK)
         return cli_fail(&err);
     if (args.format == CLI_JSON)
