@@ -6,9 +6,11 @@
 #include "cmocka_all.h"
 #include "starve.h"
 #include "weights.h"
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { N_HIDDEN = 48, N_INNER = 40, LAYER = 1, N_EXPERTS = 2, N_PARTS = 3, UP = 1 };
 
@@ -256,15 +258,21 @@ static void an_overlay_has_the_shape_and_nobody_is_multiplying(void **state)
 
 /* ---------------------------------------------------------------- damage */
 
+static void copy_folder(void)
+{
+    char line[2400];
+    test_remove(test_path("damaged"));
+    snprintf(line, sizeof line, "cp -r '%s' '%s'", test_path("coded"), test_path("damaged"));
+    assert_int_equal(system(line), 0); /* NOLINT(cert-env33-c): our own words */
+}
+
 /* Flips a byte of the blob of expert 1 in a copy of the coded folder; returns its shard's name. */
 static const char *damage(uint64_t pos)
 {
     static char shard[200];
-    char line[2400], path[1200];
+    char path[1200];
     struct test_weights w;
-    test_remove(test_path("damaged"));
-    snprintf(line, sizeof line, "cp -r '%s' '%s'", test_path("coded"), test_path("damaged"));
-    assert_int_equal(system(line), 0); /* NOLINT(cert-env33-c): our own words */
+    copy_folder();
     open_weights("coded", &w);
     const struct mb_tensor *blob = mb_index_find(w.index, parts_of(1)[UP].name)->tensor;
     snprintf(shard, sizeof shard, "%s", mb_checkpoint_shard_name(w.ckpt, blob->shard));
@@ -304,6 +312,47 @@ static void a_damaged_blob_is_refused_by_name_and_position(void **state)
     assert_int_equal(mb_index_open(ckpt, &index, &err), MB_BAD_DATA);
     assert_told(&err, shard, "byte 32: the header's checksum");
     mb_checkpoint_close(ckpt);
+}
+
+/* The blob of 'from' is written over that of 'to', after the index was opened: each is sound in itself. */
+static enum mb_status open_overwritten(const char *to, const char *from, struct test_weights *w,
+                                       struct mb_error *err)
+{
+    copy_folder();
+    assert_int_equal(mb_checkpoint_open(test_path("damaged"), &w->ckpt, err), MB_OK);
+    assert_int_equal(mb_index_open(w->ckpt, &w->index, err), MB_OK);
+    const struct mb_tensor *source = mb_index_find(w->index, from)->tensor,
+                           *target = mb_index_find(w->index, to)->tensor;
+    uint8_t bytes[4096];
+    assert_true(source->nbytes == sizeof bytes && target->nbytes == sizeof bytes);
+    assert_int_equal(mb_checkpoint_read(w->ckpt, source, 0, bytes, sizeof bytes, err), MB_OK);
+    int fd = open(mb_tensor_path(w->ckpt, target), O_WRONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, bytes, sizeof bytes, (off_t)target->file_pos), sizeof bytes);
+    close(fd);
+    w->store = NULL;
+    return mb_store_open(w->index, NULL, &w->store, err);
+}
+
+static void a_file_that_changes_after_its_index_is_refused(void **state)
+{
+    (void)state;
+    static const char q[] = "model.layers.0.self_attn.q_proj.weight",
+                      k[] = "model.layers.0.self_attn.kv_a_proj_with_mqa.weight";
+    const struct mb_matrix *matrix;
+    struct test_weights w;
+    struct mb_error err;
+    assert_int_equal(open_overwritten(q, parts_of(1)[UP].name, &w, &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "has changed"));
+    test_weights_close(&w);
+    assert_int_equal(open_overwritten(parts_of(1)[UP].name, q, &w, &err), MB_OK);
+    assert_int_equal(bind_all(w.store, &err), MB_BAD_DATA);
+    assert_told(&err, ".safetensors", "has changed");
+    test_weights_close(&w);
+    assert_int_equal(open_overwritten(q, k, &w, &err), MB_OK);
+    assert_int_equal(mb_store_matrix(w.store, q, N_HIDDEN, N_HIDDEN, &matrix, &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "has changed"));
+    test_weights_close(&w);
 }
 
 /* ---------------------------------------------------------------- memory that is out */
@@ -363,6 +412,7 @@ int main(void)
         cmocka_unit_test(an_overlay_reaches_matrices_that_stay),
         cmocka_unit_test(an_overlay_has_the_shape_and_nobody_is_multiplying),
         cmocka_unit_test(a_damaged_blob_is_refused_by_name_and_position),
+        cmocka_unit_test(a_file_that_changes_after_its_index_is_refused),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, begin, test_folder_end);

@@ -7,6 +7,7 @@
 #include "cmocka_all.h"
 #include "weights.h"
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -170,6 +171,47 @@ static void types_that_are_no_weights_are_refused(void **state)
     test_weights_close(&loaded);
 }
 
+/* ---------------------------------------------------------------- threads */
+
+enum { N_THREADS = 4, N_TIMES = 1000 };
+
+static void *acquire_often(void *arg)
+{
+    struct mb_store *store = arg;
+    static const uint32_t experts[] = {0, 1};
+    struct mb_expert_view out[2];
+    for (int i = 0; i < N_TIMES; i++) {
+        mb_store_prefetch(store, 1, experts, 2);
+        if (mb_store_acquire(store, 1, experts, 2, out, NULL) != MB_OK || out[1].matrices[0]->n_rows != 40)
+            return store;
+        mb_store_release(store, 1, experts, 2);
+    }
+    return NULL;
+}
+
+static void threads_acquire_at_once(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"model.layers.1.mlp.experts.0.up_proj.weight", UP};
+    struct test_weights w;
+    struct mb_error err;
+    pthread_t threads[N_THREADS];
+    load(&w, test_path("coded"));
+    for (size_t e = 0; e < 2; e++)
+        assert_int_equal(
+            mb_store_bind_expert(w.store, 1, e, &(struct mb_expert_part){names[e], 40, 48}, 1, &err), MB_OK);
+    for (size_t i = 0; i < N_THREADS; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, acquire_often, w.store), 0);
+    for (size_t i = 0; i < N_THREADS; i++) {
+        void *failed;
+        assert_int_equal(pthread_join(threads[i], &failed), 0);
+        assert_null(failed);
+    }
+    /* All are released: a matrix may be changed. */
+    assert_int_equal(mb_store_overlay(w.store, UP, NULL, &err), MB_OK);
+    test_weights_close(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -179,6 +221,7 @@ int main(void)
         cmocka_unit_test(exact_matrices_stay_dense),
         cmocka_unit_test(memory_is_told_by_kind),
         cmocka_unit_test(types_that_are_no_weights_are_refused),
+        cmocka_unit_test(threads_acquire_at_once),
     };
     return cmocka_run_group_tests(tests, begin, test_folder_end);
 }
