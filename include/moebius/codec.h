@@ -73,7 +73,7 @@ MB_API float mb_step_of_eps(double eps);
 enum {
     MB_COLS_MAX = 65535,     /* more columns would overflow the int32 sums of the product */
     MB_GROUP_WEIGHTS = 1024, /* a row group has about this many weights, or is one longer row */
-    MB_SLACK_NBYTES = 128,   /* readable bytes that kernels want behind a blob and behind activations */
+    MB_SLACK_NBYTES = 128,   /* readable bytes that kernels need after a blob and after activations */
 };
 
 /* Rows in a row group: 1 when n_cols >= 1024, else ceil(1024 / n_cols). The last group may have fewer. */
@@ -170,7 +170,10 @@ struct mb_tile {
     uint32_t first_outlier; /* index into outlier_counts of the tile's first flagged group */
 };
 
-/* A checked coded matrix: a view into a blob that outlives it. */
+/*
+ * A coded matrix: a view of bytes that outlive it, read-only, for any number of threads.  Read dtype, shape,
+ * eps and step; the other members are for the kernels and may change between versions.
+ */
 struct mb_coded_matrix {
     enum mb_dtype dtype;
     uint64_t n_rows;
@@ -314,8 +317,8 @@ struct mb_kernels {
 };
 
 /*
- * Asks for the memory of the first rows of the tile that 'row' is in: before a product that no product of the
- * rows before led to.  Waiting for one line after another costs more than hundreds of requests.
+ * Prefetches the start of row's tile.  Call it before a product that does not continue where the last one
+ * ended: hardware prefetch does not know these addresses yet.
  */
 MB_API void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row);
 

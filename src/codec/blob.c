@@ -125,7 +125,7 @@ static enum mb_status check_payload(const uint8_t *bytes, uint64_t nbytes, const
         mb_load_u64(bytes + 24))
         return mb_fail(err, MB_BAD_DATA, "byte 24: the payload's checksum does not match");
     if (!all_zero(bytes + frame->nbytes, nbytes - frame->nbytes))
-        return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": padding behind the blob is not zero",
+        return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": padding after the blob is not zero",
                        frame->nbytes);
     return MB_OK;
 }
@@ -195,7 +195,7 @@ static enum mb_status read_entries(const uint8_t *bytes, const struct mb_blob_fr
         uint64_t directory_pos;
         if (!mb_add_u64(pos, info->data_nbytes, &directory_pos) ||
             !mb_add_u64(directory_pos, info->directory_nbytes, &pos) || pos > frame->nbytes)
-            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu reaches behind the blob's end",
+            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu reaches past the blob's end",
                            entry_pos + 32, i);
         if (info->directory_nbytes / 3 < mb_n_groups(info->n_rows, info->n_cols))
             return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": the directory of matrix %zu is too short",
@@ -204,7 +204,7 @@ static enum mb_status read_entries(const uint8_t *bytes, const struct mb_blob_fr
     if (frame->header_nbytes - name_pos >= 8 || !all_zero(bytes + name_pos, frame->header_nbytes - name_pos))
         return mb_fail(err, MB_BAD_DATA, "byte %zu: names do not fill the header", name_pos);
     if (pos != frame->nbytes)
-        return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": bytes behind the last matrix", pos);
+        return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": bytes after the last matrix", pos);
     return MB_OK;
 }
 

@@ -146,7 +146,7 @@ enum mb_status mb_check_matrix(const struct mb_coded_matrix *matrix, uint64_t di
         uint64_t nbytes = 0;
         const char *fault = entry_fault(matrix, group, group_weights(matrix, group), n_outliers, &nbytes);
         if (fault == NULL && nbytes > matrix->data_nbytes - pos)
-            fault = "its record reaches behind the matrix";
+            fault = "its record reaches past the end of the matrix";
         if (fault == NULL) {
             /* The walk reads a count even where there is none: not from the file, which may end here. */
             uint8_t count[2];
@@ -162,7 +162,7 @@ enum mb_status mb_check_matrix(const struct mb_coded_matrix *matrix, uint64_t di
         pos += nbytes;
     }
     if (pos != matrix->data_nbytes)
-        return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": bytes behind the last row group", data_pos + pos);
+        return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": bytes after the last row group", data_pos + pos);
     if (directory_nbytes != 3 * matrix->n_groups + 2 * n_flagged)
         return mb_fail(err, MB_BAD_DATA, "the directory is longer than its groups");
     return MB_OK;

@@ -30,14 +30,14 @@ static inline unsigned mb_body_code(const uint8_t *body, size_t n, size_t i, uns
     return k < h ? body[begin / 2 + k] & 15u : body[begin / 2 + k - h] >> 4;
 }
 
-/* The index that tail code t of widths (a, b) stands for. */
+/* The index that tail code t of widths (a, b) means. */
 static inline int mb_tail_index(unsigned t, unsigned a, unsigned b)
 {
     int inner = mb_inner_max(a), half = mb_tail_half(b);
     return (int)t < half ? -(inner + 1 + (int)t) : inner + 1 + ((int)t - half);
 }
 
-/* q[0 .. view->n): the indices of a group that is not raw; 0 where an outlier stands. */
+/* q[0 .. view->n): the indices of a group that is not raw; 0 where there is an outlier. */
 static inline void mb_group_indices(const struct mb_group_view *view, int8_t *q)
 {
     assert(view->n > 0);

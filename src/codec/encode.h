@@ -6,7 +6,7 @@
 
 #include "kernels.h"
 
-/* The largest |q| of any code; MB_Q_OUTLIER stands for weights that no code can hold. */
+/* The largest |q| of any code; MB_Q_OUTLIER marks weights that no code can hold. */
 enum { MB_Q_MAX = 127, MB_Q_OUTLIER = -128 };
 
 struct mb_widths {
@@ -41,7 +41,7 @@ size_t mb_write_group(const struct mb_widths *widths, enum mb_dtype dtype, const
 
 /*
  * Encodes a group of n weights to 'out' and describes it. Whole vectors may be stored there, up to 63 bytes
- * behind the record. false: weight *bad is NaN or infinite.
+ * after the record. false: weight *bad is NaN or infinite.
  */
 typedef bool (*mb_encode_group_fn)(const struct mb_coding *coding, const uint8_t *weights, size_t n,
                                    uint8_t *out, struct mb_group *group, size_t *bad);

@@ -16,7 +16,7 @@ enum {
     MB_GROUP_WEIGHTS_MAX = MB_COLS_MAX, /* one row of the most columns, or less than 1024 + 1023 weights */
     MB_TILE_WEIGHTS = 32768,            /* 16 rows where that is more */
     MB_ACTIVATION_MAX = 32639,          /* 127 * 256 + 127: hi and lo both fit a signed byte */
-    MB_DECODED_SLACK = 192, /* readable and writable bytes that vector kernels want behind decoded weights */
+    MB_DECODED_SLACK = 192, /* readable and writable bytes that vector kernels need after decoded weights */
 };
 
 /* Bytes of a decoded row in a matmul's scratch memory. */
@@ -73,7 +73,7 @@ static inline size_t mb_bits_nbytes(size_t n, unsigned width)
     return (n * width + 7) / 8;
 }
 
-/* A row group's record taken apart. */
+/* Where the parts of a row group's record are. */
 struct mb_group_view {
     const uint8_t *body; /* of raw groups: the original values */
     const uint8_t *tail;
@@ -179,7 +179,22 @@ float mb_raw_row_product(enum mb_dtype dtype, const uint8_t *values, size_t n_co
 double mb_outliers(enum mb_dtype dtype, const uint8_t *positions, const uint8_t *values, size_t n,
                    size_t begin, const struct mb_activation *x);
 
-/* The same, of a row of a view, from the view's *next on; *next moves on to the next row's. */
+/*
+ * The outliers of a row of a view: how many, and *first, the first of them.  Outliers before 'from' are known
+ * to belong to earlier rows.
+ */
+static inline size_t mb_find_row_outliers(const struct mb_group_view *view, size_t begin, size_t n_cols,
+                                          size_t from, size_t *first)
+{
+    while (from < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * from) < begin)
+        from++;
+    *first = from;
+    while (from < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * from) < begin + n_cols)
+        from++;
+    return from - *first;
+}
+
+/* The sum of a row's outliers, from the view's *next on; *next moves on to the next row's. */
 double mb_row_outliers(enum mb_dtype dtype, const struct mb_group_view *view, size_t n_cols,
                        size_t row_in_group, unsigned *next, const struct mb_activation *x);
 

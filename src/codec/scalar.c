@@ -65,15 +65,11 @@ double mb_outliers(enum mb_dtype dtype, const uint8_t *positions, const uint8_t 
 double mb_row_outliers(enum mb_dtype dtype, const struct mb_group_view *view, size_t n_cols,
                        size_t row_in_group, unsigned *next, const struct mb_activation *x)
 {
-    size_t begin = row_in_group * n_cols, first = *next;
-    while (first < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * first) < begin)
-        first++;
-    size_t end = first;
-    while (end < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * end) < begin + n_cols)
-        end++;
-    *next = (unsigned)end;
+    size_t begin = row_in_group * n_cols, first;
+    size_t n = mb_find_row_outliers(view, begin, n_cols, *next, &first);
+    *next = (unsigned)(first + n);
     return mb_outliers(dtype, view->outlier_positions + 2 * first,
-                       view->outlier_values + first * mb_dtype_nbytes(dtype), end - first, begin, x);
+                       view->outlier_values + first * mb_dtype_nbytes(dtype), n, begin, x);
 }
 
 static float coded_row_product(const struct mb_coded_matrix *w, const struct mb_group_view *view,

@@ -84,7 +84,7 @@ static void wrong_headers_are_named(void **state)
         {6, 2, 2, MB_BAD_DATA, "header size"},
         {8, 4, 97, MB_BAD_DATA, "header size"},
         {8, 4, 80, MB_BAD_DATA, "header size"},
-        {8, 4, 104, MB_BAD_DATA, "reaches behind"},
+        {8, 4, 104, MB_BAD_DATA, "reaches past"},
         {8, 4, UINT32_MAX & ~7u, MB_BAD_DATA, "header size"},
         {12, 4, 1, MB_BAD_DATA, "not zero"},
         {16, 8, 20, MB_BAD_DATA, "blob of 20 bytes"},
@@ -103,9 +103,9 @@ static void wrong_headers_are_named(void **state)
         {56, 8, 0x8000000000000000, MB_BAD_DATA, "impossible shape"}, /* eps -0 */
         {64, 4, 0x3f800000, MB_BAD_DATA, "impossible shape"},         /* a step that is not eps's */
         {68, 4, 1, MB_BAD_DATA, "impossible shape"},
-        {72, 8, UINT64_MAX, MB_BAD_DATA, "reaches behind"},
-        {72, 8, 1, MB_BAD_DATA, "behind the last matrix"},
-        {80, 8, UINT64_MAX, MB_BAD_DATA, "reaches behind"},
+        {72, 8, UINT64_MAX, MB_BAD_DATA, "reaches past"},
+        {72, 8, 1, MB_BAD_DATA, "after the last matrix"},
+        {80, 8, UINT64_MAX, MB_BAD_DATA, "reaches past"},
         {88, 1, 7, MB_BAD_DATA, "name"},
         {89, 1, 7, MB_BAD_DATA, "names do not fill"},
     };

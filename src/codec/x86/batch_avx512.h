@@ -1,5 +1,5 @@
 /*
- * batch_avx512.h - up to sixteen row groups taken apart at once: their directory entries in vectors, one lane
+ * batch_avx512.h - up to sixteen row groups at once: their directory entries in vectors, one lane
  * a group, and their tails decoded to bytes in L1, before their bodies are wanted.
  *
  * Include only from files compiled with the AVX-512 flags.
@@ -12,17 +12,17 @@
 enum { MB_BATCH = 16, MB_BATCH_LANES = 4 }; /* groups, and groups whose bodies are decoded together */
 
 /*
- * Memory is asked for this far ahead, line by line in order, as evenly as it is read: as much as a tail while
- * it is decoded, as much as a body while it is multiplied.  A prefetch whose page is not in the TLB may be
- * dropped, so that pages are touched by a first one that comes long before (measured: a third more weights/s
- * from memory, where pages are small for the processor).
+ * Memory is prefetched this far ahead, line by line in order, as evenly as it is read: as much as a tail
+ * while it is decoded, as much as a body while it is multiplied.  A prefetch whose page is not in the TLB may
+ * be dropped, so that pages are touched by a first one that comes long before (measured: a third more
+ * weights/s from memory, where pages are small for the processor).
  */
 enum { MB_AHEAD_NBYTES = 28672, MB_PAGE_AHEAD_NBYTES = MB_AHEAD_NBYTES + 32768 };
 
 /* Decoded tails of a batch: at least one group of the widest row. */
 enum { MB_TAILS_NBYTES = 2 * (MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK) };
 
-/* Up to 16 whole groups taken apart, one a lane: what mb_group_next finds for one. */
+/* Up to 16 whole groups, one a lane: what mb_group_next finds for one. */
 struct mb_batch_512 {
     _Alignas(64) uint32_t a[MB_BATCH], b[MB_BATCH];
     uint32_t body[MB_BATCH], tail[MB_BATCH], outliers[MB_BATCH]; /* from 'records' on */
@@ -32,7 +32,7 @@ struct mb_batch_512 {
     uint32_t offset[MB_BATCH];                           /* u of q = 0 */
     const uint8_t *records;
     size_t n;
-    size_t asked_nbytes; /* of the memory ahead, with each tail: alike for all, so that loops are foreseen */
+    size_t ahead_nbytes; /* to prefetch with each tail; equal for all, so the branch predicts */
     __mmask16 has_outliers;
 };
 
@@ -57,8 +57,7 @@ static inline __m512i mb_offsets_512(__m512i a, __m512i b)
     return _mm512_maskz_add_epi32(_mm512_test_epi32_mask(a, a), base, inner);
 }
 
-/* Groups of a batch: all of a batch's tails are read first, so that it must not be longer than what is asked
- * for. */
+/* Groups of a batch. Its tails are all read first, so a batch must fit in the prefetch distance. */
 static inline size_t mb_batch_groups_512(const struct mb_coded_matrix *w)
 {
     if (w->group_rows > 1)
@@ -67,7 +66,7 @@ static inline size_t mb_batch_groups_512(const struct mb_coded_matrix *w)
     return n < MB_BATCH_LANES ? MB_BATCH_LANES : n > MB_BATCH ? MB_BATCH : n;
 }
 
-/* Takes the next groups, at most n, that are not raw and whose tails find room; the walk moves behind them.
+/* Takes the next groups, at most n, that are not raw and whose tails find room; the walk moves past them.
  */
 static inline size_t mb_take_batch_512(struct mb_group_walk *walk, size_t n, struct mb_batch_512 *batch)
 {
@@ -102,7 +101,7 @@ static inline size_t mb_take_batch_512(struct mb_group_walk *walk, size_t n, str
         _mm512_mullo_epi32(n_outliers, _mm512_set1_epi32(2 + (int)mb_dtype_nbytes(w->dtype)));
     __m512i nbytes =
         _mm512_maskz_add_epi32(lanes, _mm512_add_epi32(body_nbytes, tail_nbytes), outlier_nbytes);
-    __m512i asked_later_nbytes = _mm512_maskz_mullo_epi32(
+    __m512i later_nbytes = _mm512_maskz_mullo_epi32(
         lanes, a, _mm512_set1_epi32((int)(w->group_rows * (w->n_cols / 128) * 16))); /* a bit a weight */
     __m512i end = mb_sums_so_far_512(nbytes), body = _mm512_sub_epi32(end, nbytes);
     __m512i tail = _mm512_add_epi32(body, body_nbytes);
@@ -122,7 +121,7 @@ static inline size_t mb_take_batch_512(struct mb_group_walk *walk, size_t n, str
     size_t total_nbytes = (size_t)_mm512_reduce_add_epi32(nbytes);
     batch->records = walk->record;
     batch->n = (size_t)__builtin_popcount(lanes);
-    batch->asked_nbytes = (size_t)_mm512_reduce_add_epi32(_mm512_sub_epi32(nbytes, asked_later_nbytes)) /
+    batch->ahead_nbytes = (size_t)_mm512_reduce_add_epi32(_mm512_sub_epi32(nbytes, later_nbytes)) /
                           (batch->n > 0 ? batch->n : 1);
     batch->has_outliers = flags;
     walk->group += batch->n;
@@ -143,7 +142,7 @@ MB_INLINE size_t mb_next_width_512(const struct mb_batch_512 *batch, __mmask16 *
     return (size_t)__builtin_popcount(same);
 }
 
-MB_INLINE const uint8_t *mb_ask_for(const uint8_t *ahead, size_t nbytes)
+MB_INLINE const uint8_t *mb_prefetch_lines(const uint8_t *ahead, size_t nbytes)
 {
     for (size_t i = 0; i < nbytes; i += 64)
         _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
@@ -152,7 +151,7 @@ MB_INLINE const uint8_t *mb_ask_for(const uint8_t *ahead, size_t nbytes)
 
 /*
  * The batch's tails to bytes: 'tails' is [MB_TAILS_NBYTES + 64], since whole vectors are read.  Returns the
- * memory to ask for next, while bodies are decoded.
+ * memory to prefetch next, while bodies are decoded.
  */
 static inline const uint8_t *mb_decode_tails_512(const struct mb_batch_512 *batch, uint8_t *tails)
 {
@@ -166,7 +165,7 @@ static inline const uint8_t *mb_decode_tails_512(const struct mb_batch_512 *batc
         for (size_t p = 0; p < batch->nbytes[i]; p += 2048)
             _mm_prefetch((const char *)page + p, _MM_HINT_T0);
         page += batch->nbytes[i];
-        ahead = mb_ask_for(ahead, batch->asked_nbytes);
+        ahead = mb_prefetch_lines(ahead, batch->ahead_nbytes);
     }
     return ahead;
 }

@@ -234,7 +234,7 @@ static void plain_indices(const struct mb_group_view *group, int8_t *q)
 
 /* ---------------------------------------------------------------- by blocks */
 
-/* False where too many escapes stand at one place. */
+/* False where too many escapes are at one place. */
 MB_INLINE bool spread_indices(const struct mb_group_view *group, unsigned a, int8_t *q)
 {
     uint8_t tail_bytes[MB_GROUP_WEIGHTS_MAX / 4 + 64], codes[MB_BLOCK + MB_DECODED_SLACK];

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Indices of a group, behind which whole vectors of outliers stand. */
+/* Indices of a group, followed by whole vectors of outliers. */
 struct indices {
     int8_t q[MB_GROUP_WEIGHTS_MAX + 65];
     uint32_t magnitude_max; /* of those that are not outliers */

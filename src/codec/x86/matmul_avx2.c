@@ -56,7 +56,7 @@ static void next_group(struct source *source)
         mb_group_indices_avx2(&source->next.group, source->q);
 }
 
-/* What is behind a row's columns does not count: X is 0 there. */
+/* Bytes after a row's columns do not count: X is 0 there. */
 static void fill_block(struct source *source, struct block *block, size_t n_rows)
 {
     size_t n_cols = block->w->n_cols;

@@ -1,10 +1,16 @@
 /*
  * matmul_avx512.c - products with many vectors: sixteen rows are decoded once, then meet all tokens.
  *
- * They stand in a tile, which stays in L1 while the tokens pass.  A register holds 16 columns of four rows, a
- * quad; sixteen bytes of an activation are broadcast by the load port, and vpdpbusd leaves four partial sums
- * of each row.  Four quads times three tokens times two planes are 24 accumulators: 24 products for 10 loads,
- * so the two multiplying ports are the limit.
+ * They are stored as a tile, which stays in L1 while the tokens pass:
+ *
+ *     chunk 0 (256 bytes)                            chunk 1
+ *     | quad 0     | quad 1     | quad 2 | quad 3 |  | quad 0 ...
+ *     | r0 r1 r2 r3| r4 r5 r6 r7| ...    |        |
+ *       16 columns of each row
+ *
+ * A register holds a quad: 16 columns of four rows; sixteen bytes of an activation are broadcast by the load
+ * port, and vpdpbusd leaves four partial sums of each row.  Four quads times three tokens times two planes
+ * are 24 accumulators: 24 products for 10 loads, so the two multiplying ports are the limit.
  *
  * Its rows are ordered by width: then most quads are of one width, and their four rows are decoded
  * together, straight to their places.
@@ -15,7 +21,7 @@
 enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16, ROWS_ON_THEIR_WAY = 4 };
 enum { CHUNK_NBYTES = QUADS * 64 }; /* of a tile */
 
-/* A request is dropped where its page is not in the TLB: pages are touched this far before their lines. */
+/* A prefetch is dropped where its page is not in the TLB: pages are touched this far before their lines. */
 enum { PAGES_AHEAD_NBYTES = 16384 };
 
 /* A row that has outliers, or is raw: what its sum over bytes lacks. */
@@ -68,7 +74,7 @@ MB_INLINE void place_64(__m512i r0, __m512i r1, __m512i r2, __m512i r3, uint8_t 
     _mm512_store_si512(quad + 3 * CHUNK_NBYTES, _mm512_shuffle_i32x4(odd01, odd23, 0xdd));
 }
 
-/* Four rows to their quad.  Behind their columns, where activations are 0, stands rubbish. */
+/* Four rows to their quad. Columns past n_cols hold unspecified bytes; their activations are 0. */
 static void place_quad(const uint8_t *rows, size_t row_nbytes, size_t n_cols, uint8_t *quad)
 {
     for (size_t c = 0; c < n_cols; c += 4 * CHUNK, quad += 4 * CHUNK_NBYTES, rows += 4 * CHUNK)
@@ -91,21 +97,17 @@ static bool find_exact(const struct source *source, struct exact *exact)
 {
     const struct mb_group_view *view = &source->view;
     size_t n_cols = source->w->n_cols, elem_nbytes = mb_dtype_nbytes(source->w->dtype);
-    size_t begin = source->next_row * n_cols, i = 0;
+    size_t begin = source->next_row * n_cols, i;
     if (view->is_raw) {
         *exact = (struct exact){.raw = view->body + begin * elem_nbytes};
         return true;
     }
-    while (i < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * i) < begin)
-        i++;
-    size_t end = i;
-    while (end < view->n_outliers && mb_load_u16(view->outlier_positions + 2 * end) < begin + n_cols)
-        end++;
+    size_t n = mb_find_row_outliers(view, begin, n_cols, 0, &i);
     *exact = (struct exact){.outlier_positions = view->outlier_positions + 2 * i,
                             .outlier_values = view->outlier_values + i * elem_nbytes,
-                            .n_outliers = end - i,
+                            .n_outliers = n,
                             .begin = begin};
-    return end > i;
+    return n > 0;
 }
 
 static void fill_from_groups(struct source *source, struct tile *tile)
@@ -131,7 +133,7 @@ static void fill_from_groups(struct source *source, struct tile *tile)
 
 /* ---------------------------------------------------------------- groups of one row, by batches */
 
-/* Four rows of width a straight to their quad. Returns the memory to ask for next. */
+/* Four rows of width a straight to their quad. Returns what to prefetch next. */
 MB_INLINE const uint8_t *decode_quad(unsigned a, const struct mb_batch_512 *batch, const uint32_t which[4],
                                      const uint8_t *tails, size_t n_cols, uint8_t *quad, const uint8_t *ahead)
 {
@@ -195,7 +197,7 @@ struct filling {
     size_t slot; /* the next one */
 };
 
-/* The next slot is 'row', whose bytes stand among the source's rows. */
+/* The next slot is 'row', whose bytes are among the source's rows. */
 static void fill_slot(struct filling *f, size_t row, int64_t offset)
 {
     struct source *source = f->source;
@@ -219,7 +221,7 @@ static void fill_one(struct filling *f, const struct mb_batch_512 *batch, size_t
     fill_slot(f, row, batch->offset[i]);
 }
 
-/* Row 'row' is the batch's first. Returns the memory to ask for next. */
+/* Row 'row' is the batch's first. Returns what to prefetch next. */
 static const uint8_t *fill_four(struct filling *f, const struct mb_batch_512 *batch, const uint32_t which[4],
                                 size_t row, const uint8_t *tails, const uint8_t *ahead)
 {
@@ -432,8 +434,7 @@ MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct tile *t
 }
 
 /*
- * A tile times all tokens.  Meanwhile the next tile's records, about as long as this one's were, are asked
- * for.
+ * A tile times all tokens.  Meanwhile the next tile's records are prefetched: about as long as this one's.
  */
 static void multiply_tile(const struct mb_coded_matrix *w, struct tile *tile, const struct mb_activation *x,
                           size_t n_tokens, float *y, size_t y_stride, const uint8_t *next, size_t next_nbytes)
@@ -443,7 +444,7 @@ static void multiply_tile(const struct mb_coded_matrix *w, struct tile *tile, co
     size_t step_nbytes = next_nbytes / ((n_tokens + TILE_TOKENS - 1) / TILE_TOKENS) + 64;
     for (size_t t = 0, n; t < n_tokens; t += n, x += n, y += n * y_stride) {
         _mm_prefetch((const char *)next + PAGES_AHEAD_NBYTES, _MM_HINT_T1);
-        next = mb_ask_for(next, step_nbytes);
+        next = mb_prefetch_lines(next, step_nbytes);
         size_t left = n_tokens - t;
         n = left == 4 || left == 2 ? 2 : left == 1 ? 1 : TILE_TOKENS;
         struct tile_sums sums;

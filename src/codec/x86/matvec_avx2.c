@@ -10,7 +10,7 @@
 
 enum { ROWS_PENDING = 32 };
 
-/* How far ahead of a batch memory is asked for, line by line in order, into L2. */
+/* How far ahead of a batch memory is prefetched, line by line in order, into L2. */
 enum { AHEAD_NBYTES = 32768, TAIL_AHEAD_ROWS = 8 };
 
 /* Decoded tails of a batch: at least that of the widest row. */
@@ -24,7 +24,7 @@ struct sums {
 /* A group whose rows are multiplied straight from its codes. */
 struct stream {
     const uint8_t *body, *tail; /* 'tail' are decoded bytes */
-    const uint8_t *rest_tail;   /* where that of the columns behind whole blocks begins */
+    const uint8_t *rest_tail;   /* where that of the columns after whole blocks begins */
     size_t first;               /* its first row among the pending ones */
 };
 
@@ -50,7 +50,7 @@ struct pending {
     float *y;             /* of the first pending row */
     uint64_t row;         /* the first pending row */
     size_t n_rounds;      /* of the last tail */
-    const uint8_t *ahead; /* memory that is asked for next */
+    const uint8_t *ahead; /* memory that is prefetched next */
 };
 
 MB_INLINE __m256i pairs(__m256i u, const int8_t *x)
@@ -167,7 +167,7 @@ MB_INLINE size_t stream_sums(unsigned a, struct stream *streams, size_t n_stream
     return n_streams;
 }
 
-/* Adds the columns behind whole blocks of groups of one row; returns as stream_sums does. */
+/* Adds the columns after whole blocks of groups of one row; returns as stream_sums does. */
 MB_INLINE size_t rest_sums(unsigned a, struct stream *streams, size_t n_streams, size_t n_cols,
                            const struct mb_activation *x, struct sums *sums)
 {
@@ -297,7 +297,7 @@ static void flush(struct pending *pending)
 }
 
 /*
- * Whether a row has outliers cannot be foreseen: those of groups of one row are noted without a branch, for
+ * Whether a row has outliers cannot be predicted: those of groups of one row are noted without a branch, for
  * one short loop over all rows.
  */
 MB_INLINE void take_outliers(struct pending *pending, const struct mb_group_view *view, size_t group_rows,

@@ -2,11 +2,11 @@
  * matvec_avx512.c - the fused product y = W x, of one token or a few: codes to bytes to vpdpbusd, nothing
  * written in between.
  *
- * Groups are taken in batches of up to 16 rows.  A batch's directory entries are taken apart in vectors, one
+ * Groups are taken in batches of up to 16 rows.  A batch's directory entries are decoded in vectors, one
  * lane a group, and its tails are decoded to bytes in L1.  Then bodies are decoded and multiplied, four
  * groups of one width at a time, which share the loads of activations and hide each other's latencies; at
  * last the sums of all rows are added over their lanes and finished.  The code is short of branches that
- * cannot be foreseen, since one of them costs as much as 300 weights.
+ * cannot be predicted, since one of them costs as much as 300 weights.
  */
 #include "batch_avx512.h"
 #include <string.h>
@@ -27,7 +27,7 @@ struct product {
     const int8_t *planes; /* of several tokens: [whole 64s of columns][n_together][hi, lo][64] */
     struct rows *rows;
     uint8_t *tails;       /* [MB_TAILS_NBYTES + 64] decoded */
-    const uint8_t *ahead; /* memory that is asked for next */
+    const uint8_t *ahead; /* memory that is prefetched next */
 };
 
 /* Lane i of the result is the sum of the lanes of v[i]. */
@@ -301,8 +301,8 @@ static void spread_offsets(const struct product *product, const struct mb_batch_
 }
 
 /*
- * The next whole groups' products to y, up to a raw one; returns how many groups.  A batch is taken apart
- * while the one before it is multiplied: what it waits for is long there when it is wanted.
+ * The next whole groups' products to y, up to a raw one; returns how many groups.  A batch is decoded
+ * while the one before it is multiplied, so its loads have completed by then.
  */
 static size_t multiply_groups(struct product *product, struct mb_group_walk *walk, size_t n_groups, float *y,
                               size_t y_stride)

@@ -13,7 +13,7 @@
 /* How far ahead records are fetched; see simd_avx512.h. */
 enum { MB_PREFETCH_NBYTES = 4096 };
 
-/* All indices of a group that is not raw; 'q' has MB_DECODED_SLACK bytes behind them. */
+/* All indices of a group that is not raw; 'q' has MB_DECODED_SLACK bytes after them. */
 void mb_group_indices_avx2(const struct mb_group_view *group, int8_t *q);
 
 /* n body codes of width a at p as bytes, escapes as they are; 'out' as above. */

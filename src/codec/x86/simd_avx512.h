@@ -94,9 +94,10 @@ MB_INLINE size_t mb_tail_rounds_512(size_t n_escapes)
 }
 
 /*
- * A group's tail as bytes u: n_rounds times 64 of them to 'out', of which those behind the tail are rubbish.
- * Rounds behind the tail's end repeat its last: callers take the same number for many groups, since a loop
- * whose end cannot be foreseen costs more than a few idle rounds.  Reads less than 64 bytes behind the tail.
+ * A group's tail as bytes u: n_rounds times 64 of them to 'out', of which those after the tail are
+ * unspecified. Rounds after the tail's end repeat its last: callers take the same number for many groups,
+ * since a loop whose end cannot be predicted costs more than a few idle rounds.  Reads less than 64 bytes
+ * after the tail.
  */
 MB_INLINE void mb_tail_decode_512(const struct mb_group_view *group, const struct mb_tail_512 *kind,
                                   size_t n_rounds, uint8_t *out)
@@ -151,7 +152,7 @@ MB_INLINE void mb_decode_128(const uint8_t *p, unsigned a, const struct mb_body_
 {
     if (a == 4) {
         __m512i nibbles = _mm512_loadu_si512(p);
-        __asm__("" : "+v"(nibbles)); /* gcc would load it twice, and it stands across two lines */
+        __asm__("" : "+v"(nibbles)); /* gcc would load it twice, and it spans two cache lines */
         u[0] = mb_code_to_u(nibbles, a, body);
         u[1] = mb_code_to_u(_mm512_srli_epi16(nibbles, 4), a, body);
     } else {
@@ -168,7 +169,7 @@ MB_INLINE void mb_decode_128(const uint8_t *p, unsigned a, const struct mb_body_
 
 /*
  * The last n < 128 weights of a group. Returns how many of them u[0] holds (the others are u[1]'s); lanes
- * behind them are 0 in u[0] and rubbish in u[1].
+ * after them are 0 in u[0] and unspecified in u[1].
  */
 MB_INLINE size_t mb_decode_last(const uint8_t *p, unsigned a, const struct mb_body_512 *body, size_t n,
                                 const uint8_t *tail, __m512i u[2])
@@ -217,7 +218,7 @@ MB_INLINE __mmask16 mb_lanes_16(size_t n)
 
 /*
  * All weights of a group that is not raw as bytes u = q + mb_offset_512; 'out' has MB_DECODED_SLACK bytes
- * behind them for whole vectors.
+ * after them for whole vectors.
  */
 void mb_group_bytes_avx512(const struct mb_group_view *group, uint8_t *out);
 

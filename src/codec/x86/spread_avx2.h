@@ -37,14 +37,15 @@ MB_INLINE unsigned mb_escape_avx2(unsigned a)
 }
 
 /*
- * n_rounds times 32 codes of a tail as what is added to escapes. Those behind the tail are rubbish; at most
- * 32 bytes behind a round are read.
+ * n_rounds times 32 codes of a tail as what is added to escapes. Those after the tail are unspecified; at
+ * most 32 bytes after a round are read.
  */
 void mb_spread_tail_avx2(const uint8_t *tail, unsigned a, unsigned b, size_t n_rounds, uint8_t *out);
 
 /*
  * Row m, from byte 22 - 11 k on, is for the k-th eleven bits of a mask: the ranks of their escapes, bit 7 in
- * their other lanes, and their count in all lanes behind.  128 KiB, but few rows have more than two escapes.
+ * their other lanes, and their count in all lanes after them.  128 KiB, but few rows have more than two
+ * escapes.
  */
 enum { MB_RANKS_BITS = 11, MB_RANKS_BEGIN = 22, MB_RANKS_ROWS = 1 << MB_RANKS_BITS };
 extern const uint8_t mb_ranks_avx2[MB_RANKS_ROWS][64];
@@ -136,8 +137,9 @@ MB_INLINE void mb_unpack_pairs_avx2(const uint8_t *p, __m256i out[4])
 }
 
 /*
- * 32 codes of three bits from 12 bytes (16 are read), each times two, with rubbish below.  Of each 16-bit
- * lane a product's upper half moves the first code down to its byte, another's lower half the second one up.
+ * 32 codes of three bits from 12 bytes (16 are read), each times two, with unspecified bits below.  Of each
+ * 16-bit lane a product's upper half moves the first code down to its byte, another's lower half the second
+ * one up.
  */
 MB_INLINE __m256i mb_unpack_triples_avx2(const uint8_t *p)
 {
@@ -181,7 +183,7 @@ MB_INLINE void mb_block_quarter(struct mb_block *block, size_t k, const uint8_t 
     } else if (a == 4) {
         if (k < 2) {
             codes[k] = _mm256_loadu_si256((const __m256i *)(p + 32 * k));
-            __asm__("" : "+x"(codes[k])); /* gcc would load it twice, and it stands across two lines */
+            __asm__("" : "+x"(codes[k])); /* gcc would load it twice, and it spans two cache lines */
         }
         v = _mm256_and_si256(k < 2 ? codes[k] : _mm256_srli_epi16(codes[k - 2], 4), s->low);
     } else if (a == 3) {

@@ -2,7 +2,7 @@
  * transposed_avx512.c - y = x^T W: rows are decoded four at a time and their bytes interleaved, so that
  * vpdpbusd adds four rows to the sums of sixteen columns.
  *
- * Sums stand in the order in which interleaving leaves the columns of each 64; they are sorted once, at the
+ * Sums are in the order in which interleaving leaves the columns of each 64; they are sorted once, at the
  * end.
  */
 #include "simd_avx512.h"
