@@ -4,27 +4,31 @@
  * Evaluation goes down the tree, whose height the parser has bounded.
  */
 #include "evaluate.h"
-#include "builtins.h"
 #include "operators.h"
 
 typedef struct mb_jinja_node node;
 
 /* ---------------------------------------------------------------- variables */
 
-static value_t *find_variable(struct mb_jinja_eval *e, string_t name, size_t from)
+/* The last variable of that name in stack[from .. to). */
+static value_t *find_between(struct mb_jinja_eval *e, string_t name, size_t from, size_t to)
 {
-    for (size_t i = e->stack.n; i > from; i--) {
-        struct mb_jinja_entry *entry = &e->stack.entries[i - 1];
-        if (entry->key.n == name.n && memcmp(entry->key.p, name.p, name.n) == 0)
-            return &entry->value;
-    }
+    for (size_t i = to; i > from; i--)
+        if (mb_jinja_is_string(e->stack.entries[i - 1].key, name))
+            return &e->stack.entries[i - 1].value;
     return NULL;
+}
+
+static value_t *find_variable(struct mb_jinja_eval *e, string_t name)
+{
+    value_t *found = find_between(e, name, e->scope, e->stack.n);
+    return found != NULL || e->scope == 0 ? found : find_between(e, name, 0, e->n_outer);
 }
 
 /* Sets a variable of the innermost frame. */
 bool mb_jinja_set_variable(struct mb_jinja_eval *e, string_t name, value_t value)
 {
-    value_t *old = find_variable(e, name, e->frame);
+    value_t *old = find_between(e, name, e->frame, e->stack.n);
     if (old != NULL) {
         *old = value;
         return true;
@@ -36,6 +40,8 @@ bool mb_jinja_set_variable(struct mb_jinja_eval *e, string_t name, value_t value
         return mb_jinja_fail(e->run, MB_NO_MEMORY, "out of memory for the variables of the template");
     assert(e->stack.entries != NULL);
     e->stack.entries[e->stack.n++] = (struct mb_jinja_entry){name, value};
+    if (e->frame == 0)
+        e->n_outer = e->stack.n;
     return true;
 }
 
@@ -108,11 +114,13 @@ static bool eval_args(struct mb_jinja_eval *e, const node *n, args_t *args)
 static bool eval_call(struct mb_jinja_eval *e, const node *n, value_t *out)
 {
     args_t args;
-    value_t callee, input;
+    value_t callee = {0}, input = {0};
     bool answer;
     if (!mb_jinja_evaluate(e, n->a, n->kind == MB_JINJA_N_CALL ? &callee : &input) || !eval_args(e, n, &args))
         return false;
     e->run->line = n->line;
+    if (n->kind == MB_JINJA_N_CALL && callee.kind == MB_JINJA_MACRO)
+        return e->call_macro(e, callee.macro, &args, out);
     if (n->kind == MB_JINJA_N_CALL)
         return mb_jinja_call(e->run, &callee, &args, out);
     if (n->kind == MB_JINJA_N_FILTER)
@@ -129,7 +137,7 @@ static bool eval_list(struct mb_jinja_eval *e, const node *n, value_t *out)
     if (!mb_jinja_new_list(e->run, &list))
         return false;
     for (size_t i = 0; i < n->n_items; i++) {
-        value_t item;
+        value_t item = {0};
         if (!mb_jinja_evaluate(e, n->items[i], &item) || !mb_jinja_append(e->run, list.list, item))
             return false;
     }
@@ -143,7 +151,7 @@ static bool eval_dict(struct mb_jinja_eval *e, const node *n, value_t *out)
     if (!mb_jinja_new_map(e->run, MB_JINJA_DICT, &dict))
         return false;
     for (size_t i = 0; i < n->n_items; i += 2) {
-        value_t key, value;
+        value_t key = {0}, value = {0};
         if (!mb_jinja_evaluate(e, n->items[i], &key) || !mb_jinja_evaluate(e, n->items[i + 1], &value))
             return false;
         if (key.kind != MB_JINJA_STRING)
@@ -160,7 +168,11 @@ static bool eval_dict(struct mb_jinja_eval *e, const node *n, value_t *out)
 
 static bool eval_name(struct mb_jinja_eval *e, const node *n, value_t *out)
 {
-    const value_t *found = find_variable(e, n->name, 0);
+    static const char *const of_macros[] = {"varargs", "kwargs", "caller"};
+    const value_t *found = find_variable(e, n->name);
+    if (found == NULL && e->scope > 0 && mb_jinja_is_one_of(n->name, of_macros, MB_JINJA_COUNT(of_macros)))
+        return mb_jinja_fail(e->run, MB_UNSUPPORTED, "'%.*s' in a macro is not supported", (int)n->name.n,
+                             n->name.p);
     *out = found != NULL ? *found : (value_t){.kind = MB_JINJA_UNDEFINED, .string = n->name};
     return mb_jinja_steps(e->run, e->stack.n / 8);
 }

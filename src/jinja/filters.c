@@ -223,7 +223,7 @@ static bool filter_map(run_t *run, const value_t *input, const args_t *args, val
     if (attribute == NULL && args->keywords.map->n > 0)
         return mb_jinja_bad_call(run, "map");
     for (size_t i = 0; i < items->n; i++) {
-        value_t value;
+        value_t value = {0};
         bool ok = attribute != NULL ? mb_jinja_attribute(run, &items->items[i], name, true, &value)
                                     : mb_jinja_filter(run, name, &items->items[i], &none, &value);
         if (!ok || !mb_jinja_append(run, out->list, value))

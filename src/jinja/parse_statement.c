@@ -121,6 +121,49 @@ static node *parse_set(struct mb_jinja_parser *p)
                                                                                                  : NULL;
 }
 
+static node *fail_default(struct mb_jinja_parser *p, const node *parameter)
+{
+    mb_jinja_fail(p->run, MB_BAD_DATA, "parameter '%.*s' has no default and follows one that has",
+                  (int)parameter->name.n, parameter->name.p);
+    return NULL;
+}
+
+/* One parameter of a macro: name, or name=default. */
+static node *parse_parameter(struct mb_jinja_parser *p)
+{
+    node *name = mb_jinja_parse_name(p);
+    bool has_default;
+    if (name == NULL || !mb_jinja_take_op(p, "=", &has_default) || !has_default)
+        return p->run->status == MB_OK ? name : NULL;
+    name->kind = MB_JINJA_N_KEYWORD;
+    name->a = mb_jinja_parse_expression(p);
+    return name->a != NULL && mb_jinja_grow_over(p, name, name->a) ? name : NULL;
+}
+
+/* {% macro name(a, b=1) %}block{% endmacro %} */
+static node *parse_macro(struct mb_jinja_parser *p)
+{
+    static const char *const ends[] = {"endmacro", NULL};
+    node *made = mb_jinja_new_node(p, MB_JINJA_N_MACRO), *name = mb_jinja_parse_name(p);
+    bool closed, has_defaults = false;
+    if (made == NULL || name == NULL || !mb_jinja_expect_op(p, "(") || !mb_jinja_take_op(p, ")", &closed))
+        return NULL;
+    made->name = name->name;
+    while (!closed) {
+        node *parameter = parse_parameter(p);
+        if (parameter == NULL || !mb_jinja_add_item(p, made, parameter))
+            return NULL;
+        if (has_defaults && parameter->kind == MB_JINJA_N_NAME)
+            return fail_default(p, parameter);
+        has_defaults = parameter->kind == MB_JINJA_N_KEYWORD;
+        if (!mb_jinja_take_op(p, ")", &closed) || (!closed && !mb_jinja_expect_op(p, ",")))
+            return NULL;
+    }
+    made->c = mb_jinja_expect_end(p) ? parse_block(p, ends) : NULL;
+    return made->c != NULL && mb_jinja_grow_over(p, made, made->c) && take_end_name(p, "endmacro") ? made
+                                                                                                   : NULL;
+}
+
 /* {% generation %} marks what the model wrote, for training; it prints like any block. */
 static node *parse_generation(struct mb_jinja_parser *p)
 {
@@ -135,8 +178,11 @@ static node *parse_statement(struct mb_jinja_parser *p)
     static const struct {
         const char *name;
         node *(*parse)(struct mb_jinja_parser *p);
-    } statements[] = {
-        {"if", parse_if}, {"for", parse_for}, {"set", parse_set}, {"generation", parse_generation}};
+    } statements[] = {{"if", parse_if},
+                      {"for", parse_for},
+                      {"set", parse_set},
+                      {"macro", parse_macro},
+                      {"generation", parse_generation}};
     for (size_t i = 0; i < sizeof statements / sizeof *statements; i++)
         if (mb_jinja_at_name(p, statements[i].name))
             return mb_jinja_next_token(p) ? statements[i].parse(p) : NULL;

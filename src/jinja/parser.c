@@ -2,6 +2,7 @@
  * parser.c - the tokens that the parser looks at, and the nodes that it makes of them.
  */
 #include "parser.h"
+#include <stdio.h>
 
 enum { DEPTH_MAX = 128, HEIGHT_MAX = 400 };
 
@@ -63,7 +64,9 @@ bool mb_jinja_expect_op(struct mb_jinja_parser *p, const char *op)
     bool taken;
     if (!mb_jinja_take_op(p, op, &taken))
         return false;
-    return taken || mb_jinja_fail_at(p, op) != NULL;
+    char quoted[8];
+    snprintf(quoted, sizeof quoted, "'%s'", op);
+    return taken || mb_jinja_fail_at(p, quoted) != NULL;
 }
 
 bool mb_jinja_expect_end(struct mb_jinja_parser *p)

@@ -1,14 +1,17 @@
 /*
  * render.c - runs the statements of a template.
  */
-#include "builtins.h"
 #include "evaluate.h"
 
 enum flow { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE };
 
+/* Evaluation of nested calls of macros goes down the trees of all: levels of a tree cost stack. */
+enum { HEIGHT_MAX = 1200 };
+
 struct renderer {
-    struct mb_jinja_eval eval;
+    struct mb_jinja_eval eval; /* the first member */
     size_t loop_depth;
+    int height; /* of the bodies of the macros that run */
     struct mb_bytes *out;
     enum flow flow;
 };
@@ -114,13 +117,17 @@ static bool exec_for(struct renderer *r, const node *n)
     return exec_loop(r, n, items);
 }
 
-/* {% set x %}text{% endset %}: what the block prints. */
+/* {% set x %}text{% endset %}: what the block prints. Its variables are its own. */
 static bool eval_set_block(struct renderer *r, const node *n, value_t *out)
 {
     struct mb_bytes text = {0}, *before = r->out;
+    size_t frame = r->eval.frame, n_variables = r->eval.stack.n;
     r->out = &text;
+    r->eval.frame = n_variables;
     bool ok = exec(r, n->c);
     r->out = before;
+    r->eval.frame = frame;
+    r->eval.stack.n = n_variables;
     return mb_jinja_finish_text(r->eval.run, &text, ok, out);
 }
 
@@ -138,6 +145,90 @@ static bool exec_set(struct renderer *r, const node *n)
                              mb_jinja_kind_name(object.kind));
     return mb_jinja_put(r->eval.run, object.map, n->a->name, value);
 }
+
+/* ---------------------------------------------------------------- macros */
+
+static bool exec_macro(struct renderer *r, const node *n)
+{
+    if (r->eval.frame > 0)
+        return mb_jinja_fail(r->eval.run, MB_UNSUPPORTED,
+                             "a macro inside of a loop, a macro or a set block is not supported");
+    return mb_jinja_set_variable(&r->eval, n->name, (value_t){.kind = MB_JINJA_MACRO, .macro = n});
+}
+
+/* Whether a parameter has that name. */
+static bool takes(const node *macro, string_t name)
+{
+    for (size_t i = 0; i < macro->n_items; i++)
+        if (mb_jinja_is_string(macro->items[i]->name, name))
+            return true;
+    return false;
+}
+
+static bool check_args(run_t *run, const node *macro, const args_t *args)
+{
+    if (args->n > macro->n_items)
+        return mb_jinja_fail(run, MB_BAD_DATA, "macro '%.*s' takes at most %zu arguments and gets %zu",
+                             (int)macro->name.n, macro->name.p, macro->n_items, args->n);
+    for (size_t i = 0; i < args->keywords.map->n; i++) {
+        string_t name = args->keywords.map->entries[i].key;
+        if (!takes(macro, name))
+            return mb_jinja_fail(run, MB_BAD_DATA, "macro '%.*s' has no parameter '%.*s'", (int)macro->name.n,
+                                 macro->name.p, (int)name.n, name.p);
+    }
+    return true;
+}
+
+/* The i-th parameter as a variable: argument, keyword, default or undefined. */
+static bool bind_parameter(struct renderer *r, const node *macro, const args_t *args, size_t i)
+{
+    const node *parameter = macro->items[i];
+    const value_t *keyword = mb_jinja_find(args->keywords.map, parameter->name);
+    value_t value = {.kind = MB_JINJA_UNDEFINED, .string = parameter->name};
+    if (i < args->n && keyword != NULL)
+        return mb_jinja_fail(r->eval.run, MB_BAD_DATA, "macro '%.*s' gets '%.*s' twice", (int)macro->name.n,
+                             macro->name.p, (int)parameter->name.n, parameter->name.p);
+    if (i < args->n)
+        value = args->items[i];
+    else if (keyword != NULL)
+        value = *keyword;
+    else if (parameter->kind == MB_JINJA_N_KEYWORD && !mb_jinja_evaluate(&r->eval, parameter->a, &value))
+        return false;
+    return mb_jinja_set_variable(&r->eval, parameter->name, value);
+}
+
+static bool run_macro(struct renderer *r, const node *macro, const args_t *args)
+{
+    for (size_t i = 0; i < macro->n_items; i++)
+        if (!bind_parameter(r, macro, args, i))
+            return false;
+    return exec(r, macro->c);
+}
+
+static bool call_macro(struct mb_jinja_eval *e, const node *macro, const args_t *args, value_t *out)
+{
+    struct renderer *r = (struct renderer *)e, before = *r;
+    struct mb_bytes text = {0};
+    if (!check_args(e->run, macro, args))
+        return false;
+    if (r->height + macro->height > HEIGHT_MAX)
+        return mb_jinja_fail(e->run, MB_UNSUPPORTED,
+                             "macros that call one another this deep are not supported");
+    e->scope = e->frame = e->stack.n;
+    r->height += macro->height;
+    r->loop_depth = 0;
+    r->out = &text;
+    bool ok = run_macro(r, macro, args);
+    e->scope = before.eval.scope;
+    e->frame = before.eval.frame;
+    e->stack.n = before.eval.stack.n;
+    r->height = before.height;
+    r->loop_depth = before.loop_depth;
+    r->out = before.out;
+    return mb_jinja_finish_text(e->run, &text, ok, out);
+}
+
+/* ---------------------------------------------------------------- all statements */
 
 static bool exec_block(struct renderer *r, const node *n)
 {
@@ -173,6 +264,8 @@ static bool exec(struct renderer *r, const node *n)
         return exec_for(r, n);
     case MB_JINJA_N_SET:
         return exec_set(r, n);
+    case MB_JINJA_N_MACRO:
+        return exec_macro(r, n);
     default:
         return exec_jump(r, n);
     }
@@ -195,7 +288,7 @@ static bool set_globals(struct renderer *r, const map_t *variables)
 enum mb_status mb_jinja_render(run_t *run, const struct mb_jinja_node *tree, const map_t *variables,
                                struct mb_bytes *out)
 {
-    struct renderer r = {.eval.run = run, .out = out};
+    struct renderer r = {.eval = {.run = run, .call_macro = call_macro}, .out = out};
     if (set_globals(&r, variables))
         exec(&r, tree);
     free(r.eval.stack.entries);

@@ -17,7 +17,7 @@ static const struct {
     {"mapping", KIND(DICT)},       {"iterable", ITERABLE},
     {"sequence", ITERABLE},        {"number", KIND(INT) | KIND(BOOL)},
     {"integer", KIND(INT)},        {"float", 0},
-    {"boolean", KIND(BOOL)},       {"callable", KIND(FUNCTION) | KIND(METHOD)},
+    {"boolean", KIND(BOOL)},       {"callable", KIND(FUNCTION) | KIND(METHOD) | KIND(MACRO)},
 };
 
 /* ---------------------------------------------------------------- other tests without argument */

@@ -14,7 +14,8 @@ enum mb_jinja_node_kind {
     MB_JINJA_N_IF,     /* a: condition, b: block, c: else (a block, an IF, or NULL) */
     MB_JINJA_N_FOR,    /* items: target NAMEs, a: what is gone through, b: its condition or NULL, c: block, d:
                           else or NULL */
-    MB_JINJA_N_SET, /* a: NAME or ATTRIBUTE of a namespace, b: value; or c: block whose text is the value */
+    MB_JINJA_N_SET,   /* a: NAME or ATTRIBUTE of a namespace, b: value; or c: block whose text is the value */
+    MB_JINJA_N_MACRO, /* name; items: parameters, NAMEs or KEYWORDs with their defaults; c: block */
     MB_JINJA_N_BREAK,
     MB_JINJA_N_CONTINUE,
     /* expressions */

@@ -78,7 +78,7 @@ bool mb_jinja_put(run_t *run, map_t *map, string_t key, value_t value)
 const char *mb_jinja_kind_name(enum mb_jinja_kind kind)
 {
     static const char *const names[] = {"undefined", "none",      "boolean", "number",   "string", "list",
-                                        "mapping",   "namespace", "loop",    "function", "method"};
+                                        "mapping",   "namespace", "loop",    "function", "method", "macro"};
     return names[kind];
 }
 

@@ -49,6 +49,11 @@ static inline bool mb_jinja_is(string_t string, const char *text)
     return string.n == strlen(text) && memcmp(string.p, text, string.n) == 0;
 }
 
+static inline bool mb_jinja_is_string(string_t a, string_t b)
+{
+    return a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
+}
+
 static inline bool mb_jinja_is_number(const value_t *value)
 {
     return value->kind == MB_JINJA_INT || value->kind == MB_JINJA_BOOL;

@@ -96,7 +96,15 @@ static void what_is_not_there_is_named(void **state)
 {
     (void)state;
     static const char *const lines[][2] = {
-        {"{% macro f(x) %}{{ x }}{% endmacro %}", "macro"},
+        {"{% for a in [1] %}{% macro f() %}{% endmacro %}{% endfor %}", "a macro inside of a loop"},
+        {"{% macro f() %}{% macro g() %}{% endmacro %}{% endmacro %}{{ f() }}", "a macro inside of a loop"},
+        {"{% macro f() %}{{ varargs }}{% endmacro %}{{ f() }}", "'varargs' in a macro"},
+        {"{% macro f() %}{{ caller() }}{% endmacro %}{{ f() }}", "'caller' in a macro"},
+        {"{% macro f() %}{% endmacro %}{{ f }}", "printing a macro"},
+        {"{% macro f() %}\n{{ 1 // 0 }}{% endmacro %}{{ f() }}", "line 2"},
+        {"{% macro f() %}{% endmacro %}{{ f(1) }}", "macro 'f' takes at most 0 arguments"},
+        {"{% macro f(x) %}{% endmacro %}{{ f(y=1) }}", "macro 'f' has no parameter 'y'"},
+        {"{% call f() %}{% endcall %}", "call"},
         {"{% include 'other' %}", "include"},
         {"{% extends 'other' %}", "extends"},
         {"{{ 1 | nonsense }}", "nonsense"},
@@ -188,6 +196,8 @@ static void bombs_are_stopped(void **state)
         "{% set n = namespace(s='x') %}{% for i in range(64) %}{% set n.s = n.s + n.s %}{% endfor %}",
         "{% set n = namespace(s='aa') %}{%for i in range(9)%}{%set n.s = n.s.replace('a', n.s)%}{%endfor%}",
         "{% for a in range(99999) %}{% for b in range(999) %}xxxxxxxxxx{% endfor %}{% endfor %}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% macro f(n) %}{% for i in range(9) %}{{ f(n - 1) if n > 0 }}{% endfor %}{% endmacro %}{{ f(30) }}",
     };
     for (size_t i = 0; i < sizeof bombs / sizeof bombs[0]; i++)
         check_stopped(bombs[i]);

@@ -48,6 +48,7 @@ enum mb_jinja_kind {
     MB_JINJA_LOOP,
     MB_JINJA_FUNCTION,
     MB_JINJA_METHOD,
+    MB_JINJA_MACRO,
 };
 
 struct mb_jinja_string {
@@ -66,6 +67,7 @@ struct mb_jinja_value {
         struct mb_jinja_loop *loop;
         const struct mb_jinja_builtin *function;
         struct mb_jinja_method *method;
+        const struct mb_jinja_node *macro;
     };
 };
 
