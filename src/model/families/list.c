@@ -12,10 +12,7 @@
 FAMILIES(DECLARE)
 
 #define ADDRESS(name) &mb_family_##name,
-static const struct mb_family *const families[] = {FAMILIES(ADDRESS)};
-
-#define ONE(name) +1
-enum { N_FAMILIES = 0 FAMILIES(ONE) };
+static const struct mb_family *const families[] = {FAMILIES(ADDRESS) NULL};
 
 static const char *spelled(const struct mb_family *family, const char *architecture)
 {
@@ -28,7 +25,7 @@ static const char *spelled(const struct mb_family *family, const char *architect
 const struct mb_family *mb_family_find(const char *architecture, const char *model_type,
                                        const char **as_spelled)
 {
-    for (size_t i = 0; i < N_FAMILIES; i++) {
+    for (size_t i = 0; families[i] != NULL; i++) {
         if (architecture != NULL)
             *as_spelled = spelled(families[i], architecture);
         else if (model_type != NULL && strcmp(families[i]->model_type, model_type) == 0)
@@ -45,7 +42,7 @@ void mb_family_list(char *text, size_t nbytes)
 {
     size_t n = 0;
     text[0] = 0;
-    for (size_t i = 0; i < N_FAMILIES; i++)
+    for (size_t i = 0; families[i] != NULL; i++)
         for (size_t k = 0; k < MB_ARCHITECTURES_MAX && families[i]->architectures[k] != NULL && n < nbytes;
              k++)
             n += (size_t)snprintf(text + n, nbytes - n, "%s%s", n == 0 ? "" : ", ",
