@@ -425,8 +425,7 @@ static enum mb_status make_buffers(struct mb_coder *coder, struct mb_error *err)
     return MB_OK;
 }
 
-/* Several chunks a thread, so that few wait at a wave's end; a slot's input buffer serves a thread at least.
- */
+/* Several chunks a thread, so that few wait at a wave's end. There are never more threads than slots. */
 static enum mb_status make_threads(struct mb_coder *coder, int n_threads, struct mb_error *err)
 {
     if (n_threads == 0)

@@ -4,6 +4,7 @@
 #include "layout.h"
 #include "base/error.h"
 #include "roles.h"
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +62,7 @@ static enum mb_status set_bound(const struct mb_checkpoint *ckpt, struct mb_boun
                                 struct mb_layout_item *item, struct mb_error *err)
 {
     const struct mb_tensor *tensor = item->tensor;
+    assert(tensor != NULL);
     bool is_matrix = tensor->n_dims == 2 && tensor->n_elems > 0 && item->n_stem > 0, is_planned;
     MB_TRY(mb_bounds_find(bounds, tensor->name, &item->bound, &is_planned, err));
     if (item->bound.kind == MB_BOUND_EXACT)

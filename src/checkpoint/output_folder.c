@@ -60,8 +60,7 @@ static bool is_dots(const char *name)
 
 typedef enum mb_status (*file_fn)(void *ctx, const char *path, const char *name, struct mb_error *err);
 
-/* Calls fn for each entry of a folder until one fails. A folder that cannot be read to its end is a failure.
- */
+/* Calls fn for each entry of a folder until one fails. Not reading the folder to its end is a failure. */
 static enum mb_status for_each_file(const char *path, file_fn fn, void *ctx, struct mb_error *err)
 {
     DIR *folder = opendir(path);
@@ -496,7 +495,7 @@ static enum mb_status index_shard(struct mb_output *output, const char *name, js
                                   uint64_t *total_nbytes, struct mb_error *err)
 {
     char path[MB_PATH_MAX];
-    struct mb_st_header header;
+    struct mb_st_header header = {0};
     MB_TRY(mb_join_path(path, output->partial, name, err));
     MB_TRY(read_shard_header(path, &header, err));
     enum mb_status status = keep_checksum(output, name, header.xxh3, err);

@@ -36,12 +36,10 @@ enum mb_status mb_output_finish(struct mb_output *output, struct mb_error *err);
 /* After a failure: finished shards stay for the next call, unless the input is at fault. */
 void mb_output_abandon(struct mb_output *output, enum mb_status status);
 
-/* The report of a shard that an earlier call finished (borrowed), or NULL. 'plan': the hash of what it holds.
- */
+/* The report of a shard that an earlier call finished (borrowed), or NULL. 'plan': hash of what it holds. */
 const json_t *mb_output_report(const struct mb_output *output, size_t shard, size_t n_shards, uint64_t plan);
 
-/* Notes that the shard 'file' is finished but for its rename: a noted shard that is not there is made again.
- */
+/* Notes a shard that is finished but for its rename: if it is noted and not there, it is made again. */
 enum mb_status mb_output_note_shard(struct mb_output *output, const char *file, uint64_t plan,
                                     const json_t *report, struct mb_error *err);
 
@@ -53,8 +51,7 @@ enum mb_status mb_output_write_files(struct mb_output *output, const struct mb_c
                                      size_t n_shards, struct mb_error *err);
 enum mb_status mb_output_write_config(const struct mb_output *output, const char *text, struct mb_error *err);
 
-/* The identity of an input: names, sizes, times and headers of its files. A new reference; NULL: no memory.
- */
+/* The identity of an input: names, sizes, times, headers of its files. A new reference; NULL: no memory. */
 json_t *mb_input_identity(const struct mb_checkpoint *ckpt);
 
 #endif

@@ -18,8 +18,7 @@ struct mb_shard_writer {
     uint64_t at; /* where the next byte goes, from the data section's beginning */
 };
 
-/* 'planned': the tensors to come, in order, names borrowed. The header has room for whatever sizes they get.
- */
+/* 'planned': the tensors to come, in order, names borrowed. The header has room for any sizes of them. */
 enum mb_status mb_shard_begin(struct mb_output *output, size_t shard, size_t n_shards,
                               const struct mb_tensor *planned, size_t n_planned,
                               struct mb_shard_writer *writer, struct mb_error *err);
