@@ -237,7 +237,7 @@ static void checksums_of_files_may_lack(void **state)
     (void)state;
     write_small();
     change_config("config_xxh3", "config_xxxx");
-    assert_refused("coded/config.json: quantization_config: config_xxh3 and files_xxh3");
+    assert_refused("coded/config.json: quantization_config: needs both config_xxh3 and files_xxh3");
     change_config("files_xxh3", "files_xxxx");
     change_config("deepseek_v3", "deepseek_v2");
     assert_sound(0);
