@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "cli.h"
+#include "generation.h"
 #include "machine.h"
 #include "report.h"
 #include <moebius/codec.h>
@@ -15,51 +16,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
-
-/* A prompt is read in pieces so that Ctrl-C and the progress bar come in between; pieces change no bit. */
-enum { N_STEP_TOKENS = 256 };
-
-/* llama.cpp's values, for those of the sampling options that are not given when another one is. */
-static const float llama_temp = 0.8F, llama_top_p = 0.95F, llama_min_p = 0.05F;
-enum { LLAMA_TOP_K = 40 };
-
-enum { UNSET = -1, UNLIMITED = -1 };
 
 static struct {
-    const char *prompt, *prompt_file, *template, *cache;
+    const char *prompt, *prompt_file;
     bool chat;
-    int n_predict, n_ctx, n_threads, top_k;
-    double temp, top_p, min_p;
-    uint64_t seed;
+    struct cli_generation generation;
     enum cli_format format;
 } args;
-
-static const uint64_t no_seed = UINT64_MAX;
 
 static const struct cli_option options[] = {
     CLI_ROW_TEXT('p', "prompt", "TEXT", args.prompt, "the text to go on from; - reads it from stdin"),
     CLI_ROW_TEXT('f', "file", "FILE", args.prompt_file, "read the prompt from FILE"),
     CLI_ROW_FLAG(0, "chat", args.chat,
                  "the prompt is a user's message: put it into the model's chat template"),
-    CLI_ROW_TEXT(0, "chat-template", "FILE", args.template,
-                 "another template (Jinja) instead of the model's, or the word 'plain' for\n\"User: ... "
-                 "Assistant:\"; implies --chat"),
-    CLI_ROW_INT('n', "predict", "N", args.n_predict, -1, 1e9,
-                "most tokens to make (default -1: until the model ends or its context is full)"),
-    CLI_ROW_INT('c', "ctx-size", "N", args.n_ctx, 0, 1e9,
-                "tokens of context (default 0: as many as are needed, at most the model's)"),
-    CLI_ROW_THREADS(args.n_threads),
-    CLI_ROW_DOUBLE(0, "temp", "T", args.temp, 0, 1000,
-                   "sampling temperature; 0: always the likeliest token (default 0, see above)"),
-    CLI_ROW_INT(0, "top-k", "K", args.top_k, 0, 1e9, "sample from the K likeliest tokens; 0: all (40)"),
-    CLI_ROW_DOUBLE(0, "top-p", "P", args.top_p, 0, 1,
-                   "sample from the likeliest tokens that reach this probability; 1: all (0.95)"),
-    CLI_ROW_DOUBLE(0, "min-p", "P", args.min_p, 0, 1,
-                   "leave out tokens less likely than P times the likeliest; 0: none (0.05)"),
-    CLI_ROW_UINT64('s', "seed", "N", args.seed, 0, 0x1p63,
-                   "seed of the sampling: the same seed gives the same text (default: by chance)"),
-    CLI_ROW_TEXT(0, "cache-type", "TYPE", args.cache, "f16 (default) or f32: what the attention cache holds"),
+    CLI_ROW_SYSTEM(args.generation, "; implies --chat"),
+    CLI_ROW_TEMPLATE(args.generation, "; implies --chat"),
+    CLI_ROWS_GENERATION(args.generation,
+                        "most tokens to make (default -1: until the model ends or its context is full)",
+                        "tokens of context (default 0: as many as are needed, at most the model's)"),
     CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON,
                    "text as it is made (default), or JSON at the end: text, token ids, times,\nmemory"),
 };
@@ -68,17 +42,13 @@ static const struct cli_command command = {
     .name = "run",
     .args = "MODEL -p PROMPT [options]",
     .summary = "Continue a text, or answer a message (--chat), from a plain or coded model.",
-    .details =
-        "Without sampling options the likeliest token is taken every time: the same text from the same\n"
-        "model, whatever the threads or the instruction set. With any of --temp, --top-k, --top-p, --min-p\n"
-        "and -s tokens are sampled, and those of them that are not given have llama.cpp's values: --temp "
-        "0.8\n"
-        "--top-k 40 --top-p 0.95 --min-p 0.05. The text goes to stdout, all else to stderr. Ctrl-C ends "
-        "it.\n\n"
-        "  moebius run models/reference --chat -p 'Ali has 92 pears. A friend gives Ali 43 pears. How many "
-        "pears does Ali have now?'\n"
-        "  moebius run models/reference -p 'Once upon a time' -n 40 --temp 0.7 -s 1\n"
-        "  moebius run models/reference --chat -f question.txt -o json",
+    .details = CLI_SAMPLING_WORDS
+    " The text goes to stdout, all else to stderr. Ctrl-C ends "
+    "it.\n\n"
+    "  moebius run models/reference --chat -p 'Ali has 92 pears. A friend gives Ali 43 pears. How many "
+    "pears does Ali have now?'\n"
+    "  moebius run models/reference -p 'Once upon a time' -n 40 --temp 0.7 -s 1\n"
+    "  moebius run models/reference --chat -f question.txt -o json",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .n_args_min = 1,
@@ -126,18 +96,6 @@ static void release(struct generation *g)
 
 /* ---------------------------------------------------------------- the prompt */
 
-/* A whole file as a text without a 0 in it; malloc'ed, NULL after a failure. */
-static enum mb_status read_words(const char *path, char **text, struct mb_error *err)
-{
-    size_t nbytes;
-    MB_TRY(cli_read_text(path, text, &nbytes, err));
-    if (strlen(*text) == nbytes)
-        return MB_OK;
-    free(*text);
-    *text = NULL;
-    return mb_fail(err, MB_BAD_DATA, "%s: not a text: it has a zero byte", path);
-}
-
 /* A prompt file's last line end is left out, as llama.cpp does it. */
 static enum mb_status read_prompt(char **text, struct mb_error *err)
 {
@@ -146,30 +104,23 @@ static enum mb_status read_prompt(char **text, struct mb_error *err)
         *text = strdup(args.prompt);
         return *text == NULL ? mb_fail_memory(err, "the prompt") : MB_OK;
     }
-    MB_TRY(read_words(is_stdin ? "-" : args.prompt_file, text, err));
+    MB_TRY(cli_read_words(is_stdin ? "-" : args.prompt_file, text, err));
     size_t n = strlen(*text);
     if (n > 0 && (*text)[n - 1] == '\n')
         (*text)[n - 1] = '\0';
     return MB_OK;
 }
 
-/* *text: the conversation so far as the model wants to see it. */
+/* *text: the message, after the system message, as the model wants to see it. */
 static enum mb_status put_into_template(const struct generation *g, const char *prompt, char **text,
                                         struct mb_error *err)
 {
-    struct mb_chat_message message = {"user", prompt};
-    char *template;
-    if (args.template == NULL && !mb_tokenizer_has_chat(g->tokenizer))
-        return mb_fail(err, MB_BAD_DATA,
-                       "--chat: the model has no chat template (give --chat-template FILE, or plain)");
-    if (args.template == NULL)
-        return mb_tokenizer_chat(g->tokenizer, &message, 1, true, text, err);
-    if (strcmp(args.template, "plain") == 0)
-        return mb_tokenizer_chat_with(g->tokenizer, NULL, NULL, &message, 1, true, text, err);
-    MB_TRY(read_words(args.template, &template, err));
-    enum mb_status status =
-        mb_tokenizer_chat_with(g->tokenizer, template, args.template, &message, 1, true, text, err);
-    free(template);
+    const struct mb_chat_message messages[] = {{"system", args.generation.system}, {"user", prompt}};
+    size_t begin = args.generation.system == NULL;
+    struct cli_template template = {0};
+    MB_TRY(cli_template_open(&template, &args.generation, g->tokenizer, err));
+    enum mb_status status = cli_template_render(&template, messages + begin, 2 - begin, text, err);
+    cli_template_close(&template);
     return status;
 }
 
@@ -203,17 +154,15 @@ static enum mb_status encode_prompt(struct generation *g, struct mb_error *err)
 /* As many tokens as will be used at most. */
 static enum mb_status choose_context(struct generation *g, struct mb_error *err)
 {
-    size_t n_most = g->info->n_ctx_train;
-    if (args.n_ctx > 0 && (size_t)args.n_ctx > n_most)
-        return mb_fail(err, MB_USAGE, "-c: the model's context has %zu tokens; ask for no more", n_most);
-    if (args.n_ctx > 0)
-        n_most = (size_t)args.n_ctx;
+    size_t n_most;
+    MB_TRY(cli_context(&args.generation, g->info, &n_most, err));
     if (g->n_prompt > n_most)
         return mb_fail(err, MB_USAGE, "prompt: %zu tokens, the context has %zu: shorten the prompt",
                        g->n_prompt, n_most);
     g->n_ctx = n_most;
-    if (args.n_predict != UNLIMITED && (size_t)args.n_predict < n_most - g->n_prompt)
-        g->n_ctx = g->n_prompt + (size_t)args.n_predict;
+    if (args.generation.n_predict != CLI_UNLIMITED &&
+        (size_t)args.generation.n_predict < n_most - g->n_prompt)
+        g->n_ctx = g->n_prompt + (size_t)args.generation.n_predict;
     for (size_t i = 0; i < g->n_prompt; i++)
         if ((size_t)g->prompt[i] >= g->info->n_vocab)
             return mb_fail(err, MB_BAD_DATA,
@@ -228,8 +177,8 @@ static enum mb_status open_scheduler(struct generation *g, struct mb_error *err)
         .size = sizeof scheduler_options,
         .n_slots = 1,
         .n_ctx = g->n_ctx,
-        .n_step_tokens = N_STEP_TOKENS,
-        .cache_type = args.cache != NULL && strcmp(args.cache, "f32") == 0 ? MB_CACHE_F32 : MB_CACHE_F16,
+        .n_step_tokens = CLI_N_STEP_TOKENS,
+        .cache_type = cli_cache_type(&args.generation),
     };
     g->reply = malloc((g->n_ctx - g->n_prompt + 1) * sizeof *g->reply); /* the last one is not fed */
     g->out = args.format == CLI_JSON ? open_memstream(&g->text, &g->text_nbytes) : stdout;
@@ -241,7 +190,8 @@ static enum mb_status open_scheduler(struct generation *g, struct mb_error *err)
 
 static enum mb_status open_all(struct generation *g, const char *path, struct mb_error *err)
 {
-    struct mb_model_options model_options = {.size = sizeof model_options, .n_threads = args.n_threads};
+    struct mb_model_options model_options = {.size = sizeof model_options,
+                                             .n_threads = args.generation.n_threads};
     uint64_t begun_ns = mb_now_ns();
     MB_TRY(mb_tokenizer_open(path, &g->tokenizer, err));
     MB_TRY(encode_prompt(g, err));
@@ -254,29 +204,6 @@ static enum mb_status open_all(struct generation *g, const char *path, struct mb
 }
 
 /* ---------------------------------------------------------------- tokens */
-
-static void choose_sampling(struct generation *g)
-{
-    bool is_greedy = args.temp == UNSET && args.top_k == UNSET && args.top_p == UNSET &&
-                     args.min_p == UNSET && args.seed == no_seed;
-    struct mb_sampler_options o = {
-        .size = sizeof o,
-        .temperature = is_greedy            ? 0
-                       : args.temp == UNSET ? llama_temp
-                                            : (float)args.temp,
-        .top_k = args.top_k == UNSET ? LLAMA_TOP_K : args.top_k,
-        .top_p = args.top_p == UNSET ? llama_top_p : (float)args.top_p,
-        .min_p = args.min_p == UNSET ? llama_min_p : (float)args.min_p,
-        .seed = args.seed,
-    };
-    if (o.temperature > 0 && args.seed == no_seed) {
-        uint32_t seed = 0;
-        if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
-            seed = (uint32_t)time(NULL);
-        o.seed = seed; /* short enough to type again */
-    }
-    g->sampler = o;
-}
 
 /* Text goes out as soon as its characters are whole. */
 static enum mb_status print_text(struct generation *g, const char *text, size_t n, struct mb_error *err)
@@ -312,7 +239,7 @@ static bool take_piece(struct generation *g, const struct mb_event *event)
         cli_progress_end(&g->progress);
         g->prompt_seconds = cli_seconds_since(g->begun_ns);
         g->begun_ns = mb_now_ns();
-        return args.n_predict == 0;
+        return args.generation.n_predict == 0;
     }
     if (cli_progress_show(&g->progress, "reading the prompt", event->n_prompt_done, event->n_prompt))
         g->status = mb_fail(&g->err, MB_CANCELLED, "run: interrupted while reading the prompt");
@@ -324,7 +251,7 @@ static void take_end(struct generation *g, const struct mb_event *event)
     static const enum finish finishes[] = {
         [MB_FINISH_STOP] = AT_EOS, [MB_FINISH_LENGTH] = AT_N_PREDICT, [MB_FINISH_CONTEXT] = AT_CONTEXT};
     if (event->finish == MB_FINISH_CANCELLED)
-        g->finish = args.n_predict == 0 ? AT_N_PREDICT : AT_INTERRUPT;
+        g->finish = args.generation.n_predict == 0 ? AT_N_PREDICT : AT_INTERRUPT;
     else if (event->finish == MB_FINISH_ERROR)
         g->status = mb_fail(&g->err, event->status, "%s", event->message);
     else
@@ -350,13 +277,14 @@ static bool take_event(void *ctx, const struct mb_event *event)
 
 static enum mb_status run_request(struct generation *g, struct mb_error *err)
 {
-    struct mb_request request = {.size = sizeof request,
-                                 .prompt = g->prompt,
-                                 .n_prompt = g->n_prompt,
-                                 .n_predict = args.n_predict == UNLIMITED ? 0 : (size_t)args.n_predict,
-                                 .sampler = &g->sampler,
-                                 .event = take_event,
-                                 .ctx = g};
+    struct mb_request request = {
+        .size = sizeof request,
+        .prompt = g->prompt,
+        .n_prompt = g->n_prompt,
+        .n_predict = args.generation.n_predict == CLI_UNLIMITED ? 0 : (size_t)args.generation.n_predict,
+        .sampler = &g->sampler,
+        .event = take_event,
+        .ctx = g};
     MB_TRY(mb_scheduler_submit(g->scheduler, &request, NULL, err));
     while (mb_scheduler_n_requests(g->scheduler) > 0)
         MB_TRY(mb_scheduler_step(g->scheduler, err));
@@ -368,7 +296,7 @@ static enum mb_status run_request(struct generation *g, struct mb_error *err)
 /* Prompt and reply. A text that was begun gets its line end even where it fails. */
 static enum mb_status generate(struct generation *g, struct mb_error *err)
 {
-    choose_sampling(g);
+    g->sampler = cli_sampler_options(&args.generation);
     g->begun_ns = mb_now_ns();
     cli_progress_begin(&g->progress, "tokens");
     enum mb_status status = run_request(g, err);
@@ -469,9 +397,7 @@ static const char *find_contradiction(void)
 {
     if ((args.prompt != NULL) + (args.prompt_file != NULL) != 1)
         return "one of -p and -f is needed";
-    if (args.cache != NULL && strcmp(args.cache, "f16") != 0 && strcmp(args.cache, "f32") != 0)
-        return "--cache-type is f16 or f32";
-    return NULL;
+    return cli_generation_check(&args.generation);
 }
 
 int cli_run(int argc, char **argv)
@@ -480,15 +406,12 @@ int cli_run(int argc, char **argv)
     size_t n_args;
     int exit_status;
     args.format = CLI_MD;
-    args.n_predict = UNLIMITED;
-    args.temp = args.top_p = args.min_p = UNSET;
-    args.top_k = UNSET;
-    args.seed = no_seed;
+    args.generation = (struct cli_generation)CLI_GENERATION_DEFAULTS;
     if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
         return exit_status;
     const char *contradiction = find_contradiction();
     if (contradiction != NULL)
         return cli_usage_error(&command, "%s", contradiction);
-    args.chat = args.chat || args.template != NULL;
+    args.chat = args.chat || args.generation.template != NULL || args.generation.system != NULL;
     return run(positional[0]);
 }

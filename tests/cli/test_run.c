@@ -82,6 +82,26 @@ static void templates_can_be_replaced(void **state)
     free(usual);
 }
 
+/* Given as an option, it is the message that the template would get first. */
+static void a_system_message_goes_before_the_prompt(void **state)
+{
+    (void)state;
+    static const char template[] = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}";
+    test_write(test_path("roles.jinja"), template, sizeof template - 1);
+    static const char options[] = "--system 'Be brief.' --chat-template roles.jinja -p hello -n 3 -o json";
+    json_t *json = run_json("run %s %s", REFERENCE, options);
+    json_t *same = run_json("run %s -p '[system]Be brief.[user]hello' -n 3 -o json", REFERENCE);
+    assert_true(json_equal(json_object_get(json, "prompt_tokens"), json_object_get(same, "prompt_tokens")));
+    json_decref(json);
+    json_decref(same);
+    json = run_json("run %s --system x -p hello -n 0 -o json", REFERENCE); /* --chat is implied */
+    same = run_json("run %s --chat -p hello -n 0 -o json", REFERENCE);
+    assert_true(json_integer_value(json_object_get(json, "n_prompt_tokens")) >
+                json_integer_value(json_object_get(same, "n_prompt_tokens")));
+    json_decref(json);
+    json_decref(same);
+}
+
 static void wrong_calls_are_told(void **state)
 {
     (void)state;
@@ -228,6 +248,7 @@ int main(void)
         cmocka_unit_test(a_seed_gives_its_text),
         cmocka_unit_test(a_prompt_comes_from_stdin_and_file),
         cmocka_unit_test(templates_can_be_replaced),
+        cmocka_unit_test(a_system_message_goes_before_the_prompt),
         cmocka_unit_test(wrong_calls_are_told),
         cmocka_unit_test(bench_prints_every_test),
         cmocka_unit_test(bench_kernels_measures_every_kernel),

@@ -1,0 +1,100 @@
+/*
+ * generation.c - sampling, context and chat templates as the options ask for them.
+ */
+#include "generation.h"
+#include "base/error.h"
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+/* llama.cpp's values, for those of the sampling options that are not given when another one is. */
+static const float llama_temp = 0.8F, llama_top_p = 0.95F, llama_min_p = 0.05F;
+enum { LLAMA_TOP_K = 40 };
+
+const char *cli_generation_check(const struct cli_generation *g)
+{
+    if (g->cache != NULL && strcmp(g->cache, "f16") != 0 && strcmp(g->cache, "f32") != 0)
+        return "--cache-type is f16 or f32";
+    return NULL;
+}
+
+enum mb_cache_type cli_cache_type(const struct cli_generation *g)
+{
+    return g->cache != NULL && strcmp(g->cache, "f32") == 0 ? MB_CACHE_F32 : MB_CACHE_F16;
+}
+
+struct mb_sampler_options cli_sampler_options(const struct cli_generation *g)
+{
+    bool is_greedy = g->temp == CLI_UNSET && g->top_k == CLI_UNSET && g->top_p == CLI_UNSET &&
+                     g->min_p == CLI_UNSET && g->seed == CLI_NO_SEED;
+    struct mb_sampler_options o = {
+        .size = sizeof o,
+        .temperature = is_greedy              ? 0
+                       : g->temp == CLI_UNSET ? llama_temp
+                                              : (float)g->temp,
+        .top_k = g->top_k == CLI_UNSET ? LLAMA_TOP_K : g->top_k,
+        .top_p = g->top_p == CLI_UNSET ? llama_top_p : (float)g->top_p,
+        .min_p = g->min_p == CLI_UNSET ? llama_min_p : (float)g->min_p,
+        .seed = g->seed,
+    };
+    if (o.temperature > 0 && g->seed == CLI_NO_SEED) {
+        uint32_t seed = 0;
+        if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
+            seed = (uint32_t)time(NULL);
+        o.seed = seed; /* short enough to type again */
+    }
+    return o;
+}
+
+enum mb_status cli_context(const struct cli_generation *g, const struct mb_model_info *info, size_t *n_ctx,
+                           struct mb_error *err)
+{
+    if (g->n_ctx > 0 && (size_t)g->n_ctx > info->n_ctx_train)
+        return mb_fail(err, MB_USAGE, "-c: the model's context has %zu tokens; ask for no more",
+                       info->n_ctx_train);
+    *n_ctx = g->n_ctx > 0 ? (size_t)g->n_ctx : info->n_ctx_train;
+    return MB_OK;
+}
+
+enum mb_status cli_read_words(const char *path, char **text, struct mb_error *err)
+{
+    size_t nbytes;
+    MB_TRY(cli_read_text(path, text, &nbytes, err));
+    if (strlen(*text) == nbytes)
+        return MB_OK;
+    free(*text);
+    *text = NULL;
+    return mb_fail(err, MB_BAD_DATA, "%s: not a text: it has a zero byte", path);
+}
+
+/* ---------------------------------------------------------------- templates */
+
+enum mb_status cli_template_open(struct cli_template *template, const struct cli_generation *g,
+                                 const struct mb_tokenizer *tokenizer, struct mb_error *err)
+{
+    template->tokenizer = tokenizer;
+    if (g->template == NULL && !mb_tokenizer_has_chat(tokenizer))
+        return mb_fail(err, MB_BAD_DATA,
+                       "the model has no chat template (give --chat-template FILE, or plain)");
+    if (g->template == NULL)
+        return MB_OK;
+    template->is_plain = strcmp(g->template, "plain") == 0;
+    template->place = template->is_plain ? NULL : g->template;
+    return template->is_plain ? MB_OK : cli_read_words(g->template, &template->text, err);
+}
+
+void cli_template_close(struct cli_template *template)
+{
+    free(template->text);
+}
+
+enum mb_status cli_template_render(const struct cli_template *template,
+                                   const struct mb_chat_message *messages, size_t n_messages, char **text,
+                                   struct mb_error *err)
+{
+    if (!template->is_plain && template->text == NULL)
+        return mb_tokenizer_chat(template->tokenizer, messages, n_messages, true, text, err);
+    return mb_tokenizer_chat_with(template->tokenizer, template->text, template->place, messages, n_messages,
+                                  true, text, err);
+}
