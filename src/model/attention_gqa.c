@@ -5,8 +5,9 @@
  * A layer's cache holds keys [n_kv_heads][n_ctx][d_head], then values in the same form.  Positions are cut
  * into chunks at fixed multiples of CHUNK_TOKENS.  Each chunk's scores are weighed against the chunk's own
  * maximum, and the chunks' sums are merged in order.  That is the arithmetic of every token, whether it is
- * part of a prompt or generated: results do not depend on how tokens are fed.  Prompts take blocks of tokens
- * through one chunk after another, as matrix products; a generated token's chunks are spread over all
+ * part of a prompt or generated: results do not depend on how tokens are fed.  With a sliding window a token
+ * sees the window's part of a chunk, and chunks before its window are left out.  Prompts take blocks of
+ * tokens through one chunk after another, as matrix products; a generated token's chunks are spread over all
  * threads.
  */
 #include "attention.h"
@@ -59,10 +60,11 @@ static void list(const struct mb_attention_config *c, size_t d_model, struct mb_
     mb_list_matrix(weights, MB_W_K, kv_n, d_model, c->gqa.has_qkv_bias);
     mb_list_matrix(weights, MB_W_V, kv_n, d_model, c->gqa.has_qkv_bias);
     mb_list_matrix(weights, MB_W_O, d_model, q_n, c->gqa.has_o_bias);
-    if (!c->gqa.has_head_norms)
+    if (c->gqa.qk_norm == MB_QK_NORM_NONE)
         return;
-    mb_list_vector(weights, MB_W_Q_NORM, c->gqa.d_head);
-    mb_list_vector(weights, MB_W_K_NORM, c->gqa.d_head);
+    bool is_whole = c->gqa.qk_norm == MB_QK_NORM_WHOLE;
+    mb_list_vector(weights, MB_W_Q_NORM, is_whole ? q_n : c->gqa.d_head);
+    mb_list_vector(weights, MB_W_K_NORM, is_whole ? kv_n : c->gqa.d_head);
 }
 
 static bool cache_nbytes(const struct mb_attention_config *c, size_t n_ctx, enum mb_dtype dtype,
@@ -135,15 +137,28 @@ static void store(const struct mb_float_ops *vec, const struct mb_session *sessi
         memcpy(row, x, n * sizeof *x);
 }
 
-/* A head's query or key: its norm, if there is one, and the rotation. */
-static void finish_head(struct mb_model *model, const struct mb_layer *layer, const float *norm, size_t t,
-                        float *x, float *scratch)
+static void clamp(float *x, size_t n, float most)
+{
+    for (size_t i = 0; i < n; i++) /* a NaN stays */
+        x[i] = x[i] > most ? most : x[i] < -most ? -most : x[i];
+}
+
+/* A token's queries or keys of n_heads heads: norms and limits, if there are some, and the rotation. */
+static void finish_heads(struct mb_model *model, const struct mb_layer *layer, enum mb_weight_id norm,
+                         size_t t, float *x, size_t n_heads, float *scratch)
 {
     const struct mb_attention_config *c = layer->attention;
-    struct mb_angles angles = mb_angles_of(model, layer, t);
-    if (norm != NULL)
-        model->vec->rms_norm(x, norm, c->gqa.d_head, c->gqa.norm_eps, x);
-    mb_rope_rotate(x, c->rope.n_dims, c->rope.is_interleaved, angles.cos, angles.sin, scratch);
+    const struct mb_angles angles = mb_angles_of(model, layer, t);
+    const float *weights = mb_layer_vector(layer, norm);
+    size_t d = c->gqa.d_head, n = n_heads * d;
+    if (c->gqa.qk_norm == MB_QK_NORM_WHOLE)
+        model->vec->rms_norm(x, weights, n, c->gqa.norm_eps, x);
+    for (size_t h = 0; c->gqa.qk_norm == MB_QK_NORM_HEADS && h < n_heads; h++)
+        model->vec->rms_norm(x + h * d, weights, d, c->gqa.norm_eps, x + h * d);
+    if (c->gqa.clip > 0)
+        clamp(x, n, c->gqa.clip);
+    for (size_t h = 0; h < n_heads; h++)
+        mb_rope_rotate(x + h * d, c->rope.n_dims, c->rope.is_interleaved, angles.cos, angles.sin, scratch);
 }
 
 static void rotate_and_store(struct mb_model *model, const struct mb_layer *layer, size_t t, int thread)
@@ -153,14 +168,14 @@ static void rotate_and_store(struct mb_model *model, const struct mb_layer *laye
     const struct mb_session *session = model->work.segments[model->work.segment_of[t]].session;
     size_t d = c->gqa.d_head, n_kv = c->gqa.n_kv_heads, pos = model->work.pos[t];
     float *scratch = model->scratch[thread].attention;
-    for (size_t h = 0; h < c->n_heads; h++)
-        finish_head(model, layer, mb_layer_vector(layer, MB_W_Q_NORM), t, part->q + (t * c->n_heads + h) * d,
-                    scratch);
+    float *k = part->k + t * n_kv * d, *v = part->v + t * n_kv * d;
+    finish_heads(model, layer, MB_W_Q_NORM, t, part->q + t * c->n_heads * d, c->n_heads, scratch);
+    finish_heads(model, layer, MB_W_K_NORM, t, k, n_kv, scratch);
+    if (c->gqa.clip > 0)
+        clamp(v, n_kv * d, c->gqa.clip);
     for (size_t h = 0; h < n_kv; h++) {
-        float *k = part->k + (t * n_kv + h) * d, *v = part->v + (t * n_kv + h) * d;
-        finish_head(model, layer, mb_layer_vector(layer, MB_W_K_NORM), t, k, scratch);
-        store(model->vec, session, k, d, cache_row(session, layer, KEYS, h, pos));
-        store(model->vec, session, v, d, cache_row(session, layer, VALUES, h, pos));
+        store(model->vec, session, k + h * d, d, cache_row(session, layer, KEYS, h, pos));
+        store(model->vec, session, v + h * d, d, cache_row(session, layer, VALUES, h, pos));
     }
 }
 
@@ -187,6 +202,25 @@ struct attending {
     size_t n_prompts;      /* segments; prompts come first */
     size_t n_prompt_units; /* see attend */
 };
+
+/* The first position that a token at 'pos' sees. */
+static size_t first_seen(const struct mb_attention_config *c, size_t pos)
+{
+    return c->gqa.window == 0 || pos < c->gqa.window ? 0 : pos + 1 - c->gqa.window;
+}
+
+/* Positions [begin, begin + n) of a chunk. */
+struct span {
+    size_t begin, n;
+};
+
+/* What a token at 'at' sees of positions [pos, pos + n). */
+static struct span seen_of(const struct mb_attention_config *c, size_t at, size_t pos, size_t n)
+{
+    size_t begin = first_seen(c, at), end = at + 1 < pos + n ? at + 1 : pos + n;
+    begin = begin > pos ? begin : pos;
+    return (struct span){begin - pos, end > begin ? end - begin : 0};
+}
 
 /* One chunk's scores of a query become weights against their own maximum, which is returned. */
 static float weigh(const struct attending *a, float *scores, size_t n, float *weight)
@@ -247,24 +281,26 @@ static void attend_block_head(const struct attending *a, const struct block *b, 
     size_t head = b->kv_head * n_sharing(a->c) + sharing;
     size_t at = (b->segment->first + b->first) * stride + head * d;
     float weight[BLOCK_ROWS], most[BLOCK_ROWS];
+    struct span seen[BLOCK_ROWS];
     model->vec->dense(MB_F32, keys, d, n, d, a->part->q + at, stride, b->n, s->scores, CHUNK_TOKENS);
     memset(s->sums, 0, b->n * d * sizeof *s->sums);
-    size_t begin = 0; /* the first token that sees all of these positions: those before it see fewer */
+    size_t first_full = 0, n_full = 0; /* tokens that see all of these positions: they follow one another */
     for (size_t i = 0; i < b->n; i++) {
-        size_t end = b->segment->pos + b->first + i + 1; /* a token sees positions up to its own */
-        size_t n_seen = end <= pos ? 0 : end - pos < n ? end - pos : n;
-        if (n_seen > 0)
-            most[i] = weigh(a, s->scores + i * CHUNK_TOKENS, n_seen, &weight[i]);
-        if (n_seen == n)
-            continue;
-        model->vec->weighted_rows(MB_F32, values, d, n_seen, d, s->scores + i * CHUNK_TOKENS, 0, 1,
-                                  s->sums + i * d, 0);
-        begin = i + 1;
+        seen[i] = seen_of(a->c, b->segment->pos + b->first + i, pos, n);
+        float *scores = s->scores + i * CHUNK_TOKENS + seen[i].begin;
+        if (seen[i].n > 0)
+            most[i] = weigh(a, scores, seen[i].n, &weight[i]);
+        if (seen[i].n == n)
+            first_full = n_full++ == 0 ? i : first_full;
+        else if (seen[i].n > 0)
+            model->vec->weighted_rows(MB_F32, values + seen[i].begin * d, d, seen[i].n, d, scores, 0, 1,
+                                      s->sums + i * d, 0);
     }
-    model->vec->weighted_rows(MB_F32, values, d, n, d, s->scores + begin * CHUNK_TOKENS, CHUNK_TOKENS,
-                              b->n - begin, s->sums + begin * d, d);
+    if (n_full > 0)
+        model->vec->weighted_rows(MB_F32, values, d, n, d, s->scores + first_full * CHUNK_TOKENS,
+                                  CHUNK_TOKENS, n_full, s->sums + first_full * d, d);
     for (size_t i = 0; i < b->n; i++)
-        if (b->segment->pos + b->first + i >= pos)
+        if (seen[i].n > 0)
             merge(a, s->sums + i * d, most[i], weight[i], a->part->o + at + i * stride,
                   &s->most[sharing * BLOCK_ROWS + i], &s->weight[sharing * BLOCK_ROWS + i]);
 }
@@ -279,7 +315,8 @@ static void attend_block(const struct attending *a, const struct block *b, const
         s->most[i] = -INFINITY;
         s->weight[i] = 0;
     }
-    for (size_t pos = 0; pos < end; pos += CHUNK_TOKENS) {
+    size_t begin = first_seen(a->c, b->segment->pos + b->first) / CHUNK_TOKENS * CHUNK_TOKENS;
+    for (size_t pos = begin; pos < end; pos += CHUNK_TOKENS) {
         size_t n = end - pos < CHUNK_TOKENS ? end - pos : CHUNK_TOKENS;
         const float *keys = rows_of(a, b, KEYS, pos, n, s->keys),
                     *values = rows_of(a, b, VALUES, pos, n, s->values);
@@ -293,12 +330,17 @@ static void attend_block(const struct attending *a, const struct block *b, const
 
 /* ---------------------------------------------------------------- generated tokens: a chunk */
 
-static size_t n_chunks_of(const struct mb_segment *segment)
+static size_t first_chunk_of(const struct mb_attention_config *c, const struct mb_segment *segment)
 {
-    return segment->pos / CHUNK_TOKENS + 1;
+    return first_seen(c, segment->pos) / CHUNK_TOKENS;
 }
 
-/* Where a chunk of a segment keeps the sums of a head. */
+static size_t n_chunks_of(const struct mb_attention_config *c, const struct mb_segment *segment)
+{
+    return segment->pos / CHUNK_TOKENS + 1 - first_chunk_of(c, segment);
+}
+
+/* Where a chunk of a segment, counted from its first one, keeps the sums of a head. */
 static float *partial_of(const struct attending *a, const struct mb_segment *segment, size_t chunk,
                          size_t head)
 {
@@ -312,18 +354,20 @@ static void attend_chunk_heads(const struct attending *a, const struct mb_segmen
 {
     const struct mb_model *model = a->model;
     const struct mb_session *session = segment->session;
-    size_t d = a->c->gqa.d_head, pos = chunk * CHUNK_TOKENS, left = segment->pos + 1 - pos;
-    size_t n_seen = left < CHUNK_TOKENS ? left : CHUNK_TOKENS, kv_head = head / n_sharing(a->c);
+    size_t d = a->c->gqa.d_head, pos = (first_chunk_of(a->c, segment) + chunk) * CHUNK_TOKENS;
+    struct span seen = seen_of(a->c, segment->pos, pos, CHUNK_TOKENS);
+    size_t kv_head = head / n_sharing(a->c);
+    pos += seen.begin;
     const float *q = a->part->q + (segment->first * a->c->n_heads + head) * d;
-    model->vec->dense(session->cache_dtype, cache_row(session, a->layer, KEYS, kv_head, pos), d, n_seen, d, q,
+    model->vec->dense(session->cache_dtype, cache_row(session, a->layer, KEYS, kv_head, pos), d, seen.n, d, q,
                       d, n, s->scores, CHUNK_TOKENS);
     for (size_t h = 0; h < n; h++) {
         float *sums = partial_of(a, segment, chunk, head + h);
         memset(sums, 0, d * sizeof *sums);
-        sums[d] = weigh(a, s->scores + h * CHUNK_TOKENS, n_seen, &sums[d + 1]);
+        sums[d] = weigh(a, s->scores + h * CHUNK_TOKENS, seen.n, &sums[d + 1]);
     }
     model->vec->weighted_rows(session->cache_dtype, cache_row(session, a->layer, VALUES, kv_head, pos), d,
-                              n_seen, d, s->scores, CHUNK_TOKENS, n, partial_of(a, segment, chunk, head),
+                              seen.n, d, s->scores, CHUNK_TOKENS, n, partial_of(a, segment, chunk, head),
                               d + 2);
 }
 
@@ -333,7 +377,7 @@ static void finish(const struct attending *a, const struct mb_segment *segment, 
     size_t d = a->c->gqa.d_head;
     float *o = a->part->o + (segment->first * a->c->n_heads + head) * d, most = -INFINITY, weight = 0;
     memset(o, 0, d * sizeof *o);
-    for (size_t chunk = 0; chunk < n_chunks_of(segment); chunk++) {
+    for (size_t chunk = 0; chunk < n_chunks_of(a->c, segment); chunk++) {
         const float *sums = partial_of(a, segment, chunk, head);
         merge(a, sums, sums[d], sums[d + 1], o, &most, &weight);
     }
@@ -343,9 +387,9 @@ static void finish(const struct attending *a, const struct mb_segment *segment, 
 /* ---------------------------------------------------------------- tasks */
 
 /* A block of a prompt, or a chunk of a generated token: what tasks are made of, for each group of heads. */
-static size_t n_units_of(const struct mb_segment *segment)
+static size_t n_units_of(const struct mb_attention_config *c, const struct mb_segment *segment)
 {
-    return segment->is_generated ? n_chunks_of(segment) : (segment->n + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    return segment->is_generated ? n_chunks_of(c, segment) : (segment->n + BLOCK_ROWS - 1) / BLOCK_ROWS;
 }
 
 static void prompt_task(const struct attending *a, const struct mb_segment *segment, size_t unit,
@@ -381,7 +425,7 @@ static void task_of(void *ctx, size_t task, int thread)
     size_t kv_end = kv_head + kv_heads_of_group(a->c), n_kv = a->c->gqa.n_kv_heads;
     struct scratch s = place_scratch(a->c, a->model->scratch[thread].attention);
     const struct mb_segment *segment = &a->model->work.segments[unit < a->n_prompt_units ? 0 : a->n_prompts];
-    while (unit >= segment->first_chunk + n_units_of(segment))
+    while (unit >= segment->first_chunk + n_units_of(a->c, segment))
         segment++;
     (segment->is_generated ? chunk_task : prompt_task)(a, segment, unit - segment->first_chunk, kv_head,
                                                        kv_end < n_kv ? kv_end : n_kv, &s);
@@ -396,7 +440,7 @@ static void attend(struct mb_model *model, const struct mb_layer *layer)
     for (size_t s = 0; s < work->n_segments; s++) {
         struct mb_segment *segment = &work->segments[s];
         segment->first_chunk = n_units;
-        n_units += n_units_of(segment);
+        n_units += n_units_of(a.c, segment);
         if (!segment->is_generated) {
             a.n_prompts++;
             a.n_prompt_units = n_units;
@@ -404,7 +448,7 @@ static void attend(struct mb_model *model, const struct mb_layer *layer)
         }
         for (size_t g = 0; g < n_groups(a.c); g++)
             atomic_store(&a.part->chunks_left[segment->first * n_groups(a.c) + g],
-                         (uint32_t)n_chunks_of(segment));
+                         (uint32_t)n_chunks_of(a.c, segment));
     }
     mb_pool_run(model->pool, n_units * n_groups(a.c), task_of, &a);
 }

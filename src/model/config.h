@@ -39,13 +39,22 @@ struct mb_mla {
     bool has_bias; /* of q_a, kv_a and o */
 };
 
+/* Norms of queries and keys, before the rotation. */
+enum mb_qk_norm {
+    MB_QK_NORM_NONE,
+    MB_QK_NORM_HEADS, /* of each head, all with the same weights */
+    MB_QK_NORM_WHOLE, /* of all heads together */
+};
+
 /* Grouped-query attention. */
 struct mb_gqa {
     size_t n_kv_heads; /* n_heads is a multiple of it */
     size_t d_head;     /* rope.n_dims may be less: the first ones are rotated */
     bool has_qkv_bias, has_o_bias;
-    bool has_head_norms; /* of each head's query and key, before the rotation */
-    float norm_eps;      /* of these norms */
+    enum mb_qk_norm qk_norm;
+    float norm_eps; /* of these norms */
+    float clip; /* queries and keys (after their norms), and values, are clamped to +-clip; 0: they are not */
+    size_t window; /* a token sees this many positions up to its own; 0: all */
 };
 
 struct mb_attention_config {
@@ -64,6 +73,7 @@ struct mb_mlp_config {
     size_t d_ff;                    /* dense: rows of gate and up */
     /* With experts: */
     size_t d_expert, d_shared; /* rows of gate and up; d_shared 0: no shared expert */
+    bool has_shared_score;     /* the sigmoid of one more product scales what the shared expert gives */
     struct mb_router_config router;
 };
 

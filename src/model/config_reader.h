@@ -41,12 +41,30 @@ bool mb_read_bool_or(struct mb_config_reader *r, const char *key, bool otherwise
 /* A setting that may be missing, and of which only this text is supported. */
 void mb_read_only_text(struct mb_config_reader *r, const char *key, const char *supported);
 
+/* What a family takes for settings of rotary embeddings that are missing. */
+struct mb_rope_defaults {
+    double theta;
+    double partial; /* share of the dimensions that is rotated; 0: the family always rotates all */
+};
+
 /*
- * Rotary embeddings of n_dims dimensions, default or YaRN: `rope_theta` and `rope_scaling` of transformers 4,
- * `rope_parameters` of transformers 5.  Returns the factor of YaRN's mscale_all_dim, 1 without one: some
- * families multiply their softmax scale with its square.
+ * Rotary embeddings of n_dims dimensions, or a share of them: default, linear, llama3 or YaRN; `rope_theta`
+ * and `rope_scaling` of transformers 4, `rope_parameters` of transformers 5.  Returns the factor of YaRN's
+ * mscale_all_dim, 1 without one: some families multiply their softmax scale with its square.
  */
-double mb_read_rope(struct mb_config_reader *top, size_t n_dims, size_t n_ctx, struct mb_rope *rope);
+double mb_read_rope(struct mb_config_reader *top, size_t n_dims, size_t n_ctx,
+                    struct mb_rope_defaults defaults, struct mb_rope *rope);
+
+/*
+ * The sizes that all families with grouped-query attention spell alike, and the kind.  n_kv_heads 0: as many
+ * as n_heads where they are missing; so it is for all families where they are null.
+ */
+void mb_read_gqa(struct mb_config_reader *r, const struct mb_config *config, size_t n_heads,
+                 size_t n_kv_heads, struct mb_attention_config *a);
+
+/* mlp_of of layers: 'experts' in each decoder_sparse_step-th one that mlp_only_layers does not name. */
+void mb_read_sparse_layers(struct mb_config_reader *r, struct mb_config *config, uint8_t dense,
+                           uint8_t experts);
 
 /*
  * After a family has read what it knows: refuses settings that change results in some family, that this one

@@ -26,6 +26,7 @@ static const char *const usual_names[MB_N_WEIGHTS] = {
     [MB_W_SHARED_GATE] = "model.layers.{layer}.mlp.shared_experts.gate_proj.weight",
     [MB_W_SHARED_UP] = "model.layers.{layer}.mlp.shared_experts.up_proj.weight",
     [MB_W_SHARED_DOWN] = "model.layers.{layer}.mlp.shared_experts.down_proj.weight",
+    [MB_W_SHARED_SCORE] = "model.layers.{layer}.mlp.shared_expert_gate.weight",
     [MB_W_EXPERT_GATE] = "model.layers.{layer}.mlp.experts.{expert}.gate_proj.weight",
     [MB_W_EXPERT_UP] = "model.layers.{layer}.mlp.experts.{expert}.up_proj.weight",
     [MB_W_EXPERT_DOWN] = "model.layers.{layer}.mlp.experts.{expert}.down_proj.weight",

@@ -26,6 +26,7 @@ enum mb_weight_id {
     MB_W_SHARED_GATE,
     MB_W_SHARED_UP,
     MB_W_SHARED_DOWN,
+    MB_W_SHARED_SCORE, /* one row */
     MB_N_LAYER_MATRICES,
     /* Matrices that each expert of a layer has. */
     MB_W_EXPERT_GATE = MB_N_LAYER_MATRICES,

@@ -14,6 +14,7 @@
 struct experts_part {
     float *shared_hidden; /* [..][d_shared] */
     struct mb_activations shared_hidden_a;
+    float *shared_score;           /* [..] */
     float *scores;                 /* [..][n_experts] the router's logits, then scores */
     float *choice;                 /* [..][n_experts] scores that experts are chosen by */
     int32_t *chosen;               /* [..][n_used] */
@@ -46,6 +47,8 @@ static void list(const struct mb_mlp_config *mlp, size_t d_model, struct mb_weig
     mb_list_matrix(weights, MB_W_SHARED_GATE, mlp->d_shared, d_model, false);
     mb_list_matrix(weights, MB_W_SHARED_UP, mlp->d_shared, d_model, false);
     mb_list_matrix(weights, MB_W_SHARED_DOWN, d_model, mlp->d_shared, false);
+    if (mlp->has_shared_score)
+        mb_list_matrix(weights, MB_W_SHARED_SCORE, 1, d_model, false);
 }
 
 static void place(const struct mb_mlp_config *mlp, size_t d_model, struct mb_placing *p, void *to)
@@ -55,6 +58,7 @@ static void place(const struct mb_mlp_config *mlp, size_t d_model, struct mb_pla
     struct experts_part part;
     part.shared_hidden = mb_take(p, n * mlp->d_shared, f);
     part.shared_hidden_a = mb_take_activations(p, n, mlp->d_shared);
+    part.shared_score = mb_take(p, n, f);
     part.scores = mb_take(p, n * n_experts, f);
     part.choice = mb_take(p, n * n_experts, f);
     part.chosen = mb_take(p, n_slots, sizeof *part.chosen);
@@ -136,6 +140,8 @@ static void route(struct mb_model *model, const struct mb_layer *layer)
         mb_add_gate_up(stage, &layer->matrix[MB_W_SHARED_GATE], &layer->matrix[MB_W_SHARED_UP],
                        mb_normed(model), n, part->shared_hidden,
                        model->has_coded ? &part->shared_hidden_a : NULL, 0);
+    if (layer->mlp->has_shared_score)
+        mb_add_product(stage, &layer->matrix[MB_W_SHARED_SCORE], mb_normed(model), n, part->shared_score);
     mb_stage_run(stage);
     mb_for_tokens(model, layer, choose_experts);
     report_routes(model, layer);
@@ -180,7 +186,8 @@ static void add_shared_down(struct mb_model *model, const struct mb_layer *layer
                        model->work.n_tokens, model->work.y);
 }
 
-/* y = the shared expert's output (or 0) + the chosen experts', in the order of the router's choice. */
+/* y = the shared expert's output (or 0), by its score if there is one, + the chosen experts', in the order of
+ * the router's choice. */
 static void combine(struct mb_model *model, const struct mb_layer *layer, size_t t, int thread)
 {
     (void)thread;
@@ -189,6 +196,10 @@ static void combine(struct mb_model *model, const struct mb_layer *layer, size_t
     float *y = model->work.y + t * d_model;
     if (layer->mlp->d_shared == 0)
         memset(y, 0, d_model * sizeof *y);
+    if (layer->mlp->has_shared_score) {
+        model->vec->sigmoid(part->shared_score + t, 1, part->shared_score + t);
+        model->vec->scale(part->shared_score[t], d_model, y);
+    }
     for (size_t k = 0; k < n_used; k++)
         model->vec->axpy(part->chosen_weight[t * n_used + k],
                          part->slot_y + part->slot[t * n_used + k] * d_model, d_model, y);

@@ -14,6 +14,25 @@ void mb_rope_default(double theta, size_t d_rope, float *inv_freq)
         inv_freq[i] = 1.0F / (float)powl((long double)theta, (long double)(2 * i) / (long double)d_rope);
 }
 
+void mb_rope_linear(double theta, double factor, size_t d_rope, float *inv_freq)
+{
+    mb_rope_default(theta, d_rope, inv_freq);
+    for (size_t i = 0; i < d_rope / 2; i++)
+        inv_freq[i] /= (float)factor;
+}
+
+void mb_rope_llama3(const struct mb_llama3 *llama3, size_t d_rope, float *inv_freq)
+{
+    mb_rope_default(llama3->theta, d_rope, inv_freq);
+    for (size_t i = 0; i < d_rope / 2; i++) {
+        double n_turns = (double)((long double)llama3->n_ctx_original * (long double)inv_freq[i] / (2 * PI));
+        double kept =
+            (n_turns - llama3->low_freq_factor) / (llama3->high_freq_factor - llama3->low_freq_factor);
+        kept = kept < 0 ? 0 : kept > 1 ? 1 : kept; /* share of the original frequency */
+        inv_freq[i] = (float)((1 - kept) * (double)inv_freq[i] / llama3->factor + kept * (double)inv_freq[i]);
+    }
+}
+
 /* The dimension at which 'n_turns' full turns fit into the original context. */
 static double correction_dim(const struct mb_yarn *yarn, double n_turns, size_t d_rope)
 {

@@ -1,5 +1,5 @@
 /*
- * rope.h - rotary position embeddings: frequencies of the default kind and of YaRN, and the rotation.
+ * rope.h - rotary position embeddings: frequencies of all kinds, and the rotation.
  *
  * Formulas: arXiv:2104.09864 (rotary), arXiv:2309.00071 (YaRN), as `transformers` computes them.
  */
@@ -11,6 +11,16 @@
 
 /* inv_freq[i] = theta^(-2 i / d_rope), i < d_rope / 2. */
 void mb_rope_default(double theta, size_t d_rope, float *inv_freq);
+
+/* All frequencies are divided by 'factor'. */
+void mb_rope_linear(double theta, double factor, size_t d_rope, float *inv_freq);
+
+/* Low frequencies are divided by 'factor', high ones are not, those between in part. */
+struct mb_llama3 {
+    double theta, factor, n_ctx_original, low_freq_factor, high_freq_factor;
+};
+
+void mb_rope_llama3(const struct mb_llama3 *llama3, size_t d_rope, float *inv_freq);
 
 struct mb_yarn {
     double theta, factor, n_ctx_original, beta_fast, beta_slow;

@@ -89,15 +89,23 @@ static void check_refusals(const struct refusal *cases, size_t n)
 static void refused_by_name(void **state)
 {
     static const struct refusal cases[] = {
-        {"{\"architectures\": [\"MixtralForCausalLM\"]}", MB_UNSUPPORTED, "architecture MixtralForCausalLM"},
-        {"{\"architectures\": null, \"model_type\": \"olmoe\"}", MB_UNSUPPORTED, "architecture olmoe"},
+        {"{\"architectures\": [\"PhiMoEForCausalLM\"]}", MB_UNSUPPORTED, "architecture PhiMoEForCausalLM"},
+        {"{\"architectures\": null, \"model_type\": \"phimoe\"}", MB_UNSUPPORTED, "architecture phimoe"},
         {"{\"hidden_act\": \"gelu\"}", MB_UNSUPPORTED, "hidden_act is \"gelu\""},
         {"{\"scoring_func\": \"softmax\"}", MB_UNSUPPORTED, "scoring_func"},
         {"{\"topk_method\": \"greedy\"}", MB_UNSUPPORTED, "topk_method"},
         {"{\"moe_layer_freq\": 2}", MB_UNSUPPORTED, "moe_layer_freq"},
-        {"{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", MB_UNSUPPORTED,
-         "rope_scaling is linear"},
-        {"{\"rope_parameters\": {\"rope_type\": \"llama3\"}}", MB_UNSUPPORTED, "rope_parameters is llama3"},
+        {"{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2}}", MB_UNSUPPORTED,
+         "rope_scaling is dynamic"},
+        {"{\"rope_scaling\": null, \"rope_parameters\": {\"rope_type\": \"longrope\"}}", MB_UNSUPPORTED,
+         "rope_parameters is longrope"},
+        {"{\"rope_scaling\": {}, \"rope_parameters\": {\"rope_type\": \"linear\"}}", MB_BAD_DATA,
+         "rope_parameters.factor is missing"},
+        {"{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 2}}", MB_BAD_DATA,
+         "rope_scaling.low_freq_factor is missing"},
+        {"{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 2, \"low_freq_factor\": 4, "
+         "\"high_freq_factor\": 4}}",
+         MB_BAD_DATA, "high_freq_factor is not more than low_freq_factor"},
         {"{\"rope_scaling\": 7}", MB_BAD_DATA, "rope_scaling is not an object"},
         {"{\"rope_scaling\": {\"type\": \"yarn\", \"factor\": -1}}", MB_BAD_DATA, "rope_scaling.factor"},
         {"{\"quantization_config\": {\"quant_method\": \"fp8\"}}", MB_UNSUPPORTED, "fp8"},
@@ -135,7 +143,7 @@ static void refused_by_name(void **state)
 static void grouped_query_attention_refused_by_name(void **state)
 {
     static const struct refusal cases[] = {
-        {"{\"use_sliding_window\": true, \"sliding_window\": 64}", MB_UNSUPPORTED, "sliding windows"},
+        {"{\"sliding_window\": 0}", MB_BAD_DATA, "sliding_window is not a whole number from 1"},
         {"{\"num_key_value_heads\": 3}", MB_BAD_DATA,
          "num_attention_heads is not a multiple of num_key_value_heads"},
         {"{\"head_dim\": 11}", MB_BAD_DATA, "head_dim is odd"},
@@ -157,20 +165,39 @@ static void grouped_query_attention_refused_by_name(void **state)
     check_refusals(cases, sizeof cases / sizeof *cases);
 }
 
+static void mixtral_refused_by_name(void **state)
+{
+    static const struct refusal cases[] = {
+        {"{\"sliding_window\": -1}", MB_BAD_DATA, "sliding_window"},
+        {"{\"num_experts_per_tok\": 7}", MB_BAD_DATA, "num_experts_per_tok is more than num_local_experts"},
+        {"{\"num_local_experts\": 5}", MB_BAD_DATA, "block_sparse_moe.gate.weight"},
+        {"{\"intermediate_size\": 30}", MB_BAD_DATA, "block_sparse_moe.experts.0.w1.weight"},
+        {"{\"hidden_act\": \"gelu\"}", MB_UNSUPPORTED, "hidden_act"},
+        {"{\"use_sliding_window\": true}", MB_UNSUPPORTED, "use_sliding_window"},
+        {"{\"attention_bias\": true}", MB_UNSUPPORTED, "attention_bias"},
+        {"{\"shared_expert_intermediate_size\": 28}", MB_UNSUPPORTED, "shared_expert_intermediate_size"},
+    };
+    (void)state;
+    copy("mixtral");
+    check_refusals(cases, sizeof cases / sizeof *cases);
+}
+
 /* They change results in some family: one that does not know them must not run without them. */
 static void settings_of_other_families_refused_by_name(void **state)
 {
     static const struct refusal cases[] = {
         {"{\"partial_rotary_factor\": 0.5}", MB_UNSUPPORTED, "partial_rotary_factor"},
+        {"{\"rope_parameters\": {\"partial_rotary_factor\": 0.5}, \"rope_scaling\": null}", MB_UNSUPPORTED,
+         "rope_parameters.partial_rotary_factor"},
         {"{\"logits_scaling\": 8.0}", MB_UNSUPPORTED, "logits_scaling"},
         {"{\"clip_qkv\": 8}", MB_UNSUPPORTED, "clip_qkv"},
         {"{\"attn_logit_softcapping\": 50.0}", MB_UNSUPPORTED, "attn_logit_softcapping"},
         {"{\"layer_types\": [\"full_attention\", \"sliding_attention\"]}", MB_UNSUPPORTED, "layer_types"},
         {"{\"layer_types\": [7]}", MB_UNSUPPORTED, "layer_types"},
     };
-    static const char *const names[] = {"yarn", "qwen3-moe"};
+    static const char *const names[] = {"yarn", "mixtral", "qwen3-moe"};
     (void)state;
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         copy(names[i]);
         check_refusals(cases, sizeof cases / sizeof *cases);
     }
@@ -226,6 +253,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refused_by_name),
         cmocka_unit_test(grouped_query_attention_refused_by_name),
+        cmocka_unit_test(mixtral_refused_by_name),
         cmocka_unit_test(settings_of_other_families_refused_by_name),
         cmocka_unit_test(settings_that_change_nothing_are_accepted),
         cmocka_unit_test(ends_of_a_reply),

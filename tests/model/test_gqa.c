@@ -14,6 +14,7 @@
 #include <xxhash.h>
 
 #define PLAIN MB_REPO "/tests/model/data/checkpoints/qwen3-moe-long"
+#define WINDOW MB_REPO "/tests/model/data/checkpoints/mixtral-window" /* of 150 positions */
 enum { N_VOCAB = 50, N_TOKENS = 400, N_SESSIONS = 3, N_GENERATED = 6 };
 
 static char coded[1024];
@@ -95,6 +96,8 @@ static void prompt_and_generation_are_the_same_bits(void **state)
     (void)state;
     check_feeding(PLAIN, MB_CACHE_F16);
     check_feeding(PLAIN, MB_CACHE_F32);
+    check_feeding(WINDOW, MB_CACHE_F16);
+    check_feeding(WINDOW, MB_CACHE_F32);
     check_feeding(coded, MB_CACHE_F16);
 }
 
@@ -162,8 +165,8 @@ static void threads_batches_and_instruction_sets_do_not_show(void **state)
         {NULL, "", 1, false},       {NULL, "", 2, true},       {NULL, "", 3, false},
         {NULL, "-avx512", 2, true}, {NULL, "-avx2", 1, false}, {NULL, "-avx2", 2, true},
     };
-    const char *const folders[] = {PLAIN, coded};
-    for (size_t f = 0; f < 2; f++) {
+    const char *const folders[] = {PLAIN, WINDOW, coded};
+    for (size_t f = 0; f < 3; f++) {
         uint64_t first = 0;
         for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
             struct setting setting = settings[i];

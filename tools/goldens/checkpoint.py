@@ -17,10 +17,11 @@ TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.
 
 class Variant:
     """What a checkpoint is for, its family (base config.json, layer(gen, variant, index) -> tensors), what its
-    config.json changes, and how the weights are stored.  n_rows: of the golden's logits, the last ones; 0: all."""
+    config.json changes, and how the weights are stored.  n_rows: of the golden's logits, the last ones; 0: all.
+    without: what config.json does not say, though layer() is told."""
 
     def __init__(self, name, about, base, layer, n_tokens=40, n_rows=0, bias_type="float32", n_shards=1, v5=False,
-                 n_extra_layers=0, **config):
+                 n_extra_layers=0, without=(), **config):
         self.name = name
         self.about = about
         self.layer = layer
@@ -31,7 +32,8 @@ class Variant:
         self.n_extra_layers = n_extra_layers
         self.config = {**base, **config}
         self.dtype = TYPES[self.config["torch_dtype"]]
-        self.file_config = as_v5(self.config) if v5 else self.config
+        said = {key: value for key, value in self.config.items() if key not in without}
+        self.file_config = as_v5(said) if v5 else said
 
 
 def as_v5(config):

@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 import deepseek_v3
+import mixtral
 import qwen3_moe
 import truth
 from checkpoint import write_checkpoint
@@ -22,7 +23,8 @@ from checkpoint import write_checkpoint
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATA = os.path.join(REPO, "tests", "model", "data")
 LAB_DATA = os.path.join(REPO, "tests", "lab", "data")
-VARIANTS = deepseek_v3.VARIANTS + qwen3_moe.VARIANTS
+FAMILIES = [deepseek_v3, mixtral, qwen3_moe]
+VARIANTS = [variant for family in FAMILIES for variant in family.VARIANTS]
 REFERENCE = os.path.join(REPO, "models", "reference")
 
 # No choice of a small checkpoint's golden is closer than this, so that its expert sets must be equal.

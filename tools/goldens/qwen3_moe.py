@@ -37,7 +37,7 @@ BASE = {
 
 
 def attention(gen, c, prefix):
-    d, d_head = c["hidden_size"], c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
+    d, d_head = c["hidden_size"], c["head_dim"] or c["hidden_size"] // c["num_attention_heads"]
     q_n, kv_n = c["num_attention_heads"] * d_head, c["num_key_value_heads"] * d_head
     t = {
         "q_proj.weight": matrix(gen, q_n, d),
@@ -72,9 +72,8 @@ def layer(gen, v, index):
     return t
 
 
-def variant(name, about, without=(), **options):
-    """without: what config.json does not say."""
-    return Variant(name, about, {k: x for k, x in BASE.items() if k not in without}, layer, **options)
+def variant(name, about, **options):
+    return Variant(name, about, BASE, layer, **options)
 
 
 VARIANTS = [
@@ -86,7 +85,7 @@ VARIANTS = [
             hidden_size=28, intermediate_size=38, moe_intermediate_size=14, num_experts=5, num_experts_per_tok=2,
             vocab_size=67, rms_norm_eps=0.02, torch_dtype="float32"),
     variant("qwen3-moe-yarn", "YaRN, positions beyond the original context, a head of the cache for each query head, "
-            "no head_dim, float16", without=["head_dim"], n_tokens=72, hidden_size=48, num_attention_heads=3,
+            "no head_dim, float16", without=["head_dim"], head_dim=None, n_tokens=72, hidden_size=48, num_attention_heads=3,
             num_key_value_heads=3, num_experts=5, num_experts_per_tok=2, moe_intermediate_size=26,
             rope_theta=50.0, vocab_size=101, torch_dtype="float16",
             rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}),
@@ -94,4 +93,10 @@ VARIANTS = [
             n_tokens=300, n_rows=40, max_position_embeddings=640, num_attention_heads=12, head_dim=8, num_experts=4,
             num_experts_per_tok=1, hidden_size=32, moe_intermediate_size=18, vocab_size=50,
             rope_theta=1e6),
+    variant("qwen3-moe-window", "a sliding window, llama3 rotary scaling with a theta of its own that goes before the one "
+            "outside", n_tokens=48, use_sliding_window=True, sliding_window=9, num_hidden_layers=3, hidden_size=30,
+            num_attention_heads=3, num_key_value_heads=1, head_dim=14, num_experts=5, num_experts_per_tok=2,
+            moe_intermediate_size=16, vocab_size=59, rope_scaling={
+                "rope_type": "llama3", "rope_theta": 300.0, "factor": 8.0, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 32}),
 ]

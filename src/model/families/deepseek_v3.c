@@ -37,7 +37,7 @@ static void read_attention(struct mb_config_reader *r, const struct mb_config *c
                      MB_DIM_MAX);
     if (r->status != MB_OK)
         return;
-    double mscale = mb_read_rope(r, d_rope, config->n_ctx, &a->rope);
+    double mscale = mb_read_rope(r, d_rope, config->n_ctx, (struct mb_rope_defaults){10000, 0}, &a->rope);
     a->softmax_scale = 1.0F / sqrtf((float)(a->mla.d_nope + d_rope));
     a->softmax_scale = (float)((double)a->softmax_scale * mscale * mscale);
 }

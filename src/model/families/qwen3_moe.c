@@ -5,7 +5,6 @@
 #include "attention.h"
 #include "family.h"
 #include "mlp.h"
-#include <math.h>
 
 enum { DENSE, EXPERTS }; /* config->mlps */
 
@@ -20,38 +19,16 @@ static void read_sizes(struct mb_config_reader *r, struct mb_config *config)
     mb_read_only_text(r, "hidden_act", "silu");
 }
 
-static void check_heads(struct mb_config_reader *r, const struct mb_attention_config *a)
-{
-    if (a->n_heads % a->gqa.n_kv_heads != 0)
-        MB_READ_FAIL(r, MB_BAD_DATA, "%s: num_attention_heads is not a multiple of num_key_value_heads",
-                     r->path);
-    if (a->gqa.d_head % 2 != 0 || a->gqa.d_head > MB_ROPE_DIMS_MAX)
-        MB_READ_FAIL(r, MB_BAD_DATA, "%s: head_dim is odd or more than %d", r->path, MB_ROPE_DIMS_MAX);
-    if (a->n_heads * a->gqa.d_head > MB_DIM_MAX)
-        MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: num_attention_heads x head_dim is more than %d", r->path,
-                     MB_DIM_MAX);
-}
-
 static void read_attention(struct mb_config_reader *r, const struct mb_config *config,
                            struct mb_attention_config *a)
 {
-    a->kind = &mb_attention_gqa;
-    a->n_heads = mb_read_size_or(r, "num_attention_heads", 1, MB_HEADS_MAX, 32);
-    a->gqa.n_kv_heads = mb_read_size_or(r, "num_key_value_heads", 1, MB_HEADS_MAX, 4);
-    size_t d_head = config->d_model / a->n_heads;
-    a->gqa.d_head = mb_read_size_or(r, "head_dim", 2, MB_ROPE_DIMS_MAX, d_head < 2 ? 2 : d_head);
+    mb_read_gqa(r, config, 32, 4, a);
     a->gqa.has_qkv_bias = a->gqa.has_o_bias = mb_read_bool_or(r, "attention_bias", false);
-    a->gqa.has_head_norms = true;
-    a->gqa.norm_eps = config->norm_eps;
-    a->softmax_scale = 1.0F / sqrtf((float)a->gqa.d_head);
-    bool has_window = mb_read_bool_or(r, "use_sliding_window", false);
-    if (has_window && mb_read_size_or(r, "sliding_window", 1, MB_CTX_MAX, 4096) < config->n_ctx)
-        MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: use_sliding_window is true; sliding windows are not supported",
-                     r->path);
-    mb_read(r, "sliding_window"); /* means nothing without use_sliding_window */
-    check_heads(r, a);
+    a->gqa.qk_norm = MB_QK_NORM_HEADS;
+    size_t window = mb_read_size_or(r, "sliding_window", 1, MB_CTX_MAX, 4096);
+    a->gqa.window = mb_read_bool_or(r, "use_sliding_window", false) ? window : 0;
     if (r->status == MB_OK)
-        mb_read_rope(r, a->gqa.d_head, config->n_ctx, &a->rope);
+        mb_read_rope(r, a->gqa.d_head, config->n_ctx, (struct mb_rope_defaults){10000, 0}, &a->rope);
 }
 
 static void read_experts(struct mb_config_reader *r, size_t n_experts, struct mb_mlp_config *mlp)
@@ -71,36 +48,16 @@ static void read_experts(struct mb_config_reader *r, size_t n_experts, struct mb
         MB_READ_FAIL(r, MB_BAD_DATA, "%s: num_experts_per_tok is more than num_experts", r->path);
 }
 
-/* The layers of `mlp_only_layers` are dense, whatever the rest says. */
-static void read_dense_layers(struct mb_config_reader *r, struct mb_config *config)
-{
-    const json_t *layers = mb_read(r, "mlp_only_layers"), *layer;
-    size_t i;
-    if (layers != NULL && !json_is_array(layers))
-        MB_READ_FAIL(r, MB_BAD_DATA, "%s: mlp_only_layers is not a list", r->path);
-    json_array_foreach(layers, i, layer)
-    {
-        json_int_t at = json_integer_value(layer);
-        if (!json_is_integer(layer))
-            MB_READ_FAIL(r, MB_BAD_DATA, "%s: mlp_only_layers is not a list of layers", r->path);
-        else if (at >= 0 && at < (json_int_t)config->n_layers)
-            config->mlp_of[at] = DENSE;
-    }
-}
-
 static void read_mlps(struct mb_config_reader *r, struct mb_config *config)
 {
     size_t n_experts = mb_read_size_or(r, "num_local_experts", 0, MB_EXPERTS_MAX, 128);
     n_experts = mb_read_size_or(r, "num_experts", 0, MB_EXPERTS_MAX, n_experts);
-    size_t step = mb_read_size_or(r, "decoder_sparse_step", 1, MB_LAYERS_MAX, 1);
     config->n_mlps = n_experts > 0 ? 2 : 1;
     config->mlps[DENSE].kind = &mb_mlp_dense;
     config->mlps[DENSE].d_ff = mb_read_size_or(r, "intermediate_size", 1, MB_DIM_MAX, 6144);
     if (n_experts > 0)
         read_experts(r, n_experts, &config->mlps[EXPERTS]);
-    for (size_t i = 0; i < config->n_layers; i++)
-        config->mlp_of[i] = n_experts > 0 && (i + 1) % step == 0 ? EXPERTS : DENSE;
-    read_dense_layers(r, config);
+    mb_read_sparse_layers(r, config, DENSE, n_experts > 0 ? EXPERTS : DENSE);
 }
 
 static void read_config(struct mb_config_reader *r, struct mb_config *config)
