@@ -128,11 +128,11 @@ static uint8_t *cache_row(const struct mb_session *session, const struct mb_laye
     return mb_layer_cache(session, layer) + row * g->d_head * mb_dtype_nbytes(session->cache_dtype);
 }
 
-static void store(const struct mb_float_ops *vec, const struct mb_session *session, const float *x, size_t n,
+static void store(const struct mb_float_ops *ops, const struct mb_session *session, const float *x, size_t n,
                   uint8_t *row)
 {
     if (session->cache_dtype == MB_F16)
-        vec->to_f16(x, n, (uint16_t *)row);
+        ops->to_f16(x, n, (uint16_t *)row);
     else
         memcpy(row, x, n * sizeof *x);
 }
@@ -152,9 +152,9 @@ static void finish_heads(struct mb_model *model, const struct mb_layer *layer, e
     const float *weights = mb_layer_vector(layer, norm);
     size_t d = c->gqa.d_head, n = n_heads * d;
     if (c->gqa.qk_norm == MB_QK_NORM_WHOLE)
-        model->vec->rms_norm(x, weights, n, c->gqa.norm_eps, x);
+        model->ops->rms_norm(x, weights, n, c->gqa.norm_eps, x);
     for (size_t h = 0; c->gqa.qk_norm == MB_QK_NORM_HEADS && h < n_heads; h++)
-        model->vec->rms_norm(x + h * d, weights, d, c->gqa.norm_eps, x + h * d);
+        model->ops->rms_norm(x + h * d, weights, d, c->gqa.norm_eps, x + h * d);
     if (c->gqa.clip > 0)
         clamp(x, n, c->gqa.clip);
     for (size_t h = 0; h < n_heads; h++)
@@ -174,8 +174,8 @@ static void rotate_and_store(struct mb_model *model, const struct mb_layer *laye
     if (c->gqa.clip > 0)
         clamp(v, n_kv * d, c->gqa.clip);
     for (size_t h = 0; h < n_kv; h++) {
-        store(model->vec, session, k + h * d, d, cache_row(session, layer, KEYS, h, pos));
-        store(model->vec, session, v + h * d, d, cache_row(session, layer, VALUES, h, pos));
+        store(model->ops, session, k + h * d, d, cache_row(session, layer, KEYS, h, pos));
+        store(model->ops, session, v + h * d, d, cache_row(session, layer, VALUES, h, pos));
     }
 }
 
@@ -225,9 +225,9 @@ static struct span seen_of(const struct mb_attention_config *c, size_t at, size_
 /* One chunk's scores of a query become weights against their own maximum, which is returned. */
 static float weigh(const struct attending *a, float *scores, size_t n, float *weight)
 {
-    const struct mb_float_ops *vec = a->model->vec;
-    float most = vec->max(scores, n) * a->c->softmax_scale;
-    *weight = vec->exp_sum(scores, n, a->c->softmax_scale, most);
+    const struct mb_float_ops *ops = a->model->ops;
+    float most = ops->max(scores, n) * a->c->softmax_scale;
+    *weight = ops->exp_sum(scores, n, a->c->softmax_scale, most);
     return most;
 }
 
@@ -235,19 +235,19 @@ static float weigh(const struct attending *a, float *scores, size_t n, float *we
 static void merge(const struct attending *a, const float *sums, float chunk_most, float chunk_weight,
                   float *o, float *most, float *weight)
 {
-    const struct mb_float_ops *vec = a->model->vec;
+    const struct mb_float_ops *ops = a->model->ops;
     size_t d = a->c->gqa.d_head;
     if (!(chunk_most <= *most)) { /* also where it is NaN */
         float kept = *most - chunk_most;
-        vec->exp_sum(&kept, 1, 1, 0);
+        ops->exp_sum(&kept, 1, 1, 0);
         if (*weight > 0)
-            vec->scale(kept, d, o);
+            ops->scale(kept, d, o);
         *weight *= kept;
         *most = chunk_most;
     }
     float share = chunk_most - *most;
-    vec->exp_sum(&share, 1, 1, 0);
-    vec->axpy(share, sums, d, o);
+    ops->exp_sum(&share, 1, 1, 0);
+    ops->axpy(share, sums, d, o);
     *weight += share * chunk_weight;
 }
 
@@ -268,7 +268,7 @@ static const float *rows_of(const struct attending *a, const struct block *b, en
     const uint8_t *rows = cache_row(session, a->layer, what, b->kv_head, pos);
     if (session->cache_dtype == MB_F32)
         return (const float *)(const void *)rows;
-    a->model->vec->widen(session->cache_dtype, rows, n * a->c->gqa.d_head, to);
+    a->model->ops->widen(session->cache_dtype, rows, n * a->c->gqa.d_head, to);
     return to;
 }
 
@@ -282,7 +282,7 @@ static void attend_block_head(const struct attending *a, const struct block *b, 
     size_t at = (b->segment->first + b->first) * stride + head * d;
     float weight[BLOCK_ROWS], most[BLOCK_ROWS];
     struct span seen[BLOCK_ROWS];
-    model->vec->dense(MB_F32, keys, d, n, d, a->part->q + at, stride, b->n, s->scores, CHUNK_TOKENS);
+    model->ops->dense(MB_F32, keys, d, n, d, a->part->q + at, stride, b->n, s->scores, CHUNK_TOKENS);
     memset(s->sums, 0, b->n * d * sizeof *s->sums);
     size_t first_full = 0, n_full = 0; /* tokens that see all of these positions: they follow one another */
     for (size_t i = 0; i < b->n; i++) {
@@ -293,11 +293,11 @@ static void attend_block_head(const struct attending *a, const struct block *b, 
         if (seen[i].n == n)
             first_full = n_full++ == 0 ? i : first_full;
         else if (seen[i].n > 0)
-            model->vec->weighted_rows(MB_F32, values + seen[i].begin * d, d, seen[i].n, d, scores, 0, 1,
+            model->ops->weighted_rows(MB_F32, values + seen[i].begin * d, d, seen[i].n, d, scores, 0, 1,
                                       s->sums + i * d, 0);
     }
     if (n_full > 0)
-        model->vec->weighted_rows(MB_F32, values, d, n, d, s->scores + first_full * CHUNK_TOKENS,
+        model->ops->weighted_rows(MB_F32, values, d, n, d, s->scores + first_full * CHUNK_TOKENS,
                                   CHUNK_TOKENS, n_full, s->sums + first_full * d, d);
     for (size_t i = 0; i < b->n; i++)
         if (seen[i].n > 0)
@@ -325,7 +325,7 @@ static void attend_block(const struct attending *a, const struct block *b, const
     }
     for (size_t i = 0; i < b->n; i++)
         for (size_t h = 0; h < n_rows; h++)
-            a->model->vec->scale(1.0F / s->weight[h * BLOCK_ROWS + i], d, o + (i * a->c->n_heads + h) * d);
+            a->model->ops->scale(1.0F / s->weight[h * BLOCK_ROWS + i], d, o + (i * a->c->n_heads + h) * d);
 }
 
 /* ---------------------------------------------------------------- generated tokens: a chunk */
@@ -359,14 +359,14 @@ static void attend_chunk_heads(const struct attending *a, const struct mb_segmen
     size_t kv_head = head / n_sharing(a->c);
     pos += seen.begin;
     const float *q = a->part->q + (segment->first * a->c->n_heads + head) * d;
-    model->vec->dense(session->cache_dtype, cache_row(session, a->layer, KEYS, kv_head, pos), d, seen.n, d, q,
+    model->ops->dense(session->cache_dtype, cache_row(session, a->layer, KEYS, kv_head, pos), d, seen.n, d, q,
                       d, n, s->scores, CHUNK_TOKENS);
     for (size_t h = 0; h < n; h++) {
         float *sums = partial_of(a, segment, chunk, head + h);
         memset(sums, 0, d * sizeof *sums);
         sums[d] = weigh(a, s->scores + h * CHUNK_TOKENS, seen.n, &sums[d + 1]);
     }
-    model->vec->weighted_rows(session->cache_dtype, cache_row(session, a->layer, VALUES, kv_head, pos), d,
+    model->ops->weighted_rows(session->cache_dtype, cache_row(session, a->layer, VALUES, kv_head, pos), d,
                               seen.n, d, s->scores, CHUNK_TOKENS, n, partial_of(a, segment, chunk, head),
                               d + 2);
 }
@@ -381,7 +381,7 @@ static void finish(const struct attending *a, const struct mb_segment *segment, 
         const float *sums = partial_of(a, segment, chunk, head);
         merge(a, sums, sums[d], sums[d + 1], o, &most, &weight);
     }
-    a->model->vec->scale(1.0F / weight, d, o);
+    a->model->ops->scale(1.0F / weight, d, o);
 }
 
 /* ---------------------------------------------------------------- tasks */

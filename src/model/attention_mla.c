@@ -140,15 +140,15 @@ static void norm_low_rank_query(struct mb_model *model, const struct mb_layer *l
     const struct mla_part *part = mb_attention_part(model, layer);
     size_t n = layer->attention->mla.q_rank;
     float *q_a = part->q_a + t * n;
-    model->vec->rms_norm(q_a, mb_layer_vector(layer, MB_W_Q_A_NORM), n, LATENT_NORM_EPS, q_a);
+    model->ops->rms_norm(q_a, mb_layer_vector(layer, MB_W_Q_A_NORM), n, LATENT_NORM_EPS, q_a);
     mb_vector_ready(model, q_a, n, &part->q_a_a, t);
 }
 
-static void store_latent(const struct mb_float_ops *vec, const struct mb_session *session,
+static void store_latent(const struct mb_float_ops *ops, const struct mb_session *session,
                          const float *latent, size_t n, uint8_t *row)
 {
     if (session->cache_dtype == MB_F16)
-        vec->to_f16(latent, n, (uint16_t *)row);
+        ops->to_f16(latent, n, (uint16_t *)row);
     else
         memcpy(row, latent, n * sizeof *latent);
 }
@@ -170,11 +170,11 @@ static void rotate_and_store(struct mb_model *model, const struct mb_layer *laye
     for (size_t h = 0; h < c->n_heads; h++)
         mb_rope_rotate(q + h * key_n(c) + c->mla.d_nope, c->rope.n_dims, c->rope.is_interleaved, angles.cos,
                        angles.sin, scratch);
-    model->vec->rms_norm(kv, mb_layer_vector(layer, MB_W_KV_A_NORM), c->mla.kv_rank, LATENT_NORM_EPS, kv);
+    model->ops->rms_norm(kv, mb_layer_vector(layer, MB_W_KV_A_NORM), c->mla.kv_rank, LATENT_NORM_EPS, kv);
     mb_rope_rotate(kv + c->mla.kv_rank, c->rope.n_dims, c->rope.is_interleaved, angles.cos, angles.sin,
                    scratch);
     const struct mb_session *session = model->work.segments[model->work.segment_of[t]].session;
-    store_latent(model->vec, session, kv, latent_n(c), cache_row(session, layer, model->work.pos[t]));
+    store_latent(model->ops, session, kv, latent_n(c), cache_row(session, layer, model->work.pos[t]));
 }
 
 static void project(struct mb_model *model, const struct mb_layer *layer)
@@ -231,7 +231,7 @@ static void expand(const struct attending *a, const struct mb_segment *segment, 
     size_t latent = latent_n(c), key = key_n(c), row = head * (c->mla.d_nope + c->mla.d_v);
     struct mb_activation at[EXPAND_TOKENS];
     struct mb_activations activations = {at, scratch->planes, plane_nbytes(c)};
-    model->vec->widen(session->cache_dtype, cache_row(session, a->layer, pos), n * latent, e->latent);
+    model->ops->widen(session->cache_dtype, cache_row(session, a->layer, pos), n * latent, e->latent);
     for (size_t i = 0; i < n && kv_b_of(a)->matrix->is_coded; i++)
         mb_activate(model->kernels, e->latent + i * latent, c->mla.kv_rank, &activations, i);
     struct mb_vectors in = {e->latent, latent, at};
@@ -248,17 +248,17 @@ static void reweigh(const struct attending *a, float *scores, size_t n, float *m
                     float *sum)
 {
     const struct mb_attention_config *c = a->c;
-    const struct mb_float_ops *vec = a->model->vec;
-    float peak = vec->max(scores, n) * c->softmax_scale;
+    const struct mb_float_ops *ops = a->model->ops;
+    float peak = ops->max(scores, n) * c->softmax_scale;
     if (!(peak <= *most)) { /* also where it is NaN */
         float kept = *most - peak;
-        vec->exp_sum(&kept, 1, 1, 0);
+        ops->exp_sum(&kept, 1, 1, 0);
         if (*weights > 0)
-            vec->scale(kept, c->mla.d_v, sum);
+            ops->scale(kept, c->mla.d_v, sum);
         *weights *= kept;
         *most = peak;
     }
-    *weights += vec->exp_sum(scores, n, c->softmax_scale, *most);
+    *weights += ops->exp_sum(scores, n, c->softmax_scale, *most);
 }
 
 /* A block of the segment's tokens with the positions that are expanded. */
@@ -270,7 +270,7 @@ static void attend_block(const struct attending *a, const struct mb_segment *seg
     size_t key = key_n(c), q_stride = c->n_heads * key, o_stride = c->n_heads * c->mla.d_v;
     const float *q = a->part->q + (segment->first + first) * q_stride + head * key;
     float *o = a->part->o + (segment->first + first) * o_stride + head * c->mla.d_v;
-    model->vec->dense(MB_F32, e->keys, key, n, key, q, q_stride, n_queries, e->scores, EXPAND_TOKENS);
+    model->ops->dense(MB_F32, e->keys, key, n, key, q, q_stride, n_queries, e->scores, EXPAND_TOKENS);
     size_t n_partly = 0; /* the first tokens, which do not see all of these positions */
     for (size_t i = 0; i < n_queries; i++) {
         size_t n_seen = segment->pos + first + i + 1 - pos; /* a token sees positions up to its own */
@@ -279,11 +279,11 @@ static void attend_block(const struct attending *a, const struct mb_segment *seg
         reweigh(a, scores, n_seen, &e->most[first + i], &e->weights[first + i], o + i * o_stride);
         if (n_seen == n)
             continue;
-        model->vec->weighted_rows(MB_F32, e->values, c->mla.d_v, n_seen, c->mla.d_v, scores, 0, 1,
+        model->ops->weighted_rows(MB_F32, e->values, c->mla.d_v, n_seen, c->mla.d_v, scores, 0, 1,
                                   o + i * o_stride, 0);
         n_partly = i + 1;
     }
-    model->vec->weighted_rows(MB_F32, e->values, c->mla.d_v, n, c->mla.d_v,
+    model->ops->weighted_rows(MB_F32, e->values, c->mla.d_v, n, c->mla.d_v,
                               e->scores + n_partly * EXPAND_TOKENS, EXPAND_TOKENS, n_queries - n_partly,
                               o + n_partly * o_stride, o_stride);
 }
@@ -312,7 +312,7 @@ static void attend_prompt(const struct attending *a, const struct mb_segment *se
                          segment->n - first < QUERY_TOKENS ? segment->n - first : QUERY_TOKENS, pos, n, &e);
     }
     for (size_t i = 0; i < segment->n; i++)
-        model->vec->scale(1.0F / e.weights[i], c->mla.d_v, o + i * o_stride);
+        model->ops->scale(1.0F / e.weights[i], c->mla.d_v, o + i * o_stride);
 }
 
 /* ---------------------------------------------------------------- generated tokens: absorbed */
@@ -347,7 +347,7 @@ static void absorb(const struct attending *a, size_t t, size_t head, const struc
         model->kernels->matvec_transposed(&kv_b->coded, row, c->mla.d_nope, &at, out, scratch->coded);
     } else {
         memset(out, 0, c->mla.kv_rank * sizeof *out);
-        model->vec->weighted_rows(
+        model->ops->weighted_rows(
             kv_b->dtype, (const uint8_t *)kv_b->dense + row * c->mla.kv_rank * mb_dtype_nbytes(kv_b->dtype),
             c->mla.kv_rank, c->mla.d_nope, c->mla.kv_rank, q, 0, 1, out, 0);
     }
@@ -365,17 +365,17 @@ static void attend_chunk(const struct attending *a, const struct mb_segment *seg
     size_t n = end - pos < MB_CHUNK_TOKENS ? end - pos : MB_CHUNK_TOKENS;
     const uint8_t *rows = cache_row(session, a->layer, pos);
     float *scores = scratch->attention; /* [GROUP_HEADS][MB_CHUNK_TOKENS] */
-    model->vec->dense(session->cache_dtype, rows, latent, n, latent,
+    model->ops->dense(session->cache_dtype, rows, latent, n, latent,
                       a->part->latent_q + (segment->first * c->n_heads + head) * latent, latent, n_heads,
                       scores, MB_CHUNK_TOKENS);
     for (size_t h = 0; h < n_heads; h++) {
         float *sums = partial_of(a, segment, chunk, head + h), *s = scores + h * MB_CHUNK_TOKENS;
         memset(sums, 0, c->mla.kv_rank * sizeof *sums);
-        float most = model->vec->max(s, n) * c->softmax_scale;
+        float most = model->ops->max(s, n) * c->softmax_scale;
         sums[c->mla.kv_rank] = most;
-        sums[c->mla.kv_rank + 1] = model->vec->exp_sum(s, n, c->softmax_scale, most);
+        sums[c->mla.kv_rank + 1] = model->ops->exp_sum(s, n, c->softmax_scale, most);
     }
-    model->vec->weighted_rows(session->cache_dtype, rows, latent, n, c->mla.kv_rank, scores, MB_CHUNK_TOKENS,
+    model->ops->weighted_rows(session->cache_dtype, rows, latent, n, c->mla.kv_rank, scores, MB_CHUNK_TOKENS,
                               n_heads, partial_of(a, segment, chunk, head), partial_n(c));
 }
 
@@ -385,7 +385,7 @@ static void finish_head(const struct attending *a, const struct mb_segment *segm
 {
     const struct mb_model *model = a->model;
     const struct mb_attention_config *c = a->c;
-    const struct mb_float_ops *vec = model->vec;
+    const struct mb_float_ops *ops = model->ops;
     float *sum = scratch->attention, most = -INFINITY, weights = 0;
     for (size_t chunk = 0; chunk < n_chunks_of(segment); chunk++) {
         float peak = partial_of(a, segment, chunk, head)[c->mla.kv_rank];
@@ -395,11 +395,11 @@ static void finish_head(const struct attending *a, const struct mb_segment *segm
     for (size_t chunk = 0; chunk < n_chunks_of(segment); chunk++) {
         const float *sums = partial_of(a, segment, chunk, head);
         float kept = sums[c->mla.kv_rank] - most;
-        vec->exp_sum(&kept, 1, 1, 0);
-        vec->axpy(kept, sums, c->mla.kv_rank, sum);
+        ops->exp_sum(&kept, 1, 1, 0);
+        ops->axpy(kept, sums, c->mla.kv_rank, sum);
         weights += kept * sums[c->mla.kv_rank + 1];
     }
-    vec->scale(1.0F / weights, c->mla.kv_rank, sum);
+    ops->scale(1.0F / weights, c->mla.kv_rank, sum);
     struct mb_activation at;
     size_t row = head * (c->mla.d_nope + c->mla.d_v) + c->mla.d_nope;
     if (kv_b_of(a)->matrix->is_coded) {

@@ -72,7 +72,7 @@ enum mb_status mb_model_open(const char *path, const struct mb_model_options *op
     if (m == NULL)
         return mb_fail_memory(err, "the model");
     m->kernels = mb_kernels();
-    m->vec = mb_float_ops();
+    m->ops = mb_float_ops();
     enum mb_status status = open_parts(m, path, options, err);
     if (status != MB_OK) {
         mb_model_close(m);

@@ -21,7 +21,7 @@ static void embed(struct mb_model *model, const struct mb_layer *layer, size_t t
     if (m->is_coded)
         model->kernels->decode_rows(&m->coded, id, 1, x);
     else
-        model->vec->widen(m->dtype, (const uint8_t *)m->dense + id * c->d_model * mb_dtype_nbytes(m->dtype),
+        model->ops->widen(m->dtype, (const uint8_t *)m->dense + id * c->d_model * mb_dtype_nbytes(m->dtype),
                           c->d_model, x);
     for (size_t i = 0; i < c->n_attentions; i++) {
         const struct mb_rope *rope = &c->attentions[i].rope;
@@ -36,7 +36,7 @@ static void norm_to(struct mb_model *model, const float *w, size_t t)
     const struct mb_config *c = &model->config;
     struct mb_workspace *work = &model->work;
     float *normed = work->normed + t * c->d_model;
-    model->vec->rms_norm(work->x + t * c->d_model, w, c->d_model, c->norm_eps, normed);
+    model->ops->rms_norm(work->x + t * c->d_model, w, c->d_model, c->norm_eps, normed);
     mb_vector_ready(model, normed, c->d_model, &work->normed_a, t);
 }
 
@@ -49,7 +49,7 @@ static void norm_input(struct mb_model *model, const struct mb_layer *layer, siz
 static void add_output(struct mb_model *model, size_t t)
 {
     size_t n = model->config.d_model;
-    model->vec->add(model->work.y + t * n, n, model->work.x + t * n);
+    model->ops->add(model->work.y + t * n, n, model->work.x + t * n);
 }
 
 static void add_and_norm_post(struct mb_model *model, const struct mb_layer *layer, size_t t, int thread)
@@ -101,7 +101,7 @@ void mb_logits_add(struct mb_model *model, size_t token, float *to)
     struct mb_workspace *work = &model->work;
     size_t i = work->n_logits++;
     float *x = work->logits_x + i * c->d_model;
-    model->vec->rms_norm(work->x + token * c->d_model, model->norm, c->d_model, c->norm_eps, x);
+    model->ops->rms_norm(work->x + token * c->d_model, model->norm, c->d_model, c->norm_eps, x);
     mb_vector_ready(model, x, c->d_model, &work->logits_a, i);
     work->logits_to[i] = to;
     if (work->n_logits == MB_PASS_LOGITS)

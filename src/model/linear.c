@@ -28,10 +28,10 @@ void mb_activate(const struct mb_kernels *kernels, const float *x, size_t n, con
 }
 
 static void add_bias(const float *bias, size_t n_rows, size_t n_tokens, float *y, size_t y_stride,
-                     const struct mb_float_ops *vec)
+                     const struct mb_float_ops *ops)
 {
     for (size_t t = 0; t < n_tokens; t++)
-        vec->add(bias, n_rows, y + t * y_stride);
+        ops->add(bias, n_rows, y + t * y_stride);
 }
 
 void mb_linear_rows(const struct mb_stage *stage, const struct mb_linear *w, size_t row, size_t n_rows,
@@ -43,10 +43,10 @@ void mb_linear_rows(const struct mb_stage *stage, const struct mb_linear *w, siz
     else if (m->is_coded)
         stage->kernels->matmul(&m->coded, row, n_rows, in->activation, n_tokens, y, y_stride, scratch);
     else
-        stage->vec->dense(m->dtype, (const uint8_t *)m->dense + row * m->n_cols * mb_dtype_nbytes(m->dtype),
+        stage->ops->dense(m->dtype, (const uint8_t *)m->dense + row * m->n_cols * mb_dtype_nbytes(m->dtype),
                           m->n_cols, n_rows, m->n_cols, in->x, in->stride, n_tokens, y, y_stride);
     if (w->bias != NULL)
-        add_bias(w->bias + row, n_rows, n_tokens, y, y_stride, stage->vec);
+        add_bias(w->bias + row, n_rows, n_tokens, y, y_stride, stage->ops);
 }
 
 void mb_stage_begin(struct mb_stage *stage)
@@ -117,7 +117,7 @@ static void run_pieces(const struct mb_stage *stage, const struct mb_piece *piec
         mb_linear_rows(stage, p->up, piece->row, n_rows, &p->in, p->n_tokens, scratch->up, n_rows,
                        scratch->coded);
         for (size_t t = 0; t < p->n_tokens; t++)
-            stage->vec->silu_mul(y + t * y_stride, scratch->up + t * n_rows, n_rows);
+            stage->ops->silu_mul(y + t * y_stride, scratch->up + t * n_rows, n_rows);
     }
     if (p->out != NULL && atomic_fetch_sub(&p->n_pieces_left, (uint32_t)n_pieces) == n_pieces)
         finish_product(stage, p);

@@ -63,7 +63,7 @@ struct mb_thread_scratch {
 
 struct mb_stage {
     const struct mb_kernels *kernels;
-    const struct mb_float_ops *vec;
+    const struct mb_float_ops *ops;
     struct mb_pool *pool;
     struct mb_thread_scratch *scratch; /* [threads] */
     struct mb_product *products;

@@ -84,7 +84,7 @@ static void choose_experts(struct mb_model *model, const struct mb_layer *layer,
     (void)thread;
     const struct experts_part *part = mb_mlp_part(model, layer);
     const struct mb_router_config *r = &layer->mlp->router;
-    part->margin[t] = mb_router_choose(r, model->vec, mb_layer_vector(layer, MB_W_ROUTER_BIAS),
+    part->margin[t] = mb_router_choose(r, model->ops, mb_layer_vector(layer, MB_W_ROUTER_BIAS),
                                        part->scores + t * r->n_experts, part->choice + t * r->n_experts,
                                        part->chosen + t * r->n_used, part->chosen_weight + t * r->n_used);
 }
@@ -197,11 +197,11 @@ static void combine(struct mb_model *model, const struct mb_layer *layer, size_t
     if (layer->mlp->d_shared == 0)
         memset(y, 0, d_model * sizeof *y);
     if (layer->mlp->has_shared_score) {
-        model->vec->sigmoid(part->shared_score + t, 1, part->shared_score + t);
-        model->vec->scale(part->shared_score[t], d_model, y);
+        model->ops->sigmoid(part->shared_score + t, 1, part->shared_score + t);
+        model->ops->scale(part->shared_score[t], d_model, y);
     }
     for (size_t k = 0; k < n_used; k++)
-        model->vec->axpy(part->chosen_weight[t * n_used + k],
+        model->ops->axpy(part->chosen_weight[t * n_used + k],
                          part->slot_y + part->slot[t * n_used + k] * d_model, d_model, y);
 }
 

@@ -47,7 +47,7 @@ struct mb_model {
     struct mb_store *store;
     struct mb_pool *pool;
     const struct mb_kernels *kernels;
-    const struct mb_float_ops *vec;
+    const struct mb_float_ops *ops;
     struct mb_layer *layers; /* [n_layers] */
     struct mb_linear embedding, head;
     float *norm;    /* [d_model] */

@@ -11,26 +11,26 @@
 
 /* ---------------------------------------------------------------- kinds of scores */
 
-static void softmax(const struct mb_float_ops *vec, float *x, size_t n)
+static void softmax(const struct mb_float_ops *ops, float *x, size_t n)
 {
-    float sum = vec->exp_sum(x, n, 1, vec->max(x, n));
-    vec->scale(1.0F / sum, n, x);
+    float sum = ops->exp_sum(x, n, 1, ops->max(x, n));
+    ops->scale(1.0F / sum, n, x);
 }
 
-static void sigmoid_scores(const struct mb_float_ops *vec, float *x, size_t n)
+static void sigmoid_scores(const struct mb_float_ops *ops, float *x, size_t n)
 {
-    vec->sigmoid(x, n, x);
+    ops->sigmoid(x, n, x);
 }
 
-static void leave(const struct mb_float_ops *vec, float *x, size_t n)
+static void leave(const struct mb_float_ops *ops, float *x, size_t n)
 {
-    (void)vec, (void)x, (void)n;
+    (void)ops, (void)x, (void)n;
 }
 
 /* What is done to the logits of all experts, and to the scores of the chosen ones. */
 static const struct score_kind {
-    void (*all)(const struct mb_float_ops *vec, float *x, size_t n);
-    void (*chosen)(const struct mb_float_ops *vec, float *x, size_t n);
+    void (*all)(const struct mb_float_ops *ops, float *x, size_t n);
+    void (*chosen)(const struct mb_float_ops *ops, float *x, size_t n);
 } score_kinds[] = {
     [MB_SCORE_SIGMOID] = {sigmoid_scores, leave},
     [MB_SCORE_SOFTMAX] = {softmax, leave},
@@ -99,11 +99,11 @@ static void weigh(const struct mb_router_config *r, float *weight)
     }
 }
 
-float mb_router_choose(const struct mb_router_config *r, const struct mb_float_ops *vec, const float *bias,
+float mb_router_choose(const struct mb_router_config *r, const struct mb_float_ops *ops, const float *bias,
                        float *scores, float *choice, int32_t *chosen, float *weight)
 {
     const struct score_kind *kind = &score_kinds[r->score];
-    kind->all(vec, scores, r->n_experts);
+    kind->all(ops, scores, r->n_experts);
     for (size_t e = 0; e < r->n_experts; e++)
         choice[e] = r->has_bias ? scores[e] + bias[e] : scores[e];
     if (r->n_groups > 1)
@@ -111,7 +111,7 @@ float mb_router_choose(const struct mb_router_config *r, const struct mb_float_o
     float margin = choose(r, choice, chosen);
     for (size_t k = 0; k < r->n_used; k++)
         weight[k] = scores[chosen[k]];
-    kind->chosen(vec, weight, r->n_used);
+    kind->chosen(ops, weight, r->n_used);
     weigh(r, weight);
     return margin;
 }

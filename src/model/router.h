@@ -40,7 +40,7 @@ struct mb_router_config {
  * lower index among equals.  Returns how far the choice scores of the last chosen and the first not chosen
  * expert are apart.
  */
-float mb_router_choose(const struct mb_router_config *r, const struct mb_float_ops *vec, const float *bias,
+float mb_router_choose(const struct mb_router_config *r, const struct mb_float_ops *ops, const float *bias,
                        float *scores, float *choice, int32_t *chosen, float *weight);
 
 #endif

@@ -163,7 +163,7 @@ enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err)
     place(&model->config, &p, &model->work);
     model->stage = (struct mb_stage){
         .kernels = model->kernels,
-        .vec = model->vec,
+        .ops = model->ops,
         .pool = model->pool,
         .products = mb_alloc(needs.n_products, sizeof *model->stage.products),
         .pieces = mb_alloc(needs.n_pieces, sizeof *model->stage.pieces),

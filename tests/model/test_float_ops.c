@@ -59,7 +59,7 @@ static void same_bits(const float *a, const float *b, size_t n, const char *what
 #define COMPARE(call, what)                                \
     do {                                                   \
         float ours[N_MAX + GUARD], scalars[N_MAX + GUARD]; \
-        const struct mb_float_ops *v = vec;                \
+        const struct mb_float_ops *v = ops;                \
         float *out = ours;                                 \
         memcpy(out, y, sizeof ours);                       \
         call;                                              \
@@ -70,7 +70,7 @@ static void same_bits(const float *a, const float *b, size_t n, const char *what
         same_bits(ours, scalars, N_MAX + GUARD, what, n);  \
     } while (0)
 
-static void compare_functions(const struct mb_float_ops *vec, const struct mb_float_ops *scalar, size_t n,
+static void compare_functions(const struct mb_float_ops *ops, const struct mb_float_ops *scalar, size_t n,
                               bool is_hard)
 {
     float x[N_MAX + GUARD], y[N_MAX + GUARD];
@@ -93,11 +93,11 @@ static void every_isa_gives_the_scalar_bits(void **state)
 {
     (void)state;
     const struct mb_float_ops *scalar = mb_float_ops_by_isa("scalar");
-    const struct mb_float_ops *vec;
-    for (size_t i = 0; (vec = fast_table(i)) != NULL; i++)
+    const struct mb_float_ops *ops;
+    for (size_t i = 0; (ops = fast_table(i)) != NULL; i++)
         for (size_t n = 1; n <= N_MAX; n++)
             for (int is_hard = 0; is_hard <= 1; is_hard++)
-                compare_functions(vec, scalar, n, is_hard);
+                compare_functions(ops, scalar, n, is_hard);
     if (fast_table(0) == NULL)
         skip();
 }
@@ -112,14 +112,14 @@ static void weighted_rows_are_scalar_bits(void **state)
     fill(w, ROWS * STRIDE, false);
     fill(p, TOKENS * ROWS, false);
     fill(y, TOKENS * STRIDE, false);
-    const struct mb_float_ops *vec;
-    for (size_t i = 0; (vec = fast_table(i)) != NULL; i++) {
+    const struct mb_float_ops *ops;
+    for (size_t i = 0; (ops = fast_table(i)) != NULL; i++) {
         for (size_t n_cols = 1; n_cols <= COLS; n_cols++)
             for (size_t n_tokens = 1; n_tokens <= TOKENS; n_tokens++)
                 for (enum mb_dtype dtype = MB_F32; dtype <= MB_BF16; dtype++) {
                     memcpy(ours, y, sizeof y);
                     memcpy(scalars, y, sizeof y);
-                    vec->weighted_rows(dtype, w, STRIDE, ROWS, n_cols, p, ROWS, n_tokens, ours, STRIDE);
+                    ops->weighted_rows(dtype, w, STRIDE, ROWS, n_cols, p, ROWS, n_tokens, ours, STRIDE);
                     scalar->weighted_rows(dtype, w, STRIDE, ROWS, n_cols, p, ROWS, n_tokens, scalars, STRIDE);
                     same_bits(ours, scalars, TOKENS * STRIDE, "weighted_rows", n_cols);
                 }
@@ -207,18 +207,18 @@ static void every_table_passes_its_check_and_a_wrong_one_does_not(void **state)
 static void exp_is_exp(void **state)
 {
     (void)state;
-    const struct mb_float_ops *vec = mb_float_ops();
+    const struct mb_float_ops *ops = mb_float_ops();
     double worst = 0;
     for (float x = -86; x < 87.9F; x += 0.00123F) {
         float e = x;
-        vec->exp_sum(&e, 1, 1, 0);
+        ops->exp_sum(&e, 1, 1, 0);
         double truth = exp((double)x);
         worst = fmax(worst, fabs((double)e - truth) / truth);
     }
     printf("largest relative error of exp: %.2g\n", worst);
     assert_true(worst < 2.0 * (double)FLT_EPSILON);
     float zero = 0;
-    vec->exp_sum(&zero, 1, 1, 0);
+    ops->exp_sum(&zero, 1, 1, 0);
     assert_true(zero == 1.0F); /* a softmax over one position is exactly 1 */
 }
 
