@@ -4,6 +4,7 @@
  * Most groups go through spread_avx2.h.  Those of widths 1, 7 and 8, and those with many escapes or many at
  * one place, take the plain way, 16 weights at a time, where a vector of tail bytes is always enough.
  */
+#include "by_width.h"
 #include "spread_avx2.h"
 #include <string.h>
 
@@ -72,33 +73,33 @@ MB_INLINE void spread_tail(const uint8_t *tail, unsigned a, unsigned b, size_t n
     }
 }
 
+#define SPREAD_TAIL(b)                                                                          \
+    static void spread_tail_##b(const uint8_t *tail, unsigned a, size_t n_rounds, uint8_t *out) \
+    {                                                                                           \
+        spread_tail(tail, a, b, n_rounds, out);                                                 \
+    }
+MB_WIDTHS_1_TO_6(SPREAD_TAIL)
+
+static void no_tail(const uint8_t *tail, unsigned a, size_t n_rounds, uint8_t *out)
+{
+    (void)tail, (void)a, (void)n_rounds, (void)out;
+}
+
+static void (*const spread_tail_of_width[])(const uint8_t *tail, unsigned a, size_t n_rounds,
+                                            uint8_t *out) = {no_tail, MB_NAMES_1_TO_6(spread_tail)};
+
 void mb_spread_tail_avx2(const uint8_t *tail, unsigned a, unsigned b, size_t n_rounds, uint8_t *out)
 {
-    switch (b) {
-    case 1:
-        spread_tail(tail, a, 1, n_rounds, out);
-        break;
-    case 2:
-        spread_tail(tail, a, 2, n_rounds, out);
-        break;
-    case 3:
-        spread_tail(tail, a, 3, n_rounds, out);
-        break;
-    case 4:
-        spread_tail(tail, a, 4, n_rounds, out);
-        break;
-    case 5:
-        spread_tail(tail, a, 5, n_rounds, out);
-        break;
-    case 6:
-        spread_tail(tail, a, 6, n_rounds, out);
-        break;
-    default: /* 0: no escapes */
-        break;
-    }
+    spread_tail_of_width[b](tail, a, n_rounds, out);
 }
 
 /* ---------------------------------------------------------------- the plain way */
+
+static void unpack_width_0(const uint8_t *p, size_t n, unsigned base, uint8_t *out)
+{
+    (void)p, (void)base; /* all codes are 0, and base is, too */
+    memset(out, 0, n);
+}
 
 MB_INLINE void unpack_stream(const uint8_t *p, size_t n, unsigned a, unsigned base, uint8_t *out)
 {
@@ -107,6 +108,15 @@ MB_INLINE void unpack_stream(const uint8_t *p, size_t n, unsigned a, unsigned ba
     for (size_t i = 0; i < n; i += 32, p += 4 * a)
         _mm256_storeu_si256((__m256i *)(out + i), _mm256_add_epi8(mb_unpack_32_avx2(p, a, &unpack), add));
 }
+
+#define UNPACK_WIDTH(a)                                                                   \
+    static void unpack_width_##a(const uint8_t *p, size_t n, unsigned base, uint8_t *out) \
+    {                                                                                     \
+        unpack_stream(p, n, a, base, out);                                                \
+    }
+MB_WIDTHS_1_TO_3(UNPACK_WIDTH)
+UNPACK_WIDTH(5)
+UNPACK_WIDTH(6)
 
 /* Eight codes of seven bits a step. */
 static void unpack_width_7(const uint8_t *p, size_t n, unsigned base, uint8_t *out)
@@ -150,41 +160,12 @@ static void unpack_width_4(const uint8_t *p, size_t n, unsigned base, uint8_t *o
 }
 
 /* Codes plus 'base' (mod 256) of n weights. */
-static void unpack_body(const uint8_t *p, size_t n, unsigned a, unsigned base, uint8_t *out)
-{
-    switch (a) {
-    case 0: /* all are 0, and base is, too */
-        memset(out, 0, n);
-        break;
-    case 1:
-        unpack_stream(p, n, 1, base, out);
-        break;
-    case 2:
-        unpack_stream(p, n, 2, base, out);
-        break;
-    case 3:
-        unpack_stream(p, n, 3, base, out);
-        break;
-    case 4:
-        unpack_width_4(p, n, base, out);
-        break;
-    case 5:
-        unpack_stream(p, n, 5, base, out);
-        break;
-    case 6:
-        unpack_stream(p, n, 6, base, out);
-        break;
-    case 7:
-        unpack_width_7(p, n, base, out);
-        break;
-    default:
-        unpack_width_8(p, n, base, out);
-    }
-}
+static void (*const unpack_of_width[])(const uint8_t *p, size_t n, unsigned base,
+                                       uint8_t *out) = {unpack_width_0, MB_NAMES_1_TO_8(unpack_width)};
 
 void mb_unpack_codes_avx2(const uint8_t *p, size_t n, unsigned a, uint8_t *out)
 {
-    unpack_body(p, n, a, 0, out);
+    unpack_of_width[a](p, n, 0, out);
 }
 
 /*
@@ -212,7 +193,7 @@ static void decode_tail(const struct mb_group_view *group, uint8_t *out)
 static void plain_indices(const struct mb_group_view *group, int8_t *q)
 {
     int inner = mb_inner_max(group->a);
-    unpack_body(group->body, group->n, group->a, (unsigned)-inner, (uint8_t *)q);
+    unpack_of_width[group->a](group->body, group->n, (unsigned)-inner, (uint8_t *)q);
     if (group->n_escapes == 0)
         return;
     uint8_t tail_bytes[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
@@ -275,26 +256,18 @@ MB_INLINE bool spread_indices(const struct mb_group_view *group, unsigned a, int
     return true;
 }
 
+#define SPREAD_INDICES(a)                                                        \
+    static bool spread_indices_##a(const struct mb_group_view *group, int8_t *q) \
+    {                                                                            \
+        return spread_indices(group, a, q);                                      \
+    }
+MB_WIDTHS_2_TO_6(SPREAD_INDICES)
+
+static bool (*const spread_indices_of_width[])(const struct mb_group_view *group,
+                                               int8_t *q) = {NULL, NULL, MB_NAMES_2_TO_6(spread_indices)};
+
 void mb_group_indices_avx2(const struct mb_group_view *group, int8_t *q)
 {
-    bool is_done = false;
-    if (mb_can_spread(group))
-        switch (group->a) {
-        case 2:
-            is_done = spread_indices(group, 2, q);
-            break;
-        case 3:
-            is_done = spread_indices(group, 3, q);
-            break;
-        case 4:
-            is_done = spread_indices(group, 4, q);
-            break;
-        case 5:
-            is_done = spread_indices(group, 5, q);
-            break;
-        default:
-            is_done = spread_indices(group, 6, q);
-        }
-    if (!is_done)
+    if (!mb_can_spread(group) || !spread_indices_of_width[group->a](group, q))
         plain_indices(group, q);
 }

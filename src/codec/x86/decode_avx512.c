@@ -1,6 +1,7 @@
 /*
  * decode_avx512.c - whole row groups to bytes and to floats, raw rows, and activations.
  */
+#include "by_width.h"
 #include "simd_avx512.h"
 #include <float.h>
 #include <math.h>
@@ -54,39 +55,28 @@ MB_INLINE void group_bytes(unsigned a, const struct mb_group_view *group, const 
     }
 }
 
+#define GROUP_BYTES(a)                                                                                \
+    static void group_bytes_##a(const struct mb_group_view *group, const uint8_t *tail, uint8_t *out) \
+    {                                                                                                 \
+        group_bytes(a, group, tail, out);                                                             \
+    }
+MB_WIDTHS_1_TO_8(GROUP_BYTES)
+
+static void group_bytes_0(const struct mb_group_view *group, const uint8_t *tail, uint8_t *out)
+{
+    (void)tail; /* all q are 0 */
+    memset(out, 0, group->n);
+}
+
+static void (*const group_bytes_of_width[])(const struct mb_group_view *group, const uint8_t *tail,
+                                            uint8_t *out) = {group_bytes_0, MB_NAMES_1_TO_8(group_bytes)};
+
 void mb_group_bytes_avx512(const struct mb_group_view *group, uint8_t *out)
 {
     uint8_t tail[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
     struct mb_tail_512 kind = mb_tail_of_kind(group->a, group->b);
     mb_tail_decode_512(group, &kind, mb_tail_rounds_512(group->n_escapes), tail);
-    switch (group->a) {
-    case 0:
-        memset(out, 0, group->n);
-        break;
-    case 1:
-        group_bytes(1, group, tail, out);
-        break;
-    case 2:
-        group_bytes(2, group, tail, out);
-        break;
-    case 3:
-        group_bytes(3, group, tail, out);
-        break;
-    case 4:
-        group_bytes(4, group, tail, out);
-        break;
-    case 5:
-        group_bytes(5, group, tail, out);
-        break;
-    case 6:
-        group_bytes(6, group, tail, out);
-        break;
-    case 7:
-        group_bytes(7, group, tail, out);
-        break;
-    default:
-        group_bytes(8, group, tail, out);
-    }
+    group_bytes_of_width[group->a](group, tail, out);
 }
 
 /* Products of a float and an X are exact in double, so that fma and two steps are the same. */

@@ -2,6 +2,7 @@
  * encode_avx512.c - the encoder of row groups: quantise and check 16 weights at a time, count, choose, and
  * pack 64 codes at a time.  Same bytes as encode.c.
  */
+#include "by_width.h"
 #include "encode.h"
 #include "simd_avx512.h"
 #include <float.h>
@@ -198,7 +199,13 @@ MB_INLINE __mmask64 lanes_64(size_t n)
     return n >= 64 ? ~0ull : (1ull << n) - 1;
 }
 
-static void write_nibbles(const int8_t *q, size_t n, struct code_writer *writer, uint8_t *out)
+static void write_body_0(const int8_t *q, size_t n, struct code_writer *writer, uint8_t *out)
+{
+    (void)q, (void)n, (void)writer, (void)out; /* all q are 0: no codes */
+}
+
+/* Two codes a byte, from the halves of each 128. */
+static void write_body_4(const int8_t *q, size_t n, struct code_writer *writer, uint8_t *out)
 {
     for (size_t i = 0; i < n; i += 128, out += 64) {
         size_t left = n - i < 128 ? n - i : 128, half = (left + 1) / 2;
@@ -214,37 +221,19 @@ MB_INLINE void write_stream(const int8_t *q, size_t n, unsigned a, struct code_w
         pack_64(codes_64(q + i, lanes_64(n - i), writer), a, out);
 }
 
-static void write_body(const struct mb_widths *widths, const int8_t *q, size_t n, struct code_writer *writer,
-                       uint8_t *out)
-{
-    switch (widths->a) {
-    case 0:
-        break;
-    case 1:
-        write_stream(q, n, 1, writer, out);
-        break;
-    case 2:
-        write_stream(q, n, 2, writer, out);
-        break;
-    case 3:
-        write_stream(q, n, 3, writer, out);
-        break;
-    case 4:
-        write_nibbles(q, n, writer, out);
-        break;
-    case 5:
-        write_stream(q, n, 5, writer, out);
-        break;
-    case 6:
-        write_stream(q, n, 6, writer, out);
-        break;
-    case 7:
-        write_stream(q, n, 7, writer, out);
-        break;
-    default:
-        write_stream(q, n, 8, writer, out);
+#define WRITE_BODY(a)                                                                               \
+    static void write_body_##a(const int8_t *q, size_t n, struct code_writer *writer, uint8_t *out) \
+    {                                                                                               \
+        write_stream(q, n, a, writer, out);                                                         \
     }
-}
+MB_WIDTHS_1_TO_3(WRITE_BODY)
+WRITE_BODY(5)
+WRITE_BODY(6)
+WRITE_BODY(7)
+WRITE_BODY(8)
+
+static void (*const write_body_of_width[])(const int8_t *q, size_t n, struct code_writer *writer,
+                                           uint8_t *out) = {write_body_0, MB_NAMES_1_TO_8(write_body)};
 
 static void write_tail(const uint8_t *codes, size_t n, unsigned width, uint8_t *out)
 {
@@ -284,7 +273,7 @@ static bool encode_group(const struct mb_coding *coding, const uint8_t *weights,
     }
     uint8_t tail[MB_GROUP_WEIGHTS_MAX + 64];
     struct code_writer writer = writer_of(&widths, tail);
-    write_body(&widths, indices.q, n, &writer, out);
+    write_body_of_width[widths.a](indices.q, n, &writer, out);
     uint8_t *end = out + mb_bits_nbytes(n, widths.a);
     write_tail(tail, widths.n_escapes, widths.b, end);
     end += mb_bits_nbytes(widths.n_escapes, widths.b);

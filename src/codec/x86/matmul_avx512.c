@@ -16,6 +16,7 @@
  * together, straight to their places.
  */
 #include "batch_avx512.h"
+#include "by_width.h"
 #include <string.h>
 
 enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16, ROWS_ON_THEIR_WAY = 4 };
@@ -180,15 +181,9 @@ typedef const uint8_t *(*decode_quad_fn)(const struct mb_batch_512 *batch, const
     {                                                                                                \
         return decode_quad(a, batch, which, tails, n_cols, quad, ahead);                             \
     }
-DECODE_QUAD(1)
-DECODE_QUAD(2)
-DECODE_QUAD(3)
-DECODE_QUAD(4)
-DECODE_QUAD(5)
-DECODE_QUAD(6)
+MB_WIDTHS_1_TO_6(DECODE_QUAD)
 
-static const decode_quad_fn decode_quads[] = {NULL,          decode_quad_1, decode_quad_2, decode_quad_3,
-                                              decode_quad_4, decode_quad_5, decode_quad_6};
+static const decode_quad_fn decode_quad_of_width[] = {NULL, MB_NAMES_1_TO_6(decode_quad)};
 
 /* Rows that do not come as a quad of one width wait in source->rows. */
 struct filling {
@@ -226,7 +221,7 @@ static const uint8_t *fill_four(struct filling *f, const struct mb_batch_512 *ba
                                 size_t row, const uint8_t *tails, const uint8_t *ahead)
 {
     uint8_t *quad = f->tile->bytes + f->slot / 4 * 64;
-    ahead = decode_quads[batch->a[which[0]]](batch, which, tails, f->source->w->n_cols, quad, ahead);
+    ahead = decode_quad_of_width[batch->a[which[0]]](batch, which, tails, f->source->w->n_cols, quad, ahead);
     for (size_t i = 0; i < 4; i++, f->slot++) {
         f->tile->offset[f->slot] = batch->offset[which[i]];
         f->tile->slot_of_row[row + which[i]] = (uint32_t)f->slot;

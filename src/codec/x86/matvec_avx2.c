@@ -5,6 +5,7 @@
  * width are decoded and multiplied row after row (spread_avx2.h), and at last the sums of all rows are added
  * over their lanes and finished, four at a time.  Groups that cannot be spread become indices in L1 first.
  */
+#include "by_width.h"
 #include "spread_avx2.h"
 #include <string.h>
 
@@ -196,10 +197,9 @@ MB_INLINE size_t rest_sums(unsigned a, struct stream *streams, size_t n_streams,
 typedef size_t (*stream_sums_fn)(struct stream *streams, size_t n_streams, const struct pending *pending,
                                  struct sums *sums);
 
-/* Functions of each width keep constants in registers and shifts immediate. */
-#define SUMS_OF_WIDTH(a)                                                                                    \
-    static __attribute__((noinline)) size_t sums_##a(struct stream *streams, size_t n_streams,              \
-                                                     const struct pending *pending, struct sums *sums)      \
+#define SUMS(a)                                                                                             \
+    MB_NOINLINE size_t sums_##a(struct stream *streams, size_t n_streams, const struct pending *pending,    \
+                                struct sums *sums)                                                          \
     {                                                                                                       \
         const struct mb_coded_matrix *w = pending->w;                                                       \
         n_streams =                                                                                         \
@@ -209,13 +209,9 @@ typedef size_t (*stream_sums_fn)(struct stream *streams, size_t n_streams, const
         return n_streams;                                                                                   \
     }
 
-SUMS_OF_WIDTH(2)
-SUMS_OF_WIDTH(3)
-SUMS_OF_WIDTH(4)
-SUMS_OF_WIDTH(5)
-SUMS_OF_WIDTH(6)
+MB_WIDTHS_2_TO_6(SUMS)
 
-static const stream_sums_fn sums_of_width[7] = {NULL, NULL, sums_2, sums_3, sums_4, sums_5, sums_6};
+static const stream_sums_fn sums_of_width[] = {NULL, NULL, MB_NAMES_2_TO_6(sums)};
 
 static void multiply_streams(struct pending *pending, unsigned a)
 {

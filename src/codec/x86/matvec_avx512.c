@@ -9,6 +9,7 @@
  * cannot be predicted, since one of them costs as much as 300 weights.
  */
 #include "batch_avx512.h"
+#include "by_width.h"
 #include <string.h>
 
 enum { LANES = MB_BATCH_LANES };
@@ -178,29 +179,43 @@ MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, size_t n_tokens
     product->ahead = ahead;
 }
 
+/*
+ * The sums of n groups of width a, as many at a time as their sums leave registers for. For a > 6 the
+ * constants depend on b, too, so each group is alone.
+ */
+MB_INLINE void group_sums(unsigned a, size_t n_tokens, struct product *product,
+                          const struct mb_batch_512 *batch, const uint32_t *which, size_t n)
+{
+    const size_t n_lanes = n_tokens <= 2 ? 4 : 2;
+    if (a > 6) {
+        for (size_t i = 0; i < n; i++)
+            lane_sums(a, batch->b[which[i]], 1, n_tokens, product, batch, which + i);
+        return;
+    }
+    for (; n >= n_lanes; n -= n_lanes, which += n_lanes)
+        lane_sums(a, 0, n_lanes, n_tokens, product, batch, which);
+    if (n_lanes == 4 && n >= 2)
+        lane_sums(a, 0, 2, n_tokens, product, batch, which);
+    if (n % 2 != 0)
+        lane_sums(a, 0, 1, n_tokens, product, batch, which + n - 1);
+}
+
 typedef void (*group_sums_fn)(struct product *product, const struct mb_batch_512 *batch,
                               const uint32_t *which, size_t n);
 
-/* A function for each width keeps constants in registers and shifts immediate. */
-#define GROUP_SUMS(a, n_tokens, n_lanes)                                                               \
-    static void group_sums_##a##_##n_tokens(struct product *product, const struct mb_batch_512 *batch, \
+/* group_sums_n_a: of n tokens. */
+#define GROUP_SUMS(n_tokens, a)                                                                        \
+    static void group_sums_##n_tokens##_##a(struct product *product, const struct mb_batch_512 *batch, \
                                             const uint32_t *which, size_t n)                           \
     {                                                                                                  \
-        for (; n >= (n_lanes); n -= (n_lanes), which += (n_lanes))                                     \
-            lane_sums(a, 0, n_lanes, n_tokens, product, batch, which);                                 \
-        if ((n_lanes) == 4 && n >= 2)                                                                  \
-            lane_sums(a, 0, 2, n_tokens, product, batch, which);                                       \
-        if (n % 2 != 0)                                                                                \
-            lane_sums(a, 0, 1, n_tokens, product, batch, which + n - 1);                               \
+        group_sums(a, n_tokens, product, batch, which, n);                                             \
     }
-/* b is part of the constants */
-#define GROUP_SUMS_WIDE(a, n_tokens)                                                                   \
-    static void group_sums_##a##_##n_tokens(struct product *product, const struct mb_batch_512 *batch, \
-                                            const uint32_t *which, size_t n)                           \
-    {                                                                                                  \
-        for (size_t i = 0; i < n; i++)                                                                 \
-            lane_sums(a, batch->b[which[i]], 1, n_tokens, product, batch, which + i);                  \
-    }
+#define GROUP_SUMS_1(a) GROUP_SUMS(1, a)
+#define GROUP_SUMS_2(a) GROUP_SUMS(2, a)
+#define GROUP_SUMS_4(a) GROUP_SUMS(4, a)
+MB_WIDTHS_1_TO_8(GROUP_SUMS_1)
+MB_WIDTHS_1_TO_8(GROUP_SUMS_2)
+MB_WIDTHS_1_TO_8(GROUP_SUMS_4)
 
 static void group_sums_0(struct product *product, const struct mb_batch_512 *batch, const uint32_t *which,
                          size_t n)
@@ -212,27 +227,13 @@ static void group_sums_0(struct product *product, const struct mb_batch_512 *bat
             memset(product->rows->sums[t] + n_sums * which[i], 0, n_sums * sizeof(__m512i));
 }
 
-/* As many groups together as their sums leave registers for. */
-#define ALL_GROUP_SUMS(n_tokens, n_lanes) \
-    GROUP_SUMS(1, n_tokens, n_lanes)      \
-    GROUP_SUMS(2, n_tokens, n_lanes)      \
-    GROUP_SUMS(3, n_tokens, n_lanes)      \
-    GROUP_SUMS(4, n_tokens, n_lanes)      \
-    GROUP_SUMS(5, n_tokens, n_lanes)      \
-    GROUP_SUMS(6, n_tokens, n_lanes)      \
-    GROUP_SUMS_WIDE(7, n_tokens)          \
-    GROUP_SUMS_WIDE(8, n_tokens)
-ALL_GROUP_SUMS(1, 4)
-ALL_GROUP_SUMS(2, 4)
-ALL_GROUP_SUMS(4, 2)
-
-#define GROUP_SUMS_OF(n)                                                                      \
-    {                                                                                         \
-        group_sums_0, group_sums_1_##n, group_sums_2_##n, group_sums_3_##n, group_sums_4_##n, \
-            group_sums_5_##n, group_sums_6_##n, group_sums_7_##n, group_sums_8_##n            \
-    }
-static const group_sums_fn group_sums[MB_FUSED_TOKENS + 1][MB_WIDTH_MAX + 1] = {
-    {NULL}, GROUP_SUMS_OF(1), GROUP_SUMS_OF(2), GROUP_SUMS_OF(4), GROUP_SUMS_OF(4)};
+/* By the number of tokens (three run as four), and by width. */
+static const group_sums_fn group_sums_of[MB_FUSED_TOKENS + 1][MB_WIDTH_MAX + 1] = {
+    [1] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_1)},
+    [2] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_2)},
+    [3] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_4)},
+    [4] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_4)},
+};
 
 /* Groups of one width together. */
 static void multiply_batch(struct product *product, const struct mb_batch_512 *batch)
@@ -240,7 +241,7 @@ static void multiply_batch(struct product *product, const struct mb_batch_512 *b
     uint32_t which[MB_BATCH];
     for (__mmask16 left = mb_lanes_16(batch->n); left != 0;) {
         size_t n = mb_next_width_512(batch, &left, which);
-        group_sums[product->n_tokens][batch->a[which[0]]](product, batch, which, n);
+        group_sums_of[product->n_tokens][batch->a[which[0]]](product, batch, which, n);
     }
 }
 
