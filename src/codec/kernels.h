@@ -118,7 +118,7 @@ static inline void mb_group_next(struct mb_group_walk *walk, struct mb_group_vie
         view->tail = walk->record + mb_bits_nbytes(view->n, view->a);
         view->end = view->tail + mb_bits_nbytes(view->n_escapes, view->b);
     }
-    /* Every third row or so has outliers: without a branch, which would be mispredicted. */
+    /* About every third row has outliers: without a branch, which would be mispredicted. */
     unsigned flag = kind >> 7;
     view->n_outliers = flag * mb_load_u16(walk->outlier_count);
     walk->outlier_count += 2 * flag;
@@ -129,8 +129,9 @@ static inline void mb_group_next(struct mb_group_walk *walk, struct mb_group_vie
 }
 
 /*
- * The directory is a few bytes a group, too few for hardware to see that they are read in order: without
- * this, waiting for them costs 6 % of a product from memory.  n_ahead: groups, some microseconds' worth.
+ * The directory has a few bytes a group, too few for the hardware prefetcher to see that they are read in
+ * order: waiting for them would cost 6 % of a product from memory.  n_ahead is a number of groups, enough for
+ * some microseconds.
  */
 enum { MB_GROUPS_AHEAD = 128, MB_TILES_AHEAD = 8 };
 
@@ -171,7 +172,7 @@ static inline double mb_outlier_product(enum mb_dtype dtype, const uint8_t *posi
     return (double)mb_load_value(dtype, values, i) * (double)mb_activation_value(x, c);
 }
 
-/* The exact parts of products, where no instruction set has an advantage (scalar.c says their order). */
+/* Products of raw rows and of outliers, which no instruction set speeds up; scalar.c says their order. */
 float mb_raw_row_product(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,
                          const struct mb_activation *x);
 

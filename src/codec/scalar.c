@@ -233,8 +233,7 @@ void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row)
         mb_prefetch_directory(&walk, n);
     uint64_t n = w->data_nbytes - pos < NBYTES ? w->data_nbytes - pos : NBYTES;
     const uint8_t *p = w->data + pos;
-    for (uint64_t i = 0; i < n;
-         i += PAGE_NBYTES) /* a prefetch may be dropped where its page is not in the TLB */
+    for (uint64_t i = 0; i < n; i += PAGE_NBYTES) /* else prefetches of the page may be dropped */
         (void)*(const volatile uint8_t *)(p + i);
     for (uint64_t i = 0; i < n; i += LINE_NBYTES)
         __builtin_prefetch(p + i);

@@ -2,7 +2,7 @@
  * float_ops_check.c - a table of float functions beside the scalar one, on short hard vectors: same bits?
  *
  * Some microseconds, once in a process. Like the codec's check (codec/selfcheck.c) it catches a miscompiled
- * table, not every mistake: the tests do that.
+ * table; other mistakes are for the tests to find.
  */
 #include "base/bytes.h"
 #include "float_ops_tables.h"
@@ -53,7 +53,7 @@ static void run(const struct mb_float_ops *ops, const struct vectors *v, size_t 
     }
 }
 
-/* Which NaN it is does not count. */
+/* NaNs are equal, whatever their bits. */
 static bool same(const void *a, const void *b, size_t nbytes)
 {
     for (size_t i = 0; i < nbytes; i += sizeof(float)) {

@@ -162,8 +162,7 @@ static float exp_sum(float *s, size_t n, float factor, float shift)
 
 enum { BLOCK_TOKENS = 4, BLOCK_VECTORS = 4 };
 
-/* A block of tokens and columns stays in registers while the rows pass. 'last': elements of the last vector.
- */
+/* A block of tokens and columns stays in registers for all rows; 'last': elements of the last vector. */
 MB_INLINE void weighted_block(enum mb_dtype dtype, const uint8_t *w, size_t row_nbytes, size_t n_rows,
                               const float *p, size_t p_stride, size_t n_tokens, size_t n_vectors, size_t last,
                               float *out, size_t out_stride)
@@ -239,8 +238,7 @@ struct tile {
     size_t x_stride, y_stride;
 };
 
-/* Columns [col, col + n) of a tile, n <= 16. Lanes without a column keep their sum: adding 0 would make 0 of
- * -0. */
+/* Columns [col, col + n) of a tile, n <= 16. Other lanes keep their sum: adding 0 would turn -0 into 0. */
 MB_INLINE void dense_step(enum mb_dtype dtype, const struct tile *tile, size_t col, size_t n, size_t n_tokens,
                           struct lanes acc[TILE_TOKENS][TILE_ROWS])
 {

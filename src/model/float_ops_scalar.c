@@ -1,5 +1,5 @@
 /*
- * float_ops_scalar.c - sixteen lanes without vector instructions: what the other files must equal.
+ * float_ops_scalar.c - sixteen lanes without vector instructions: what the other tables must equal.
  */
 #include "base/value.h"
 #include "float_ops_tables.h"
@@ -105,7 +105,7 @@ static inline struct lanes v_rint(struct lanes a)
     return a;
 }
 
-/* NaN: any number; it is multiplied with NaN. */
+/* For NaN any number will do: it is multiplied by NaN. */
 static inline struct lanes v_pow2(struct lanes a)
 {
     EACH a.f[i] = mb_float_of_bits((uint32_t)((a.f[i] == a.f[i] ? (int32_t)a.f[i] : 0) + 127) << 23);

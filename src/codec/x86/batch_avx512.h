@@ -1,6 +1,13 @@
 /*
- * batch_avx512.h - up to sixteen row groups at once: their directory entries in vectors, one lane
- * a group, and their tails decoded to bytes in L1, before their bodies are wanted.
+ * batch_avx512.h - up to sixteen row groups at once: directory entries are decoded in vectors, one lane for
+ * each group, and tails to bytes in L1, before the bodies are multiplied.
+ *
+ *       directory       kind, escapes, outliers of groups 0 to 15: a lane of 32 bits each
+ *       records         | body 0 | tail 0 | outliers 0 | body 1 | tail 1 | outliers 1 | body 2 | ...
+ *       decoded tails   | tail 0: 64 n_rounds bytes | tail 1 | tail 2 | ...
+ *
+ * All that a lane says of its group (where its parts are, their lengths) is computed for sixteen groups at
+ * the price of one.  A running sum over lanes gives the places of the records.
  *
  * Include only from files compiled with the AVX-512 flags.
  */
@@ -12,10 +19,10 @@
 enum { MB_BATCH = 16, MB_BATCH_LANES = 4 }; /* groups, and groups whose bodies are decoded together */
 
 /*
- * Memory is prefetched this far ahead, line by line in order, as evenly as it is read: as much as a tail
- * while it is decoded, as much as a body while it is multiplied.  A prefetch whose page is not in the TLB may
- * be dropped, so that pages are touched by a first one that comes long before (measured: a third more
- * weights/s from memory, where pages are small for the processor).
+ * Memory is prefetched this far ahead, line by line in order, at the pace at which it is read: the bytes of a
+ * tail when a tail is decoded, the bytes of a body when a body is multiplied.  The processor may drop a
+ * prefetch whose page is not in the TLB, so each page is touched long before (measured: a third more
+ * weights/s from memory with small pages).
  */
 enum { MB_AHEAD_NBYTES = 28672, MB_PAGE_AHEAD_NBYTES = MB_AHEAD_NBYTES + 32768 };
 
@@ -66,8 +73,7 @@ static inline size_t mb_batch_groups_512(const struct mb_coded_matrix *w)
     return n < MB_BATCH_LANES ? MB_BATCH_LANES : n > MB_BATCH ? MB_BATCH : n;
 }
 
-/* Takes the next groups, at most n, that are not raw and whose tails find room; the walk moves past them.
- */
+/* Takes up to n next groups that are not raw and whose tails fit; the walk moves past them. */
 static inline size_t mb_take_batch_512(struct mb_group_walk *walk, size_t n, struct mb_batch_512 *batch)
 {
     const struct mb_coded_matrix *w = walk->w;
@@ -82,7 +88,8 @@ static inline size_t mb_take_batch_512(struct mb_group_walk *walk, size_t n, str
     __m512i n_escapes =
         _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, w->escape_counts + 2 * walk->group));
 
-    /* As many rounds for all where that is at most one too many: one branch less that is mispredicted. */
+    /* Groups that need one round less than the longest tail run it idle: cheaper than a mispredicted branch.
+     */
     __m512i n_rounds = _mm512_srli_epi32(_mm512_add_epi32(n_escapes, _mm512_set1_epi32(63)), 6);
     __m512i most = _mm512_set1_epi32(_mm512_reduce_max_epi32(n_rounds));
     n_rounds = _mm512_mask_mov_epi32(
@@ -130,7 +137,7 @@ static inline size_t mb_take_batch_512(struct mb_group_walk *walk, size_t n, str
     return batch->n;
 }
 
-/* The groups of 'left' that have the first one's width, 16 stored; they leave 'left'. Returns how many. */
+/* Moves the groups of the first one's width from 'left' to 'which' (16 are stored); returns how many. */
 MB_INLINE size_t mb_next_width_512(const struct mb_batch_512 *batch, __mmask16 *left, uint32_t *which)
 {
     const __m512i index = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
@@ -150,7 +157,7 @@ MB_INLINE const uint8_t *mb_prefetch_lines(const uint8_t *ahead, size_t nbytes)
 }
 
 /*
- * The batch's tails to bytes: 'tails' is [MB_TAILS_NBYTES + 64], since whole vectors are read.  Returns the
+ * Decodes the batch's tails; 'tails' is [MB_TAILS_NBYTES + 64], since whole vectors are read.  Returns the
  * memory to prefetch next, while bodies are decoded.
  */
 static inline const uint8_t *mb_decode_tails_512(const struct mb_batch_512 *batch, uint8_t *tails)

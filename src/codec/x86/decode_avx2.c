@@ -1,8 +1,8 @@
 /*
  * decode_avx2.c - a row group's codes to indices q in L1.
  *
- * Most groups go through spread_avx2.h.  Those of widths 1, 7 and 8, and those with many escapes or many at
- * one place, take the plain way, 16 weights at a time, where a vector of tail bytes is always enough.
+ * Most groups go through spread_avx2.h.  Those of widths 1, 7 and 8, and those with many escapes or many
+ * close together, are decoded the plain way: 16 weights at a time, which 16 tail bytes always cover.
  */
 #include "by_width.h"
 #include "spread_avx2.h"
@@ -27,8 +27,8 @@ const _Alignas(32) struct mb_unpack_table_avx2 mb_unpack_tables_avx2[7] = {
 };
 
 /*
- * Rows of mb_ranks_avx2: RANKS_n decides the last n of eleven lanes, in rows from m on; 'count' is that of
- * escapes so far, and behind it are the lanes that are decided, with a 0 before them.
+ * Rows of mb_ranks_avx2: RANKS_n adds the last n of eleven lanes, each with and without an escape, to rows
+ * from m on. 'count' is the number of escapes so far; after it come a 0 and the lanes that are decided.
  */
 #define TEN(n) n, n, n, n, n, n, n, n, n, n
 #define RANKS_0(m, count, ...) \
@@ -136,8 +136,7 @@ static void unpack_width_8(const uint8_t *p, size_t n, unsigned base, uint8_t *o
                             _mm256_add_epi8(_mm256_loadu_si256((const __m256i *)(p + i)), add));
 }
 
-/* Half a block: codes in the low halves of nbytes bytes, or in the high halves. Writes up to 31 bytes more.
- */
+/* Half a block: codes from the low or the high halves of nbytes bytes. Writes up to 31 bytes more. */
 MB_INLINE void unpack_nibbles(const uint8_t *p, size_t nbytes, bool high, unsigned base, uint8_t *out)
 {
     __m256i low = _mm256_set1_epi8(15), add = _mm256_set1_epi8((char)base);
@@ -169,8 +168,8 @@ void mb_unpack_codes_avx2(const uint8_t *p, size_t n, unsigned a, uint8_t *out)
 }
 
 /*
- * The tail's indices less that of the body code of escapes, M + 1; sixteen at a time in a register, since
- * pdep's stores could not be reloaded soon.
+ * The tail's indices less that of the body code of escapes, M + 1.  Sixteen at a time in a register: to store
+ * what pdep gives and load it as one vector would wait for the stores.
  */
 static void decode_tail(const struct mb_group_view *group, uint8_t *out)
 {
@@ -215,7 +214,7 @@ static void plain_indices(const struct mb_group_view *group, int8_t *q)
 
 /* ---------------------------------------------------------------- by blocks */
 
-/* False where too many escapes are at one place. */
+/* False where 32 weights have too many escapes. */
 MB_INLINE bool spread_indices(const struct mb_group_view *group, unsigned a, int8_t *q)
 {
     uint8_t tail_bytes[MB_GROUP_WEIGHTS_MAX / 4 + 64], codes[MB_BLOCK + MB_DECODED_SLACK];

@@ -156,8 +156,7 @@ static struct mb_widths choose_widths(const int8_t *q, size_t n, size_t elem_nby
     return mb_choose_widths(reach, n, elem_nbytes);
 }
 
-/* Body codes, one a byte (0 from n to the next multiple of 128), and the escapes' tail codes; returns their
- * number. */
+/* Body codes, one a byte (then zeros, to a multiple of 128), and tail codes; returns the number of these. */
 static size_t make_codes(const struct mb_widths *widths, const int8_t *q, size_t n, uint8_t *codes,
                          uint8_t *tail)
 {

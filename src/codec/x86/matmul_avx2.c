@@ -2,8 +2,7 @@
  * matmul_avx2.c - products with many vectors: a block of rows is decoded once to indices q, then meets all
  * tokens.
  *
- * X is 16 bits whole here: vpmaddwd of q and X is one product where two planes and vpmaddubsw would take
- * more.
+ * X is one integer of 16 bits here, not two planes: vpmaddwd multiplies q and X in one step.
  */
 #include "encode.h"
 #include "simd_avx2.h"
@@ -11,7 +10,7 @@
 
 enum { TILE_ROWS = 2, TILE_TOKENS = 4, BLOCK_ROWS_MAX = 64 };
 
-/* Tokens whose activations are kept as 16-bit integers beside a block. */
+/* Tokens whose activations are kept with a block, as 16-bit integers. */
 enum { BLOCK_TOKENS = 8 };
 
 /* Rows that are decoded at once: about 128 KiB, which stay in L2 while all tokens pass. */
@@ -21,7 +20,7 @@ static size_t block_rows_of(size_t n_cols)
     return rows < 16 ? 16 : rows > BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : rows;
 }
 
-/* Few tokens take the fused product, which is faster than decoding rows to memory. */
+/* So few tokens use the fused product, which is faster than decoding rows to memory. */
 enum { TOKENS_ONE_BY_ONE = 2 };
 
 /* Columns whose products fit a lane of 32 bits: each 16 of them add two. */
@@ -56,7 +55,7 @@ static void next_group(struct source *source)
         mb_group_indices_avx2(&source->next.group, source->q);
 }
 
-/* Bytes after a row's columns do not count: X is 0 there. */
+/* Bytes after a row's columns are unspecified: X is 0 there. */
 static void fill_block(struct source *source, struct block *block, size_t n_rows)
 {
     size_t n_cols = block->w->n_cols;
@@ -93,7 +92,7 @@ static int64_t add_lanes(__m256i sum)
     return _mm_cvtsi128_si64(pair) + _mm_extract_epi64(pair, 1);
 }
 
-/* In assembler, since gcc copies sums around in loops, which costs a third of the speed. */
+/* In assembler: gcc would copy sums between registers in the loop, at a third of the speed. */
 MB_INLINE void add_products(__m256i *sum, __m256i q, __m256i x)
 {
     __m256i products = _mm256_madd_epi16(q, x);

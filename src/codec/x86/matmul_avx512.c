@@ -1,33 +1,44 @@
 /*
  * matmul_avx512.c - products with many vectors: sixteen rows are decoded once, then meet all tokens.
  *
- * They are stored as a tile, which stays in L1 while the tokens pass:
+ * They are stored as a tile, which stays in L1 while the tokens pass.  A chunk is 16 columns of all rows, and
+ * a register holds a quad: these columns of four rows.
  *
- *     chunk 0 (256 bytes)                            chunk 1
- *     | quad 0     | quad 1     | quad 2 | quad 3 |  | quad 0 ...
- *     | r0 r1 r2 r3| r4 r5 r6 r7| ...    |        |
- *       16 columns of each row
+ *               64 bytes, one register
+ *              +-----------+-----------+-----------+-----------+
+ *       quad 0 | row 0     | row 1     | row 2     | row 3     |
+ *       quad 1 | row 4     | row 5     | row 6     | row 7     |  chunk 0: columns 0 to 15
+ *       quad 2 | row 8     | row 9     | row 10    | row 11    |
+ *       quad 3 | row 12    | row 13    | row 14    | row 15    |
+ *              +-----------+-----------+-----------+-----------+
+ *       quad 0 | row 0     | row 1     | ...                   |  chunk 1: columns 16 to 31
  *
- * A register holds a quad: 16 columns of four rows; sixteen bytes of an activation are broadcast by the load
- * port, and vpdpbusd leaves four partial sums of each row.  Four quads times three tokens times two planes
- * are 24 accumulators: 24 products for 10 loads, so the two multiplying ports are the limit.
+ * The load port broadcasts sixteen bytes of an activation to all four rows of a quad. vpdpbusd adds four
+ * products to each 32-bit lane, so a row has four partial sums:
  *
- * Its rows are ordered by width: then most quads are of one width, and their four rows are decoded
+ *       u of a row      | u0 u1 u2 u3         | u4 .. u7 | u8 .. u11 | u12 .. u15 |
+ *       hi of a token   | x0 x1 x2 x3         | x4 .. x7 | x8 .. x11 | x12 .. x15 |
+ *       partial sums    | u0 x0 + ... + u3 x3 | ...      | ...       | ...        |
+ *
+ * Four quads times three tokens times two planes (hi and lo) are 24 accumulators: 24 products for 10 loads,
+ * so the two multiplying ports are the limit.
+ *
+ * A tile's rows are ordered by width. Most quads then have one width, and their four rows are decoded
  * together, straight to their places.
  */
 #include "batch_avx512.h"
 #include "by_width.h"
 #include <string.h>
 
-enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16, ROWS_ON_THEIR_WAY = 4 };
+enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16, ROWS_WAITING = 4 };
 enum { CHUNK_NBYTES = QUADS * 64 }; /* of a tile */
 
-/* A prefetch is dropped where its page is not in the TLB: pages are touched this far before their lines. */
+/* The processor drops a prefetch whose page is not in the TLB: pages are touched this far before lines. */
 enum { PAGES_AHEAD_NBYTES = 16384 };
 
-/* A row that has outliers, or is raw: what its sum over bytes lacks. */
-struct exact {
-    size_t slot, row;   /* in the tile */
+/* A row that has outliers or is raw: the values that are not in its codes, and so not in its bytes. */
+struct uncoded {
+    size_t slot, row;   /* in the tile; 'row' is its place in y */
     const uint8_t *raw; /* the original values of a raw row, else NULL */
     const uint8_t *outlier_positions, *outlier_values;
     size_t n_outliers;
@@ -41,7 +52,7 @@ struct source {
     struct mb_group_view view;
     size_t next_row; /* in the group */
     uint8_t *bytes;  /* of a group of several rows */
-    uint8_t *rows;   /* [ROWS_ON_THEIR_WAY][row_nbytes], and slack: rows of the next quad */
+    uint8_t *rows;   /* [ROWS_WAITING][row_nbytes], and slack: rows of the next quad */
     size_t row_nbytes;
 };
 
@@ -58,13 +69,20 @@ struct tile {
     size_t n_rows;
     int64_t offset[TILE_ROWS]; /* of each slot */
     uint32_t slot_of_row[TILE_ROWS];
-    struct exact exact[TILE_ROWS];
-    size_t n_exact;
+    struct uncoded uncoded[TILE_ROWS];
+    size_t n_uncoded;
     struct outlier outliers[OUTLIERS_BETWEEN];
-    size_t n_outliers, n_exact_between; /* whose rows' outliers are all among them */
+    size_t n_outliers, n_listed; /* outliers listed, and uncoded rows whose outliers are all listed */
 };
 
-/* 64 columns of a quad's four rows, in whole cache lines. */
+/*
+ * 64 columns of a quad's four rows, in whole cache lines.  A letter is 16 columns of a row:
+ *
+ *     r0  a0 a1 a2 a3                chunk 0  a0 b0 c0 d0
+ *     r1  b0 b1 b2 b3     becomes    chunk 1  a1 b1 c1 d1
+ *     r2  c0 c1 c2 c3                chunk 2  a2 b2 c2 d2
+ *     r3  d0 d1 d2 d3                chunk 3  a3 b3 c3 d3
+ */
 MB_INLINE void place_64(__m512i r0, __m512i r1, __m512i r2, __m512i r3, uint8_t *quad)
 {
     __m512i even01 = _mm512_shuffle_i32x4(r0, r1, 0x88), odd01 = _mm512_shuffle_i32x4(r0, r1, 0xdd);
@@ -93,21 +111,21 @@ static void next_group(struct source *source)
         mb_group_bytes_avx512(&source->view, source->bytes);
 }
 
-/* What is exact in the source's next row, if anything. */
-static bool find_exact(const struct source *source, struct exact *exact)
+/* What is not in the codes of the source's next row, if anything. */
+static bool find_uncoded(const struct source *source, struct uncoded *uncoded)
 {
     const struct mb_group_view *view = &source->view;
     size_t n_cols = source->w->n_cols, elem_nbytes = mb_dtype_nbytes(source->w->dtype);
     size_t begin = source->next_row * n_cols, i;
     if (view->is_raw) {
-        *exact = (struct exact){.raw = view->body + begin * elem_nbytes};
+        *uncoded = (struct uncoded){.raw = view->body + begin * elem_nbytes};
         return true;
     }
     size_t n = mb_find_row_outliers(view, begin, n_cols, 0, &i);
-    *exact = (struct exact){.outlier_positions = view->outlier_positions + 2 * i,
-                            .outlier_values = view->outlier_values + i * elem_nbytes,
-                            .n_outliers = n,
-                            .begin = begin};
+    *uncoded = (struct uncoded){.outlier_positions = view->outlier_positions + 2 * i,
+                                .outlier_values = view->outlier_values + i * elem_nbytes,
+                                .n_outliers = n,
+                                .begin = begin};
     return n > 0;
 }
 
@@ -117,10 +135,10 @@ static void fill_from_groups(struct source *source, struct tile *tile)
     for (size_t slot = 0; slot < tile->n_rows; slot++, source->next_row++) {
         if (source->next_row == source->view.n_rows)
             next_group(source);
-        struct exact *exact = &tile->exact[tile->n_exact];
-        if (find_exact(source, exact)) {
-            exact->slot = exact->row = slot;
-            tile->n_exact++;
+        struct uncoded *uncoded = &tile->uncoded[tile->n_uncoded];
+        if (find_uncoded(source, uncoded)) {
+            uncoded->slot = uncoded->row = slot;
+            tile->n_uncoded++;
         }
         tile->offset[slot] = mb_offset_512(source->view.a, source->view.b);
         tile->slot_of_row[slot] = (uint32_t)slot;
@@ -192,7 +210,7 @@ struct filling {
     size_t slot; /* the next one */
 };
 
-/* The next slot is 'row', whose bytes are among the source's rows. */
+/* Gives the next slot to 'row', whose bytes are among the source's rows. */
 static void fill_slot(struct filling *f, size_t row, int64_t offset)
 {
     struct source *source = f->source;
@@ -216,7 +234,7 @@ static void fill_one(struct filling *f, const struct mb_batch_512 *batch, size_t
     fill_slot(f, row, batch->offset[i]);
 }
 
-/* Row 'row' is the batch's first. Returns what to prefetch next. */
+/* Four rows of one width; 'row' is the batch's first row. Returns what to prefetch next. */
 static const uint8_t *fill_four(struct filling *f, const struct mb_batch_512 *batch, const uint32_t which[4],
                                 size_t row, const uint8_t *tails, const uint8_t *ahead)
 {
@@ -234,12 +252,12 @@ static void note_outliers(struct tile *tile, const struct mb_batch_512 *batch, s
     for (unsigned left = batch->has_outliers; left != 0; left &= left - 1) {
         size_t i = (size_t)__builtin_ctz(left);
         const uint8_t *positions = batch->records + batch->outliers[i];
-        tile->exact[tile->n_exact++] =
-            (struct exact){.slot = tile->slot_of_row[row + i],
-                           .row = row + i,
-                           .outlier_positions = positions,
-                           .outlier_values = positions + 2 * (size_t)batch->n_outliers[i],
-                           .n_outliers = batch->n_outliers[i]};
+        tile->uncoded[tile->n_uncoded++] =
+            (struct uncoded){.slot = tile->slot_of_row[row + i],
+                             .row = row + i,
+                             .outlier_positions = positions,
+                             .outlier_values = positions + 2 * (size_t)batch->n_outliers[i],
+                             .n_outliers = batch->n_outliers[i]};
     }
 }
 
@@ -279,7 +297,7 @@ static void fill_by_batches(struct source *source, struct tile *tile)
         }
         struct mb_group_view view;
         mb_group_next(&source->walk, &view);
-        tile->exact[tile->n_exact++] = (struct exact){.slot = row, .row = row, .raw = view.body};
+        tile->uncoded[tile->n_uncoded++] = (struct uncoded){.slot = row, .row = row, .raw = view.body};
         fill_slot(&f, row, 0);
     }
 }
@@ -305,20 +323,20 @@ struct tile_sums {
     double outliers[TILE_TOKENS][TILE_ROWS];
 };
 
-/* Takes outliers, in the order of rows, as long as whole rows fit; one for each chunk at most. */
+/* Lists outliers in the order of rows while all of a row fit; at most one for each chunk. */
 static void list_outliers(enum mb_dtype dtype, size_t n_chunks, struct tile *tile)
 {
     size_t n_max = n_chunks < OUTLIERS_BETWEEN ? n_chunks : OUTLIERS_BETWEEN;
-    tile->n_outliers = tile->n_exact_between = 0;
-    for (; tile->n_exact_between < tile->n_exact; tile->n_exact_between++) {
-        const struct exact *exact = &tile->exact[tile->n_exact_between];
-        if (tile->n_outliers + exact->n_outliers > n_max)
+    tile->n_outliers = tile->n_listed = 0;
+    for (; tile->n_listed < tile->n_uncoded; tile->n_listed++) {
+        const struct uncoded *uncoded = &tile->uncoded[tile->n_listed];
+        if (tile->n_outliers + uncoded->n_outliers > n_max)
             return;
-        for (size_t i = 0; i < exact->n_outliers; i++)
+        for (size_t i = 0; i < uncoded->n_outliers; i++)
             tile->outliers[tile->n_outliers++] =
-                (struct outlier){(double)mb_load_value(dtype, exact->outlier_values, i),
-                                 (uint32_t)(mb_load_u16(exact->outlier_positions + 2 * i) - exact->begin),
-                                 (uint32_t)exact->slot};
+                (struct outlier){(double)mb_load_value(dtype, uncoded->outlier_values, i),
+                                 (uint32_t)(mb_load_u16(uncoded->outlier_positions + 2 * i) - uncoded->begin),
+                                 (uint32_t)uncoded->slot};
     }
 }
 
@@ -406,12 +424,12 @@ static inline __m256 finish_8(__m256i hi, __m256i lo, const int64_t *offset, con
 MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct tile *tile, struct tile_sums *sums,
                            const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride)
 {
-    const struct exact *end = tile->exact + tile->n_exact;
-    for (const struct exact *exact = tile->exact + tile->n_exact_between; exact < end; exact++)
-        for (size_t i = 0; i < exact->n_outliers; i++)
+    const struct uncoded *end = tile->uncoded + tile->n_uncoded;
+    for (const struct uncoded *uncoded = tile->uncoded + tile->n_listed; uncoded < end; uncoded++)
+        for (size_t i = 0; i < uncoded->n_outliers; i++)
             for (size_t t = 0; t < n_tokens; t++)
-                sums->outliers[t][exact->slot] += mb_outlier_product(
-                    w->dtype, exact->outlier_positions, exact->outlier_values, i, exact->begin, x + t);
+                sums->outliers[t][uncoded->slot] += mb_outlier_product(
+                    w->dtype, uncoded->outlier_positions, uncoded->outlier_values, i, uncoded->begin, x + t);
     __mmask16 lanes = mb_lanes_16(tile->n_rows);
     __m512i slot_of_row = _mm512_loadu_si512(tile->slot_of_row);
     for (size_t t = 0; t < n_tokens; t++, x++, y += y_stride) {
@@ -422,14 +440,15 @@ MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct tile *t
                      tile->offset + 8, sums->outliers[t] + 8, w, x);
         __m512 slots = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
         _mm512_mask_storeu_ps(y, lanes, _mm512_permutexvar_ps(slot_of_row, slots));
-        for (const struct exact *exact = tile->exact; exact < end; exact++)
-            if (exact->raw != NULL)
-                y[exact->row] = mb_raw_row_product_avx512(w->dtype, exact->raw, w->n_cols, x);
+        for (const struct uncoded *uncoded = tile->uncoded; uncoded < end; uncoded++)
+            if (uncoded->raw != NULL)
+                y[uncoded->row] = mb_raw_row_product_avx512(w->dtype, uncoded->raw, w->n_cols, x);
     }
 }
 
 /*
- * A tile times all tokens.  Meanwhile the next tile's records are prefetched: about as long as this one's.
+ * A tile times all tokens.  Meanwhile the next tile's records are prefetched: about as many
+ * bytes as this one's.
  */
 static void multiply_tile(const struct mb_coded_matrix *w, struct tile *tile, const struct mb_activation *x,
                           size_t n_tokens, float *y, size_t y_stride, const uint8_t *next, size_t next_nbytes)
@@ -457,14 +476,14 @@ static void multiply_tile(const struct mb_coded_matrix *w, struct tile *tile, co
 }
 
 /*
- * A group, a tile, and up to four rows on their way to it, with slack.  The fused product of few tokens takes
- * less: two planes of each.
+ * A group, a tile, and up to four rows that wait for their quad, with slack.  The fused product of few tokens
+ * needs less: two planes of each token.
  */
-_Static_assert(TILE_ROWS + ROWS_ON_THEIR_WAY >= 2 * MB_FUSED_TOKENS, "too little for the fused product");
+_Static_assert(TILE_ROWS + ROWS_WAITING >= 2 * MB_FUSED_TOKENS, "too little for the fused product");
 
 size_t mb_matmul_scratch_nbytes_avx512(size_t n_cols)
 {
-    return mb_group_room(n_cols) + (TILE_ROWS + ROWS_ON_THEIR_WAY) * mb_matmul_row_nbytes(n_cols) +
+    return mb_group_room(n_cols) + (TILE_ROWS + ROWS_WAITING) * mb_matmul_row_nbytes(n_cols) +
            MB_DECODED_SLACK;
 }
 
@@ -472,7 +491,7 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
                       const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
                       void *scratch)
 {
-    if (n_tokens <= MB_FUSED_TOKENS) { /* so few are faster so: nothing is written in between */
+    if (n_tokens <= MB_FUSED_TOKENS) { /* faster for so few: it writes nothing in between */
         mb_matvecs_avx512(w, row, n_rows, x, n_tokens, y, y_stride, scratch);
         return;
     }
@@ -494,7 +513,7 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
     for (uint64_t done = 0; done < n_rows; done += tile.n_rows) {
         const uint8_t *begin = source.walk.record;
         tile.n_rows = n_rows - done < TILE_ROWS ? (size_t)(n_rows - done) : TILE_ROWS;
-        tile.n_exact = 0;
+        tile.n_uncoded = 0;
         (w->group_rows == 1 ? fill_by_batches : fill_from_groups)(&source, &tile);
         const uint8_t *end = source.walk.record;
         multiply_tile(w, &tile, x, n_tokens, y + done, y_stride, end, (size_t)(end - begin));

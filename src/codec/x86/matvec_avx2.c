@@ -1,9 +1,10 @@
 /*
  * matvec_avx2.c - the fused product y = W x on AVX2.
  *
- * Rows are taken in batches.  As a row is taken, its tail is decoded to bytes in L1.  Then bodies of one
- * width are decoded and multiplied row after row (spread_avx2.h), and at last the sums of all rows are added
- * over their lanes and finished, four at a time.  Groups that cannot be spread become indices in L1 first.
+ * Rows are taken in batches.  When a row is taken, its tail is decoded to bytes in L1.  Then bodies of one
+ * width are decoded and multiplied row after row (spread_avx2.h), and finally the sums of all rows are added
+ * over their lanes and scaled, four at a time.  Groups that cannot be spread are decoded to indices in L1
+ * first.
  */
 #include "by_width.h"
 #include "spread_avx2.h"
@@ -24,25 +25,25 @@ struct sums {
 
 /* A group whose rows are multiplied straight from its codes. */
 struct stream {
-    const uint8_t *body, *tail; /* 'tail' are decoded bytes */
-    const uint8_t *rest_tail;   /* where that of the columns after whole blocks begins */
+    const uint8_t *body, *tail; /* 'tail' points to decoded bytes */
+    const uint8_t *rest_tail;   /* of the columns after whole blocks */
     size_t first;               /* its first row among the pending ones */
 };
 
 /* The outliers of a pending row. */
-struct exact {
+struct row_outliers {
     const uint8_t *positions, *values;
     size_t n, row;
 };
 
-/* Rows that wait for their sums, and then for the end of their products. */
+/* Rows that were taken: first their sums are missing, then the end of their products. */
 struct pending {
     struct sums sums[ROWS_PENDING];
     int32_t offset[ROWS_PENDING]; /* u of q = 0: what the sum of X is multiplied by */
     double outliers[ROWS_PENDING];
     size_t n;
-    struct exact exact[ROWS_PENDING + 1]; /* of groups of one row, and room for one that has none */
-    size_t n_exact;
+    struct row_outliers row_outliers[ROWS_PENDING + 1]; /* groups of one row; the last one may have none */
+    size_t n_row_outliers;
     struct stream streams[7][ROWS_PENDING + 1]; /* by their a */
     size_t n_streams[7];
     uint8_t *tails, *next_tail; /* [TAILS_NBYTES]; where the next group's begins */
@@ -51,7 +52,7 @@ struct pending {
     float *y;             /* of the first pending row */
     uint64_t row;         /* the first pending row */
     size_t n_rounds;      /* of the last tail */
-    const uint8_t *ahead; /* memory that is prefetched next */
+    const uint8_t *ahead; /* memory to prefetch next */
 };
 
 MB_INLINE __m256i pairs(__m256i u, const int8_t *x)
@@ -122,8 +123,8 @@ MB_INLINE void multiply_quarter(unsigned a, size_t k, const __m256i u[4], const 
 }
 
 /*
- * The sums of n_rows rows of each stream, whole blocks of n_cols alone.  Returns the streams done: fewer than
- * n_streams where the next one has too many escapes at one place.
+ * The sums of n_rows rows of each stream, over the whole blocks of n_cols.  Returns how many streams are
+ * done: fewer than n_streams where 32 weights of the next one have too many escapes.
  */
 MB_INLINE size_t stream_sums(unsigned a, struct stream *streams, size_t n_streams, size_t n_rows,
                              size_t n_cols, const struct mb_activation *x, struct sums *sums,
@@ -155,7 +156,7 @@ MB_INLINE size_t stream_sums(unsigned a, struct stream *streams, size_t n_stream
                         return i;
                     u[k] = mb_spread_32(block.u[k], block.escapes[k], &spread, tail);
                     tail += n;
-                    if (k > 0) /* one quarter later: its u is there */
+                    if (k > 0) /* one quarter later, when its u is ready */
                         multiply_quarter(a, k - 1, u, hi, to_lo, &pair_sums, &s);
                     mb_block_quarter(&block, k, p, a, &spread, codes);
                 }
@@ -217,7 +218,7 @@ static void multiply_streams(struct pending *pending, unsigned a)
 {
     size_t left = pending->n_streams[a], group_rows = pending->w->group_rows;
     struct stream *streams = pending->streams[a];
-    streams[left].body = streams[left - 1].body; /* is looked at, and not used */
+    streams[left].body = streams[left - 1].body; /* is read, but not used */
     while (left > 0) {
         size_t done = sums_of_width[a](streams, left, pending, pending->sums);
         pending->ahead += done * (group_rows * pending->w->n_cols * a / 8);
@@ -276,9 +277,10 @@ static void flush(struct pending *pending)
         pending->offset[r] = 0;
         pending->outliers[r] = 0;
     }
-    for (const struct exact *exact = pending->exact; exact < pending->exact + pending->n_exact; exact++)
-        pending->outliers[exact->row] =
-            mb_outliers(pending->w->dtype, exact->positions, exact->values, exact->n, 0, pending->x);
+    for (const struct row_outliers *row = pending->row_outliers;
+         row < pending->row_outliers + pending->n_row_outliers; row++)
+        pending->outliers[row->row] =
+            mb_outliers(pending->w->dtype, row->positions, row->values, row->n, 0, pending->x);
     for (size_t first = 0; first < pending->n; first += 4) {
         float y[4];
         size_t left = pending->n - first;
@@ -288,13 +290,13 @@ static void flush(struct pending *pending)
     }
     pending->y += pending->n;
     pending->row += pending->n;
-    pending->n = pending->n_exact = 0;
+    pending->n = pending->n_row_outliers = 0;
     pending->next_tail = pending->tails;
 }
 
 /*
- * Whether a row has outliers cannot be predicted: those of groups of one row are noted without a branch, for
- * one short loop over all rows.
+ * The processor cannot predict whether a row has outliers.  Those of groups of one row are noted without a
+ * branch, and one short loop adds those of all rows.
  */
 MB_INLINE void take_outliers(struct pending *pending, const struct mb_group_view *view, size_t group_rows,
                              size_t first, size_t n_rows)
@@ -302,12 +304,12 @@ MB_INLINE void take_outliers(struct pending *pending, const struct mb_group_view
     const struct mb_coded_matrix *w = pending->w;
     if (group_rows == 1) {
         pending->outliers[pending->n] = 0;
-        struct exact *exact = &pending->exact[pending->n_exact];
-        exact->positions = view->outlier_positions;
-        exact->values = view->outlier_values;
-        exact->n = view->n_outliers;
-        exact->row = pending->n;
-        pending->n_exact += view->n_outliers > 0;
+        struct row_outliers *row = &pending->row_outliers[pending->n_row_outliers];
+        row->positions = view->outlier_positions;
+        row->values = view->outlier_values;
+        row->n = view->n_outliers;
+        row->row = pending->n;
+        pending->n_row_outliers += view->n_outliers > 0;
         return;
     }
     struct mb_group_view group = *view; /* a copy, so that the view itself stays in registers */
@@ -339,7 +341,7 @@ MB_INLINE void take_group(struct pending *pending, const struct mb_group_walk *w
     stream->body = view->body;
     stream->tail = tail;
     stream->first = pending->n;
-    /* A tail to come, about where it will be: all rows' tails are read before their bodies are. */
+    /* Prefetch a later tail, about where it will be: tails are read before the bodies of their batch. */
     const uint8_t *next = view->tail + TAIL_AHEAD_ROWS * (size_t)(view->end - view->body);
     for (size_t i = 0; i < 3; i++)
         _mm_prefetch((const char *)next + 64 * i, _MM_HINT_T0);
@@ -418,7 +420,7 @@ void mb_matvec_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_ro
         return;
     uint8_t tails[TAILS_NBYTES + 64]; /* whole vectors are read */
     struct pending pending;
-    pending.n = pending.n_exact = 0;
+    pending.n = pending.n_row_outliers = 0;
     memset(pending.n_streams, 0, sizeof pending.n_streams);
     pending.tails = pending.next_tail = tails;
     pending.w = w;

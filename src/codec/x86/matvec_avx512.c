@@ -2,11 +2,20 @@
  * matvec_avx512.c - the fused product y = W x, of one token or a few: codes to bytes to vpdpbusd, nothing
  * written in between.
  *
- * Groups are taken in batches of up to 16 rows.  A batch's directory entries are decoded in vectors, one
- * lane a group, and its tails are decoded to bytes in L1.  Then bodies are decoded and multiplied, four
- * groups of one width at a time, which share the loads of activations and hide each other's latencies; at
- * last the sums of all rows are added over their lanes and finished.  The code is short of branches that
- * cannot be predicted, since one of them costs as much as 300 weights.
+ * Groups are taken in batches of up to 16 rows (batch_avx512.h), whose tails are decoded to bytes in L1. Then
+ * bodies are decoded and multiplied, four groups of one width at a time.  The four share the loads of
+ * activations and hide each other's latencies:
+ *
+ *       columns           0 to 127                    128 to 255
+ *       activation        hi, lo: four registers      four registers       loaded once for all groups
+ *       body of group 0   16 a bytes -> 128 u         16 a bytes -> ...    sums of u hi and u lo
+ *       body of group 1   16 a bytes -> 128 u         ...                  sums
+ *       body of group 2   16 a bytes -> 128 u         ...                  sums
+ *       body of group 3   16 a bytes -> 128 u         ...                  sums
+ *
+ * Finally the sums of all rows, eight in registers so far, are added over their lanes, scaled, and completed
+ * by outliers.  The code avoids branches that cannot be predicted: a mispredicted one costs as much as 300
+ * weights.
  */
 #include "batch_avx512.h"
 #include "by_width.h"
@@ -28,7 +37,7 @@ struct product {
     const int8_t *planes; /* of several tokens: [whole 64s of columns][n_together][hi, lo][64] */
     struct rows *rows;
     uint8_t *tails;       /* [MB_TAILS_NBYTES + 64] decoded */
-    const uint8_t *ahead; /* memory that is prefetched next */
+    const uint8_t *ahead; /* memory to prefetch next */
 };
 
 /* Lane i of the result is the sum of the lanes of v[i]. */
@@ -61,9 +70,9 @@ static void finish(const struct product *product, size_t t, size_t n_rows, float
         __m512i shift = _mm512_mullo_epi64(_mm512_loadu_si512(rows->offset + r), sum_x);
         __m512i s = _mm512_sub_epi64(_mm512_add_epi64(_mm512_slli_epi64(hi, 8), lo), shift);
         __m512d coded = _mm512_mul_pd(_mm512_mul_pd(_mm512_cvtepi64_pd(s), step), scale);
-        __m512d exact = _mm512_mul_pd(_mm512_loadu_pd(rows->outliers[t] + r), scale);
+        __m512d outliers = _mm512_mul_pd(_mm512_loadu_pd(rows->outliers[t] + r), scale);
         _mm256_mask_storeu_ps(y + r, (__mmask8)mb_lanes_16(n_rows - r),
-                              _mm512_cvtpd_ps(_mm512_add_pd(coded, exact)));
+                              _mm512_cvtpd_ps(_mm512_add_pd(coded, outliers)));
     }
 }
 
@@ -71,7 +80,7 @@ static void finish(const struct product *product, size_t t, size_t n_rows, float
 
 /* A group whose rows are multiplied straight from its codes. */
 struct lane {
-    const uint8_t *body, *tail; /* 'tail' are decoded bytes */
+    const uint8_t *body, *tail; /* 'tail' points to decoded bytes */
 };
 
 /* The products of 128 weights of each lane with one token. */
@@ -92,7 +101,7 @@ MB_INLINE void multiply_128(unsigned a, size_t n_lanes, struct lane *lane, const
     }
 }
 
-/* The same with several tokens: 'planes' are theirs of these columns. */
+/* The same with several tokens; 'planes' holds these columns of their activations. */
 MB_INLINE void multiply_128_by(unsigned a, size_t n_lanes, size_t n_tokens, struct lane *lane,
                                const struct mb_body_512 *body, const int8_t *planes,
                                __m512i s[LANES][MB_FUSED_TOKENS][2])
@@ -246,9 +255,9 @@ static void multiply_batch(struct product *product, const struct mb_batch_512 *b
 }
 
 /*
- * The sum of a row's n > 0 outliers, as mb_outliers.  Most rows have one or two, and a branch between them
- * would be mispredicted: the second is added always, as 0 where there is none (a sum that began with 0 is
- * never -0).
+ * The sum of a row's n > 0 outliers, as mb_outliers.  Most rows have one or two, and a branch between the two
+ * cases would be mispredicted.  So the second is always added, as 0 where there is none (which changes
+ * nothing: a sum that began with 0 is never -0).
  */
 static double row_outliers(enum mb_dtype dtype, const uint8_t *positions, size_t n,
                            const struct mb_activation *x)
@@ -284,7 +293,7 @@ static void find_outliers(const struct product *product, const struct mb_batch_5
     }
 }
 
-/* Every row has its group's offset, and no outliers yet. */
+/* Gives every row its group's offset, and 0 as the sum of its outliers. */
 static void spread_offsets(const struct product *product, const struct mb_batch_512 *batch)
 {
     struct rows *rows = product->rows;
@@ -330,7 +339,7 @@ static size_t multiply_groups(struct product *product, struct mb_group_walk *wal
     return n_groups - n_left;
 }
 
-/* ---------------------------------------------------------------- other groups */
+/* ---------------------------------------------------------------- raw groups, and parts of groups */
 
 static void dot_bytes(const uint8_t *u, size_t n_cols, const struct mb_activation *x, __m512i *sums)
 {

@@ -10,7 +10,7 @@
 #include "kernels.h"
 #include <immintrin.h>
 
-/* How far ahead records are fetched; see simd_avx512.h. */
+/* How far ahead records are prefetched. */
 enum { MB_PREFETCH_NBYTES = 4096 };
 
 /* All indices of a group that is not raw; 'q' has MB_DECODED_SLACK bytes after them. */
@@ -21,14 +21,15 @@ void mb_unpack_codes_avx2(const uint8_t *p, size_t n, unsigned a, uint8_t *out);
 
 /*
  * 32 codes of 'width' <= 6 bits from the 4 width bytes at p (16 or 32 are read).  Each 16-bit lane gets the
- * two bytes that hold its two codes (2 width bits at an even place: never more than 16), a product moves them
- * to the top, a shift to the bottom, and another shift brings the second code to its byte.
+ * two bytes that hold its two codes (2 width bits from an even bit on: never more than 16).  A product moves
+ * the codes to the top of the lane, a shift to the bottom, and another shift moves the second code to its
+ * byte.
  */
 struct mb_unpack_avx2 {
     __m256i from, move, low;
 };
 
-/* Constants, by width. From memory: gcc would write them to the stack and load them before they are there. */
+/* Constants, by width, in memory: gcc would build them on the stack and wait for its own stores. */
 extern const struct mb_unpack_table_avx2 {
     uint8_t from[32];
     uint16_t move[16];

@@ -1,11 +1,17 @@
 /*
  * simd_avx512.h - what the AVX-512 kernels share: codes to bytes, 64 at a time.
  *
- * A weight is held as the unsigned byte u = q + offset.  For the inner codes u = code + base, where base is
- * 128 (an "or" that the masking instruction does for nothing; the same for all b, so that rows of one a can
- * be decoded together); for a = 7 there is no room for that, and base = T is added.  Tails are decoded ahead,
- * a whole group at once, to a buffer of such bytes, from which the escapes of each 64 weights are expanded
- * into place.
+ * A weight is held as the unsigned byte u = q + offset.  For inner codes u = code + base.  For a <= 6, base
+ * is 128: the instruction that masks the codes also sets bit 7, and base does not depend on b, so rows of one
+ * a can be decoded together.  For a = 7 a byte has no room for that, and base = T is added.
+ *
+ * Tails are decoded before, a whole group at once, to a buffer of such bytes.  vpexpandb moves them to the
+ * escapes (E) of 64 weights:
+ *
+ *       codes            5    E    2    7    E    1   ...
+ *       decoded tail     t0   t1   t2   t3   ...
+ *       mask             0    1    0    0    1    0   ...
+ *       u                u5   t0   u2   u7   t1   u1  ...      the next 64 weights begin with t2
  *
  * Include only from files compiled with the AVX-512 flags.
  */
@@ -16,7 +22,7 @@
 #include "kernels.h"
 #include <immintrin.h>
 
-/* How far ahead records are fetched. */
+/* How far ahead records are prefetched. */
 enum { MB_PREFETCH_NBYTES = 16384 };
 
 /* Lanes of a = 1 to 6 have bit 7: above all codes, and far enough from 0 for the lowest escape (T <= 64). */
@@ -94,10 +100,9 @@ MB_INLINE size_t mb_tail_rounds_512(size_t n_escapes)
 }
 
 /*
- * A group's tail as bytes u: n_rounds times 64 of them to 'out', of which those after the tail are
- * unspecified. Rounds after the tail's end repeat its last: callers take the same number for many groups,
- * since a loop whose end cannot be predicted costs more than a few idle rounds.  Reads less than 64 bytes
- * after the tail.
+ * A group's tail as bytes u: n_rounds times 64 of them to 'out'; those after the tail are unspecified. Rounds
+ * after the tail's end repeat its last one: callers run the same number for many groups, since a loop whose
+ * end cannot be predicted costs more than a few idle rounds.  Reads less than 64 bytes after the tail.
  */
 MB_INLINE void mb_tail_decode_512(const struct mb_group_view *group, const struct mb_tail_512 *kind,
                                   size_t n_rounds, uint8_t *out)

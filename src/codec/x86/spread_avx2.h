@@ -2,12 +2,26 @@
  * spread_avx2.h - codes of widths 2 to 6 to bytes u, 128 at a time, with their escapes in place.
  *
  * A weight is u = q + M + base, where base depends on a alone, so that rows of one a share their constants.
- * Tails are decoded ahead to bytes.  Escapes of 32 weights are a mask of 32 bits; three times eleven of
- * them choose rows of a table, whose sum says for each escape how many are before it, and vpshufb fetches
- * that tail byte. Sixteen bytes are in reach: where 32 weights have more escapes, the caller takes another
- * way.
+ * Tails are decoded to bytes before.  The escapes (E) of 32 weights are a mask of 32 bits; vpshufb moves the
+ * next tail bytes to them, and 0 to the others, and both are added:
  *
- * Masks are taken one block before they are used: from codes to masks to addresses to sums are some 40
+ *       codes            3    E    1    E    E    0    ...
+ *       mask             0    1    0    1    1    0    ...
+ *       from             0x80 0    0x80 1    2    0x80 ...     escapes before this one, or bit 7
+ *       tail             t0   t1   t2   t3   ...
+ *       tail[from]       0    t0   0    t1   t2   0    ...
+ *       u                u3   uE+t0 u1  uE+t1 ...              the next 32 weights begin with t3
+ *
+ * 'from' is the sum of three rows of a table. Eleven bits of the mask choose each of them:
+ *
+ *                        lanes 0 to 10     lanes 11 to 21    lanes 22 to 31
+ *       bits 0 to 10     rank or 0x80      count             count             rank: escapes before this one
+ *       bits 11 to 21    0                 rank or 0x80      count             among these bits; count: all
+ *       bits 22 to 31    0                 0                 rank or 0x80      of these bits
+ *
+ * vpshufb reaches sixteen tail bytes.  Where 32 weights have more escapes, the caller decodes the plain way.
+ *
+ * Masks are computed one block before they are used: from codes to masks to addresses to sums takes some 40
  * cycles, which the out-of-order window alone does not cover.
  */
 #ifndef MB_CODEC_SPREAD_AVX2_H
@@ -23,34 +37,33 @@ MB_INLINE unsigned mb_base_avx2(unsigned a)
     return a <= 4 ? 8 : 1u << (a - 1);
 }
 
-/* Whether a group's escapes are so few that 32 weights seldom have more than are in reach. */
+/* Whether a group has so few escapes that 32 weights seldom have more than vpshufb reaches. */
 MB_INLINE bool mb_can_spread(const struct mb_group_view *group)
 {
     return group->a >= 2 && group->a <= 6 && (unsigned)mb_tail_half(group->b) <= mb_base_avx2(group->a) &&
            4 * (size_t)group->n_escapes < group->n;
 }
 
-/* u of an escape before its tail byte is added: bit 7 tells it from codes for a <= 4. */
+/* u of an escape before its tail byte is added: bit 7 distinguishes it from codes for a <= 4. */
 MB_INLINE unsigned mb_escape_avx2(unsigned a)
 {
     return a <= 4 ? 0x80 : (1u << a) - 1 + mb_base_avx2(a);
 }
 
 /*
- * n_rounds times 32 codes of a tail as what is added to escapes. Those after the tail are unspecified; at
- * most 32 bytes after a round are read.
+ * n_rounds times 32 codes of a tail as the bytes that are added to escapes. Those after the tail are
+ * unspecified; at most 32 bytes after a round are read.
  */
 void mb_spread_tail_avx2(const uint8_t *tail, unsigned a, unsigned b, size_t n_rounds, uint8_t *out);
 
 /*
- * Row m, from byte 22 - 11 k on, is for the k-th eleven bits of a mask: the ranks of their escapes, bit 7 in
- * their other lanes, and their count in all lanes after them.  128 KiB, but few rows have more than two
- * escapes.
+ * Row m, read from byte 22 - 11 k on, is the row for m as the k-th eleven bits of a mask.  The table has 128
+ * KiB, but few of its rows are in use: those of one or two escapes.
  */
 enum { MB_RANKS_BITS = 11, MB_RANKS_BEGIN = 22, MB_RANKS_ROWS = 1 << MB_RANKS_BITS };
 extern const uint8_t mb_ranks_avx2[MB_RANKS_ROWS][64];
 
-/* What spreading keeps in registers. */
+/* The constants of spreading, in registers. */
 struct mb_spread {
     __m256i low, code_to_u, escape;
     struct mb_unpack_avx2 unpack;
@@ -96,14 +109,14 @@ MB_INLINE uint64_t mb_escapes_of_u(__m256i u, unsigned a, const struct mb_spread
     return (uint32_t)_mm256_movemask_epi8(a <= 4 ? u : _mm256_cmpeq_epi8(u, s->escape));
 }
 
-/* The k-th eleven bits' part of ranks; 'rows' begins with them, and has six bits below. */
+/* The table's row for the k-th eleven bits of a mask, which 'rows' holds from bit 6 on. */
 MB_INLINE __m256i mb_ranks_at(const struct mb_spread *s, uint64_t rows, size_t k)
 {
     size_t row = rows & (MB_RANKS_ROWS - 1) << 6;
     return _mm256_loadu_si256((const __m256i *)(s->ranks + row + MB_RANKS_BEGIN - MB_RANKS_BITS * k));
 }
 
-/* u with the next tail bytes added to its escapes; they are at most MB_SPREAD_REACH. */
+/* u with the next tail bytes added to its escapes, of which there are at most MB_SPREAD_REACH. */
 MB_INLINE __m256i mb_spread_32(__m256i u, uint64_t escapes, const struct mb_spread *s, const uint8_t *tail)
 {
     uint64_t rows = escapes << 6; /* a row is 64 bytes */
@@ -113,7 +126,7 @@ MB_INLINE __m256i mb_spread_32(__m256i u, uint64_t escapes, const struct mb_spre
     return _mm256_add_epi8(u, _mm256_shuffle_epi8(bytes, from));
 }
 
-/* Set bits. gcc would clear the register first, for the sake of old processors. */
+/* Set bits. gcc would clear the register first, which only old processors need. */
 MB_INLINE uint64_t mb_count_escapes(uint64_t escapes)
 {
     uint64_t n;
@@ -121,9 +134,7 @@ MB_INLINE uint64_t mb_count_escapes(uint64_t escapes)
     return n;
 }
 
-/*
- * 128 codes of two bits from 32 bytes; every second one times four.
- */
+/* 128 codes of two bits from 32 bytes; every second one times four. */
 MB_INLINE void mb_unpack_pairs_avx2(const uint8_t *p, __m256i out[4])
 {
     __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7), mask = _mm256_set1_epi16(0x0c03);
@@ -137,9 +148,9 @@ MB_INLINE void mb_unpack_pairs_avx2(const uint8_t *p, __m256i out[4])
 }
 
 /*
- * 32 codes of three bits from 12 bytes (16 are read), each times two, with unspecified bits below.  Of each
- * 16-bit lane a product's upper half moves the first code down to its byte, another's lower half the second
- * one up.
+ * 32 codes of three bits from 12 bytes (16 are read), each times two, with an unspecified bit below.  In each
+ * 16-bit lane, the upper half of one product moves the first code down to its byte, and the lower half of
+ * another moves the second code up.
  */
 MB_INLINE __m256i mb_unpack_triples_avx2(const uint8_t *p)
 {
@@ -159,8 +170,8 @@ MB_INLINE __m256i mb_unpack_triples_avx2(const uint8_t *p)
 }
 
 /*
- * A block on its way: its codes as u, and where its escapes are.  A quarter's codes wait one step before they
- * become u.
+ * A block that is being decoded: its codes as u, and where its escapes are.  The codes of a quarter wait one
+ * step before they become u.
  */
 struct mb_block {
     __m256i u[4];
@@ -169,8 +180,8 @@ struct mb_block {
 };
 
 /*
- * The codes of quarter k of the block at p; those of the quarter before become u.  Quarters are asked for in
- * order, and 'codes' is what they leave to each other.
+ * The codes of quarter k of the block at p; those of the quarter before become u.  The caller takes quarters
+ * in order, and keeps 'codes' between them.
  */
 MB_INLINE void mb_block_quarter(struct mb_block *block, size_t k, const uint8_t *p, unsigned a,
                                 const struct mb_spread *s, __m256i codes[4])

@@ -68,16 +68,16 @@ static void add_row(struct columns *columns, struct waiting *waiting, struct wai
     waiting->q = NULL;
 }
 
-/* A row that found no second one. */
+/* Multiplies a row that waits in vain for a second one. */
 static void end_pair(struct columns *columns, struct waiting *waiting)
 {
     if (waiting->q != NULL)
         add_row(columns, waiting, (struct waiting){waiting->q, 0});
 }
 
-/* Outliers and raw rows [first, first + n_rows) of a group; their first X is x_at. */
-static void add_exact_parts(struct columns *columns, enum mb_dtype dtype, const struct mb_group_view *view,
-                            size_t first, size_t n_rows, size_t x_at)
+/* The outliers and raw rows among rows [first, first + n_rows) of a group; their first X is x_at. */
+static void add_uncoded(struct columns *columns, enum mb_dtype dtype, const struct mb_group_view *view,
+                        size_t first, size_t n_rows, size_t x_at)
 {
     size_t n_cols = columns->n_cols;
     for (size_t r = first; r < first + n_rows && view->is_raw; r++) {
@@ -134,7 +134,7 @@ void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, ui
         mb_group_next(&walk, &view);
         uint64_t group_end = view.row + view.n_rows < end ? view.row + view.n_rows : end;
         size_t first = (size_t)(at - view.row), n = (size_t)(group_end - at), x_at = (size_t)(at - row);
-        add_exact_parts(&columns, w->dtype, &view, first, n, x_at);
+        add_uncoded(&columns, w->dtype, &view, first, n, x_at);
         add_group(&columns, &waiting, &view, first, n, x_at,
                   groups + n_decoded % 2 * mb_group_room(n_cols)); /* a row of the last one may wait */
         n_decoded += !view.is_raw;

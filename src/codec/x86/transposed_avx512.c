@@ -47,7 +47,7 @@ static void multiply_rows(struct columns *columns, struct rows *rows)
 {
     if (rows->n == 0)
         return;
-    for (size_t i = rows->n; i < ROWS; i++) { /* missing rows count nothing */
+    for (size_t i = rows->n; i < ROWS; i++) { /* X of missing rows is 0 */
         rows->bytes[i] = rows->bytes[0];
         rows->hi[i] = rows->lo[i] = 0;
     }
@@ -89,9 +89,9 @@ static void add_raw_row(struct columns *columns, enum mb_dtype dtype, const uint
     }
 }
 
-/* Rows [first, first + n_rows) of a group; their first X is x_at. */
-static void add_exact_parts(struct columns *columns, enum mb_dtype dtype, const struct mb_group_view *view,
-                            size_t first, size_t n_rows, size_t x_at)
+/* The outliers and raw rows among rows [first, first + n_rows) of a group; their first X is x_at. */
+static void add_uncoded(struct columns *columns, enum mb_dtype dtype, const struct mb_group_view *view,
+                        size_t first, size_t n_rows, size_t x_at)
 {
     size_t row_nbytes = columns->n_cols * mb_dtype_nbytes(dtype);
     if (view->is_raw)
@@ -107,7 +107,7 @@ static void add_exact_parts(struct columns *columns, enum mb_dtype dtype, const 
     }
 }
 
-/* y = S step scale + O scale, columns put back in their order. */
+/* y = S step scale + O scale, with the columns back in order. */
 static void finish(const struct columns *columns, float step, float *y)
 {
     __m512d factor = _mm512_set1_pd((double)step), scale = _mm512_set1_pd((double)columns->x->scale);
@@ -155,7 +155,7 @@ void mb_matvec_transposed_avx512(const struct mb_coded_matrix *w, uint64_t row, 
         mb_group_next(&walk, &view);
         uint64_t group_end = view.row + view.n_rows < end ? view.row + view.n_rows : end;
         size_t first = (size_t)(at - view.row), n = (size_t)(group_end - at);
-        add_exact_parts(&columns, w->dtype, &view, first, n, (size_t)(at - row));
+        add_uncoded(&columns, w->dtype, &view, first, n, (size_t)(at - row));
         uint8_t *bytes = groups + n_decoded % ROWS * room; /* rows of the last three may wait */
         if (!view.is_raw) {
             mb_group_bytes_avx512(&view, bytes);

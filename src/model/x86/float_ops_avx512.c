@@ -105,7 +105,7 @@ static inline struct lanes v_pow2(struct lanes a)
 
 enum { TILE_ROWS = 4, TILE_TOKENS = 6 }; /* 24 accumulators and 4 registers of weights */
 
-/* Four sums at once: the tree's levels for all of them are in one register from the second on. */
+/* Four sums at once: from the second level of the tree on, all are in one register. */
 static inline void v_store_sums(float *y, const struct lanes acc[TILE_ROWS], size_t n_rows)
 {
     __m512 y01 = _mm512_add_ps(_mm512_shuffle_f32x4(acc[0].v, acc[1].v, 0x44),
@@ -117,7 +117,7 @@ static inline void v_store_sums(float *y, const struct lanes acc[TILE_ROWS], siz
     z = _mm512_add_ps(z, _mm512_permute_ps(z, 0xb1));
     __m512i every_fourth = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
     __m128 sums = _mm512_castps512_ps128(_mm512_permutexvar_ps(every_fourth, z));
-    /* gcc 12 would store with a masked vextractf32x4, which faults where the mask leaves bytes out. */
+    /* gcc 12 would store by a masked vextractf32x4, which faults on bytes that the mask leaves out. */
     __asm__("" : "+v"(sums));
     _mm_mask_storeu_ps(y, (__mmask8)((1u << n_rows) - 1), sums);
 }
