@@ -182,6 +182,24 @@ static void mixtral_refused_by_name(void **state)
     check_refusals(cases, sizeof cases / sizeof *cases);
 }
 
+static void olmoe_refused_by_name(void **state)
+{
+    static const struct refusal cases[] = {
+        {"{\"clip_qkv\": 0}", MB_BAD_DATA, "clip_qkv"},
+        {"{\"clip_qkv\": \"8\"}", MB_BAD_DATA, "clip_qkv"},
+        {"{\"head_dim\": 14}", MB_BAD_DATA, "num_attention_heads x head_dim is not hidden_size"},
+        {"{\"num_attention_heads\": 8}", MB_BAD_DATA, "num_attention_heads x head_dim is not hidden_size"},
+        {"{\"num_key_value_heads\": 1}", MB_BAD_DATA, "self_attn.k_proj.weight"},
+        {"{\"num_experts_per_tok\": 10}", MB_BAD_DATA, "num_experts_per_tok is more than num_experts"},
+        {"{\"attention_bias\": true}", MB_BAD_DATA, "self_attn.q_proj.bias: missing"},
+        {"{\"sliding_window\": 16}", MB_UNSUPPORTED, "sliding_window"},
+        {"{\"decoder_sparse_step\": 2}", MB_UNSUPPORTED, "decoder_sparse_step"},
+    };
+    (void)state;
+    copy("olmoe");
+    check_refusals(cases, sizeof cases / sizeof *cases);
+}
+
 /* They change results in some family: one that does not know them must not run without them. */
 static void settings_of_other_families_refused_by_name(void **state)
 {
@@ -254,6 +272,7 @@ int main(void)
         cmocka_unit_test(refused_by_name),
         cmocka_unit_test(grouped_query_attention_refused_by_name),
         cmocka_unit_test(mixtral_refused_by_name),
+        cmocka_unit_test(olmoe_refused_by_name),
         cmocka_unit_test(settings_of_other_families_refused_by_name),
         cmocka_unit_test(settings_that_change_nothing_are_accepted),
         cmocka_unit_test(ends_of_a_reply),
