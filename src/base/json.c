@@ -4,7 +4,11 @@
 #include "base/json.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/number.h"
+#include <ctype.h>
+#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* An error without a text: jansson had no memory. */
 static enum mb_status fail_at(const json_error_t *where, size_t nbytes, size_t begin, struct mb_error *err)
@@ -19,12 +23,71 @@ static enum mb_status fail_at(const json_error_t *where, size_t nbytes, size_t b
     return mb_fail(err, MB_BAD_DATA, "line %d: byte %zu: %s", where->line, pos, where->text);
 }
 
+/*
+ * Brings a number (n bytes) into the range of jansson, in as many bytes, so that places stay right: an
+ * integer of more than 64 bits becomes a real number of all but two of its digits, and what no double holds
+ * one of 1e300, which is out of range wherever a number is used.
+ */
+static void fit_number(char *number, size_t n)
+{
+    enum { DIGITS_MAX = 18, DOUBLE_DIGITS_MAX = 300, NUMBER_NBYTES_MAX = 127 };
+    bool is_negative = number[0] == '-';
+    char *digits = number + is_negative;
+    size_t n_digits = n - is_negative;
+    double value;
+    if (strspn(digits, "0123456789") >= n_digits && n_digits <= DOUBLE_DIGITS_MAX) {
+        if (n_digits > DIGITS_MAX && digits[0] != '0')
+            memcpy(digits + n_digits - 2, "e2", 2);
+    } else if (n_digits >= 5 && (n > NUMBER_NBYTES_MAX || !mb_number_parse(number, n, &value))) {
+        memset(digits, ' ', n_digits);
+        memcpy(digits, "1e300", 5);
+    }
+}
+
+/* Fits all numbers outside of strings. */
+static void fit_numbers(char *text, size_t nbytes)
+{
+    bool is_in_string = false;
+    for (size_t i = 0; i < nbytes; i++) {
+        if (text[i] == '"')
+            is_in_string = !is_in_string;
+        else if (is_in_string)
+            i += text[i] == '\\';
+        else if (isdigit((unsigned char)text[i]) || text[i] == '-') {
+            size_t n = 1;
+            while (i + n < nbytes && text[i + n] != '\0' && strchr("0123456789.eE+-", text[i + n]) != NULL)
+                n++;
+            fit_number(text + i, n);
+            i += n - 1;
+        }
+    }
+}
+
+/* As Python reads JSON: numbers may be larger than jansson's. int(1e30) is transformers' "no limit". */
+static json_t *load(const char *text, size_t nbytes, json_error_t *where)
+{
+    enum { FLAGS = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY };
+    json_t *value = json_loadb(text, nbytes, FLAGS, where);
+    if (value != NULL || where->text[0] == '\0' || json_error_code(where) != json_error_numeric_overflow)
+        return value;
+    char *fitted = malloc(nbytes);
+    if (fitted == NULL) {
+        where->text[0] = '\0'; /* out of memory */
+        return NULL;
+    }
+    memcpy(fitted, text, nbytes);
+    fit_numbers(fitted, nbytes);
+    value = json_loadb(fitted, nbytes, FLAGS, where);
+    free(fitted);
+    return value;
+}
+
 enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json_t **root,
                              struct mb_error *err)
 {
     json_error_t where;
     *root = NULL;
-    json_t *value = json_loadb(text, nbytes, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &where);
+    json_t *value = load(text, nbytes, &where);
     if (value == NULL)
         return fail_at(&where, nbytes, begin, err);
     if (json_is_object(value) || json_is_array(value)) {

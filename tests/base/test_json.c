@@ -99,6 +99,47 @@ static void long_numbers_are_right(void **state)
     }
 }
 
+static void numbers_that_python_takes_are_taken(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        double value;
+        bool is_integer;
+    } cases[] = {
+        {"1000000000000000019884624838656", 1e30, false},
+        {"-1000000000000000019884624838656", -1e30, false},
+        {"9223372036854775807", 9223372036854775807.0, true},
+        {"9223372036854775808", 9223372036854775808.0, false},
+        {"1e400", 1e300, false},
+        {"-12.5E+999", -1e300, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[128];
+        json_t *root;
+        struct mb_error err;
+        int n = snprintf(text, sizeof text, "{\"-1e999\\\"\": %s, \"b\": [12, -3.5]}", cases[i].text);
+        if (mb_json_parse(text, (size_t)n, 0, &root, &err) != MB_OK)
+            fail_msg("%s: %s", text, err.msg);
+        const json_t *value = json_object_get(root, "-1e999\"");
+        assert_int_equal(json_is_integer(value), cases[i].is_integer);
+        double ratio = json_number_value(value) / cases[i].value;
+        assert_true(ratio > 1 - 1e-15 && ratio < 1 + 1e-15);
+        assert_int_equal(json_integer_value(json_array_get(json_object_get(root, "b"), 0)), 12);
+        json_decref(root);
+    }
+    json_t *root;
+    struct mb_error err;
+    static const char bad[] = "{\"a\": 1e999, \"b\": x}";
+    assert_int_equal(mb_json_parse(bad, sizeof bad - 1, 0, &root, &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "byte 19: "));
+    char long_text[512];
+    int n = snprintf(long_text, sizeof long_text, "{\"a\": 1%0400d, \"b\": 1}", 0);
+    assert_int_equal(mb_json_parse(long_text, (size_t)n, 0, &root, &err), MB_OK);
+    assert_true(json_real_value(json_object_get(root, "a")) == 1e300);
+    json_decref(root);
+}
+
 static void *no_memory(size_t nbytes)
 {
     (void)nbytes;
@@ -165,6 +206,7 @@ int main(void)
         cmocka_unit_test(errors_have_places),
         cmocka_unit_test(texts_come_back_or_are_not_there),
         cmocka_unit_test(long_numbers_are_right),
+        cmocka_unit_test(numbers_that_python_takes_are_taken),
         cmocka_unit_test(a_text_without_memory_is_no_bad_text),
         cmocka_unit_test(files_hold_one_object),
         cmocka_unit_test(a_leading_object_may_be_followed_by_anything),

@@ -16,7 +16,8 @@
 /*
  * The object or array that a text is; a key that is there twice is refused.  The message begins with the
  * line, unless it is the first, and the byte: 'begin' is the text's position in its file.  *root is a new
- * reference, NULL after a failure.
+ * reference, NULL after a failure.  An integer beyond 64 bits becomes a real number, and a real number beyond
+ * a double's range becomes 1e300 (with its sign).
  */
 enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json_t **root,
                              struct mb_error *err);
