@@ -9,7 +9,8 @@
 #include <time.h>
 
 enum {
-    MATCH_LIMIT = 1000000, /* steps of one attempt at one place */
+    MATCH_LIMIT = 1000000, /* steps of one attempt at one place, and some for each byte of the text */
+    STEPS_A_BYTE = 8,      /* a run of one kind of character is gone through, then back */
     DEPTH_LIMIT = 100000,
     HEAP_LIMIT_KIB = 64 << 10,
     JIT_STACK_NBYTES_MAX = 8 << 20,
@@ -75,7 +76,8 @@ enum mb_status mb_matcher_init(struct mb_matcher *matcher, size_t text_nbytes, s
         mb_matcher_free(matcher);
         return mb_fail_memory(err, "a pattern");
     }
-    pcre2_set_match_limit(matcher->context, MATCH_LIMIT);
+    size_t n_steps = MATCH_LIMIT + STEPS_A_BYTE * text_nbytes;
+    pcre2_set_match_limit(matcher->context, n_steps < UINT32_MAX ? (uint32_t)n_steps : UINT32_MAX);
     pcre2_set_depth_limit(matcher->context, DEPTH_LIMIT);
     pcre2_set_heap_limit(matcher->context, HEAP_LIMIT_KIB);
     return MB_OK;

@@ -13,13 +13,17 @@
 #include <ctype.h>
 #include <stdio.h>
 
+enum { GROUP_DEPTH_MAX = 200 };
+
 struct translator {
     const char *p; /* the pattern */
     size_t n, i;
     struct mb_bytes *out;
     struct mb_error *err;
-    bool is_caseless; /* somewhere */
-    bool has_case_property, has_wide_literal;
+    bool is_caseless;                     /* here */
+    bool outer_caseless[GROUP_DEPTH_MAX]; /* around each group that is open */
+    size_t depth;
+    bool is_hard; /* something that the two match differently without case */
 };
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -129,8 +133,8 @@ static enum mb_status property_items(struct translator *t, size_t begin, struct 
     name[to - from] = 0;
     bool ok;
     if (is_category(name)) {
-        t->has_case_property = t->has_case_property || strcmp(name, "Lu") == 0 || strcmp(name, "Ll") == 0 ||
-                               strcmp(name, "Lt") == 0;
+        t->is_hard = t->is_hard || (t->is_caseless && (strcmp(name, "Lu") == 0 || strcmp(name, "Ll") == 0 ||
+                                                       strcmp(name, "Lt") == 0));
         ok = put_category(items, name);
     } else {
         ok = put_table(items, mb_scripts, COUNT(mb_scripts), name, true, &n_put);
@@ -216,7 +220,7 @@ static enum mb_status escaped_char(struct translator *t, uint32_t *code)
         return unsupported(t, begin, t->i);
     if (*code > 0x10ffff || (*code >= 0xd800 && *code < 0xe000))
         return unsupported(t, begin, t->i);
-    t->has_wide_literal = t->has_wide_literal || *code >= 0x80;
+    t->is_hard = t->is_hard || (t->is_caseless && *code >= 0x80);
     return MB_OK;
 }
 
@@ -224,7 +228,7 @@ static uint32_t plain_char(struct translator *t)
 {
     uint32_t code = mb_utf8_get(t->p + t->i);
     t->i += mb_utf8_nbytes(t->p[t->i]);
-    t->has_wide_literal = t->has_wide_literal || code >= 0x80;
+    t->is_hard = t->is_hard || (t->is_caseless && code >= 0x80);
     return code;
 }
 
@@ -397,11 +401,31 @@ static enum mb_status translate_escape(struct translator *t)
     return put_range(t->out, code, code) ? MB_OK : mb_fail_memory(t->err, "a pattern");
 }
 
+/* A group begins: until it ends, the case counts or not. */
+static enum mb_status open_group(struct translator *t, bool is_caseless)
+{
+    if (t->depth == GROUP_DEPTH_MAX)
+        return mb_fail(t->err, MB_UNSUPPORTED, "the pattern has groups more than %d deep", GROUP_DEPTH_MAX);
+    t->outer_caseless[t->depth++] = t->is_caseless;
+    t->is_caseless = is_caseless;
+    return MB_OK;
+}
+
+static enum mb_status close_group(struct translator *t)
+{
+    if (t->depth == 0)
+        return unsupported(t, t->i, t->i + 1);
+    t->is_caseless = t->outer_caseless[--t->depth];
+    t->i++;
+    return put(t, ")");
+}
+
 static enum mb_status translate_group(struct translator *t)
 {
     static const char *const same[] = {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!", "(?i:", "(?-i:"};
     if (!at(t, "(?") && !at(t, "(*")) {
         t->i++;
+        MB_TRY(open_group(t, t->is_caseless));
         return put(t, "(?:");
     }
     if (at(t, "(?i)") && t->i == 0) { /* later it would reach over alternatives */
@@ -412,7 +436,8 @@ static enum mb_status translate_group(struct translator *t)
     for (size_t i = 0; i < COUNT(same); i++) {
         if (at(t, same[i])) {
             t->i += strlen(same[i]);
-            t->is_caseless = t->is_caseless || strcmp(same[i], "(?i:") == 0;
+            MB_TRY(open_group(t, strcmp(same[i], "(?i:") == 0 ||
+                                     (t->is_caseless && strcmp(same[i], "(?-i:") != 0)));
             return put(t, same[i]);
         }
     }
@@ -467,9 +492,10 @@ static enum mb_status translate_one(struct translator *t)
     case '{':
         return translate_quantifier(t);
     case '|':
-    case ')':
         t->i++;
-        return put(t, t->p[begin] == '|' ? "|" : ")");
+        return put(t, "|");
+    case ')':
+        return close_group(t);
     case '.':
         t->i++;
         return put(t, "[^\\n]");
@@ -484,21 +510,28 @@ static enum mb_status translate_one(struct translator *t)
     }
 }
 
-/*
- * Without case Oniguruma lets letters that fold together ("ss" and sharp s, "fi" and its ligature) match each
- * other, and applies case to \p{Lu}; PCRE2 does neither.
- */
-static enum mb_status check_caseless(struct translator *t)
+/* Whether letters at t->i fold together with another one: "ss" and sharp s, "fi" and its ligature. */
+static bool at_letters_that_fold(const struct translator *t)
 {
     static const char *const together[] = {"ss", "st", "ff", "fi", "fl"};
-    if (!t->is_caseless)
-        return MB_OK;
-    bool is_hard = t->has_case_property || t->has_wide_literal;
-    for (size_t i = 0; i + 1 < t->n; i++)
-        for (size_t k = 0; k < COUNT(together); k++)
-            is_hard = is_hard || (tolower((unsigned char)t->p[i]) == together[k][0] &&
-                                  tolower((unsigned char)t->p[i + 1]) == together[k][1]);
-    if (is_hard)
+    for (size_t k = 0; t->i + 1 < t->n && k < COUNT(together); k++)
+        if (tolower((unsigned char)t->p[t->i]) == together[k][0] &&
+            tolower((unsigned char)t->p[t->i + 1]) == together[k][1])
+            return true;
+    return false;
+}
+
+/*
+ * Without case Oniguruma lets letters that fold together match each other, and applies case to \p{Lu}; PCRE2
+ * does neither.
+ */
+static enum mb_status translate_all(struct translator *t)
+{
+    while (t->i < t->n) {
+        t->is_hard = t->is_hard || (t->is_caseless && at_letters_that_fold(t));
+        MB_TRY(translate_one(t));
+    }
+    if (t->is_hard)
         return mb_fail(t->err, MB_UNSUPPORTED,
                        "the pattern's (?i) over letters beyond simple ASCII is not supported");
     return MB_OK;
@@ -517,9 +550,9 @@ enum mb_status mb_pattern_translate(const char *pattern, size_t nbytes, bool is_
     if (nbytes > MB_PATTERN_NBYTES_MAX)
         return mb_fail(err, MB_UNSUPPORTED, "a pattern of %zu bytes: more than %d are not supported", nbytes,
                        MB_PATTERN_NBYTES_MAX);
-    while (t.i < t.n)
-        MB_TRY(is_literal ? translate_literal(&t) : translate_one(&t));
     if (!is_literal)
-        MB_TRY(check_caseless(&t));
+        MB_TRY(translate_all(&t));
+    while (t.i < t.n)
+        MB_TRY(translate_literal(&t));
     return mb_bytes_put(out, "", 1) ? MB_OK : mb_fail_memory(err, "a pattern");
 }
