@@ -192,6 +192,13 @@ static bool put_symbol(struct mb_bpe_work *work, int32_t id, const char *text, s
     return mb_ids_put(&work->symbols, &id, 1);
 }
 
+/* A token of the model; added ones are no pieces of words. -1: none. */
+static int32_t find_piece(const struct mb_bpe *bpe, const char *text, size_t n)
+{
+    int32_t id = mb_vocab_find(&bpe->vocab, text, n);
+    return id >= 0 && bpe->vocab.tokens[id].is_model ? id : -1;
+}
+
 static bool split_word(struct mb_bpe_work *work, const char *word, size_t nbytes)
 {
     const struct mb_bpe *bpe = work->bpe;
@@ -208,7 +215,7 @@ static bool split_word(struct mb_bpe_work *work, const char *word, size_t nbytes
             text = mapped;
             id = bpe->byte_ids[(uint8_t)word[i]];
         } else {
-            id = mb_vocab_find(&bpe->vocab, text, n);
+            id = find_piece(bpe, text, n);
         }
         if (!put_symbol(work, id, text, n, &n_unk))
             return false;
@@ -223,7 +230,7 @@ static int32_t whole_word(struct mb_bpe_work *work, const char *word, size_t nby
 {
     const struct mb_bpe *bpe = work->bpe;
     if (!bpe->is_byte_level)
-        return mb_vocab_find(&bpe->vocab, word, nbytes);
+        return find_piece(bpe, word, nbytes);
     if (nbytes > MB_TOKEN_NBYTES_MAX)
         return NO_TOKEN;
     work->mapped.n = 0;
@@ -231,7 +238,7 @@ static int32_t whole_word(struct mb_bpe_work *work, const char *word, size_t nby
         return NO_MEMORY;
     for (size_t i = 0; i < nbytes; i++)
         work->mapped.n += mb_byte_char((uint8_t)word[i], work->mapped.p + work->mapped.n);
-    return mb_vocab_find(&bpe->vocab, work->mapped.p, work->mapped.n);
+    return find_piece(bpe, work->mapped.p, work->mapped.n);
 }
 
 /* ---------------------------------------------------------------- short words */

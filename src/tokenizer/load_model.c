@@ -52,6 +52,7 @@ static enum mb_status load_vocab(struct mb_vocab *vocab, const struct mb_field *
             return mb_field_fail(&field, MB_BAD_DATA, "token '%s': its id is not an integer within 0 to %zu",
                                  mb_field_shown(shown, content), max);
         MB_TRY(put_token(vocab, &field, content, (size_t)id));
+        vocab->tokens[id].is_model = true;
     }
     return MB_OK;
 }

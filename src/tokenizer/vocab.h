@@ -20,6 +20,7 @@ struct mb_token {
     uint32_t pos; /* of its content in 'text' */
     uint32_t nbytes;
     bool exists, is_added, is_special;
+    bool is_model; /* of the model's own vocabulary: words are made of these alone */
 };
 
 struct mb_vocab {

@@ -100,6 +100,34 @@ static void the_sound_file_is_taken(void **state)
     mb_tokenizer_close(tokenizer);
 }
 
+/* A single_word token inside a word: the package looks words up in the model's vocabulary alone. */
+static void added_tokens_are_no_pieces_of_words(void **state)
+{
+    (void)state;
+    static const char *const models[][2] = {
+        {"'ignore_merges': true, 'vocab': {'x': 0, 'y': 1}", "0 2 0 1"},
+        {"'vocab': {'x': 0, 'y': 1}", "0 2 0 1"},
+    };
+    for (size_t i = 0; i < 2; i++) {
+        struct mb_tokenizer *tokenizer;
+        struct mb_error err;
+        char text[512];
+        snprintf(text, sizeof text,
+                 "{'model': {'merges': [], %s}, 'decoder': {'type': 'Fuse'},"
+                 " 'added_tokens': [{'id': 2, 'content': 'z', 'single_word': true}]}",
+                 models[i][0]);
+        json_t *root = parse(text);
+        char *json = json_dumps(root, 0);
+        test_write_text(test_path("."), "tokenizer.json", json);
+        free(json);
+        json_decref(root);
+        if (mb_tokenizer_open(test_path("."), &tokenizer, &err) != MB_OK)
+            fail_msg("%s", err.msg);
+        assert_ids(tokenizer, "x z xzy", models[i][1]); /* there is no token for a space */
+        mb_tokenizer_close(tokenizer);
+    }
+}
+
 /* Tokens of no bytes, and merges of them, are never met in a text. */
 static void an_empty_token_is_taken(void **state)
 {
@@ -429,6 +457,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_sound_file_is_taken),
+        cmocka_unit_test(added_tokens_are_no_pieces_of_words),
         cmocka_unit_test(an_empty_token_is_taken),
         cmocka_unit_test(many_added_tokens_are_found),
         cmocka_unit_test(a_fault_is_named_with_its_place),
