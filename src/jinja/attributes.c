@@ -14,8 +14,39 @@ static bool make_method(run_t *run, const value_t *object, string_t name,
     return true;
 }
 
-static bool loop_attribute(run_t *run, const struct mb_jinja_loop *loop, string_t name, value_t *out)
+static bool loop_cycle(run_t *run, const value_t *input, const args_t *args, value_t *out)
 {
+    if (args->n == 0 || args->keywords.map->n > 0)
+        return mb_jinja_bad_call(run, "loop.cycle");
+    *out = args->items[input->loop->i % args->n];
+    return true;
+}
+
+/* Whether the arguments are others than at the call before. */
+static bool loop_changed(run_t *run, const value_t *input, const args_t *args, value_t *out)
+{
+    value_t list, *kept = mb_jinja_alloc(run, sizeof *kept);
+    bool equal = false;
+    if (kept == NULL || !mb_jinja_new_form(run, MB_JINJA_TUPLE, &list))
+        return false;
+    for (size_t i = 0; i < args->n; i++)
+        if (!mb_jinja_append(run, list.list, args->items[i]))
+            return false;
+    if (input->loop->last_changed != NULL && !mb_jinja_equal(run, input->loop->last_changed, &list, &equal))
+        return false;
+    *kept = list;
+    input->loop->last_changed = kept;
+    *out = mb_jinja_bool(!equal);
+    return true;
+}
+
+static bool loop_attribute(run_t *run, const value_t *object, string_t name, value_t *out)
+{
+    static const struct mb_jinja_builtin methods[] = {{"cycle", loop_cycle}, {"changed", loop_changed}};
+    const struct mb_jinja_builtin *method = mb_jinja_find_in(methods, MB_JINJA_COUNT(methods), name);
+    const struct mb_jinja_loop *loop = object->loop;
+    if (method != NULL)
+        return make_method(run, object, name, method, out);
     int64_t i = (int64_t)loop->i, n = (int64_t)loop->items->n;
     const struct {
         const char *name;
@@ -28,8 +59,8 @@ static bool loop_attribute(run_t *run, const struct mb_jinja_loop *loop, string_
         {"first", mb_jinja_bool(i == 0)},
         {"last", mb_jinja_bool(i == n - 1)},
         {"length", mb_jinja_int(n)},
-        {"depth", mb_jinja_int(1)}, /* of recursive loops, which are not there: not of loops in loops */
-        {"depth0", mb_jinja_int(0)},
+        {"depth", mb_jinja_int(loop->depth + 1)}, /* of recursion: not of loops in loops */
+        {"depth0", mb_jinja_int(loop->depth)},
     };
     for (size_t k = 0; k < MB_JINJA_COUNT(numbers); k++) {
         if (mb_jinja_is(name, numbers[k].name)) {
@@ -77,12 +108,22 @@ bool mb_jinja_attribute(run_t *run, const value_t *object, string_t name, bool i
         get_item(object->map, name, out);
         return mb_jinja_steps(run, object->map->n);
     case MB_JINJA_LOOP:
-        return loop_attribute(run, object->loop, name, out);
+        return loop_attribute(run, object, name, out);
     case MB_JINJA_STRING:
         method = mb_jinja_string_method(name);
         if (method == NULL && !mb_jinja_is_other_string_method(name))
             return true;
         return make_method(run, object, name, method, out);
+    case MB_JINJA_LIST:
+        method = mb_jinja_list_method(name);
+        if (object->list->form > MB_JINJA_TUPLE || (method == NULL && !mb_jinja_is_other_list_method(name)))
+            return true;
+        return make_method(run, object, name, method, out);
+    case MB_JINJA_MACRO:
+    case MB_JINJA_FUNCTION:
+    case MB_JINJA_METHOD:
+        return mb_jinja_fail(run, MB_UNSUPPORTED, "an attribute of a %s is not supported",
+                             mb_jinja_kind_name(object->kind));
     default:
         return true;
     }

@@ -1,7 +1,8 @@
 /*
  * builtins.h - filters, tests, functions and methods by name.
  *
- * Each group is one table in a file of its own: filters.c, tests.c, functions.c, strings.c, mappings.c.  To
+ * Each group is one table in a file of its own: filters.c, tests.c, functions.c, strings.c,
+ * mappings.c, lists.c (methods and filters).  To
  * add one, write its function and a row of the table.
  */
 #ifndef MB_JINJA_BUILTINS_H
@@ -77,10 +78,15 @@ bool mb_jinja_test(run_t *run, string_t name, const value_t *input, const args_t
 /* NULL where the group has none of that name. */
 const struct mb_jinja_builtin *mb_jinja_string_method(string_t name);
 const struct mb_jinja_builtin *mb_jinja_dict_method(string_t name);
+const struct mb_jinja_builtin *mb_jinja_list_method(string_t name);
+
+/* Filters of sequences. */
+const struct mb_jinja_builtin *mb_jinja_list_filter(string_t name);
 
 /* Whether Python has such a method and this part has not: calling it is an error that names it. */
 bool mb_jinja_is_other_string_method(string_t name);
 bool mb_jinja_is_other_dict_method(string_t name);
+bool mb_jinja_is_other_list_method(string_t name);
 
 /* The functions that every template can call. */
 extern const struct mb_jinja_builtin mb_jinja_functions[];

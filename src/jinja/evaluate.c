@@ -10,39 +10,36 @@ typedef struct mb_jinja_node node;
 
 /* ---------------------------------------------------------------- variables */
 
-/* The last variable of that name in stack[from .. to). */
-static value_t *find_between(struct mb_jinja_eval *e, string_t name, size_t from, size_t to)
+struct mb_jinja_frame *mb_jinja_new_frame(struct mb_jinja_eval *e, struct mb_jinja_frame *outer)
 {
-    for (size_t i = to; i > from; i--)
-        if (mb_jinja_is_string(e->stack.entries[i - 1].key, name))
-            return &e->stack.entries[i - 1].value;
-    return NULL;
+    struct mb_jinja_frame *frame = e->free;
+    if (frame != NULL)
+        e->free = frame->outer;
+    else
+        frame = mb_jinja_alloc(e->run, sizeof *frame);
+    if (frame != NULL)
+        frame->outer = outer;
+    return frame;
 }
 
-static value_t *find_variable(struct mb_jinja_eval *e, string_t name)
+void mb_jinja_free_frame(struct mb_jinja_eval *e, struct mb_jinja_frame *frame)
 {
-    value_t *found = find_between(e, name, e->scope, e->stack.n);
-    return found != NULL || e->scope == 0 ? found : find_between(e, name, 0, e->n_outer);
+    if (frame->is_kept)
+        return;
+    frame->variables.n = 0;
+    frame->outer = e->free;
+    e->free = frame;
 }
 
-/* Sets a variable of the innermost frame. */
+void mb_jinja_keep_frame(struct mb_jinja_eval *e)
+{
+    for (struct mb_jinja_frame *frame = e->frame; frame != NULL && !frame->is_kept; frame = frame->outer)
+        frame->is_kept = true;
+}
+
 bool mb_jinja_set_variable(struct mb_jinja_eval *e, string_t name, value_t value)
 {
-    value_t *old = find_between(e, name, e->frame, e->stack.n);
-    if (old != NULL) {
-        *old = value;
-        return true;
-    }
-    void *entries = e->stack.entries;
-    bool ok = mb_grow(&entries, &e->stack.cap, e->stack.n, 1, sizeof *e->stack.entries);
-    e->stack.entries = entries;
-    if (!ok)
-        return mb_jinja_fail(e->run, MB_NO_MEMORY, "out of memory for the variables of the template");
-    assert(e->stack.entries != NULL);
-    e->stack.entries[e->stack.n++] = (struct mb_jinja_entry){name, value};
-    if (e->frame == 0)
-        e->n_outer = e->stack.n;
-    return true;
+    return mb_jinja_put(e->run, &e->frame->variables, name, value);
 }
 
 /* ---------------------------------------------------------------- operators and subscripts */
@@ -87,26 +84,74 @@ static bool eval_slice(struct mb_jinja_eval *e, const node *n, value_t *out)
 
 /* ---------------------------------------------------------------- calls, lists, mappings */
 
-static bool eval_args(struct mb_jinja_eval *e, const node *n, args_t *args)
+static bool fail_args(run_t *run)
+{
+    return mb_jinja_fail(run, MB_UNSUPPORTED, "a call with more than %d arguments is not supported",
+                         MB_JINJA_ARGS_MAX);
+}
+
+/* *list: its items are arguments. */
+static bool spread(run_t *run, const value_t *value, args_t *args)
+{
+    list_t *items;
+    if (!mb_jinja_items(run, value, &items))
+        return false;
+    for (size_t i = 0; i < items->n; i++) {
+        if (args->n == MB_JINJA_ARGS_MAX)
+            return fail_args(run);
+        args->items[args->n++] = items->items[i];
+    }
+    return true;
+}
+
+static bool put_keyword(run_t *run, args_t *args, string_t name, value_t value)
+{
+    if (mb_jinja_find(args->keywords.map, name) != NULL)
+        return mb_jinja_fail(run, MB_BAD_DATA, "the argument '%.*s' is given twice", (int)name.n, name.p);
+    return mb_jinja_put(run, args->keywords.map, name, value);
+}
+
+static bool is_bare_argument(const node *item)
+{
+    return item->kind != MB_JINJA_N_KEYWORD && item->kind != MB_JINJA_N_SPREAD &&
+           item->kind != MB_JINJA_N_SPREAD_KEYWORDS;
+}
+
+static bool add_argument(struct mb_jinja_eval *e, const node *item, args_t *args)
+{
+    value_t value = {0};
+    bool is_bare = is_bare_argument(item);
+    if (!mb_jinja_evaluate(e, is_bare ? item : item->a, &value))
+        return false;
+    if (item->kind == MB_JINJA_N_KEYWORD)
+        return put_keyword(e->run, args, item->name, value);
+    if (item->kind == MB_JINJA_N_SPREAD)
+        return spread(e->run, &value, args);
+    if (is_bare) {
+        if (args->n == MB_JINJA_ARGS_MAX)
+            return fail_args(e->run);
+        args->items[args->n++] = value;
+        return true;
+    }
+    if (value.kind != MB_JINJA_DICT)
+        return mb_jinja_fail(e->run, MB_BAD_DATA, "'**' takes a mapping, and this is a %s",
+                             mb_jinja_kind_name(value.kind));
+    for (size_t i = 0; i < value.map->n; i++)
+        if (!put_keyword(e->run, args, value.map->entries[i].key, value.map->entries[i].value))
+            return false;
+    return true;
+}
+
+bool mb_jinja_eval_args(struct mb_jinja_eval *e, const node *n, args_t *args)
 {
     args->n = 0;
     if (!mb_jinja_new_map(e->run, MB_JINJA_DICT, &args->keywords))
         return false;
     for (size_t i = 0; i < n->n_items; i++) {
-        const node *item = n->items[i];
-        bool is_keyword = item->kind == MB_JINJA_N_KEYWORD;
-        value_t value;
-        if (!mb_jinja_evaluate(e, is_keyword ? item->a : item, &value))
+        if (is_bare_argument(n->items[i]) && args->keywords.map->n > 0)
+            return mb_jinja_fail(e->run, MB_BAD_DATA, "an argument without a name follows one with a name");
+        if (!add_argument(e, n->items[i], args))
             return false;
-        if (!is_keyword && (args->n == MB_JINJA_ARGS_MAX || args->keywords.map->n > 0))
-            return mb_jinja_fail(
-                e->run, MB_UNSUPPORTED,
-                "a call with more than %d arguments, or one after a keyword, is not supported",
-                MB_JINJA_ARGS_MAX);
-        if (is_keyword && !mb_jinja_put(e->run, args->keywords.map, item->name, value))
-            return false;
-        if (!is_keyword)
-            args->items[args->n++] = value;
     }
     return true;
 }
@@ -116,11 +161,14 @@ static bool eval_call(struct mb_jinja_eval *e, const node *n, value_t *out)
     args_t args;
     value_t callee = {0}, input = {0};
     bool answer;
-    if (!mb_jinja_evaluate(e, n->a, n->kind == MB_JINJA_N_CALL ? &callee : &input) || !eval_args(e, n, &args))
+    if (!mb_jinja_evaluate(e, n->a, n->kind == MB_JINJA_N_CALL ? &callee : &input) ||
+        !mb_jinja_eval_args(e, n, &args))
         return false;
     e->run->line = n->line;
     if (n->kind == MB_JINJA_N_CALL && callee.kind == MB_JINJA_MACRO)
         return e->call_macro(e, callee.macro, &args, out);
+    if (n->kind == MB_JINJA_N_CALL && callee.kind == MB_JINJA_LOOP)
+        return e->call_loop(e, callee.loop, &args, out);
     if (n->kind == MB_JINJA_N_CALL)
         return mb_jinja_call(e->run, &callee, &args, out);
     if (n->kind == MB_JINJA_N_FILTER)
@@ -134,7 +182,7 @@ static bool eval_call(struct mb_jinja_eval *e, const node *n, value_t *out)
 static bool eval_list(struct mb_jinja_eval *e, const node *n, value_t *out)
 {
     value_t list;
-    if (!mb_jinja_new_list(e->run, &list))
+    if (!mb_jinja_new_form(e->run, n->kind == MB_JINJA_N_TUPLE ? MB_JINJA_TUPLE : MB_JINJA_PLAIN, &list))
         return false;
     for (size_t i = 0; i < n->n_items; i++) {
         value_t item = {0};
@@ -168,13 +216,17 @@ static bool eval_dict(struct mb_jinja_eval *e, const node *n, value_t *out)
 
 static bool eval_name(struct mb_jinja_eval *e, const node *n, value_t *out)
 {
-    static const char *const of_macros[] = {"varargs", "kwargs", "caller"};
-    const value_t *found = find_variable(e, n->name);
-    if (found == NULL && e->scope > 0 && mb_jinja_is_one_of(n->name, of_macros, MB_JINJA_COUNT(of_macros)))
-        return mb_jinja_fail(e->run, MB_UNSUPPORTED, "'%.*s' in a macro is not supported", (int)n->name.n,
-                             n->name.p);
-    *out = found != NULL ? *found : (value_t){.kind = MB_JINJA_UNDEFINED, .string = n->name};
-    return mb_jinja_steps(e->run, e->stack.n / 8);
+    size_t n_seen = 0;
+    *out = (value_t){.kind = MB_JINJA_UNDEFINED, .string = n->name};
+    for (const struct mb_jinja_frame *frame = e->frame; frame != NULL; frame = frame->outer) {
+        const value_t *found = mb_jinja_find(&frame->variables, n->name);
+        n_seen += frame->variables.n;
+        if (found != NULL) {
+            *out = *found;
+            break;
+        }
+    }
+    return mb_jinja_steps(e->run, n_seen / 8);
 }
 
 static bool eval_negative(struct mb_jinja_eval *e, const node *n, value_t *out)
@@ -239,9 +291,13 @@ bool mb_jinja_evaluate(struct mb_jinja_eval *e, const node *n, value_t *out)
     case MB_JINJA_N_LITERAL:
         *out = n->value;
         return true;
+    case MB_JINJA_N_PRINTED:
+        *out = *e->printed;
+        return true;
     case MB_JINJA_N_NAME:
         return eval_name(e, n, out);
     case MB_JINJA_N_LIST:
+    case MB_JINJA_N_TUPLE:
         return eval_list(e, n, out);
     case MB_JINJA_N_DICT:
         return eval_dict(e, n, out);

@@ -2,6 +2,7 @@
  * lex.c - cuts a chat template into texts and tokens.
  */
 #include "lex.h"
+#include "base/number.h"
 #include "base/utf8.h"
 #include <ctype.h>
 
@@ -205,18 +206,50 @@ static bool lex_string(struct mb_jinja_lexer *lexer)
     return true;
 }
 
+static size_t skip_digits(const struct mb_jinja_lexer *lexer, size_t i)
+{
+    while (i < lexer->n && isdigit((unsigned char)lexer->p[i]))
+        i++;
+    return i;
+}
+
+/* The end of the float that begins here, or 0: 1.5, 1e3, 1.5e-3. */
+static size_t float_end(const struct mb_jinja_lexer *lexer)
+{
+    size_t whole = skip_digits(lexer, lexer->i), end = whole, exponent;
+    if (lexer->i > 0 && lexer->p[lexer->i - 1] == '.') /* list.0.1 */
+        return 0;
+    if (end < lexer->n && lexer->p[end] == '.') {
+        end = skip_digits(lexer, whole + 1);
+        end = end == whole + 1 ? whole : end;
+    }
+    if (end < lexer->n && (lexer->p[end] == 'e' || lexer->p[end] == 'E')) {
+        exponent = end + 1;
+        exponent += exponent < lexer->n && (lexer->p[exponent] == '+' || lexer->p[exponent] == '-');
+        size_t past = skip_digits(lexer, exponent);
+        end = past == exponent ? end : past;
+    }
+    return end == whole ? 0 : end;
+}
+
 static bool lex_number(struct mb_jinja_lexer *lexer)
 {
+    size_t end = float_end(lexer);
+    if (end > 0) {
+        if (!mb_number_parse(lexer->p + lexer->i, end - lexer->i, &lexer->token.real))
+            return mb_jinja_fail(lexer->run, MB_UNSUPPORTED, "a number that no float can hold");
+        lexer->token.kind = MB_JINJA_T_FLOAT;
+        lexer->i = end;
+        return true;
+    }
     int64_t number = 0;
     for (; lexer->i < lexer->n && isdigit((unsigned char)lexer->p[lexer->i]); lexer->i++)
         if (__builtin_mul_overflow(number, 10, &number) ||
             __builtin_add_overflow(number, lexer->p[lexer->i] - '0', &number))
             return mb_jinja_fail(lexer->run, MB_UNSUPPORTED, "a number over 64 bits is not supported");
     char next = lexer->i < lexer->n ? lexer->p[lexer->i] : 0;
-    bool is_float = next == '.' && lexer->i + 1 < lexer->n && isdigit((unsigned char)lexer->p[lexer->i + 1]);
-    if (is_float || isalpha((unsigned char)next) || next == '_')
-        return mb_jinja_fail(lexer->run, MB_UNSUPPORTED,
-                             "a number that is no plain integer is not supported");
+    if (isalpha((unsigned char)next) || next == '_')
+        return mb_jinja_fail(lexer->run, MB_UNSUPPORTED, "a number that is not decimal is not supported");
     lexer->token.kind = MB_JINJA_T_INT;
     lexer->token.number = number;
     return true;

@@ -12,6 +12,7 @@ enum mb_jinja_token_kind {
     MB_JINJA_T_NAME,
     MB_JINJA_T_STRING, /* value: unescaped */
     MB_JINJA_T_INT,
+    MB_JINJA_T_FLOAT,
     MB_JINJA_T_OP,  /* text: the operator */
     MB_JINJA_T_END, /* of the tag */
 };
@@ -20,6 +21,7 @@ struct mb_jinja_token {
     enum mb_jinja_token_kind kind;
     string_t text;
     int64_t number;
+    double real;
     int line;
 };
 

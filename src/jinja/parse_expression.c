@@ -42,6 +42,7 @@ static node *parse_parentheses(struct mb_jinja_parser *p)
     bool had_comma;
     if (list == NULL || !mb_jinja_next_token(p) || !parse_items(p, list, ")", &had_comma))
         return NULL;
+    list->kind = MB_JINJA_N_TUPLE;
     return list->n_items == 1 && !had_comma ? list->items[0] : list;
 }
 
@@ -107,8 +108,11 @@ static node *parse_primary(struct mb_jinja_parser *p)
         return parse_word(p);
     case MB_JINJA_T_STRING:
         return parse_strings(p);
-    case MB_JINJA_T_INT: {
-        node *made = new_literal(p, mb_jinja_int(p->lexer.token.number));
+    case MB_JINJA_T_INT:
+    case MB_JINJA_T_FLOAT: {
+        bool is_int = p->lexer.token.kind == MB_JINJA_T_INT;
+        node *made = new_literal(p, is_int ? mb_jinja_int(p->lexer.token.number)
+                                           : mb_jinja_float(p->lexer.token.real));
         return made != NULL && mb_jinja_next_token(p) ? made : NULL;
     }
     default:
@@ -124,9 +128,22 @@ static node *parse_primary(struct mb_jinja_parser *p)
 
 /* ---------------------------------------------------------------- what follows an expression */
 
+/* *list, **mapping. */
+static node *parse_spread(struct mb_jinja_parser *p)
+{
+    node *made =
+        mb_jinja_new_node(p, mb_jinja_at_op(p, "*") ? MB_JINJA_N_SPREAD : MB_JINJA_N_SPREAD_KEYWORDS);
+    if (made == NULL || !mb_jinja_next_token(p))
+        return NULL;
+    made->a = mb_jinja_parse_expression(p);
+    return made->a != NULL && mb_jinja_grow_over(p, made, made->a) ? made : NULL;
+}
+
 /* One argument: an expression, or name=expression. */
 static node *parse_argument(struct mb_jinja_parser *p)
 {
+    if (mb_jinja_at_op(p, "*") || mb_jinja_at_op(p, "**"))
+        return parse_spread(p);
     node *item = mb_jinja_parse_expression(p);
     if (item == NULL || item->kind != MB_JINJA_N_NAME || !mb_jinja_at_op(p, "="))
         return item;
@@ -138,8 +155,7 @@ static node *parse_argument(struct mb_jinja_parser *p)
     return keyword->a != NULL && mb_jinja_grow_over(p, keyword, keyword->a) ? keyword : NULL;
 }
 
-/* At "(": arguments into 'call', the ")" taken. */
-static bool parse_arguments(struct mb_jinja_parser *p, node *call)
+bool mb_jinja_parse_arguments(struct mb_jinja_parser *p, node *call)
 {
     if (!mb_jinja_next_token(p))
         return false;
@@ -189,7 +205,7 @@ static node *parse_subscript(struct mb_jinja_parser *p, node *object)
 static node *parse_call(struct mb_jinja_parser *p, node *function)
 {
     node *call = mb_jinja_new_parent(p, MB_JINJA_N_CALL, function, function);
-    return call != NULL && parse_arguments(p, call) ? call : NULL;
+    return call != NULL && mb_jinja_parse_arguments(p, call) ? call : NULL;
 }
 
 node *mb_jinja_parse_attribute(struct mb_jinja_parser *p, node *object)
@@ -197,6 +213,11 @@ node *mb_jinja_parse_attribute(struct mb_jinja_parser *p, node *object)
     node *made = mb_jinja_new_parent(p, MB_JINJA_N_ATTRIBUTE, object, object);
     if (made == NULL || !mb_jinja_next_token(p))
         return NULL;
+    if (p->lexer.token.kind == MB_JINJA_T_INT) { /* list.0 */
+        made->kind = MB_JINJA_N_INDEX;
+        made->b = new_literal(p, mb_jinja_int(p->lexer.token.number));
+        return made->b != NULL && mb_jinja_next_token(p) ? made : NULL;
+    }
     if (p->lexer.token.kind != MB_JINJA_T_NAME)
         return mb_jinja_fail_at(p, "an attribute's name");
     made->name = p->lexer.token.text;
@@ -218,10 +239,11 @@ static node *parse_postfix(struct mb_jinja_parser *p, node *object)
     return object;
 }
 
+/* At the filter's name. */
 static node *parse_filter(struct mb_jinja_parser *p, node *input)
 {
     node *filter = mb_jinja_new_parent(p, MB_JINJA_N_FILTER, input, input);
-    if (filter == NULL || !mb_jinja_next_token(p))
+    if (filter == NULL)
         return NULL;
     if (p->lexer.token.kind != MB_JINJA_T_NAME)
         return mb_jinja_fail_at(p, "a filter's name");
@@ -229,7 +251,16 @@ static node *parse_filter(struct mb_jinja_parser *p, node *input)
     filter->line = p->lexer.token.line;
     if (!mb_jinja_next_token(p))
         return NULL;
-    return !mb_jinja_at_op(p, "(") || parse_arguments(p, filter) ? filter : NULL;
+    return !mb_jinja_at_op(p, "(") || mb_jinja_parse_arguments(p, filter) ? filter : NULL;
+}
+
+node *mb_jinja_parse_filters_of(struct mb_jinja_parser *p, node *input)
+{
+    bool more;
+    do {
+        input = parse_filter(p, input);
+    } while (input != NULL && mb_jinja_take_op(p, "|", &more) && more);
+    return p->run->status == MB_OK ? input : NULL;
 }
 
 /* Whether a test's argument without parentheses follows: x is divisibleby 3. */
@@ -240,8 +271,8 @@ static bool begins_argument(const struct mb_jinja_parser *p)
         return !mb_jinja_at_name(p, "else") && !mb_jinja_at_name(p, "or") && !mb_jinja_at_name(p, "and") &&
                !mb_jinja_at_name(p, "is") && !mb_jinja_at_name(p, "if") && !mb_jinja_at_name(p, "in") &&
                !mb_jinja_at_name(p, "not");
-    return kind == MB_JINJA_T_STRING || kind == MB_JINJA_T_INT || mb_jinja_at_op(p, "[") ||
-           mb_jinja_at_op(p, "{");
+    return kind == MB_JINJA_T_STRING || kind == MB_JINJA_T_INT || kind == MB_JINJA_T_FLOAT ||
+           mb_jinja_at_op(p, "[") || mb_jinja_at_op(p, "{") || mb_jinja_at_op(p, "(");
 }
 
 static node *parse_test(struct mb_jinja_parser *p, node *input)
@@ -257,7 +288,7 @@ static node *parse_test(struct mb_jinja_parser *p, node *input)
     if (!mb_jinja_next_token(p))
         return NULL;
     if (mb_jinja_at_op(p, "(")) {
-        if (!parse_arguments(p, test))
+        if (!mb_jinja_parse_arguments(p, test))
             return NULL;
     } else if (begins_argument(p)) {
         node *argument = parse_primary(p);
@@ -272,7 +303,7 @@ static node *parse_filters(struct mb_jinja_parser *p, node *input)
 {
     while (input != NULL) {
         if (mb_jinja_at_op(p, "|"))
-            input = parse_filter(p, input);
+            input = mb_jinja_next_token(p) ? parse_filter(p, input) : NULL;
         else if (mb_jinja_at_name(p, "is"))
             input = parse_test(p, input);
         else if (mb_jinja_at_op(p, "("))
@@ -307,24 +338,37 @@ struct operator
     enum mb_jinja_op op;
 };
 
-/* Left to right: operand { operator operand }. 'level' 0: + -; 1: ~; 2: * // %. */
+/* Left to right, as Jinja has it. */
+static node *parse_power(struct mb_jinja_parser *p)
+{
+    node *left = parse_unary(p, true);
+    bool more = true;
+    while (left != NULL && mb_jinja_take_op(p, "**", &more) && more) {
+        left = mb_jinja_new_parent(p, MB_JINJA_N_BINARY, left, parse_unary(p, true));
+        if (left != NULL)
+            left->op = MB_JINJA_POWER;
+    }
+    return p->run->status == MB_OK ? left : NULL;
+}
+
+/* Left to right: operand { operator operand }. 'level' 0: + -; 1: ~; 2: * / // %. */
 static node *parse_binary(struct mb_jinja_parser *p, int level)
 {
-    static const struct operator operators[3][3] = {
+    static const struct operator operators[3][4] = {
         {{"+", MB_JINJA_ADD}, {"-", MB_JINJA_SUB}, {NULL, 0}},
         {{"~", MB_JINJA_CONCAT}, {NULL, 0}, {NULL, 0}},
-        {{"*", MB_JINJA_MUL}, {"//", MB_JINJA_FLOOR_DIV}, {"%", MB_JINJA_MOD}},
+        {{"*", MB_JINJA_MUL}, {"/", MB_JINJA_DIV}, {"//", MB_JINJA_FLOOR_DIV}, {"%", MB_JINJA_MOD}},
     };
-    node *left = level == 2 ? parse_unary(p, true) : parse_binary(p, level + 1);
+    node *left = level == 2 ? parse_power(p) : parse_binary(p, level + 1);
     while (left != NULL) {
         size_t i = 0;
-        while (i < 3 && (operators[level][i].text == NULL || !mb_jinja_at_op(p, operators[level][i].text)))
+        while (i < 4 && (operators[level][i].text == NULL || !mb_jinja_at_op(p, operators[level][i].text)))
             i++;
-        if (i == 3)
+        if (i == 4)
             break;
         if (!mb_jinja_next_token(p))
             return NULL;
-        node *right = level == 2 ? parse_unary(p, true) : parse_binary(p, level + 1);
+        node *right = level == 2 ? parse_power(p) : parse_binary(p, level + 1);
         left = mb_jinja_new_parent(p, MB_JINJA_N_BINARY, left, right);
         if (left != NULL)
             left->op = operators[level][i].op;
@@ -434,4 +478,21 @@ node *mb_jinja_parse_expression(struct mb_jinja_parser *p)
     }
     p->depth--;
     return made;
+}
+
+node *mb_jinja_parse_tuple(struct mb_jinja_parser *p)
+{
+    node *first = mb_jinja_parse_expression(p);
+    if (first == NULL || !mb_jinja_at_op(p, ","))
+        return first;
+    node *tuple = mb_jinja_new_node(p, MB_JINJA_N_TUPLE);
+    bool more = true;
+    if (tuple == NULL || !mb_jinja_add_item(p, tuple, first))
+        return NULL;
+    while (mb_jinja_take_op(p, ",", &more) && more && p->lexer.token.kind != MB_JINJA_T_END) {
+        node *item = mb_jinja_parse_expression(p);
+        if (item == NULL || !mb_jinja_add_item(p, tuple, item))
+            return NULL;
+    }
+    return p->run->status == MB_OK ? tuple : NULL;
 }

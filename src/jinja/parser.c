@@ -133,5 +133,9 @@ node *mb_jinja_parse_name(struct mb_jinja_parser *p)
     if (made == NULL)
         return NULL;
     made->name = p->lexer.token.text;
+    p->uses |= mb_jinja_is(made->name, "varargs")  ? MB_JINJA_USES_VARARGS
+               : mb_jinja_is(made->name, "kwargs") ? MB_JINJA_USES_KWARGS
+               : mb_jinja_is(made->name, "caller") ? MB_JINJA_USES_CALLER
+                                                   : 0;
     return mb_jinja_next_token(p) ? made : NULL;
 }

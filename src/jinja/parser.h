@@ -13,6 +13,7 @@ struct mb_jinja_parser {
     run_t *run;
     struct mb_jinja_lexer lexer; /* lexer.token is the token at hand */
     int depth;
+    unsigned uses; /* what the macro at hand mentions */
 };
 
 /* ---------------------------------------------------------------- tokens (parser.c) */
@@ -55,6 +56,15 @@ bool mb_jinja_add_item(struct mb_jinja_parser *p, struct mb_jinja_node *parent, 
 
 struct mb_jinja_node *mb_jinja_parse_name(struct mb_jinja_parser *p);
 struct mb_jinja_node *mb_jinja_parse_expression(struct mb_jinja_parser *p);
+
+/* An expression, or several with commas: a tuple. */
+struct mb_jinja_node *mb_jinja_parse_tuple(struct mb_jinja_parser *p);
+
+/* At "(": arguments into 'call', the ")" taken. */
+bool mb_jinja_parse_arguments(struct mb_jinja_parser *p, struct mb_jinja_node *call);
+
+/* At a filter's name: the filter of 'input', and those after "|". */
+struct mb_jinja_node *mb_jinja_parse_filters_of(struct mb_jinja_parser *p, struct mb_jinja_node *input);
 
 /* An expression without "if": what a loop goes over, where an "if" is the loop's condition. */
 struct mb_jinja_node *mb_jinja_parse_or(struct mb_jinja_parser *p);

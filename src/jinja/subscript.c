@@ -29,8 +29,8 @@ bool mb_jinja_item(run_t *run, const value_t *object, const value_t *index, valu
     if (object->kind == MB_JINJA_UNDEFINED)
         return mb_jinja_fail_undefined(run, object);
     *out = mb_jinja_undefined("item");
-    bool is_list = object->kind == MB_JINJA_LIST;
-    if (!mb_jinja_is_number(index) || (!is_list && object->kind != MB_JINJA_STRING))
+    bool is_list = object->kind == MB_JINJA_LIST && object->list->form <= MB_JINJA_RANGE;
+    if (!mb_jinja_is_whole(index) || (!is_list && object->kind != MB_JINJA_STRING))
         return true;
     int64_t length = length_of(object);
     int64_t i = index->number < 0 ? index->number + length : index->number;
@@ -68,7 +68,7 @@ static int64_t clip(int64_t i, int64_t length, int64_t step)
 
 static bool slice_list(run_t *run, const list_t *list, int64_t begin, int64_t end, int64_t step, value_t *out)
 {
-    if (!mb_jinja_new_list(run, out))
+    if (!mb_jinja_new_form(run, list->form, out))
         return false;
     for (int64_t i = begin; step > 0 ? i < end : i > end; i += step)
         if (!mb_jinja_steps(run, 1) || !mb_jinja_append(run, out->list, list->items[i]))
@@ -96,7 +96,7 @@ bool mb_jinja_slice(run_t *run, const value_t *object, const value_t *begin_valu
         return mb_jinja_fail_undefined(run, object);
     if (!slice_part(run, step_value, 1, &step))
         return false;
-    bool is_list = object->kind == MB_JINJA_LIST;
+    bool is_list = object->kind == MB_JINJA_LIST && object->list->form <= MB_JINJA_TUPLE;
     if (!is_list && object->kind != MB_JINJA_STRING)
         return mb_jinja_fail(run, MB_BAD_DATA, "a slice of a %s is not possible",
                              mb_jinja_kind_name(object->kind));
@@ -112,5 +112,11 @@ bool mb_jinja_slice(run_t *run, const value_t *object, const value_t *begin_valu
         return slice_list(run, object->list, begin, end, step, out);
     if (step == 1)
         return slice_string(run, object->string, begin, end < begin ? begin : end, out);
-    return mb_jinja_fail(run, MB_UNSUPPORTED, "a slice of a string with a step is not supported");
+    value_t chars, kept;
+    list_t *items;
+    if (!mb_jinja_items(run, object, &items))
+        return false;
+    chars = (value_t){.kind = MB_JINJA_LIST, .list = items};
+    return slice_list(run, chars.list, begin, end, step, &kept) &&
+           mb_jinja_join_items(run, kept.list, (string_t){"", 0}, false, out);
 }

@@ -33,6 +33,14 @@ bool mb_jinja_new_list(run_t *run, value_t *list)
     return list->list != NULL;
 }
 
+bool mb_jinja_new_form(run_t *run, enum mb_jinja_form form, value_t *list)
+{
+    if (!mb_jinja_new_list(run, list))
+        return false;
+    list->list->form = form;
+    return true;
+}
+
 bool mb_jinja_append(run_t *run, list_t *list, value_t item)
 {
     void *items = list->items;
@@ -77,8 +85,9 @@ bool mb_jinja_put(run_t *run, map_t *map, string_t key, value_t value)
 
 const char *mb_jinja_kind_name(enum mb_jinja_kind kind)
 {
-    static const char *const names[] = {"undefined", "none",      "boolean", "number",   "string", "list",
-                                        "mapping",   "namespace", "loop",    "function", "method", "macro"};
+    static const char *const names[] = {"undefined", "none",   "boolean", "number",    "float",
+                                        "string",    "list",   "mapping", "namespace", "loop",
+                                        "function",  "method", "macro"};
     return names[kind];
 }
 
@@ -99,10 +108,12 @@ bool mb_jinja_is_true(const value_t *value)
     case MB_JINJA_BOOL:
     case MB_JINJA_INT:
         return value->number != 0;
+    case MB_JINJA_FLOAT:
+        return value->real != 0;
     case MB_JINJA_STRING:
         return value->string.n > 0;
     case MB_JINJA_LIST:
-        return value->list->n > 0;
+        return value->list->n > 0 || value->list->form == MB_JINJA_ITERATOR;
     case MB_JINJA_DICT:
         return value->map->n > 0;
     default:
@@ -112,9 +123,24 @@ bool mb_jinja_is_true(const value_t *value)
 
 static bool equal_within(run_t *run, const value_t *a, const value_t *b, int depth, bool *equal);
 
+/* No float is "not a number": nothing that a template can do makes one. */
+static int order_numbers(const value_t *a, const value_t *b)
+{
+    if (mb_jinja_is_whole(a) && mb_jinja_is_whole(b))
+        return (a->number > b->number) - (a->number < b->number);
+    double left = mb_jinja_real(a), right = mb_jinja_real(b);
+    return (left > right) - (left < right);
+}
+
 static bool equal_lists(run_t *run, const list_t *a, const list_t *b, int depth, bool *equal)
 {
-    *equal = a->n == b->n;
+    if (a->form == MB_JINJA_VIEW || b->form == MB_JINJA_VIEW)
+        return mb_jinja_fail(run, MB_UNSUPPORTED, "comparing what a mapping's method gives is not supported");
+    if (a->form == MB_JINJA_ITERATOR || b->form == MB_JINJA_ITERATOR) {
+        *equal = a == b;
+        return true;
+    }
+    *equal = a->form == b->form && a->n == b->n;
     for (size_t i = 0; *equal && i < a->n; i++)
         if (!equal_within(run, &a->items[i], &b->items[i], depth + 1, equal))
             return false;
@@ -143,7 +169,7 @@ static bool equal_within(run_t *run, const value_t *a, const value_t *b, int dep
         return mb_jinja_fail(run, MB_UNSUPPORTED,
                              "comparing values nested more than %d deep is not supported", EQUAL_DEPTH_MAX);
     if (mb_jinja_is_number(a) && mb_jinja_is_number(b)) {
-        *equal = a->number == b->number;
+        *equal = order_numbers(a, b) == 0;
         return true;
     }
     *equal = a->kind == b->kind;
@@ -193,7 +219,8 @@ bool mb_jinja_contains(run_t *run, const value_t *container, const value_t *item
         for (size_t i = 0; !*answer && i < container->list->n; i++)
             if (!mb_jinja_equal(run, &container->list->items[i], item, answer))
                 return false;
-        return true;
+        return container->list->form != MB_JINJA_ITERATOR ||
+               mb_jinja_fail(run, MB_UNSUPPORTED, "'in' an iterator is not supported: use | list");
     default:
         return mb_jinja_fail(run, MB_BAD_DATA, "'in' cannot search a %s",
                              mb_jinja_kind_name(container->kind));
@@ -203,7 +230,7 @@ bool mb_jinja_contains(run_t *run, const value_t *container, const value_t *item
 bool mb_jinja_order(run_t *run, const value_t *a, const value_t *b, int *order)
 {
     if (mb_jinja_is_number(a) && mb_jinja_is_number(b)) {
-        *order = (a->number > b->number) - (a->number < b->number);
+        *order = order_numbers(a, b);
         return true;
     }
     if (a->kind != MB_JINJA_STRING || b->kind != MB_JINJA_STRING)
@@ -221,7 +248,10 @@ bool mb_jinja_order(run_t *run, const value_t *a, const value_t *b, int *order)
 
 bool mb_jinja_str(run_t *run, const value_t *value, string_t *string)
 {
-    char text[32];
+    char text[MB_JINJA_FLOAT_NBYTES];
+    struct mb_bytes bytes = {0};
+    value_t made;
+    size_t n;
     switch (value->kind) {
     case MB_JINJA_STRING:
         *string = value->string;
@@ -235,17 +265,20 @@ bool mb_jinja_str(run_t *run, const value_t *value, string_t *string)
     case MB_JINJA_BOOL:
         *string = value->number ? (string_t){"True", 4} : (string_t){"False", 5};
         return true;
-    case MB_JINJA_INT: {
-        size_t n = (size_t)snprintf(text, sizeof text, "%" PRId64, value->number);
+    case MB_JINJA_INT:
+    case MB_JINJA_FLOAT:
+        n = value->kind == MB_JINJA_FLOAT ? mb_jinja_float_text(value->real, text)
+                                          : (size_t)snprintf(text, sizeof text, "%" PRId64, value->number);
         char *copy = mb_jinja_alloc(run, n);
         if (copy == NULL)
             return false;
         *string = (string_t){memcpy(copy, text, n), n};
         return true;
-    }
     default:
-        return mb_jinja_fail(run, MB_UNSUPPORTED, "printing a %s is not supported",
-                             mb_jinja_kind_name(value->kind));
+        if (!mb_jinja_finish_text(run, &bytes, mb_jinja_repr(run, &bytes, value), &made))
+            return false;
+        *string = made.string;
+        return true;
     }
 }
 
@@ -297,13 +330,19 @@ bool mb_jinja_finish_text(run_t *run, struct mb_bytes *bytes, bool ok, value_t *
 bool mb_jinja_items(run_t *run, const value_t *value, list_t **items)
 {
     value_t list;
-    if (value->kind == MB_JINJA_LIST) {
+    if (value->kind == MB_JINJA_LIST && value->list->form != MB_JINJA_ITERATOR) {
         *items = value->list;
         return true;
     }
     if (!mb_jinja_new_list(run, &list))
         return false;
     *items = list.list;
+    if (value->kind == MB_JINJA_LIST) {
+        *list.list = *value->list;
+        list.list->form = MB_JINJA_PLAIN;
+        *value->list = (list_t){.form = MB_JINJA_ITERATOR};
+        return true;
+    }
     switch (value->kind) {
     case MB_JINJA_UNDEFINED:
         return true;
@@ -325,4 +364,41 @@ bool mb_jinja_items(run_t *run, const value_t *value, list_t **items)
     default:
         return mb_jinja_fail(run, MB_BAD_DATA, "a %s cannot be looped over", mb_jinja_kind_name(value->kind));
     }
+}
+
+/* ---------------------------------------------------------------- sorting */
+
+/* items[a .. b) and [b .. c) are sorted: merges them through the copies. */
+static bool merge(run_t *run, value_t *const lists[2], value_t *const copies[2], size_t a, size_t b, size_t c,
+                  bool descending)
+{
+    for (size_t k = 0; k < 2; k++)
+        memcpy(copies[k] + a, lists[k] + a, (c - a) * sizeof(value_t));
+    size_t i = a, j = b;
+    for (size_t to = a; to < c; to++) {
+        int order = i == b ? 1 : -1;
+        if (i < b && j < c) {
+            if (!mb_jinja_steps(run, 1) || !mb_jinja_order(run, &copies[1][i], &copies[1][j], &order))
+                return false;
+            order = descending ? -order : order;
+        }
+        size_t from = order <= 0 ? i++ : j++;
+        for (size_t k = 0; k < 2; k++)
+            lists[k][to] = copies[k][from];
+    }
+    return true;
+}
+
+bool mb_jinja_sort(run_t *run, value_t *items, value_t *keys, size_t n, bool descending)
+{
+    value_t *const lists[2] = {items, keys};
+    value_t *const copies[2] = {mb_jinja_alloc(run, n * sizeof(value_t)),
+                                mb_jinja_alloc(run, n * sizeof(value_t))};
+    if (copies[0] == NULL || copies[1] == NULL)
+        return false;
+    for (size_t width = 1; width < n; width *= 2)
+        for (size_t a = 0; a + width < n; a += 2 * width)
+            if (!merge(run, lists, copies, a, a + width, a + 2 * width < n ? a + 2 * width : n, descending))
+                return false;
+    return true;
 }

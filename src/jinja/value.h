@@ -13,9 +13,19 @@ typedef struct mb_jinja_string string_t;
 typedef struct mb_jinja_list list_t;
 typedef struct mb_jinja_map map_t;
 
+/* Python has several kinds of sequences, which print, compare and end differently. */
+enum mb_jinja_form {
+    MB_JINJA_PLAIN, /* a list */
+    MB_JINJA_TUPLE,
+    MB_JINJA_RANGE,
+    MB_JINJA_VIEW,     /* of a mapping: keys(), values(), items() */
+    MB_JINJA_ITERATOR, /* what most filters give: can be gone through once, has no length, is always true */
+};
+
 struct mb_jinja_list {
     value_t *items;
     size_t n, cap;
+    enum mb_jinja_form form;
 };
 
 struct mb_jinja_entry {
@@ -28,9 +38,21 @@ struct mb_jinja_map {
     size_t n, cap;
 };
 
+struct mb_jinja_frame;
+
 struct mb_jinja_loop {
     const list_t *items;
     size_t i;
+    int64_t depth;                     /* of recursion, from 0 */
+    const struct mb_jinja_node *again; /* a recursive loop's FOR, which loop(items) runs; else NULL */
+    struct mb_jinja_frame *frame;      /* where the recursive loop is */
+    value_t *last_changed;             /* the arguments of loop.changed, as a LIST; NULL: not called yet */
+};
+
+/* A macro, or the block of a call. */
+struct mb_jinja_macro {
+    const struct mb_jinja_node *node;
+    struct mb_jinja_frame *frame; /* where it was defined */
 };
 
 struct mb_jinja_method {
@@ -54,9 +76,25 @@ static inline bool mb_jinja_is_string(string_t a, string_t b)
     return a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
 }
 
-static inline bool mb_jinja_is_number(const value_t *value)
+/* A whole number; booleans are, as in Python. */
+static inline bool mb_jinja_is_whole(const value_t *value)
 {
     return value->kind == MB_JINJA_INT || value->kind == MB_JINJA_BOOL;
+}
+
+static inline bool mb_jinja_is_number(const value_t *value)
+{
+    return mb_jinja_is_whole(value) || value->kind == MB_JINJA_FLOAT;
+}
+
+static inline double mb_jinja_real(const value_t *number)
+{
+    return number->kind == MB_JINJA_FLOAT ? number->real : (double)number->number;
+}
+
+static inline bool mb_jinja_is_form(const value_t *value, enum mb_jinja_form form)
+{
+    return value->kind == MB_JINJA_LIST && value->list->form == form;
 }
 
 /* Counts work; false when a template takes too much of it. */
@@ -79,15 +117,36 @@ bool mb_jinja_order(run_t *run, const value_t *a, const value_t *b, int *order);
 /* Whether 'item' is in 'container'. */
 bool mb_jinja_contains(run_t *run, const value_t *container, const value_t *item, bool *answer);
 
-/* What a `for` goes over: items of a list, keys of a mapping, characters of a string, nothing of undefined.
+/* A list of another form. */
+bool mb_jinja_new_form(run_t *run, enum mb_jinja_form form, value_t *list);
+
+/*
+ * What a `for` goes over: items of a list, keys of a mapping, characters of a string, nothing of undefined.
+ * An iterator is empty afterwards.
  */
 bool mb_jinja_items(run_t *run, const value_t *value, list_t **items);
 
-/* What printing a value shows. Lists and the like are MB_UNSUPPORTED. */
+/* What printing a value shows, as Python's str. */
 bool mb_jinja_str(run_t *run, const value_t *value, string_t *string);
 
-/* json.dumps(value, ensure_ascii=False), with an indent of that many spaces unless it is negative. */
-bool mb_jinja_json(run_t *run, const value_t *value, int indent, value_t *json);
+/* Appends Python's repr of a value. */
+bool mb_jinja_repr(run_t *run, struct mb_bytes *bytes, const value_t *value);
+
+/* The shortest text that is that number again, as Python writes it; returns its length. */
+enum { MB_JINJA_FLOAT_NBYTES = 40 };
+size_t mb_jinja_float_text(double x, char text[MB_JINJA_FLOAT_NBYTES]);
+
+/* json.dumps. */
+struct mb_jinja_json_style {
+    int indent; /* negative: all in one line */
+    bool ascii, sorted;
+    string_t between, colon; /* the separators */
+};
+
+bool mb_jinja_json(run_t *run, const value_t *value, const struct mb_jinja_json_style *style, value_t *json);
+
+/* Sorts by mb_jinja_order, items that are equal stay in their order. 'keys' has a key for each item. */
+bool mb_jinja_sort(run_t *run, value_t *items, value_t *keys, size_t n, bool descending);
 
 /* ---------------------------------------------------------------- strings */
 

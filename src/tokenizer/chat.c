@@ -5,6 +5,7 @@
 #include "base/utf8.h"
 #include "jinja/jinja.h"
 #include "tokenizer_impl.h"
+#include <time.h>
 
 /*
  * What a template may use. The largest known template takes some thousand steps a message and a few kB;
@@ -98,6 +99,7 @@ static enum mb_status render(const struct mb_tokenizer *tokenizer, const char *t
     struct mb_jinja_run run = {.place = place,
                                .line = 1,
                                .err = err,
+                               .now = (int64_t)time(NULL),
                                .n_steps_max = STEPS_MAX,
                                .arena_nbytes_max = ARENA_NBYTES_BASE + ARENA_NBYTES_A_BYTE * in_nbytes,
                                .out_nbytes_max = OUT_NBYTES_BASE + OUT_NBYTES_A_BYTE * in_nbytes};

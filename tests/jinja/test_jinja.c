@@ -49,7 +49,8 @@ static enum mb_status render(const char *template_text, char **text, struct mb_e
                                .err = err,
                                .n_steps_max = 20000000,
                                .arena_nbytes_max = 64 << 20,
-                               .out_nbytes_max = 16 << 20};
+                               .out_nbytes_max = 16 << 20,
+                               .now = 1789000000};
     struct mb_jinja_value variables = make_variables(&run);
     struct mb_bytes out = {0};
     const struct mb_jinja_node *tree = mb_jinja_parse(&run, template_text, strlen(template_text));
@@ -96,15 +97,28 @@ static void what_is_not_there_is_named(void **state)
 {
     (void)state;
     static const char *const lines[][2] = {
-        {"{% for a in [1] %}{% macro f() %}{% endmacro %}{% endfor %}", "a macro inside of a loop"},
-        {"{% macro f() %}{% macro g() %}{% endmacro %}{% endmacro %}{{ f() }}", "a macro inside of a loop"},
-        {"{% macro f() %}{{ varargs }}{% endmacro %}{{ f() }}", "'varargs' in a macro"},
-        {"{% macro f() %}{{ caller() }}{% endmacro %}{{ f() }}", "'caller' in a macro"},
         {"{% macro f() %}{% endmacro %}{{ f }}", "printing a macro"},
         {"{% macro f() %}\n{{ 1 // 0 }}{% endmacro %}{{ f() }}", "line 2"},
         {"{% macro f() %}{% endmacro %}{{ f(1) }}", "macro 'f' takes at most 0 arguments"},
         {"{% macro f(x) %}{% endmacro %}{{ f(y=1) }}", "macro 'f' has no parameter 'y'"},
-        {"{% call f() %}{% endcall %}", "call"},
+        {"{% macro f() %}{% endmacro %}{% call f() %}{% endcall %}", "macro 'f' has no parameter 'caller'"},
+        {"{% call range() %}{% endcall %}", "a call block of a function"},
+        {"{% call 1 %}{% endcall %}", "a call"},
+        {"{% macro f() %}{% endmacro %}{{ f.name }}", "an attribute of a macro"},
+        {"{{ {}.items() }}", "printing an iterator"},
+        {"{{ [1] | map('string') }}", "printing an iterator"},
+        {"{{ [1] | select | length }}", "an iterator has no length"},
+        {"{{ 1 in ([1] | select) }}", "'in' an iterator"},
+        {"{{ '\u00df'.upper() }}", "U+00DF"},
+        {"{{ 'a'.zfill(2) }}", "the method 'zfill' of strings"},
+        {"{{ [1].append(2) }}", "the method 'append' of lists"},
+        {"{{ [1] | groupby('a') }}", "groupby"},
+        {"{{ 0x10 }}", "not decimal"},
+        {"{{ 1e999 }}", "no float"},
+        {"{{ [] | tojson(indent='x') }}", "tojson"},
+        {"{{ [] | map(attribute='a', nonsense=1) }}", "map"},
+        {"{{ strftime_now(1) }}", "strftime_now"},
+        {"{% set a, b = [1] %}", "2 names for 1 values"},
         {"{% include 'other' %}", "include"},
         {"{% extends 'other' %}", "extends"},
         {"{{ 1 | nonsense }}", "nonsense"},
@@ -115,37 +129,22 @@ static void what_is_not_there_is_named(void **state)
         {"{{ raise_exception('no such role') }}", "no such role"},
         {"{% if true %}", "endif"},
         {"{{ 'abc }}", "t.jinja"},
-        {"{{ [1] }}", "printing a list"},
         {"{% for a in [1] %}{{ loop }}{% endfor %}", "printing a loop"},
-        {"{% for a in [1] %}{{ loop.cycle('a') }}{% endfor %}", "loop.cycle"},
-        {"{% for a in [1] recursive %}{% endfor %}", "recursive"},
         {"{{ 5[1:2] }}", "a slice of a number"},
-        {"{{ 'abc'[::2] }}", "a slice of a string with a step"},
         {"{{ [1]['a':] }}", "a slice by a string"},
         {"{{ [1] < [2] }}", "a list and a list"},
-        {"{{ [[1]][0] | reverse }}", "printing a list"},
-        {"{{ 'ab' | reverse }}", "reverse of a string"},
-        {"{{ '7' | int }}", "int"},
         {"{{ {1: 2} }}", "a mapping's key that is a number"},
-        {"{{ '\u00e9'.upper() }}", "beyond ASCII"},
-        {"{{ 'a'.title() }}", "the method 'title' of strings"},
         {"{{ {}.update({}) }}", "the method 'update' of mappings"},
-        {"{{ strftime_now('%Y') }}", "strftime_now"},
-        {"{{ 1.5 }}", "no plain integer"},
         {"{{ 9223372036854775808 }}", "over 64 bits"},
         {"{{ 9223372036854775807 + 1 }}", "over 64 bits"},
         {"{{ 3037000500 * 3037000500 }}", "over 64 bits"},
         {"{{ '\\ud800' }}", "no character"},
         {"{{ '\\xzz' }}", "broken escape"},
         {"{{ [] | tojson(indent=17) }}", "tojson"},
-        {"{{ [] | tojson(ensure_ascii=true) }}", "tojson"},
         {"{{ range | tojson }}", "tojson of a function"},
-        {"{{ [{'a': 1}] | selectattr('a.b') | list }}", "selectattr"},
-        {"{{ [1] | map('int', attribute='a') | list }}", "map"},
-        {"{{ dict([1]) }}", "dict"},
+        {"{{ dict([1]) }}", "a number cannot be looped over"},
         {"{{ range(*[1]) }}", "t.jinja"},
         {"{{ range == range }}", "comparing a function"},
-        {"{% set a, b = [1, 2] %}", "','"},
     };
     for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
         struct mb_error err = {0};
@@ -197,6 +196,13 @@ static void bombs_are_stopped(void **state)
         "{% set n = namespace(s='aa') %}{%for i in range(9)%}{%set n.s = n.s.replace('a', n.s)%}{%endfor%}",
         "{% for a in range(99999) %}{% for b in range(999) %}xxxxxxxxxx{% endfor %}{% endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% macro f() %}{% call f() %}{{ caller() }}{% endcall %}{{ caller }}{% endmacro %}{{ f() }}",
+        "{% for a in [1] recursive %}{{ loop([1]) }}{% endfor %}",
+        "{% set n = namespace(l=[1]) %}{% for i in range(64) %}{% set n.l = n.l + n.l %}{% endfor %}",
+        "{{ 'ab' * 99999999999 }}",
+        "{{ [1] * 99999999999 }}",
+        "{% for i in range(99999) %}{% macro f() %}{% endmacro %}{% for j in range(99) %}{% macro g() %}"
+        "{% endmacro %}{% endfor %}{% endfor %}",
         "{% macro f(n) %}{% for i in range(9) %}{{ f(n - 1) if n > 0 }}{% endfor %}{% endmacro %}{{ f(30) }}",
     };
     for (size_t i = 0; i < sizeof bombs / sizeof bombs[0]; i++)
@@ -223,8 +229,9 @@ static void values_nested_without_end_are_stopped(void **state)
     static const char start[] = "{% set n = namespace(a=[], b=[]) %}{% for i in range(999) %}{% set n.a = "
                                 "[n.a] %}{% set n.b = [n.b] %}"
                                 "{% endfor %}";
-    static const char *const ends[][2] = {{"{{ n.a == n.b }}", "deep"}, {"{{ n.a | tojson }}", "tojson"}};
-    for (size_t i = 0; i < 2; i++) {
+    static const char *const ends[][2] = {
+        {"{{ n.a == n.b }}", "deep"}, {"{{ n.a | tojson }}", "tojson"}, {"{{ n.a }}", "printing"}};
+    for (size_t i = 0; i < 3; i++) {
         struct mb_error err = {0};
         char line[512], *text;
         snprintf(line, sizeof line, "%s%s", start, ends[i][0]);
@@ -267,5 +274,6 @@ int main(void)
         cmocka_unit_test(values_nested_without_end_are_stopped),
         cmocka_unit_test(a_parsed_template_renders_in_another_run),
     };
+    setenv("TZ", "UTC", 1); /* where the goldens' clock is */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

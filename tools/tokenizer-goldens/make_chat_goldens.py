@@ -7,11 +7,14 @@ published ones. The published ones themselves are taken from MOEBIUS_TEST_DATA (
 tests/jinja/data/goldens.json: the small templates of expressions.txt beside it, one a line; null where it fails.
 """
 
+import datetime
 import json
 import os
 import pathlib
+import time
 
 import transformers
+from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import render_jinja_template
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -64,7 +67,18 @@ def cases(template, tokens):
             yield {"messages": messages, "add_generation_prompt": prompt, "text": text}
 
 
+class FixedClock(datetime.datetime):
+    """strftime_now shows this time, which the tests give too."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(1789000000)
+
+
 def main():
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    chat_template_utils.datetime = FixedClock
     made_with = f"transformers {transformers.__version__}"
     goldens = {"made_with": made_with, "templates": {}, "published": {}}
     tokens = {"bos_token": "<s>", "eos_token": "</s>"}

@@ -19,6 +19,7 @@ struct mb_jinja_run {
     size_t arena_nbytes, arena_nbytes_max;
     uint64_t n_steps, n_steps_max; /* a step: one node evaluated, or some bytes of text handled */
     size_t out_nbytes_max;
+    int64_t now;       /* seconds since 1970, which strftime_now shows as local time */
     const char *place; /* where the template comes from, for messages */
     int line;          /* of the template, at work now */
     enum mb_status status;
@@ -41,6 +42,7 @@ enum mb_jinja_kind {
     MB_JINJA_NONE,
     MB_JINJA_BOOL,
     MB_JINJA_INT,
+    MB_JINJA_FLOAT,
     MB_JINJA_STRING,
     MB_JINJA_LIST,
     MB_JINJA_DICT,
@@ -56,18 +58,19 @@ struct mb_jinja_string {
     size_t n;
 };
 
-/* Values never change, but for namespaces. */
+/* Values never change, but for namespaces, and iterators that are used up. */
 struct mb_jinja_value {
     enum mb_jinja_kind kind;
     union {
         int64_t number;                /* BOOL, INT */
+        double real;                   /* FLOAT */
         struct mb_jinja_string string; /* STRING; UNDEFINED: its name, for messages */
-        struct mb_jinja_list *list;    /* LIST, tuples too */
+        struct mb_jinja_list *list;    /* LIST, and what else is gone through */
         struct mb_jinja_map *map;      /* DICT, NAMESPACE */
         struct mb_jinja_loop *loop;
         const struct mb_jinja_builtin *function;
         struct mb_jinja_method *method;
-        const struct mb_jinja_node *macro;
+        const struct mb_jinja_macro *macro;
     };
 };
 
@@ -84,6 +87,11 @@ static inline struct mb_jinja_value mb_jinja_bool(bool b)
 static inline struct mb_jinja_value mb_jinja_int(int64_t i)
 {
     return (struct mb_jinja_value){.kind = MB_JINJA_INT, .number = i};
+}
+
+static inline struct mb_jinja_value mb_jinja_float(double x)
+{
+    return (struct mb_jinja_value){.kind = MB_JINJA_FLOAT, .real = x};
 }
 
 /* Keeps 'p': valid UTF-8 that outlives the run, or is in its arena. */
