@@ -5,6 +5,9 @@
 #include "attention.h"
 #include "config_reader.h"
 #include <math.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- grouped-query attention */
 
 static void check_heads(struct mb_config_reader *r, const struct mb_attention_config *a)
 {
@@ -33,6 +36,8 @@ void mb_read_gqa(struct mb_config_reader *r, const struct mb_config *config, siz
     check_heads(r, a);
 }
 
+/* ---------------------------------------------------------------- dense layers */
+
 /* The layers of `mlp_only_layers` are dense, whatever the rest says. */
 static void read_dense_layers(struct mb_config_reader *r, struct mb_config *config, uint8_t dense)
 {
@@ -57,4 +62,38 @@ void mb_read_sparse_layers(struct mb_config_reader *r, struct mb_config *config,
     for (size_t i = 0; i < config->n_layers; i++)
         config->mlp_of[i] = (i + 1) % step == 0 ? experts : dense;
     read_dense_layers(r, config, dense);
+}
+
+/* ---------------------------------------------------------------- layers that differ */
+
+static void read_layer_type(struct mb_config_reader *r, const json_t *type, uint8_t full, uint8_t windowed,
+                            uint8_t *attention)
+{
+    const char *name = json_string_value(type);
+    if (name != NULL && strcmp(name, "full_attention") == 0)
+        *attention = full;
+    else if (name == NULL || strcmp(name, "sliding_attention") != 0)
+        MB_READ_FAIL(r, MB_UNSUPPORTED,
+                     "%s: layer_types: only \"full_attention\" and \"sliding_attention\" are supported",
+                     r->path);
+    else if (windowed == full)
+        MB_READ_FAIL(r, MB_BAD_DATA,
+                     "%s: layer_types has \"sliding_attention\", use_sliding_window is not true", r->path);
+    else
+        *attention = windowed;
+}
+
+void mb_read_layer_types(struct mb_config_reader *r, struct mb_config *config, uint8_t full, uint8_t windowed)
+{
+    const json_t *types = mb_read(r, "layer_types"), *type;
+    size_t i;
+    r->knows_layer_types = true;
+    if (types != NULL && json_array_size(types) != config->n_layers) {
+        MB_READ_FAIL(r, MB_BAD_DATA, "%s: layer_types is not a list of num_hidden_layers kinds", r->path);
+        return;
+    }
+    json_array_foreach(types, i, type)
+    {
+        read_layer_type(r, type, full, windowed, &config->attention_of[i]);
+    }
 }

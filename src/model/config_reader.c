@@ -154,6 +154,6 @@ void mb_read_rest(struct mb_config_reader *r)
             MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: %s is set; models of this architecture run only without it",
                          r->path, telling[i].key);
     }
-    if (!has_only_full_attention(json_object_get(r->object, "layer_types")))
+    if (!r->knows_layer_types && !has_only_full_attention(json_object_get(r->object, "layer_types")))
         MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: layer_types: only \"full_attention\" is supported", r->path);
 }

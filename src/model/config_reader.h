@@ -18,7 +18,8 @@ struct mb_config_reader {
     const char *where; /* "" or "rope_scaling.", before names in messages */
     enum mb_status status;
     struct mb_error *err;
-    uint64_t seen; /* settings that change results and that somebody read: see mb_read_rest */
+    uint64_t seen;          /* settings that change results and that somebody read: see mb_read_rest */
+    bool knows_layer_types; /* the family has read `layer_types` */
 };
 
 #define MB_READ_FAIL(r, code, ...)                              \
@@ -65,6 +66,13 @@ void mb_read_gqa(struct mb_config_reader *r, const struct mb_config *config, siz
 /* mlp_of of layers: 'experts' in each decoder_sparse_step-th one that mlp_only_layers does not name. */
 void mb_read_sparse_layers(struct mb_config_reader *r, struct mb_config *config, uint8_t dense,
                            uint8_t experts);
+
+/*
+ * attention_of of layers, as `layer_types` says; where it is missing, they stay.  'windowed' equals 'full' in
+ * a model without sliding windows: one in the list is refused.
+ */
+void mb_read_layer_types(struct mb_config_reader *r, struct mb_config *config, uint8_t full,
+                         uint8_t windowed);
 
 /*
  * After a family has read what it knows: refuses settings that change results in some family, that this one

@@ -200,6 +200,28 @@ static void olmoe_refused_by_name(void **state)
     check_refusals(cases, sizeof cases / sizeof *cases);
 }
 
+static void qwen2_moe_refused_by_name(void **state)
+{
+    static const struct refusal cases[] = {
+        {"{\"shared_expert_intermediate_size\": 0}", MB_BAD_DATA, "shared_expert_intermediate_size"},
+        {"{\"shared_expert_intermediate_size\": 46}", MB_BAD_DATA, "mlp.shared_expert.gate_proj.weight"},
+        {"{\"num_experts_per_tok\": 7}", MB_BAD_DATA, "num_experts_per_tok is more than num_experts"},
+        {"{\"mlp_only_layers\": [0]}", MB_BAD_DATA, "model.layers.0.mlp.gate_proj.weight: missing"},
+        {"{\"decoder_sparse_step\": 2}", MB_BAD_DATA, "model.layers.0.mlp.gate_proj.weight: missing"},
+        {"{\"attention_bias\": true}", MB_UNSUPPORTED, "attention_bias"},
+        {"{\"layer_types\": [\"full_attention\", \"sliding_attention\"]}", MB_BAD_DATA,
+         "use_sliding_window is not true"},
+        {"{\"layer_types\": [\"full_attention\"]}", MB_BAD_DATA, "layer_types is not a list"},
+        {"{\"layer_types\": \"full_attention\"}", MB_BAD_DATA, "layer_types is not a list"},
+        {"{\"layer_types\": [\"full_attention\", \"linear_attention\"]}", MB_UNSUPPORTED, "layer_types"},
+        {"{\"use_sliding_window\": 1}", MB_BAD_DATA, "use_sliding_window is not true or false"},
+        {"{\"n_shared_experts\": 1}", MB_UNSUPPORTED, "n_shared_experts"},
+    };
+    (void)state;
+    copy("qwen2-moe");
+    check_refusals(cases, sizeof cases / sizeof *cases);
+}
+
 /* They change results in some family: one that does not know them must not run without them. */
 static void settings_of_other_families_refused_by_name(void **state)
 {
@@ -273,6 +295,7 @@ int main(void)
         cmocka_unit_test(grouped_query_attention_refused_by_name),
         cmocka_unit_test(mixtral_refused_by_name),
         cmocka_unit_test(olmoe_refused_by_name),
+        cmocka_unit_test(qwen2_moe_refused_by_name),
         cmocka_unit_test(settings_of_other_families_refused_by_name),
         cmocka_unit_test(settings_that_change_nothing_are_accepted),
         cmocka_unit_test(ends_of_a_reply),

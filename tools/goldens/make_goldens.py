@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 import deepseek_v3
 import mixtral
 import olmoe
+import qwen2_moe
 import qwen3_moe
 import truth
 from checkpoint import write_checkpoint
@@ -24,7 +25,7 @@ from checkpoint import write_checkpoint
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATA = os.path.join(REPO, "tests", "model", "data")
 LAB_DATA = os.path.join(REPO, "tests", "lab", "data")
-FAMILIES = [deepseek_v3, mixtral, olmoe, qwen3_moe]
+FAMILIES = [deepseek_v3, mixtral, olmoe, qwen2_moe, qwen3_moe]
 VARIANTS = [variant for family in FAMILIES for variant in family.VARIANTS]
 REFERENCE = os.path.join(REPO, "models", "reference")
 

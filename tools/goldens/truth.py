@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM, logging
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek_v3
 from transformers.models.mixtral import modeling_mixtral as mixtral
 from transformers.models.olmoe import modeling_olmoe as olmoe
+from transformers.models.qwen2_moe import modeling_qwen2_moe as qwen2_moe
 from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen3_moe
 
 logging.set_verbosity_error()
@@ -51,6 +52,7 @@ ROUTERS = {
     deepseek_v3.DeepseekV3TopkRouter: sigmoid_margins,
     mixtral.MixtralTopKRouter: softmax_margins,
     olmoe.OlmoeTopKRouter: softmax_margins,
+    qwen2_moe.Qwen2MoeTopKRouter: softmax_margins,
     qwen3_moe.Qwen3MoeTopKRouter: softmax_margins,
 }
 
