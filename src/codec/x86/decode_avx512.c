@@ -1,10 +1,8 @@
 /*
- * decode_avx512.c - whole row groups to bytes and to floats, raw rows, and activations.
+ * decode_avx512.c - whole row groups to bytes, and the products of raw rows.
  */
 #include "by_width.h"
 #include "simd_avx512.h"
-#include <float.h>
-#include <math.h>
 #include <string.h>
 
 /* Tables for all b < 8, of 64 and of 128 bytes. */
@@ -92,82 +90,4 @@ float mb_raw_row_product_avx512(enum mb_dtype dtype, const uint8_t *values, size
     __m256d y = _mm256_add_pd(_mm512_castpd512_pd256(sum), _mm512_extractf64x4_pd(sum, 1));
     __m128d z = _mm_add_pd(_mm256_castpd256_pd128(y), _mm256_extractf128_pd(y, 1));
     return (float)((_mm_cvtsd_f64(z) + _mm_cvtsd_f64(_mm_unpackhi_pd(z, z))) * (double)x->scale);
-}
-
-void mb_activation_avx512(const float *x, size_t n, int8_t *hi, int8_t *lo, struct mb_activation *out)
-{
-    size_t plane_nbytes = mb_activation_plane_nbytes(n);
-    __m512i max = _mm512_setzero_si512(); /* magnitudes compare as integers, NaN above all */
-    for (size_t i = 0; i < n; i += 16) {
-        __m512i bits = _mm512_maskz_loadu_epi32(mb_lanes_16(n - i), x + i);
-        max = _mm512_max_epu32(max, _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)));
-    }
-    float magnitude = mb_float_of_bits(_mm512_reduce_max_epu32(max));
-    bool is_finite = magnitude <= FLT_MAX;
-    float scale = magnitude / (float)MB_ACTIVATION_MAX;
-    if (!is_finite || !(scale >= FLT_MIN)) {
-        memset(hi, 0, plane_nbytes);
-        memset(lo, 0, plane_nbytes);
-        *out = (struct mb_activation){hi, lo, 0, is_finite ? 0 : NAN};
-        return;
-    }
-    __m512i sum = _mm512_setzero_si512();
-    for (size_t i = 0; i < plane_nbytes; i += 16) {
-        __m512 v = _mm512_maskz_loadu_ps(i < n ? mb_lanes_16(n - i) : 0, x + i);
-        __m512i value = _mm512_cvtps_epi32(_mm512_div_ps(v, _mm512_set1_ps(scale)));
-        __m512i high = _mm512_srai_epi32(_mm512_add_epi32(value, _mm512_set1_epi32(128)), 8);
-        _mm_storeu_si128((__m128i *)(hi + i), _mm512_cvtepi32_epi8(high));
-        _mm_storeu_si128((__m128i *)(lo + i), _mm512_cvtepi32_epi8(value));
-        sum = _mm512_add_epi32(sum, value); /* 65535 / 16 * 32639 fits */
-    }
-    *out = (struct mb_activation){hi, lo, _mm512_reduce_add_epi32(sum), scale};
-}
-
-/* Weights [begin, end) of a group. */
-static void group_floats(const struct mb_coded_matrix *w, const struct mb_group_view *view, size_t begin,
-                         size_t end, float *out)
-{
-    uint8_t bytes[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
-    mb_group_bytes_avx512(view, bytes);
-    __m512i offset = _mm512_set1_epi32((int)mb_offset_512(view->a, view->b));
-    for (size_t i = begin; i < end; i += 16) {
-        __m512i u = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(bytes + i)));
-        __m512 q = _mm512_cvtepi32_ps(_mm512_sub_epi32(u, offset));
-        _mm512_mask_storeu_ps(out + (i - begin), mb_lanes_16(end - i),
-                              _mm512_mul_ps(q, _mm512_set1_ps(w->step)));
-    }
-    for (size_t i = 0; i < view->n_outliers; i++) {
-        size_t at = mb_load_u16(view->outlier_positions + 2 * i);
-        if (at >= begin && at < end)
-            out[at - begin] = mb_load_value(w->dtype, view->outlier_values, i);
-    }
-}
-
-static void raw_floats(enum mb_dtype dtype, const uint8_t *values, size_t n, float *out)
-{
-    for (size_t i = 0; i < n; i += 16) {
-        __mmask16 lanes = mb_lanes_16(n - i);
-        _mm512_mask_storeu_ps(out + i, lanes,
-                              mb_load_values_16(dtype, values + i * mb_dtype_nbytes(dtype), lanes));
-    }
-}
-
-void mb_decode_rows_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out)
-{
-    if (n_rows == 0)
-        return;
-    uint64_t end = row + n_rows;
-    struct mb_group_walk walk = mb_group_seek(w, row);
-    while (row < end) {
-        struct mb_group_view view;
-        mb_group_next(&walk, &view);
-        uint64_t group_end = view.row + view.n_rows < end ? view.row + view.n_rows : end;
-        size_t from = (size_t)(row - view.row) * w->n_cols, to = (size_t)(group_end - view.row) * w->n_cols;
-        if (view.is_raw)
-            raw_floats(w->dtype, view.body + from * mb_dtype_nbytes(w->dtype), to - from, out);
-        else
-            group_floats(w, &view, from, to, out);
-        out += to - from;
-        row = group_end;
-    }
 }
