@@ -1,36 +1,16 @@
 /*
- * encode_avx512.c - the encoder of row groups: quantise and check 16 weights at a time, count, choose, and
- * pack 64 codes at a time.  Same bytes as encode.c.
+ * encode_avx512.c - the encoder of row groups (encode_kernels.h) on AVX-512: 16 weights are quantised at a
+ * time, and 64 codes made and packed at a time.
+ *
+ * AVX2 packs by another design: without compression by a mask it first writes all codes, one a byte.
  */
 #include "by_width.h"
 #include "encode.h"
 #include "simd_avx512.h"
-#include <float.h>
-#include <math.h>
-#include <string.h>
 
-/* Indices of a group, followed by whole vectors of outliers. */
-struct indices {
-    int8_t q[MB_GROUP_WEIGHTS_MAX + 65];
-    uint32_t magnitude_max; /* of those that are not outliers */
-    uint32_t n_kept;
-};
-
-struct quantiser {
-    double eps;
-    __m512 step;
-    __m512 surely_kept; /* a rounded difference up to this one is within eps */
-};
-
-static struct quantiser quantiser_of(const struct mb_coding *coding)
-{
-    double sure = coding->eps * (1 - 0x1p-20); /* rounding the difference and this to float takes 2^-23 */
-    return (struct quantiser){
-        .eps = coding->eps,
-        .step = _mm512_set1_ps(coding->step),
-        .surely_kept = _mm512_set1_ps(sure < FLT_MAX / 2 ? nextafterf((float)sure, 0) : FLT_MAX / 2),
-    };
-}
+#define NAMED(name) name##_avx512
+enum { BLOCK = 16, BYTES = 64 };
+typedef uint64_t bit_mask;
 
 /* |w - decoded| <= eps, in double. */
 static __attribute__((noinline)) __mmask16 kept_in_double(__m512 w, __m512 decoded, double eps)
@@ -46,100 +26,31 @@ static __attribute__((noinline)) __mmask16 kept_in_double(__m512 w, __m512 decod
 }
 
 /* Sixteen indices; MB_Q_OUTLIER where the bound does not hold or q is out of reach. */
-MB_INLINE __m512i quantise_16(__m512 w, const struct quantiser *quantiser, __m512 *magnitude_max,
-                              __mmask16 *kept)
+MB_INLINE __m512i quantise_16(__m512 w, const struct mb_coding *coding, float sure)
 {
-    __m512 q = _mm512_roundscale_ps(_mm512_div_ps(w, quantiser->step),
-                                    _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 decoded = _mm512_mul_ps(quantiser->step, q);
-    __m512 magnitude = _mm512_abs_ps(q);
+    const __m512 step = _mm512_set1_ps(coding->step);
+    __m512 q = _mm512_roundscale_ps(_mm512_div_ps(w, step), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 decoded = _mm512_mul_ps(step, q);
     __m512 difference = _mm512_abs_ps(_mm512_sub_ps(w, decoded));
-    __mmask16 within = _mm512_cmp_ps_mask(difference, quantiser->surely_kept, _CMP_LE_OQ);
+    __mmask16 within = _mm512_cmp_ps_mask(difference, _mm512_set1_ps(sure), _CMP_LE_OQ);
     if (__builtin_expect(within != 0xffff, 0))
-        within |= kept_in_double(w, decoded, quantiser->eps);
-    *kept = _mm512_mask_cmp_ps_mask(within, magnitude, _mm512_set1_ps(MB_Q_MAX), _CMP_LE_OQ);
-    *magnitude_max = _mm512_mask_max_ps(*magnitude_max, *kept, *magnitude_max, magnitude);
-    return _mm512_mask_cvtps_epi32(_mm512_set1_epi32(MB_Q_OUTLIER), *kept, q);
+        within |= kept_in_double(w, decoded, coding->eps);
+    __mmask16 kept = _mm512_mask_cmp_ps_mask(within, _mm512_abs_ps(q), _mm512_set1_ps(MB_Q_MAX), _CMP_LE_OQ);
+    return _mm512_mask_cvtps_epi32(_mm512_set1_epi32(MB_Q_OUTLIER), kept, q);
 }
 
-/* false: weight *bad is not finite. */
-MB_INLINE bool quantise(enum mb_dtype dtype, const struct mb_coding *coding, const uint8_t *weights, size_t n,
-                        struct indices *indices, size_t *bad)
+MB_INLINE bool quantise_block(enum mb_dtype dtype, const uint8_t *weights, const struct mb_coding *coding,
+                              float sure, int8_t *q)
 {
-    struct quantiser quantiser = quantiser_of(coding);
-    __m512 magnitude_max = _mm512_setzero_ps();
-    uint32_t n_kept = 0;
-    for (size_t i = 0; i < n; i += 16) {
-        __mmask16 lanes = mb_lanes_16(n - i), kept;
-        __m512 w = mb_load_values_16(dtype, weights + i * mb_dtype_nbytes(dtype), lanes);
-        __mmask16 odd = _mm512_fpclass_ps_mask(w, 0x99); /* NaN, infinite */
-        if (odd != 0) {
-            *bad = i + _tzcnt_u32(odd);
-            return false;
-        }
-        __m512i q = quantise_16(w, &quantiser, &magnitude_max, &kept);
-        n_kept += (uint32_t)_mm_popcnt_u32(kept & lanes);
-        _mm_storeu_si128((__m128i *)(indices->q + i), _mm512_cvtepi32_epi8(q));
-    }
-    memset(indices->q + n, MB_Q_OUTLIER, 64);
-    indices->magnitude_max = (uint32_t)_mm512_reduce_max_ps(magnitude_max);
-    indices->n_kept = n_kept;
-    return true;
+    __m512 w = mb_load_values_16(dtype, weights, 0xffff);
+    _mm_storeu_si128((__m128i *)q, _mm512_cvtepi32_epi8(quantise_16(w, coding, sure)));
+    return _mm512_fpclass_ps_mask(w, 0x99) == 0; /* NaN, infinite */
 }
 
-/* A step that underflowed keeps nothing but zeros. */
-static bool quantise_without_step(const struct mb_coding *coding, const uint8_t *weights, size_t n,
-                                  struct indices *indices, size_t *bad)
+MB_INLINE bit_mask up_to(const int8_t *q, unsigned limit)
 {
-    *indices = (struct indices){.n_kept = 0};
-    for (size_t i = 0; i < n; i++) {
-        float w = mb_load_value(coding->dtype, weights, i);
-        if (!isfinite(w)) {
-            *bad = i;
-            return false;
-        }
-        indices->q[i] = (int8_t)mb_quantise(coding, w);
-        indices->n_kept += indices->q[i] == 0;
-    }
-    memset(indices->q + n, MB_Q_OUTLIER, 64);
-    return true;
-}
-
-static bool quantise_any(const struct mb_coding *coding, const uint8_t *weights, size_t n,
-                         struct indices *indices, size_t *bad)
-{
-    if (coding->step == 0)
-        return quantise_without_step(coding, weights, n, indices, bad);
-    if (coding->dtype == MB_F32)
-        return quantise(MB_F32, coding, weights, n, indices, bad);
-    if (coding->dtype == MB_F16)
-        return quantise(MB_F16, coding, weights, n, indices, bad);
-    return quantise(MB_BF16, coding, weights, n, indices, bad);
-}
-
-/* |q| as unsigned bytes; an outlier's is 128. */
-MB_INLINE __m512i magnitudes(const int8_t *q)
-{
-    return _mm512_abs_epi8(_mm512_loadu_si512(q));
-}
-
-static uint32_t count_up_to(const struct indices *indices, size_t n, unsigned limit)
-{
-    __m512i limits = _mm512_set1_epi8((char)limit);
-    uint64_t count = 0;
-    for (size_t i = 0; i < n; i += 64)
-        count += (uint64_t)_mm_popcnt_u64(_mm512_cmple_epu8_mask(magnitudes(indices->q + i), limits));
-    return (uint32_t)count;
-}
-
-static struct mb_widths choose_widths(const struct indices *indices, size_t n, size_t elem_nbytes)
-{
-    uint32_t reach[MB_Q_MAX + 1] = {0};
-    for (size_t i = 0; i < MB_N_REACHES; i++) {
-        unsigned k = mb_reaches[i];
-        reach[k] = k < indices->magnitude_max ? count_up_to(indices, n, k) : indices->n_kept;
-    }
-    return mb_choose_widths(reach, n, elem_nbytes);
+    __m512i magnitudes = _mm512_abs_epi8(_mm512_loadu_si512(q));
+    return _mm512_cmple_epu8_mask(magnitudes, _mm512_set1_epi8((char)limit));
 }
 
 /* Codes of 'width' bits, one a byte, to the stream at 'out': 8 * width bytes (64 are written). */
@@ -235,62 +146,16 @@ WRITE_BODY(8)
 static void (*const write_body_of_width[])(const int8_t *q, size_t n, struct code_writer *writer,
                                            uint8_t *out) = {write_body_0, MB_NAMES_1_TO_8(write_body)};
 
+static void write_body(const struct mb_widths *widths, const int8_t *q, size_t n, uint8_t *out, uint8_t *tail)
+{
+    struct code_writer writer = writer_of(widths, tail);
+    write_body_of_width[widths->a](q, n, &writer, out);
+}
+
 static void write_tail(const uint8_t *codes, size_t n, unsigned width, uint8_t *out)
 {
     for (size_t i = 0; i < n; i += 64, out += 8 * width)
         pack_64(_mm512_maskz_loadu_epi8(lanes_64(n - i), codes + i), width, out);
 }
 
-static uint8_t *write_outliers(const struct mb_widths *widths, const int8_t *q, size_t n,
-                               const uint8_t *weights, size_t elem_nbytes, uint8_t *out)
-{
-    uint8_t *values = out + 2 * (size_t)widths->n_outliers;
-    __m512i outer = _mm512_set1_epi8((char)(mb_inner_max(widths->a) + mb_tail_half(widths->b)));
-    for (size_t i = 0; i < n && widths->n_outliers > 0; i += 64) {
-        uint64_t places = _mm512_mask_cmpgt_epu8_mask(lanes_64(n - i), magnitudes(q + i), outer);
-        for (; places != 0; places = _blsr_u64(places)) {
-            size_t at = i + _tzcnt_u64(places);
-            mb_store_u16(out, (uint16_t)at);
-            out += 2;
-            memcpy(values, weights + at * elem_nbytes, elem_nbytes);
-            values += elem_nbytes;
-        }
-    }
-    return values;
-}
-
-static bool encode_group(const struct mb_coding *coding, const uint8_t *weights, size_t n, uint8_t *out,
-                         struct mb_group *group, size_t *bad)
-{
-    struct indices indices;
-    if (!quantise_any(coding, weights, n, &indices, bad))
-        return false;
-    size_t elem_nbytes = mb_dtype_nbytes(coding->dtype);
-    struct mb_widths widths = choose_widths(&indices, n, elem_nbytes);
-    if (widths.is_raw) {
-        mb_write_group(&widths, coding->dtype, indices.q, n, weights, out, group);
-        return true;
-    }
-    uint8_t tail[MB_GROUP_WEIGHTS_MAX + 64];
-    struct code_writer writer = writer_of(&widths, tail);
-    write_body_of_width[widths.a](indices.q, n, &writer, out);
-    uint8_t *end = out + mb_bits_nbytes(n, widths.a);
-    write_tail(tail, widths.n_escapes, widths.b, end);
-    end += mb_bits_nbytes(widths.n_escapes, widths.b);
-    end = write_outliers(&widths, indices.q, n, weights, elem_nbytes, end);
-    *group = (struct mb_group){
-        .kind = mb_kind_of(&widths),
-        .n_escapes = widths.n_escapes,
-        .n_outliers = widths.n_outliers,
-        .nbytes = (uint32_t)(end - out),
-    };
-    return true;
-}
-
-enum mb_status mb_encode_rows_avx512(const struct mb_coding *coding, const void *weights, size_t n_rows,
-                                     uint8_t *out, size_t out_cap, size_t *out_nbytes,
-                                     struct mb_group *groups, size_t *bad_index)
-{
-    return mb_encode_groups(encode_group, coding, weights, n_rows, out, out_cap, out_nbytes, groups,
-                            bad_index);
-}
+#include "encode_kernels.h"
