@@ -24,6 +24,7 @@ int cli_compress(int argc, char **argv);
 int cli_verify(int argc, char **argv);
 int cli_decompress(int argc, char **argv);
 int cli_run(int argc, char **argv);
+int cli_chat(int argc, char **argv);
 int cli_eval(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);
 int cli_bench(int argc, char **argv);
@@ -170,6 +171,11 @@ void cli_progress_end(struct cli_progress *progress);
 /* From now on SIGINT and SIGTERM only set a flag; a second one ends the program at once. */
 void cli_catch_interrupts(void);
 bool cli_interrupted(void);
+
+/* The same for a program that goes on after a SIGINT: none ends it, and it forgets each that it has seen. */
+void cli_keep_interrupts(void);
+bool cli_wait_for_input(int file); /* false: a signal came, seen by cli_interrupted if it is one of these */
+bool cli_forget_interrupt(void);   /* false: there was none, or it is a SIGTERM, which stays */
 
 double cli_seconds_since(uint64_t begun_ns); /* of mb_now_ns() */
 

@@ -18,6 +18,7 @@ static const struct cli_verb verbs[] = {
      cli_verify},
     {"decompress", "CODED OUT", "write an ordinary checkpoint that any program reads", cli_decompress},
     {"run", "MODEL -p PROMPT", "continue a text, or answer a message (--chat)", cli_run},
+    {"chat", "MODEL", "talk with a model in the terminal", cli_chat},
     {"eval", "MODEL --task FILE", "score a model's answers, or its perplexity", cli_eval},
     {"tokenize", "MODEL [--decode] < TEXT", "token ids of a text, and back", cli_tokenize},
     {"bench", "MODEL | kernels",

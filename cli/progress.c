@@ -3,6 +3,7 @@
  */
 #include "base/clock.h"
 #include "cli.h"
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,11 +11,11 @@
 
 enum { BAR_WIDTH = 24 };
 
-static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t interrupted; /* the signal's number; 0: none */
 
 static void on_interrupt(int number)
 {
-    interrupted = 1;
+    interrupted = number;
     signal(number, SIG_DFL);
 }
 
@@ -24,6 +25,42 @@ void cli_catch_interrupts(void)
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+}
+
+static void on_kept_interrupt(int number)
+{
+    if (interrupted != SIGTERM)
+        interrupted = number;
+}
+
+void cli_keep_interrupts(void)
+{
+    struct sigaction action = {.sa_handler = on_kept_interrupt};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* Signals are let in by ppoll alone: none is lost between the look at the flag and the wait. */
+bool cli_wait_for_input(int file)
+{
+    struct pollfd ready = {.fd = file, .events = POLLIN};
+    sigset_t ours, before;
+    sigemptyset(&ours);
+    sigaddset(&ours, SIGINT);
+    sigaddset(&ours, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &ours, &before);
+    bool is_ready = interrupted == 0 && ppoll(&ready, 1, NULL, &before) > 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return is_ready;
+}
+
+bool cli_forget_interrupt(void)
+{
+    bool is_sigint = interrupted == SIGINT;
+    if (is_sigint)
+        interrupted = 0;
+    return is_sigint;
 }
 
 bool cli_interrupted(void)

@@ -30,8 +30,8 @@ static void read_page(const char *name, char *text, size_t cap)
 static void every_verb_has_a_page_with_every_option_of_its_help(void **state)
 {
     (void)state;
-    static const char *const verbs[] = {"inspect", "compress", "verify",        "decompress", "run",
-                                        "eval",    "tokenize", "bench kernels", "bench"};
+    static const char *const verbs[] = {"inspect", "compress", "verify",   "decompress",    "run",
+                                        "chat",    "eval",     "tokenize", "bench kernels", "bench"};
     static char page[1 << 16];
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
         char name[64], title[96];
