@@ -1,6 +1,6 @@
 /*
- * config_layers.c - what several families spell alike: sizes of grouped-query attention, and which layers
- * have experts.
+ * config_layers.c - what several families spell alike: sizes of attention, checks of routers, and which
+ * layers have windows or experts.
  */
 #include "attention.h"
 #include "config_reader.h"
@@ -96,4 +96,71 @@ void mb_read_layer_types(struct mb_config_reader *r, struct mb_config *config, u
     {
         read_layer_type(r, type, full, windowed, &config->attention_of[i]);
     }
+}
+
+/* ---------------------------------------------------------------- latent attention */
+
+static void read_mla_sizes(struct mb_config_reader *r, const struct mb_mla_defaults *d,
+                           struct mb_attention_config *a)
+{
+    a->n_heads = mb_read_size_or(r, "num_attention_heads", 1, MB_HEADS_MAX, d->n_heads);
+    size_t q_rank = json_is_null(json_object_get(r->object, "q_lora_rank")) ? 0 : d->q_rank;
+    a->mla.q_rank = mb_read_size_or(r, "q_lora_rank", 1, MB_DIM_MAX, q_rank);
+    a->mla.kv_rank = mb_read_size_or(r, "kv_lora_rank", 1, MB_DIM_MAX, d->kv_rank);
+    a->mla.d_nope = mb_read_size_or(r, "qk_nope_head_dim", 1, MB_DIM_MAX, d->d_nope);
+    a->mla.d_v = mb_read_size_or(r, "v_head_dim", 1, MB_DIM_MAX, d->d_v);
+    a->mla.has_bias = mb_read_bool_or(r, "attention_bias", false);
+    if (a->n_heads * a->mla.d_v > MB_DIM_MAX)
+        MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: num_attention_heads x v_head_dim is more than %d", r->path,
+                     MB_DIM_MAX);
+}
+
+void mb_read_mla(struct mb_config_reader *r, const struct mb_config *config,
+                 const struct mb_mla_defaults *defaults, struct mb_attention_config *a)
+{
+    a->kind = &mb_attention_mla;
+    read_mla_sizes(r, defaults, a);
+    size_t d_rope = mb_read_size_or(r, "qk_rope_head_dim", 2, MB_ROPE_DIMS_MAX, defaults->d_rope);
+    if (d_rope % 2 != 0)
+        MB_READ_FAIL(r, MB_BAD_DATA, "%s: qk_rope_head_dim is odd", r->path);
+    if (r->status != MB_OK)
+        return;
+    double mscale = mb_read_rope(r, d_rope, config->n_ctx, (struct mb_rope_defaults){10000, 0}, &a->rope);
+    a->softmax_scale = 1.0F / sqrtf((float)(a->mla.d_nope + d_rope));
+    a->softmax_scale = (float)((double)a->softmax_scale * mscale * mscale);
+}
+
+/* ---------------------------------------------------------------- experts */
+
+void mb_check_router(struct mb_config_reader *r, const struct mb_router_config *router)
+{
+    if (router->n_used > router->n_experts || router->n_groups_used > router->n_groups ||
+        router->n_experts % router->n_groups != 0)
+        MB_READ_FAIL(r, MB_BAD_DATA,
+                     "%s: num_experts_per_tok, n_routed_experts, topk_group and n_group do not fit together",
+                     r->path);
+    else if (router->n_groups > 1 && router->n_experts / router->n_groups < 2)
+        MB_READ_FAIL(r, MB_BAD_DATA, "%s: n_group leaves less than two experts in a group", r->path);
+    else if (router->n_used > router->n_groups_used * (router->n_experts / router->n_groups))
+        MB_READ_FAIL(r, MB_BAD_DATA, "%s: num_experts_per_tok is more than topk_group groups hold", r->path);
+}
+
+void mb_read_shared_experts(struct mb_config_reader *r, size_t d_expert, size_t otherwise,
+                            struct mb_mlp_config *mlp)
+{
+    const json_t *n = json_object_get(r->object, "n_shared_experts");
+    size_t n_shared = mb_read_size_or(r, "n_shared_experts", 0, 64, json_is_null(n) ? 0 : otherwise);
+    mlp->d_expert = d_expert;
+    mlp->d_shared = n_shared * d_expert;
+    if (mlp->d_shared > MB_DIM_MAX)
+        MB_READ_FAIL(r, MB_BAD_DATA, "%s: n_shared_experts x moe_intermediate_size is more than %d", r->path,
+                     MB_DIM_MAX);
+}
+
+void mb_read_first_dense(struct mb_config_reader *r, struct mb_config *config, size_t otherwise,
+                         uint8_t dense, uint8_t experts)
+{
+    size_t n_dense = mb_read_size_or(r, "first_k_dense_replace", 0, MB_LAYERS_MAX, otherwise);
+    for (size_t i = 0; i < config->n_layers; i++)
+        config->mlp_of[i] = i < n_dense ? dense : experts;
 }

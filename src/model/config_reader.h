@@ -74,6 +74,26 @@ void mb_read_sparse_layers(struct mb_config_reader *r, struct mb_config *config,
 void mb_read_layer_types(struct mb_config_reader *r, struct mb_config *config, uint8_t full,
                          uint8_t windowed);
 
+/* What a family with latent attention takes for sizes that are missing. q_lora_rank null: not low-rank. */
+struct mb_mla_defaults {
+    size_t n_heads, q_rank, kv_rank, d_nope, d_rope, d_v;
+};
+
+/* Latent attention, but for whether rotary pairs are interleaved. */
+void mb_read_mla(struct mb_config_reader *r, const struct mb_config *config,
+                 const struct mb_mla_defaults *defaults, struct mb_attention_config *a);
+
+/* Numbers of experts, chosen ones and groups fit together. */
+void mb_check_router(struct mb_config_reader *r, const struct mb_router_config *router);
+
+/* d_expert, and d_shared by n_shared_experts; null: none. */
+void mb_read_shared_experts(struct mb_config_reader *r, size_t d_expert, size_t otherwise,
+                            struct mb_mlp_config *mlp);
+
+/* mlp_of of layers: the first_k_dense_replace first ones are dense. */
+void mb_read_first_dense(struct mb_config_reader *r, struct mb_config *config, size_t otherwise,
+                         uint8_t dense, uint8_t experts);
+
 /*
  * After a family has read what it knows: refuses settings that change results in some family, that this one
  * did not read, and that are not neutral.

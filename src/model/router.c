@@ -60,7 +60,7 @@ static float group_score(enum mb_group_score kind, const float *choice, size_t n
     return kind == MB_GROUP_BEST ? first : first + second;
 }
 
-/* The choice scores of groups that are not among the best become 0. */
+/* Experts of groups that are not among the best cannot be chosen. */
 static void limit_groups(const struct mb_router_config *r, float *choice)
 {
     float score[MB_EXPERTS_MAX];
@@ -72,7 +72,7 @@ static void limit_groups(const struct mb_router_config *r, float *choice)
         taken[largest_left(score, taken, r->n_groups)] = true;
     for (size_t g = 0; g < r->n_groups; g++)
         for (size_t i = 0; i < n && !taken[g]; i++)
-            choice[g * n + i] = 0;
+            choice[g * n + i] = -INFINITY;
 }
 
 static float choose(const struct mb_router_config *r, const float *choice, int32_t *chosen)

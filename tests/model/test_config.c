@@ -222,6 +222,24 @@ static void qwen2_moe_refused_by_name(void **state)
     check_refusals(cases, sizeof cases / sizeof *cases);
 }
 
+static void glm4_moe_refused_by_name(void **state)
+{
+    static const struct refusal cases[] = {
+        {"{\"partial_rotary_factor\": 0.25}", MB_BAD_DATA, "partial_rotary_factor leaves an odd number"},
+        {"{\"partial_rotary_factor\": 0}", MB_BAD_DATA, "partial_rotary_factor leaves an odd number"},
+        {"{\"partial_rotary_factor\": 1.5}", MB_BAD_DATA, "partial_rotary_factor"},
+        {"{\"use_qk_norm\": true}", MB_BAD_DATA, "self_attn.q_norm.weight: missing"},
+        {"{\"n_group\": 4}", MB_BAD_DATA, "n_group"},
+        {"{\"n_shared_experts\": 2}", MB_BAD_DATA, "mlp.shared_experts.gate_proj.weight"},
+        {"{\"first_k_dense_replace\": 0}", MB_BAD_DATA, "model.layers.0.mlp.gate.weight: missing"},
+        {"{\"scoring_func\": \"softmax\"}", MB_UNSUPPORTED, "scoring_func"},
+        {"{\"sliding_window\": 16}", MB_UNSUPPORTED, "sliding_window"},
+    };
+    (void)state;
+    copy("glm4-moe");
+    check_refusals(cases, sizeof cases / sizeof *cases);
+}
+
 /* They change results in some family: one that does not know them must not run without them. */
 static void settings_of_other_families_refused_by_name(void **state)
 {
@@ -296,6 +314,7 @@ int main(void)
         cmocka_unit_test(mixtral_refused_by_name),
         cmocka_unit_test(olmoe_refused_by_name),
         cmocka_unit_test(qwen2_moe_refused_by_name),
+        cmocka_unit_test(glm4_moe_refused_by_name),
         cmocka_unit_test(settings_of_other_families_refused_by_name),
         cmocka_unit_test(settings_that_change_nothing_are_accepted),
         cmocka_unit_test(ends_of_a_reply),

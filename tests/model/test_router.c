@@ -35,7 +35,7 @@ static void expect(struct choice c, int32_t first, int32_t second, double first_
     assert_int_equal(c.chosen[1], second);
     assert_true(fabs((double)c.weight[0] - first_weight) < 1e-6);
     assert_true(fabs((double)c.weight[1] - second_weight) < 1e-6);
-    assert_true(fabs((double)c.margin - margin) < 1e-6);
+    assert_true((double)c.margin == margin || fabs((double)c.margin - margin) < 1e-6);
 }
 
 static void a_softmax_before_the_choice(void **state)
@@ -85,12 +85,15 @@ static void groups_are_chosen_by_their_best_or_best_two(void **state)
     r.n_groups = 3; /* {0.05, 0.4}, {0.1, 0.2}, {0.05, 0.2} */
     r.n_groups_used = 1;
     r.group_score = MB_GROUP_BEST;
-    expect(choose(r, NULL), 1, 0, 0.4, 0.05, 0.05);
+    expect(choose(r, NULL), 1, 0, 0.4, 0.05, INFINITY); /* the group has no other experts */
     static const float bias[N] = {0, 0, 0.3F, 0, 0, 0}; /* {0.05, 0.4}, {0.4, 0.2}, {0.05, 0.2} */
     r.has_bias = true;
-    expect(choose(r, bias), 1, 0, 0.4, 0.05, 0.05);
+    expect(choose(r, bias), 1, 0, 0.4, 0.05, INFINITY);
     r.group_score = MB_GROUP_BEST_TWO;
-    expect(choose(r, bias), 2, 3, 0.1, 0.2, 0.2);
+    expect(choose(r, bias), 2, 3, 0.1, 0.2, INFINITY);
+    static const float lowest[N] = {-1,    -1, -0.5F,
+                                    -0.7F, -1, -1}; /* below 0, and no expert of another group */
+    expect(choose(r, lowest), 2, 3, 0.1, 0.2, INFINITY);
 }
 
 static void all_experts_may_be_chosen(void **state)

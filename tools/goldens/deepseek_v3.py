@@ -119,6 +119,8 @@ VARIANTS = [
             num_key_value_heads=3, q_lora_rank=50, kv_lora_rank=40, qk_nope_head_dim=20, qk_rope_head_dim=12,
             v_head_dim=26, vocab_size=101, n_routed_experts=5, num_experts_per_tok=2, n_shared_experts=2,
             torch_dtype="float16", bias_type="float16", routed_scaling_factor=1.0, rope_theta=500.0),
-    variant("halves", "rope_interleave false: rotary pairs are half a head apart", v5=True, rope_interleave=False,
-            num_hidden_layers=2, n_routed_experts=6, num_experts_per_tok=2),
+    variant("halves", "rope_interleave false: rotary pairs are half a head apart; groups, shared experts and the scale are missing, "
+            "and not neutral", v5=True, rope_interleave=False, num_hidden_layers=2, n_routed_experts=16,
+            moe_intermediate_size=10, n_group=8, topk_group=4, routed_scaling_factor=2.5,
+            without=["n_group", "topk_group", "routed_scaling_factor", "n_shared_experts", "norm_topk_prob"]),
 ]

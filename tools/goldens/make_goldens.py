@@ -15,6 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 import deepseek_v3
+import glm4_moe
 import mixtral
 import olmoe
 import qwen2_moe
@@ -25,7 +26,7 @@ from checkpoint import write_checkpoint
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATA = os.path.join(REPO, "tests", "model", "data")
 LAB_DATA = os.path.join(REPO, "tests", "lab", "data")
-FAMILIES = [deepseek_v3, mixtral, olmoe, qwen2_moe, qwen3_moe]
+FAMILIES = [deepseek_v3, glm4_moe, mixtral, olmoe, qwen2_moe, qwen3_moe]
 VARIANTS = [variant for family in FAMILIES for variant in family.VARIANTS]
 REFERENCE = os.path.join(REPO, "models", "reference")
 

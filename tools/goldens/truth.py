@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, logging
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek_v3
+from transformers.models.glm4_moe import modeling_glm4_moe as glm4_moe
 from transformers.models.mixtral import modeling_mixtral as mixtral
 from transformers.models.olmoe import modeling_olmoe as olmoe
 from transformers.models.qwen2_moe import modeling_qwen2_moe as qwen2_moe
@@ -33,7 +34,7 @@ def margin_of(choice, k):
 
 
 def sigmoid_margins(gate, router_logits):
-    """DeepSeek-V3: sigmoids and a bias choose, perhaps among the best groups only."""
+    """DeepSeek-V3, GLM: sigmoids and a bias choose, perhaps among the best groups only."""
     choice = router_logits.sigmoid() + gate.e_score_correction_bias
     n_groups, n_experts = gate.num_group, gate.num_experts
     groups = choice.view(-1, n_groups, n_experts // n_groups).topk(2, dim=-1)[0].sum(-1)
@@ -50,6 +51,7 @@ def softmax_margins(gate, router_logits):
 # Routers whose output is logits, weights, indices.
 ROUTERS = {
     deepseek_v3.DeepseekV3TopkRouter: sigmoid_margins,
+    glm4_moe.Glm4MoeTopkRouter: sigmoid_margins,
     mixtral.MixtralTopKRouter: softmax_margins,
     olmoe.OlmoeTopKRouter: softmax_margins,
     qwen2_moe.Qwen2MoeTopKRouter: softmax_margins,
