@@ -1,9 +1,9 @@
 /*
- * selfcheck.c - encode, decode and multiply small hard matrices with a table and with the scalar one: same
- * bits?
+ * selfcheck.c - whether a table encodes, decodes and multiplies small hard matrices to the bits of the scalar
+ * one.
  *
  * About a millisecond, once in a process.  It catches a miscompiled kernel or an emulator that lies about its
- * features, not every mistake: the tests do that.
+ * features; other mistakes are for the tests to find.
  */
 #include "selfcheck.h"
 #include "kernels.h"

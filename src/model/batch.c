@@ -79,8 +79,7 @@ static void add_segment(struct mb_model *model, const struct mb_batch_item *item
     session->n_fed += n;
 }
 
-/* Prompts first: attention relies on that order. Then generated tokens, while their partial sums have room.
- */
+/* Prompts first: attention relies on that. Then generated tokens, while their partial sums have room. */
 static void fill_pass(struct mb_model *model, const struct mb_batch_item *items, size_t n_items)
 {
     struct mb_workspace *work = &model->work;

@@ -1,5 +1,6 @@
 /*
- * float_ops_check.c - a table of float functions beside the scalar one, on short hard vectors: same bits?
+ * float_ops_check.c - whether a table of float functions gives the bits of the scalar one on short hard
+ * vectors.
  *
  * Some microseconds, once in a process. Like the codec's check (codec/selfcheck.c) it catches a miscompiled
  * table; other mistakes are for the tests to find.

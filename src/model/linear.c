@@ -84,7 +84,7 @@ void mb_add_gate_up(struct mb_stage *stage, const struct mb_linear *gate, const 
             .w = gate, .up = up, .in = in, .n_tokens = n_tokens, .y = y, .out = out, .out_first = out_first});
 }
 
-/* The rows of all pieces are there: the next stage's products read them as integers. */
+/* All rows are finished: makes them the integers that products of the next stage read. */
 static void finish_product(const struct mb_stage *stage, const struct mb_product *p)
 {
     size_t n = (size_t)p->w->matrix->n_rows;
@@ -92,8 +92,7 @@ static void finish_product(const struct mb_stage *stage, const struct mb_product
         mb_activate(stage->kernels, p->y + t * n, n, p->out, p->out_first + t);
 }
 
-/* Hardware prefetch knows the addresses of rows that follow the last product's; others are prefetched here.
- */
+/* The hardware prefetches rows that follow those of the last product; others are prefetched here. */
 static void prefetch_unless_next(const struct mb_linear *w, size_t row, bool is_next)
 {
     if (!is_next && w->matrix->is_coded)
@@ -123,8 +122,7 @@ static void run_pieces(const struct mb_stage *stage, const struct mb_piece *piec
         finish_product(stage, p);
 }
 
-/* A call costs as much as some rows: pieces of one product are taken together as far as scratch->up has room.
- */
+/* A call costs as much as some rows, so pieces of one product go together while scratch->up has room. */
 static void run_span(void *ctx, size_t first, size_t n, int thread)
 {
     const struct mb_stage *stage = ctx;

@@ -6,8 +6,8 @@
  *       records         | body 0 | tail 0 | outliers 0 | body 1 | tail 1 | outliers 1 | body 2 | ...
  *       decoded tails   | tail 0: 64 n_rounds bytes | tail 1 | tail 2 | ...
  *
- * All that a lane says of its group (where its parts are, their lengths) is computed for sixteen groups at
- * the price of one.  A running sum over lanes gives the places of the records.
+ * Where the parts of a group are, and their lengths, is computed for sixteen groups at the price of one.  A
+ * running sum over lanes gives the places of the records.
  *
  * Include only from files compiled with the AVX-512 flags.
  */
@@ -39,7 +39,7 @@ struct mb_batch_512 {
     uint32_t offset[MB_BATCH];                           /* u of q = 0 */
     const uint8_t *records;
     size_t n;
-    size_t ahead_nbytes; /* to prefetch with each tail; equal for all, so the branch predicts */
+    size_t ahead_nbytes; /* to prefetch with each tail; equal for all, so that branches are predicted */
     __mmask16 has_outliers;
 };
 
@@ -88,8 +88,7 @@ static inline size_t mb_take_batch_512(struct mb_group_walk *walk, size_t n, str
     __m512i n_escapes =
         _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, w->escape_counts + 2 * walk->group));
 
-    /* Groups that need one round less than the longest tail run it idle: cheaper than a mispredicted branch.
-     */
+    /* Groups that need one round less than the most run it idle: cheaper than a mispredicted branch. */
     __m512i n_rounds = _mm512_srli_epi32(_mm512_add_epi32(n_escapes, _mm512_set1_epi32(63)), 6);
     __m512i most = _mm512_set1_epi32(_mm512_reduce_max_epi32(n_rounds));
     n_rounds = _mm512_mask_mov_epi32(

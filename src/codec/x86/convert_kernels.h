@@ -5,7 +5,7 @@
  *   NAMED(name)     the name with the suffix of the instruction set
  *   LANES           floats of a vector
  *   ints            type: as many 32-bit integers
- *   decode_group    a group that is not raw to bytes; returns what they are above its indices
+ *   decode_group    a group that is not raw to bytes; returns by how much they exceed its indices
  *   store_weights   the first n <= LANES of such bytes as floats
  *   store_values    n <= LANES original values as floats
  *   v_zero, v_add   of ints

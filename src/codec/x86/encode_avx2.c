@@ -14,7 +14,7 @@ enum { BLOCK = 32, BYTES = 32 };
 typedef uint32_t bit_mask;
 
 /* |w - decoded| <= eps, in double: lanes of all ones. */
-static __attribute__((noinline)) __m256 kept_in_double(__m256 w, __m256 decoded, double eps)
+MB_NOINLINE __m256 kept_in_double(__m256 w, __m256 decoded, double eps)
 {
     float from[8], to[8];
     int32_t kept[8];

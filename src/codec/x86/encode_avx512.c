@@ -13,7 +13,7 @@ enum { BLOCK = 16, BYTES = 64 };
 typedef uint64_t bit_mask;
 
 /* |w - decoded| <= eps, in double. */
-static __attribute__((noinline)) __mmask16 kept_in_double(__m512 w, __m512 decoded, double eps)
+MB_NOINLINE __mmask16 kept_in_double(__m512 w, __m512 decoded, double eps)
 {
     __m512d low = _mm512_sub_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(w)),
                                 _mm512_cvtps_pd(_mm512_castps512_ps256(decoded)));

@@ -2,7 +2,9 @@
  * matmul_avx2.c - products with many vectors: a block of rows is decoded once to indices q, then meets all
  * tokens.
  *
- * X is one integer of 16 bits here, not two planes: vpmaddwd multiplies q and X in one step.
+ * X is one integer of 16 bits here, not two planes as with AVX-512: without vpdpbusd, vpmaddwd is the
+ * shortest way, and multiplies q and X in one step.  Sixteen registers hold the sums of two rows and four
+ * tokens, so that rows need no tile.
  */
 #include "encode.h"
 #include "simd_avx2.h"
@@ -125,11 +127,10 @@ MB_INLINE void tile_segment(const int8_t *q, const int16_t *x, size_t row_nbytes
     }
 }
 
-/* Functions of their own, so that all sums stay in registers. */
+/* A function for each number of tokens, so that all sums stay in registers. */
 #define TILE_SEGMENT(n_tokens)                                                                          \
-    static __attribute__((noinline)) void tile_segment_##n_tokens(const int8_t *q, const int16_t *x,    \
-                                                                  size_t row_nbytes, size_t n,          \
-                                                                  int64_t sums[TILE_TOKENS][TILE_ROWS]) \
+    static void tile_segment_##n_tokens(const int8_t *q, const int16_t *x, size_t row_nbytes, size_t n, \
+                                        int64_t sums[TILE_TOKENS][TILE_ROWS])                           \
     {                                                                                                   \
         tile_segment(q, x, row_nbytes, n, n_tokens, sums);                                              \
     }
@@ -138,16 +139,18 @@ TILE_SEGMENT(2)
 TILE_SEGMENT(3)
 TILE_SEGMENT(4)
 
+typedef void (*tile_segment_fn)(const int8_t *q, const int16_t *x, size_t row_nbytes, size_t n,
+                                int64_t sums[TILE_TOKENS][TILE_ROWS]);
+static const tile_segment_fn tile_segment_of[] = {NULL, tile_segment_1, tile_segment_2, tile_segment_3,
+                                                  tile_segment_4};
+
 static void tile_product(const struct block *block, size_t r, const int16_t *x, size_t n_tokens,
                          int64_t sums[TILE_TOKENS][TILE_ROWS])
 {
     for (size_t c = 0; c < block->w->n_cols; c += SEGMENT_COLS) {
         size_t n = block->w->n_cols - c < SEGMENT_COLS ? block->w->n_cols - c : SEGMENT_COLS;
         const int8_t *q = block->q + r * block->row_nbytes + c;
-        (n_tokens == 1   ? tile_segment_1
-         : n_tokens == 2 ? tile_segment_2
-         : n_tokens == 3 ? tile_segment_3
-                         : tile_segment_4)(q, x + c, block->row_nbytes, n, sums);
+        tile_segment_of[n_tokens](q, x + c, block->row_nbytes, n, sums);
     }
 }
 

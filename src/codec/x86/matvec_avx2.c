@@ -5,6 +5,10 @@
  * width are decoded and multiplied row after row (spread_avx2.h), and finally the sums of all rows are added
  * over their lanes and scaled, four at a time.  Groups that cannot be spread are decoded to indices in L1
  * first.
+ *
+ * AVX-512 has another design (matvec_avx512.c): it expands escapes by a mask, and has registers for the sums
+ * of four groups. Here a table spreads escapes, and the constants and one block fill the sixteen registers,
+ * so that latencies are hidden by working on the next block, not on other groups.
  */
 #include "by_width.h"
 #include "spread_avx2.h"
@@ -381,8 +385,7 @@ static void take_raw_rows(struct pending *pending, const struct mb_group_view *v
 }
 
 /* Rows [first, first + n_rows) of the walk's next group, whatever it is. */
-static __attribute__((noinline)) void take_slowly(struct pending *pending, struct mb_group_walk walk,
-                                                  size_t first, size_t n_rows)
+MB_NOINLINE void take_slowly(struct pending *pending, struct mb_group_walk walk, size_t first, size_t n_rows)
 {
     struct mb_group_view view;
     mb_group_next(&walk, &view);

@@ -1,6 +1,6 @@
 /*
  * transposed_avx2.c - y = x^T W: two rows' indices are interleaved, so that vpmaddwd adds both to the sums of
- * columns.
+ * columns.  (vpdpbusd of AVX-512 adds four rows: transposed_avx512.c.)
  *
  * Sums of 32 bits hold 512 rows; then they are added to sums of 64 bits, where the columns are in their
  * order.
