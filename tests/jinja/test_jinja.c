@@ -201,8 +201,8 @@ static void bombs_are_stopped(void **state)
         "{% set n = namespace(l=[1]) %}{% for i in range(64) %}{% set n.l = n.l + n.l %}{% endfor %}",
         "{{ 'ab' * 99999999999 }}",
         "{{ [1] * 99999999999 }}",
-        "{% for i in range(99999) %}{% macro f() %}{% endmacro %}{% for j in range(99) %}{% macro g() %}"
-        "{% endmacro %}{% endfor %}{% endfor %}",
+        ("{% for i in range(99999) %}{% macro f() %}{% endmacro %}{% for j in range(99) %}{% macro g() %}"
+         "{% endmacro %}{% endfor %}{% endfor %}"),
         "{% macro f(n) %}{% for i in range(9) %}{{ f(n - 1) if n > 0 }}{% endfor %}{% endmacro %}{{ f(30) }}",
     };
     for (size_t i = 0; i < sizeof bombs / sizeof bombs[0]; i++)
