@@ -120,6 +120,32 @@ MB_API enum mb_status mb_tokenizer_chat_with(const struct mb_tokenizer *tokenize
                                              size_t n_messages, bool add_generation_prompt, char **text,
                                              struct mb_error *err);
 
+/*
+ * How a conversation becomes a text.  Set 'size' to the sizeof; zero is the default of every other member.
+ * JSON texts are UTF-8 and terminated; transformers' rules hold: keys of messages that are null are left out,
+ * and reasoning_content, thinking and reasoning name the same text.
+ */
+struct mb_chat_options {
+    size_t size;
+    const char *template_text; /* NULL: the model's own template */
+    const char *place;         /* what messages call template_text (a file); NULL: "the chat template" */
+    bool is_plain;             /* the plain format instead of a template; it has no tools and variables */
+    bool add_generation_prompt;
+    const char *messages;  /* a JSON array instead of struct mb_chat_message: tool_calls, contents in parts */
+    const char *tools;     /* a JSON array of what the model may call; NULL: none */
+    const char *variables; /* a JSON object of further variables: {"enable_thinking": false}; NULL: none */
+    int64_t now;           /* the time of strftime_now, in seconds since 1970; 0: the clock's */
+};
+
+/*
+ * The text of a conversation, as mb_tokenizer_chat.  MB_USAGE: an option is not what it has to be; the
+ * message names it.  Give the messages as an array or as options->messages, not as both.
+ */
+MB_API enum mb_status mb_tokenizer_chat_text(const struct mb_tokenizer *tokenizer,
+                                             const struct mb_chat_message *messages, size_t n_messages,
+                                             const struct mb_chat_options *options, char **text,
+                                             struct mb_error *err);
+
 #ifdef __cplusplus
 }
 #endif

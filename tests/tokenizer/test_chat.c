@@ -1,7 +1,7 @@
 /*
  * test_chat.c - conversations by chat templates against `transformers`, and the plain format.
  *
- * data/chat/goldens.json is written by tools/tokenizer-goldens/make_chat_goldens.py.
+ * data/chat/goldens.json and families.json are written by tools/tokenizer-goldens/make_chat_goldens.py.
  */
 #include "cmocka_all.h"
 #include "goldens.h"
@@ -110,6 +110,98 @@ static void templates_equal_transformers(void **state)
     assert_int_equal(n_wrong, 0);
 }
 
+/* The scene's i-th text: without and with the generation prompt. */
+static bool is_scene_right(const char *name, const char *template_text, const json_t *scene, size_t prompt,
+                           const json_t *expected)
+{
+    char *messages = json_dumps(json_object_get(scene, "messages"), 0);
+    char *tools = json_dumps(json_object_get(scene, "tools"), 0);
+    char *variables = json_dumps(json_object_get(scene, "variables"), 0), *text = NULL;
+    struct mb_error err = {0};
+    struct mb_chat_options options = {.size = sizeof options,
+                                      .template_text = template_text,
+                                      .place = name,
+                                      .add_generation_prompt = prompt == 1,
+                                      .messages = messages,
+                                      .tools = tools,
+                                      .variables = variables,
+                                      .now = 1789000000};
+    enum mb_status status = mb_tokenizer_chat_text(reference, NULL, 0, &options, &text, &err);
+    bool is_right = json_is_null(expected)
+                        ? status != MB_OK
+                        : status == MB_OK && strcmp(text, json_string_value(expected)) == 0;
+    if (!is_right)
+        print_error("%s, %s\nexpected: %s\ngot: %s\n", name, messages,
+                    json_is_null(expected) ? "(an error)" : json_string_value(expected),
+                    status == MB_OK ? text : err.msg);
+    free(messages);
+    free(tools);
+    free(variables);
+    free(text);
+    return is_right;
+}
+
+static void tools_calls_and_variables_equal_transformers(void **state)
+{
+    (void)state;
+    json_t *families = json_load_file(TOKENIZER_DATA "/chat/families.json", 0, NULL), *texts;
+    const json_t *scenes = json_object_get(families, "scenes");
+    const char *name;
+    size_t n_wrong = 0;
+    assert_true(json_array_size(scenes) >= 10 && json_object_size(json_object_get(families, "texts")) >= 16);
+    json_object_foreach(json_object_get(families, "texts"), name, texts)
+    {
+        char stem[128];
+        snprintf(stem, sizeof stem, "%.*s", (int)(strlen(name) - strlen(".jinja")), name);
+        char *text = read_template(stem);
+        for (size_t i = 0; i < json_array_size(scenes); i++)
+            for (size_t prompt = 0; prompt < 2; prompt++)
+                n_wrong += !is_scene_right(name, text, json_array_get(scenes, i), prompt,
+                                           json_array_get(json_array_get(texts, i), prompt));
+        free(text);
+    }
+    json_decref(families);
+    assert_int_equal(n_wrong, 0);
+}
+
+static void bad_options_are_named(void **state)
+{
+    (void)state;
+    static const struct mb_chat_message one[] = {{"user", "U"}};
+    static const struct {
+        struct mb_chat_options options;
+        size_t n_messages;
+        const char *message;
+    } cases[] = {
+        {{.template_text = "", .messages = "[]"}, 1, "messages: given as an array and as JSON"},
+        {{.template_text = "", .messages = "{}"}, 0, "messages: not a JSON array"},
+        {{.template_text = "", .messages = "[1]"}, 0, "messages: the one at 0 is not a JSON object"},
+        {{.template_text = "", .tools = "[{]"}, 1, "tools: byte"},
+        {{.template_text = "", .tools = "{}"}, 1, "tools: not a JSON array"},
+        {{.template_text = "", .variables = "[]"}, 1, "template variables: not a JSON object"},
+        {{.template_text = "", .variables = "{\"tools\": 1}"}, 1, "'tools' has an option of its own"},
+        {{.is_plain = true, .tools = "[]"}, 1, "the plain chat format has no"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mb_chat_options options = cases[i].options;
+        struct mb_error err = {0};
+        char *text;
+        options.size = sizeof options;
+        enum mb_status status =
+            mb_tokenizer_chat_text(reference, one, cases[i].n_messages, &options, &text, &err);
+        if (status != MB_USAGE || strstr(err.msg, cases[i].message) == NULL)
+            fail_msg("case %zu: status %d: %s", i, status, err.msg);
+    }
+    char deep[400] = {0};
+    struct mb_chat_options options = {.size = sizeof options, .template_text = "", .tools = deep};
+    struct mb_error err = {0};
+    char *text;
+    memset(deep, '[', 100);
+    memset(deep + 100, ']', 100);
+    assert_int_equal(mb_tokenizer_chat_text(reference, one, 1, &options, &text, &err), MB_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "nested more than 64 deep"));
+}
+
 static void published_templates_equal_transformers(void **state)
 {
     (void)state;
@@ -166,8 +258,11 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(templates_equal_transformers),
         cmocka_unit_test(published_templates_equal_transformers),
+        cmocka_unit_test(tools_calls_and_variables_equal_transformers),
+        cmocka_unit_test(bad_options_are_named),
         cmocka_unit_test(a_template_is_text),
         cmocka_unit_test(the_plain_format),
     };
+    setenv("TZ", "UTC", 1); /* where the goldens' clock is */
     return cmocka_run_group_tests(tests, begin, end);
 }

@@ -87,11 +87,23 @@ static enum mb_status decode_stream(const struct work *work, struct mb_error *er
 static const struct mb_chat_message messages[] = {
     {"system", "Be brief."}, {"user", "Hi"}, {"assistant", "Hello."}, {"user", "2 + 2?"}};
 
+static enum mb_status render(const struct work *work, char **text, struct mb_error *err)
+{
+    const struct mb_chat_options options = {.size = sizeof options,
+                                            .template_text = work->template_text,
+                                            .place = "template",
+                                            .add_generation_prompt = true,
+                                            .tools = "[{\"function\": {\"name\": \"f\", \"x\": [1.5], "
+                                                     "\"parameters\": {\"required\": [\"b\", \"a\"]}}}]",
+                                            .variables = "{\"thinking\": true}",
+                                            .now = 1789000000};
+    return mb_tokenizer_chat_text(work->tokenizer, messages, 4, &options, text, err);
+}
+
 static enum mb_status chat(const struct work *work, struct mb_error *err)
 {
     char *text;
-    enum mb_status status = mb_tokenizer_chat_with(work->tokenizer, work->template_text, "template", messages,
-                                                   4, true, &text, err);
+    enum mb_status status = render(work, &text, err);
     if (status != MB_OK)
         return status;
     assert_string_equal(text, work->text);
@@ -161,9 +173,12 @@ static void tokenizers_starve(void **state)
 static void chat_templates_starve(void **state)
 {
     (void)state;
-    static const char *const paths[] = {DATA "/chat/deepseek_v3.jinja", DATA "/chat/mixtral.jinja",
-                                        DATA "/chat/moonlight.jinja",   DATA "/chat/olmoe.jinja",
-                                        DATA "/chat/qwen3.jinja",       DATA "/chat/reference.jinja"};
+    static const char *const paths[] = {
+        DATA "/chat/deepseek_v3.jinja",     DATA "/chat/mixtral.jinja",
+        DATA "/chat/moonlight.jinja",       DATA "/chat/olmoe.jinja",
+        DATA "/chat/qwen3.jinja",           DATA "/chat/reference.jinja",
+        DATA "/chat/families/blocks.jinja", DATA "/chat/families/kimi_k2.jinja",
+        DATA "/chat/families/glm.jinja"};
     for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
         struct work work;
         struct mb_error err;
@@ -172,8 +187,7 @@ static void chat_templates_starve(void **state)
         free(work.text);
         work.path = paths[i];
         work.template_text = (char *)test_read(paths[i], &nbytes);
-        if (mb_tokenizer_chat_with(work.tokenizer, work.template_text, "template", messages, 4, true,
-                                   &work.text, &err) != MB_OK)
+        if (render(&work, &work.text, &err) != MB_OK)
             fail_msg("%s: %s", paths[i], err.msg);
         starve("chat", chat, &work);
         end_work(&work);
