@@ -21,6 +21,7 @@ static struct {
 static const struct cli_option options[] = {
     CLI_ROW_SYSTEM(args.generation, ""),
     CLI_ROW_TEMPLATE(args.generation, ""),
+    CLI_ROW_VARIABLES(args.generation, ""),
     CLI_ROWS_GENERATION(args.generation,
                         "most tokens of a reply (default -1: until the model ends or its context is full)",
                         "tokens of context, the whole conversation (default 0: the model's)"),

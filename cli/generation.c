@@ -3,6 +3,7 @@
  */
 #include "generation.h"
 #include "base/error.h"
+#include "base/json.h"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -70,6 +71,35 @@ enum mb_status cli_read_words(const char *path, char **text, struct mb_error *er
 
 /* ---------------------------------------------------------------- templates */
 
+/* Says early, and by the names that the user knows, that a JSON text is none. */
+static enum mb_status check_json(const char *text, const char *place, enum mb_status status, bool is_object,
+                                 struct mb_error *err)
+{
+    struct mb_error inner = {0};
+    json_t *json = NULL;
+    if (mb_json_parse(text, strlen(text), 0, &json, &inner) != MB_OK)
+        return mb_fail(err, status, "%s: %s", place, inner.msg);
+    bool is_right = is_object ? json_is_object(json) : json_is_array(json);
+    json_decref(json);
+    return is_right ? MB_OK
+                    : mb_fail(err, status, "%s: not a JSON %s", place,
+                              is_object ? "object, such as {\"enable_thinking\": false}" : "array of tools");
+}
+
+static enum mb_status read_json_options(struct cli_template *template, const struct cli_generation *g,
+                                        struct mb_error *err)
+{
+    template->variables = g->variables;
+    if (template->is_plain && (g->variables != NULL || g->tools != NULL))
+        return mb_fail(err, MB_USAGE, "the plain format has no --tools and no --chat-template-kwargs");
+    if (g->variables != NULL)
+        MB_TRY(check_json(g->variables, "--chat-template-kwargs", MB_USAGE, true, err));
+    if (g->tools == NULL)
+        return MB_OK;
+    MB_TRY(cli_read_words(g->tools, &template->tools, err));
+    return check_json(template->tools, g->tools, MB_BAD_DATA, false, err);
+}
+
 enum mb_status cli_template_open(struct cli_template *template, const struct cli_generation *g,
                                  const struct mb_tokenizer *tokenizer, struct mb_error *err)
 {
@@ -77,9 +107,10 @@ enum mb_status cli_template_open(struct cli_template *template, const struct cli
     if (g->template == NULL && !mb_tokenizer_has_chat(tokenizer))
         return mb_fail(err, MB_BAD_DATA,
                        "the model has no chat template (give --chat-template FILE, or plain)");
+    template->is_plain = g->template != NULL &&strcmp(g->template, "plain") == 0;
+    MB_TRY(read_json_options(template, g, err));
     if (g->template == NULL)
         return MB_OK;
-    template->is_plain = strcmp(g->template, "plain") == 0;
     template->place = template->is_plain ? NULL : g->template;
     return template->is_plain ? MB_OK : cli_read_words(g->template, &template->text, err);
 }
@@ -87,14 +118,19 @@ enum mb_status cli_template_open(struct cli_template *template, const struct cli
 void cli_template_close(struct cli_template *template)
 {
     free(template->text);
+    free(template->tools);
 }
 
 enum mb_status cli_template_render(const struct cli_template *template,
                                    const struct mb_chat_message *messages, size_t n_messages, char **text,
                                    struct mb_error *err)
 {
-    if (!template->is_plain && template->text == NULL)
-        return mb_tokenizer_chat(template->tokenizer, messages, n_messages, true, text, err);
-    return mb_tokenizer_chat_with(template->tokenizer, template->text, template->place, messages, n_messages,
-                                  true, text, err);
+    const struct mb_chat_options options = {.size = sizeof options,
+                                            .template_text = template->text,
+                                            .place = template->place,
+                                            .is_plain = template->is_plain,
+                                            .add_generation_prompt = true,
+                                            .tools = template->tools,
+                                            .variables = template->variables};
+    return mb_tokenizer_chat_text(template->tokenizer, messages, n_messages, &options, text, err);
 }

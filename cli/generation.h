@@ -15,7 +15,7 @@ enum { CLI_N_STEP_TOKENS = 256 };
 
 /* The values of the options. CLI_GENERATION_DEFAULTS is what they are when none is given. */
 struct cli_generation {
-    const char *system, *template, *cache;
+    const char *system, *template, *tools, *variables, *cache;
     int n_predict, n_ctx, n_threads, top_k;
     double temp, top_p, min_p;
     uint64_t seed;
@@ -35,6 +35,12 @@ struct cli_generation {
     CLI_ROW_TEXT(0, "chat-template", "FILE", (g).template,                                               \
                  "another template (Jinja) instead of the model's, or the word 'plain' for\n\"User: ..." \
                  " Assistant:\"" implied)
+#define CLI_ROW_TOOLS(g, implied)               \
+    CLI_ROW_TEXT(0, "tools", "FILE", (g).tools, \
+                 "what the model may call: a JSON array of functions for the template" implied)
+#define CLI_ROW_VARIABLES(g, implied)                              \
+    CLI_ROW_TEXT(0, "chat-template-kwargs", "JSON", (g).variables, \
+                 "further variables of the template, such as '{\"enable_thinking\": false}'" implied)
 #define CLI_ROWS_GENERATION(g, n_predict_help, n_ctx_help)                                                  \
     CLI_ROW_INT('n', "predict", "N", (g).n_predict, -1, 1e9, n_predict_help),                               \
         CLI_ROW_INT('c', "ctx-size", "N", (g).n_ctx, 0, 1e9, n_ctx_help), CLI_ROW_THREADS((g).n_threads),   \
@@ -81,6 +87,8 @@ struct cli_template {
     const struct mb_tokenizer *tokenizer;
     const char *place; /* NULL: the plain format */
     char *text;        /* NULL: the model's own, or the plain format */
+    char *tools;       /* JSON, or NULL */
+    const char *variables;
     bool is_plain;
 };
 

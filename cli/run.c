@@ -31,6 +31,8 @@ static const struct cli_option options[] = {
                  "the prompt is a user's message: put it into the model's chat template"),
     CLI_ROW_SYSTEM(args.generation, "; implies --chat"),
     CLI_ROW_TEMPLATE(args.generation, "; implies --chat"),
+    CLI_ROW_TOOLS(args.generation, "; implies --chat"),
+    CLI_ROW_VARIABLES(args.generation, "; implies --chat"),
     CLI_ROWS_GENERATION(args.generation,
                         "most tokens to make (default -1: until the model ends or its context is full)",
                         "tokens of context (default 0: as many as are needed, at most the model's)"),
@@ -118,8 +120,9 @@ static enum mb_status put_into_template(const struct generation *g, const char *
     const struct mb_chat_message messages[] = {{"system", args.generation.system}, {"user", prompt}};
     size_t begin = args.generation.system == NULL;
     struct cli_template template = {0};
-    MB_TRY(cli_template_open(&template, &args.generation, g->tokenizer, err));
-    enum mb_status status = cli_template_render(&template, messages + begin, 2 - begin, text, err);
+    enum mb_status status = cli_template_open(&template, &args.generation, g->tokenizer, err);
+    if (status == MB_OK)
+        status = cli_template_render(&template, messages + begin, 2 - begin, text, err);
     cli_template_close(&template);
     return status;
 }
@@ -412,6 +415,8 @@ int cli_run(int argc, char **argv)
     const char *contradiction = find_contradiction();
     if (contradiction != NULL)
         return cli_usage_error(&command, "%s", contradiction);
-    args.chat = args.chat || args.generation.template != NULL || args.generation.system != NULL;
+    const struct cli_generation *g = &args.generation;
+    args.chat =
+        args.chat || g->template != NULL || g->system != NULL || g->tools != NULL || g->variables != NULL;
     return run(positional[0]);
 }

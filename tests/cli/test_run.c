@@ -102,6 +102,31 @@ static void a_system_message_goes_before_the_prompt(void **state)
     json_decref(same);
 }
 
+static void tools_and_variables_reach_the_template(void **state)
+{
+    (void)state;
+    static const char template[] =
+        "{{ tools[0].function.name }}{{ enable_thinking }}{{ messages[0].content }}";
+    static const char tools[] = "[{\"type\": \"function\", \"function\": {\"name\": \"look\"}}]";
+    test_write(test_path("tools.jinja"), template, sizeof template - 1);
+    test_write(test_path("tools.json"), tools, sizeof tools - 1);
+    test_write(test_path("object.json"), "{}", 2);
+    test_write(test_path("broken.json"), "[1", 2);
+    json_t *json = run_json("run %s --chat-template tools.jinja --tools tools.json --chat-template-kwargs "
+                            "'{\"enable_thinking\": false}' -p hello -n 0 -o json",
+                            REFERENCE);
+    json_t *same = run_json("run %s -p lookFalsehello -n 0 -o json", REFERENCE);
+    assert_true(json_equal(json_object_get(json, "prompt_tokens"), json_object_get(same, "prompt_tokens")));
+    json_decref(json);
+    json_decref(same);
+    assert_fails(run("run %s --tools object.json -p x", REFERENCE), 3, "object.json: not a JSON array");
+    assert_fails(run("run %s --tools broken.json -p x", REFERENCE), 3, "broken.json: byte");
+    assert_fails(run("run %s --tools missing.json -p x", REFERENCE), 3, "missing.json");
+    assert_fails(run("run %s --chat-template-kwargs x -p x", REFERENCE), 2, "--chat-template-kwargs: ");
+    assert_fails(run("run %s --chat-template-kwargs '{\"tools\": 1}' -p x", REFERENCE), 2, "'tools'");
+    assert_fails(run("run %s --chat-template plain --tools tools.json -p x", REFERENCE), 2, "plain format");
+}
+
 static void wrong_calls_are_told(void **state)
 {
     (void)state;
@@ -249,6 +274,7 @@ int main(void)
         cmocka_unit_test(a_prompt_comes_from_stdin_and_file),
         cmocka_unit_test(templates_can_be_replaced),
         cmocka_unit_test(a_system_message_goes_before_the_prompt),
+        cmocka_unit_test(tools_and_variables_reach_the_template),
         cmocka_unit_test(wrong_calls_are_told),
         cmocka_unit_test(bench_prints_every_test),
         cmocka_unit_test(bench_kernels_measures_every_kernel),
