@@ -163,13 +163,14 @@ static size_t scratch_nbytes(void)
 static bool allocate(struct bench *bench)
 {
     size_t bound = mb_encode_bound(MB_BF16, N_ROWS, N_COLS) + MB_SLACK_NBYTES;
+    const struct mb_blob_matrix shape = {.form = MB_FORM_PATCHED, .n_rows = N_ROWS, .n_cols = N_COLS};
     bench->weights = malloc((size_t)N_ROWS * N_COLS * sizeof *bench->weights);
     bench->records = malloc(bound);
     bench->directory = calloc(1, DIRECTORY_NBYTES + MB_SLACK_NBYTES);
     bench->encoded = malloc(mb_encode_bound(MB_BF16, N_ENCODED_ROWS, N_COLS));
     bench->groups = calloc(N_ROWS, sizeof *bench->groups);
     bench->encoded_groups = calloc(N_ENCODED_ROWS, sizeof *bench->encoded_groups);
-    bench->view_memory = malloc(mb_coded_view_nbytes(N_ROWS, N_COLS));
+    bench->view_memory = malloc(mb_coded_view_nbytes(&shape));
     bench->x = malloc((size_t)N_TOKENS * N_COLS * sizeof *bench->x);
     bench->y = malloc((size_t)N_TOKENS * N_ROWS * sizeof *bench->y);
     bench->planes = aligned_alloc(64, (size_t)N_TOKENS * 2 * N_COLS + MB_SLACK_NBYTES);
@@ -198,7 +199,7 @@ static void fill(struct bench *bench)
 /* Nothing of a copy is in the cache, as in a model's next matrix. */
 static enum mb_status make_copies(struct bench *bench, const struct mb_blob_matrix *info)
 {
-    const size_t view_nbytes = mb_coded_view_nbytes(N_ROWS, N_COLS);
+    const size_t view_nbytes = mb_coded_view_nbytes(info);
     bench->copy_nbytes = (view_nbytes + DIRECTORY_NBYTES + bench->records_nbytes + 63) / 64 * 64;
     bench->n_copies = copies_nbytes() / bench->copy_nbytes;
     bench->next_copy = 0;
@@ -219,21 +220,23 @@ static enum mb_status make_copies(struct bench *bench, const struct mb_blob_matr
 /* The matrix at a bound, and copies of it. */
 static enum mb_status code(struct bench *bench, double sigma_bound)
 {
-    bench->coding = (struct mb_coding){MB_BF16, N_COLS, sigma_bound, mb_step_of_eps(sigma_bound)};
+    bench->coding =
+        (struct mb_coding){MB_BF16, MB_FORM_PATCHED, N_COLS, sigma_bound, mb_step_of_eps(sigma_bound)};
     enum mb_status status =
         mb_encode_rows(&bench->coding, bench->weights, N_ROWS, bench->records,
                        mb_encode_bound(MB_BF16, N_ROWS, N_COLS), &bench->records_nbytes, bench->groups, NULL);
     if (status != MB_OK)
         return status;
-    mb_directory_write(bench->groups, N_ROWS, bench->directory);
+    mb_directory_write(MB_FORM_PATCHED, bench->groups, N_ROWS, bench->directory);
     const struct mb_blob_matrix info = {
         .dtype = MB_BF16,
+        .form = MB_FORM_PATCHED,
         .n_rows = N_ROWS,
         .n_cols = N_COLS,
         .eps = sigma_bound,
         .step = bench->coding.step,
         .data_nbytes = bench->records_nbytes,
-        .directory_nbytes = mb_directory_nbytes(bench->groups, N_ROWS),
+        .directory_nbytes = mb_directory_nbytes(MB_FORM_PATCHED, bench->groups, N_ROWS),
     };
     bench->w = mb_coded_view(&info, bench->records, bench->directory, bench->view_memory);
     return make_copies(bench, &info);
@@ -290,7 +293,8 @@ static void add_row(struct bench *bench, enum kind kind, const struct mb_kernels
                     size_t n_tokens)
 {
     double n_weights = (double)N_ROWS * N_COLS;
-    double coded = (double)(bench->records_nbytes + mb_directory_nbytes(bench->groups, N_ROWS));
+    double coded =
+        (double)(bench->records_nbytes + mb_directory_nbytes(MB_FORM_PATCHED, bench->groups, N_ROWS));
     struct row row = {.kind = kind, .kernels = kernels, .is_dram = is_dram, .n_tokens = n_tokens};
     row.sigma_bound = bench->coding.eps;
     row.bits_per_weight = kind == READ ? 0 : 8 * coded / n_weights;

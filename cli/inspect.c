@@ -13,12 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum {
-    KIND_RAW = 81,
-    KIND_OUTLIERS = 0x80,
-    N_TYPES_MAX = 6,
-    TYPES_NBYTES = 64
-}; /* docs/format.md, section 2 */
+enum { N_TYPES_MAX = 6, TYPES_NBYTES = 64 };
 
 static struct {
     bool experts;
@@ -133,15 +128,11 @@ static enum mb_status add_to_survey(struct survey *survey, const char *name, con
 
 static void count_groups(const struct mb_coded_matrix *matrix, struct sum *sum)
 {
-    const uint8_t *count = matrix->outlier_counts;
-    sum->n_groups += matrix->n_groups;
-    for (uint64_t i = 0; i < matrix->n_groups; i++) {
-        sum->n_raw_groups += matrix->kinds[i] == KIND_RAW;
-        if (matrix->kinds[i] != KIND_RAW && (matrix->kinds[i] & KIND_OUTLIERS) != 0) {
-            sum->n_outliers += (uint64_t)(count[0] | count[1] << 8);
-            count += 2;
-        }
-    }
+    struct mb_coded_statistics counts = {0};
+    mb_coded_statistics_add(&counts, matrix, 0, matrix->n_rows, NULL);
+    sum->n_groups += counts.n_groups;
+    sum->n_raw_groups += counts.n_raw_groups;
+    sum->n_outliers += counts.n_outliers;
 }
 
 static struct sum sum_of_blob(const struct mb_tensor *tensor, const struct mb_blob *blob)

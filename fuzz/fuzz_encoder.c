@@ -57,12 +57,14 @@ static void check_bound(const struct records *r, const struct mb_coding *coding,
     struct mb_blob_matrix info = {.name = "w",
                                   .name_nbytes = 1,
                                   .dtype = coding->dtype,
+                                  .form = coding->form,
                                   .n_rows = n_rows,
                                   .n_cols = coding->n_cols,
                                   .eps = coding->eps,
                                   .step = coding->step,
                                   .data_nbytes = r->nbytes,
-                                  .directory_nbytes = mb_directory_nbytes(r->groups, r->n_groups)};
+                                  .directory_nbytes =
+                                      mb_directory_nbytes(coding->form, r->groups, r->n_groups)};
     size_t header_nbytes = mb_blob_header_nbytes(&info, 1);
     size_t nbytes = header_nbytes + r->nbytes + info.directory_nbytes, n = n_rows * coding->n_cols;
     uint8_t *bytes = calloc(1, nbytes + MB_SLACK_NBYTES);
@@ -71,7 +73,7 @@ static void check_bound(const struct records *r, const struct mb_coding *coding,
     struct mb_error err = {0};
     REQUIRE(bytes != NULL && decoded != NULL);
     memcpy(bytes + header_nbytes, r->bytes, r->nbytes);
-    mb_directory_write(r->groups, r->n_groups, bytes + header_nbytes + r->nbytes);
+    mb_directory_write(coding->form, r->groups, r->n_groups, bytes + header_nbytes + r->nbytes);
     mb_blob_write_header(&info, 1, XXH3_64bits(bytes + header_nbytes, nbytes - header_nbytes), bytes);
     REQUIRE(mb_blob_open(bytes, nbytes, &blob, &err) == MB_OK);
     mb_kernels_by_isa("scalar")->decode_rows(&blob.matrix[0], 0, n_rows, decoded);
@@ -85,7 +87,7 @@ static void check_bound(const struct records *r, const struct mb_coding *coding,
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input input = {data, size};
-    struct mb_coding coding = {.dtype = (enum mb_dtype)(fuzz_u8(&input) % 3)};
+    struct mb_coding coding = {.dtype = (enum mb_dtype)(fuzz_u8(&input) % 3), .form = MB_FORM_PATCHED};
     coding.eps = (double)mb_float_of_bits(fuzz_u32(&input) & 0x7fffffff);
     if (!isfinite(coding.eps))
         return 0;

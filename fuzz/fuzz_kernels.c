@@ -78,7 +78,7 @@ static size_t make_group(struct making *m, size_t group, size_t n, uint8_t *out)
 
 static void make_matrix(struct making *m)
 {
-    m->info = (struct mb_blob_matrix){.name = "w", .name_nbytes = 1};
+    m->info = (struct mb_blob_matrix){.name = "w", .name_nbytes = 1, .form = MB_FORM_PATCHED};
     m->info.dtype = (enum mb_dtype)(fuzz_u8(&m->input) % 3);
     m->info.n_cols = 1 + fuzz_u16(&m->input) % (N_WEIGHTS_MAX / 2);
     m->info.n_rows = 1 + fuzz_u8(&m->input) % N_ROWS_MAX;
@@ -98,7 +98,7 @@ static void make_matrix(struct making *m)
         size_t n = (left < group_rows ? left : group_rows) * m->info.n_cols;
         m->info.data_nbytes += make_group(m, g, n, m->records + m->info.data_nbytes);
     }
-    m->info.directory_nbytes = mb_directory_nbytes(m->groups, m->n_groups);
+    m->info.directory_nbytes = mb_directory_nbytes(m->info.form, m->groups, m->n_groups);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -112,7 +112,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *bytes = fuzz_guarded(nbytes + MB_SLACK_NBYTES), *payload = bytes + header_nbytes;
     REQUIRE(bytes != NULL);
     memcpy(payload, m.records, m.info.data_nbytes);
-    mb_directory_write(m.groups, m.n_groups, payload + m.info.data_nbytes);
+    mb_directory_write(m.info.form, m.groups, m.n_groups, payload + m.info.data_nbytes);
     mb_blob_write_header(&m.info, 1, XXH3_64bits(payload, nbytes - header_nbytes), bytes);
     memset(bytes + nbytes, 0xff, MB_SLACK_NBYTES);
     REQUIRE(mb_blob_open(bytes, nbytes, &blob, &err) == MB_OK);

@@ -47,7 +47,7 @@ safetensors checkpoint/safetensors
 index checkpoint/checkpoint
 config checkpoint/config_text
 folder store/index store/read store/store store/ram_store
-blob codec/blob codec/blob_check
+blob codec/blob codec/patched_check codec/patched_view
 kernels codec/scalar codec/x86/decode_avx2 codec/x86/decode_avx512 codec/x86/convert_avx2 codec/x86/convert_avx512 codec/x86/matvec_avx2 codec/x86/matvec_avx512 codec/x86/matmul_avx2 codec/x86/matmul_avx512 codec/x86/transposed_avx2 codec/x86/transposed_avx512
 encoder codec/encode codec/x86/encode_avx2 codec/x86/encode_avx512 codec/widths
 tokenizer tokenizer/load_model tokenizer/load_pipeline tokenizer/vocab

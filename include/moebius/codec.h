@@ -1,12 +1,22 @@
 /*
  * codec.h - error-bounded coded weight matrices: encode, check, and multiply from the coded form.
  *
- * The form is "patched fixed width" (docs/format.md).  Every stored weight w' satisfies |w - w'| <= eps,
- * checked in double by the encoder for every weight.  Matrices are row-major [n_rows][n_cols];
- * y = W x has n_rows values.  Products are integer sums, so their results are the same bits on every
- * instruction set, for every split over threads, rows or tokens.
+ * Every stored weight w' satisfies |w - w'| <= eps, checked in double by the encoder for every weight.
+ * Matrices are row-major [n_rows][n_cols]; y = W x has n_rows values.  Products are integer sums, so their
+ * results are the same bits on every instruction set, for every split over threads, rows or tokens.
  *
- * Threads: all functions are re-entrant; coded matrices are read-only once open.
+ * To multiply from a coded folder: read a tensor (checkpoint.h), mb_blob_open, then mb_kernels()->activation
+ * and ->matvec; examples/multiply.c is a page of it.  The sections "encoding" and "writing blobs" are for
+ * programs that write blobs themselves; mb_compress (checkpoint.h) writes whole folders.
+ *
+ * Threads: the library keeps no state here but the choice of kernels, which any thread may trigger.  Every
+ * function may run in any number of threads at once, as long as no two write the same memory.  What has been
+ * opened is read-only: all threads may share it.
+ * Memory: the caller owns every buffer.  Only mb_blob_open allocates, and mb_blob_close frees that.  Pointers
+ * in a struct that a function fills point into what the caller gave it.
+ * Units: eps and step are in units of the weights; sizes named nbytes or cap are bytes, all others elements.
+ * Structs that the library fills may get members at the end in a later version with another soname.  Only the
+ * library makes a struct mb_kernels.
  */
 #ifndef MOEBIUS_CODEC_H
 #define MOEBIUS_CODEC_H
@@ -24,6 +34,7 @@ extern "C" {
 
 enum mb_dtype { MB_F32 = 0, MB_F16 = 1, MB_BF16 = 2 }; /* values are those of the file format */
 
+/* Bytes of an element. */
 static inline size_t mb_dtype_nbytes(enum mb_dtype dtype)
 {
     return dtype == MB_F32 ? 4 : 2;
@@ -37,17 +48,20 @@ struct mb_bound {
     double value; /* fraction (0.3 for "30%"), weight units, or fraction of the range; 0 when exact */
 };
 
-/* MB_USAGE when 'text' is none of the spellings, not finite, or negative. */
+/*
+ * Reads a spelling, in any locale.  MB_USAGE: 'text' is none, not finite, negative, or more than 1,000,000 %;
+ * *bound is then unspecified, and err (may be NULL) quotes the text.
+ */
 MB_API enum mb_status mb_bound_parse(const char *text, struct mb_bound *bound, struct mb_error *err);
 
-/* The shortest spelling that parses back to the same bound. 'text' holds at least 40 characters. */
+/* Writes the shortest spelling that parses back to the same bound, terminated, in any locale. */
 MB_API void mb_bound_format(const struct mb_bound *bound, char text[40]);
 
 /* What a bound is relative to, gathered over all matrices that share it (the three of an expert). */
 struct mb_weight_stats {
-    uint64_t n;
-    double sum_abs; /* a sum in double, in the order of mb_weight_stats_add's calls and elements */
-    double min, max;
+    uint64_t n;      /* weights */
+    double sum_abs;  /* of their absolute values, in the order of mb_weight_stats_add's calls and elements */
+    double min, max; /* 0 while n is 0 */
 };
 
 #define MB_WEIGHT_STATS_INIT \
@@ -56,8 +70,8 @@ struct mb_weight_stats {
     }
 
 /*
- * Adds n weights of type dtype (unaligned is fine).  MB_BAD_DATA when one is NaN or infinite; *bad_index
- * (may be NULL) is then its index.
+ * Adds n weights of type dtype (any alignment) to stats, which begins as MB_WEIGHT_STATS_INIT.  MB_BAD_DATA:
+ * one is NaN or infinite; *bad_index (may be NULL) is then its index in 'weights', and *stats is unchanged.
  */
 MB_API enum mb_status mb_weight_stats_add(struct mb_weight_stats *stats, enum mb_dtype dtype,
                                           const void *weights, size_t n, size_t *bad_index);
@@ -72,116 +86,119 @@ MB_API float mb_step_of_eps(double eps);
 
 enum {
     MB_COLS_MAX = 65535,     /* more columns would overflow the int32 sums of the product */
-    MB_GROUP_WEIGHTS = 1024, /* a row group has about this many weights, or is one longer row */
-    MB_SLACK_NBYTES = 128,   /* readable bytes that kernels need after a blob and after activations */
+    MB_GROUP_WEIGHTS = 1024, /* a row group has at least as many weights; the last may have fewer */
+    MB_SLACK_NBYTES = 128,   /* readable bytes that kernels need after a blob; their values do not matter */
 };
 
-/* Rows in a row group: 1 when n_cols >= 1024, else ceil(1024 / n_cols). The last group may have fewer. */
+/*
+ * Rows in a row group, the unit of coding: 1 when n_cols >= 1024, else ceil(1024 / n_cols).  The last group
+ * of a matrix may have fewer.  n_cols: 1 .. MB_COLS_MAX.
+ */
 static inline size_t mb_group_rows(size_t n_cols)
 {
     return n_cols >= MB_GROUP_WEIGHTS ? 1 : (MB_GROUP_WEIGHTS + n_cols - 1) / n_cols;
 }
 
+/* What the bytes of a coded matrix mean (docs/format.md). Values are those of the file format. */
+enum mb_form_id {
+    MB_FORM_PATCHED = 1, /* patched fixed width: the form that kernels multiply */
+};
+
 /* How a matrix is coded: what the encoder needs beside the weights. */
 struct mb_coding {
-    enum mb_dtype dtype; /* of the weights, and of outliers and raw rows in the coded form */
-    size_t n_cols;       /* 1 .. MB_COLS_MAX */
-    double eps;          /* > 0, or 0: all weights of the matrix are 0 */
-    float step;          /* mb_step_of_eps(eps) */
+    enum mb_dtype dtype;  /* of the weights, and of outliers and raw rows in the coded form */
+    enum mb_form_id form; /* MB_FORM_PATCHED */
+    size_t n_cols;        /* 1 .. MB_COLS_MAX */
+    double eps;           /* > 0, or 0: all weights of the matrix are 0 */
+    float step;           /* mb_step_of_eps(eps) */
 };
 
-/* A coded row group's directory entry (docs/format.md, "kinds"). */
+/* An encoded row group, as its directory entry will say it. Read n_outliers and nbytes. */
 struct mb_group {
-    uint8_t kind;
+    uint8_t kind; /* the form's own, as is the next */
     uint16_t n_escapes;
-    uint16_t n_outliers;
-    uint32_t nbytes; /* of its record */
+    uint16_t n_outliers; /* weights kept as they were, beside others that are coded */
+    uint32_t nbytes;     /* of its record */
 };
 
-/* Enough bytes for the records of n_rows rows, whatever the weights: mb_encode_rows never needs more. */
+/* Bytes enough for the records of any n_rows rows in any form. n_rows * n_cols * 4 must fit in a size_t. */
 MB_API size_t mb_encode_bound(enum mb_dtype dtype, size_t n_rows, size_t n_cols);
 
 /*
- * Encode n_rows whole rows, the first of which begins a row group.  Writes the records of
- * ceil(n_rows / group rows) groups to 'out' (out_cap >= mb_encode_bound) and their entries to 'groups'.
- * MB_BAD_DATA: a weight is NaN or infinite; *bad_index is its index in 'weights'.  Same bytes on every
- * instruction set.  One call is one thread's work: callers split a matrix at group boundaries.
+ * Encodes n_rows whole rows: 'weights' is [n_rows][coding->n_cols] of coding->dtype, of any alignment, and
+ * the first row begins a row group.  Writes the records, one after another, to out[0 .. *out_nbytes), and an
+ * entry for each of the ceil(n_rows / mb_group_rows) groups to 'groups'.  out_cap >= mb_encode_bound, all of
+ * which may be written.  The bytes are the same on every instruction set and for every split of a matrix at
+ * row groups: records of pieces, joined, are those of the whole.  Runs in the calling thread; allocates
+ * nothing.
+ *
+ * MB_BAD_DATA: a weight is NaN or infinite; *bad_index (may be NULL) is then its index in 'weights'.
+ * MB_NO_SPACE: out_cap is too small.  MB_UNSUPPORTED: this version does not know coding->form.  After a
+ * failure *out_nbytes is unchanged, 'out' and 'groups' are unspecified.
  */
 MB_API enum mb_status mb_encode_rows(const struct mb_coding *coding, const void *weights, size_t n_rows,
                                      uint8_t *out, size_t out_cap, size_t *out_nbytes,
                                      struct mb_group *groups, size_t *bad_index);
 
-/* ---------------------------------------------------------------- blobs */
+/* Whether a group is kept as it was, because coding would not be smaller. form: that of the coding. */
+MB_API bool mb_group_is_raw(enum mb_form_id form, const struct mb_group *group);
 
-/* A matrix as a blob's header names it. 'name' is the part after the blob's own stem, e.g. "up_proj.weight".
+/* ---------------------------------------------------------------- writing blobs */
+
+/*
+ * A matrix as a blob's header describes it.  A blob is: header, then for each matrix in turn its records and
+ * its directory (docs/format.md, section 3).
  */
 struct mb_blob_matrix {
-    const char *name; /* not terminated */
-    size_t name_nbytes;
-    enum mb_dtype dtype;
-    uint64_t n_rows;
-    size_t n_cols;
-    double eps;
-    float step;
-    uint64_t data_nbytes;      /* all records */
-    uint64_t directory_nbytes; /* kinds, escape counts, outlier counts */
+    const char *name;    /* not terminated: after the blob's own stem, e.g. "up_proj.weight" */
+    size_t name_nbytes;  /* 1 .. 65535 */
+    enum mb_dtype dtype; /* of the original */
+    enum mb_form_id form;
+    uint64_t n_rows;           /* at least 1 */
+    size_t n_cols;             /* 1 .. MB_COLS_MAX */
+    double eps;                /* the bound that holds for every weight */
+    float step;                /* mb_step_of_eps(eps) */
+    uint64_t data_nbytes;      /* of all records */
+    uint64_t directory_nbytes; /* mb_directory_nbytes */
 };
 
-/* Bytes of the header of a blob with these names: a multiple of 8. 0 on overflow of the format's limits. */
+/* Bytes of the directory of a matrix's n_groups groups, in order; mb_directory_write writes exactly as many.
+ */
+MB_API uint64_t mb_directory_nbytes(enum mb_form_id form, const struct mb_group *groups, size_t n_groups);
+MB_API void mb_directory_write(enum mb_form_id form, const struct mb_group *groups, size_t n_groups,
+                               uint8_t *out);
+
+/*
+ * Bytes of the header of a blob of these matrices, of which names alone matter: a multiple of 8.  0: more
+ * matrices, longer names or a longer header than the format allows.
+ */
 MB_API size_t mb_blob_header_nbytes(const struct mb_blob_matrix *matrices, size_t n_matrices);
 
 /*
- * Write the header that precedes the payload (for each matrix in turn: records, then directory).
- * 'payload_xxh3' is XXH3-64 (seed 0) of the whole payload.  'out' holds mb_blob_header_nbytes.
+ * Writes the header, mb_blob_header_nbytes (not 0) to 'out', any alignment.  'payload_xxh3' is XXH3-64 (seed
+ * 0) of all that follows it in the blob.
  */
 MB_API void mb_blob_write_header(const struct mb_blob_matrix *matrices, size_t n_matrices,
                                  uint64_t payload_xxh3, uint8_t *out);
 
-/* What the first bytes of a blob say: how much of it is what. */
-struct mb_blob_frame {
-    size_t n_matrices;
-    size_t header_nbytes; /* the frame itself, an entry for each matrix, names */
-    uint64_t nbytes;      /* of the blob, without the padding after it */
-};
+/* ---------------------------------------------------------------- coded matrices and blobs */
 
-enum { MB_BLOB_FRAME_NBYTES = 40 };
-
-/* Reads MB_BLOB_FRAME_NBYTES of a tensor of 'nbytes', or nothing where it has fewer. */
-MB_API enum mb_status mb_blob_read_frame(const uint8_t *bytes, uint64_t nbytes, struct mb_blob_frame *frame,
-                                         struct mb_error *err);
+struct mb_tile; /* the library's own */
 
 /*
- * The header bytes[0 .. frame->header_nbytes) without the payload: its checksum, names, shapes and sizes are
- * checked.  Fills infos[frame->n_matrices]; names point into 'bytes'.
- */
-MB_API enum mb_status mb_blob_read_header(const uint8_t *bytes, const struct mb_blob_frame *frame,
-                                          struct mb_blob_matrix *infos, struct mb_error *err);
-
-/* Bytes of the directory of n groups; mb_directory_write writes exactly as many. */
-MB_API uint64_t mb_directory_nbytes(const struct mb_group *groups, size_t n_groups);
-MB_API void mb_directory_write(const struct mb_group *groups, size_t n_groups, uint8_t *out);
-
-/* Rows of every tile of a matrix but the last: products that begin at a tile need not look for their row. */
-MB_API size_t mb_tile_rows(size_t n_cols);
-
-/* Where a tile (whole row groups, about 32 Ki weights, 16 rows or more) begins. */
-struct mb_tile {
-    uint64_t data_pos;      /* in the matrix's records */
-    uint32_t first_outlier; /* index into outlier_counts of the tile's first flagged group */
-};
-
-/*
- * A coded matrix: a view of bytes that outlive it, read-only, for any number of threads.  Read dtype, shape,
- * eps and step; the other members are for the kernels and may change between versions.
+ * A coded matrix: a view of bytes that outlive it, read-only, for any number of threads.  Read the members up
+ * to n_groups; the others are for the kernels and may change between versions.
  */
 struct mb_coded_matrix {
-    enum mb_dtype dtype;
+    enum mb_dtype dtype; /* of the original, and of what is stored as it was */
+    enum mb_form_id form;
     uint64_t n_rows;
     size_t n_cols;
-    double eps;
-    float step;
+    double eps;        /* |w - w'| <= eps for every weight */
+    float step;        /* w' = step q where a weight is coded */
     size_t group_rows; /* rows in each group but the last */
     uint64_t n_groups;
+    /* The library's own. */
     size_t tile_groups; /* groups in each tile but the last */
     uint64_t n_tiles;
     const uint8_t *kinds;          /* [n_groups] */
@@ -192,31 +209,25 @@ struct mb_coded_matrix {
     const struct mb_tile *tiles; /* [n_tiles] */
 };
 
-/*
- * The view of a matrix as mb_encode_rows and mb_directory_write have left it: info says its shape, bound and
- * bytes of records.  Nothing is checked: what comes from a file is opened as a blob.  The records and the
- * directory outlive the view, and MB_SLACK_NBYTES after each can be read.  So does 'memory', for the tiles:
- * mb_coded_view_nbytes bytes, 8-byte aligned.
- */
-MB_API size_t mb_coded_view_nbytes(uint64_t n_rows, size_t n_cols);
-MB_API struct mb_coded_matrix mb_coded_view(const struct mb_blob_matrix *info, const uint8_t *data,
-                                            const uint8_t *directory, void *memory);
-
 /* An open blob. It is valid as long as the bytes that it was opened from, which stay the caller's. */
 struct mb_blob {
     size_t n_matrices;
-    struct mb_blob_matrix *info;    /* [n_matrices] names point into the blob */
-    struct mb_coded_matrix *matrix; /* [n_matrices] */
+    struct mb_blob_matrix *info;    /* [n_matrices] names point into the blob's bytes */
+    struct mb_coded_matrix *matrix; /* [n_matrices] views of the blob's bytes */
     uint64_t nbytes;                /* of the blob, without the padding after it */
     uint64_t tables_nbytes;         /* memory beside the blob's own bytes */
-    void *owned;                    /* by mb_blob_close; NULL: the caller's (mb_blob_open_in) */
+    void *owned;                    /* freed by mb_blob_close; NULL: the caller's (mb_blob_open_in) */
 };
 
 /*
  * Checks a blob completely (header, checksums, sizes, kinds, escape counts, outlier positions, finite values,
- * zero padding bits) and makes its views.  Never reads outside bytes[0 .. nbytes), whatever they are. Kernels
- * need MB_SLACK_NBYTES readable bytes after it.  The verdict is the same on every instruction set.
- * err->msg says what is wrong and at which byte of the blob.  After a failure *blob is empty.
+ * zero padding bits) and makes its views.  Never reads outside bytes[0 .. nbytes), whatever they are and of
+ * any alignment; kernels need MB_SLACK_NBYTES readable bytes after them.  The verdict is the same on every
+ * instruction set.
+ *
+ * MB_BAD_DATA: the bytes are damaged; err->msg (err may be NULL) says what is wrong and at which byte of the
+ * blob.  MB_UNSUPPORTED: a format version or form that this library does not know; the message names it.
+ * MB_NO_MEMORY.  After a failure *blob is empty: closing it is allowed and does nothing.
  */
 MB_API enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct mb_blob *blob,
                                    struct mb_error *err);
@@ -229,12 +240,45 @@ MB_API enum mb_status mb_blob_open(const uint8_t *bytes, uint64_t nbytes, struct
 MB_API uint64_t mb_blob_tables_nbytes(const struct mb_blob_matrix *infos, size_t n_matrices);
 MB_API enum mb_status mb_blob_open_in(const uint8_t *bytes, uint64_t nbytes, void *memory,
                                       uint64_t memory_nbytes, struct mb_blob *blob, struct mb_error *err);
+
+/* Frees what mb_blob_open allocated and empties *blob. Its matrices are gone. */
 MB_API void mb_blob_close(struct mb_blob *blob);
 
-/* ---------------------------------------------------------------- what is coded how */
+/* What the first bytes of a blob say: how much of it is what. For readers that want headers alone. */
+struct mb_blob_frame {
+    size_t n_matrices;
+    size_t header_nbytes; /* the frame itself, an entry for each matrix, names */
+    uint64_t nbytes;      /* of the blob, without the padding after it */
+};
 
-/* Whether an encoded group keeps its weights as they were, because coding would not be smaller. */
-MB_API bool mb_group_is_raw(const struct mb_group *group);
+enum { MB_BLOB_FRAME_NBYTES = 40 };
+
+/*
+ * Reads the first MB_BLOB_FRAME_NBYTES of a tensor of 'nbytes', or nothing where it has fewer.  MB_BAD_DATA
+ * or MB_UNSUPPORTED as mb_blob_open; *frame is then unspecified.  Checksums are not checked.
+ */
+MB_API enum mb_status mb_blob_read_frame(const uint8_t *bytes, uint64_t nbytes, struct mb_blob_frame *frame,
+                                         struct mb_error *err);
+
+/*
+ * The header bytes[0 .. frame->header_nbytes) without the payload: its checksum, names, forms, shapes and
+ * sizes are checked.  Fills infos[frame->n_matrices]; names point into 'bytes'.  Fails as mb_blob_open; infos
+ * are then unspecified.
+ */
+MB_API enum mb_status mb_blob_read_header(const uint8_t *bytes, const struct mb_blob_frame *frame,
+                                          struct mb_blob_matrix *infos, struct mb_error *err);
+
+/*
+ * The view of a matrix as mb_encode_rows and mb_directory_write have left it, without a blob: info says its
+ * form, shape, bound and data_nbytes.  Nothing is checked: what comes from a file is opened as a blob.  The
+ * records and the directory outlive the view, and MB_SLACK_NBYTES after each can be read.  So does 'memory':
+ * mb_coded_view_nbytes bytes, 8-byte aligned.
+ */
+MB_API size_t mb_coded_view_nbytes(const struct mb_blob_matrix *info);
+MB_API struct mb_coded_matrix mb_coded_view(const struct mb_blob_matrix *info, const uint8_t *data,
+                                            const uint8_t *directory, void *memory);
+
+/* ---------------------------------------------------------------- what is coded how */
 
 /* Counts over row groups of coded matrices. Zero it, then add rows and other counts in any order. */
 enum { MB_N_SYMBOLS = 256 };
@@ -247,14 +291,17 @@ struct mb_coded_statistics {
 
 /*
  * Adds rows [row, row + n_rows) of a matrix: whole row groups.  'weights': the same rows as decode_rows gives
- * them.  An outlier that happens to lie on the grid counts as an index; the weights of raw groups count as
- * what they would have been coded as.
+ * them; NULL: n_symbols stay as they are, and no record is read.  An outlier that happens to lie on the grid
+ * counts as an index; the weights of raw groups count as what they would have been coded as.
  */
 MB_API void mb_coded_statistics_add(struct mb_coded_statistics *statistics, const struct mb_coded_matrix *w,
                                     uint64_t row, uint64_t n_rows, const float *weights);
 MB_API void mb_coded_statistics_merge(struct mb_coded_statistics *to, const struct mb_coded_statistics *from);
 
-/* Bits a weight that an ideal code of the symbols, each by itself, would take (order-0 entropy). */
+/*
+ * Bits a weight that an ideal code of the symbols, each by itself, would take (order-0 entropy).  Symbols of
+ * all n_weights must have been counted.
+ */
 MB_API double mb_coded_entropy_bits(const struct mb_coded_statistics *statistics);
 
 /* ---------------------------------------------------------------- activations */
@@ -264,8 +311,9 @@ MB_API double mb_coded_entropy_bits(const struct mb_coded_statistics *statistics
  * All zero: scale 0.  A non-finite element: scale NaN, and every product with it is NaN.
  */
 struct mb_activation {
-    const int8_t *hi, *lo; /* [n_cols] followed by zeros to the next multiple of 128, 64-byte aligned */
-    int64_t sum;           /* of all X */
+    const int8_t *hi,
+        *lo;     /* the caller's planes: [n_cols], then zeros to a multiple of 128, 64-byte aligned */
+    int64_t sum; /* of all X */
     float scale;
 };
 
@@ -277,55 +325,72 @@ static inline size_t mb_activation_plane_nbytes(size_t n_cols)
 
 /* ---------------------------------------------------------------- kernels */
 
-/* Codes decoded with every kernel of a table are the indices q; offsets are an inner matter. */
+/*
+ * The functions of one instruction set.  They allocate nothing, run in the calling thread, and may run in any
+ * number of threads at once with the same matrix and activations; y and scratch are one call's own.  A matrix
+ * is of MB_FORM_PATCHED, its blob has MB_SLACK_NBYTES readable bytes after it, and rows are below n_rows.
+ * Arrays of float have the alignment of float.  Nothing fails but encode_rows.
+ */
 struct mb_kernels {
     const char *isa; /* "scalar", "avx2", "avx512" */
 
-    /* Fill planes 'hi' and 'lo' (mb_activation_plane_nbytes each, zero padded) from x[n] and describe them.
+    /*
+     * Fills planes 'hi' and 'lo' (mb_activation_plane_nbytes each, 64-byte aligned) from x[n], n <=
+     * MB_COLS_MAX, and describes them in *out, which points to them.
      */
     void (*activation)(const float *x, size_t n, int8_t *hi, int8_t *lo, struct mb_activation *out);
 
-    /* y[0 .. n_rows) = rows [row, row + n_rows) of W times x. Any row range; whole groups are fastest. */
+    /*
+     * y[0 .. n_rows) = rows [row, row + n_rows) of W times x, which has n_cols values.  Any row range; whole
+     * groups are fastest.
+     */
     void (*matvec)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                    const struct mb_activation *x, float *y);
 
     /*
-     * The same for n_tokens vectors: y[t * y_stride + r]. Each row block is decoded once.
+     * The same for n_tokens vectors x[0 .. n_tokens): y[t * y_stride + r], y_stride >= n_rows in floats.
+     * Faster than n_tokens calls of matvec: rows are decoded once, or once for a few tokens.
      * 'scratch': matmul_scratch_nbytes(w->n_cols) of this table, 64-byte aligned, of one thread at a time.
      */
     void (*matmul)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                    const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride, void *scratch);
 
     /*
-     * y[0 .. n_cols) = x^T W over rows [row, row + n_rows): x has n_rows values (n_rows <= 65535).
+     * y[0 .. n_cols) = x^T W over rows [row, row + n_rows): x has n_rows values, at most 65535.
      * 'scratch': transposed_scratch_nbytes(w->n_cols) of this table, 64-byte aligned, as above.
      */
     void (*matvec_transposed)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                               const struct mb_activation *x, float *y, void *scratch);
 
-    /* Bytes of scratch memory for a matrix of n_cols columns. 0: none, NULL will do. */
+    /* Bytes of scratch memory for any matrix of n_cols columns. 0: none, NULL will do. Contents do not
+     * matter. */
     size_t (*matmul_scratch_nbytes)(size_t n_cols);
     size_t (*transposed_scratch_nbytes)(size_t n_cols);
 
     /* out[0 .. n_rows * n_cols) = the decoded weights w' of rows [row, row + n_rows). */
     void (*decode_rows)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out);
 
-    /* Encoder of row groups; see mb_encode_rows. */
+    /* The encoder of MB_FORM_PATCHED alone, to compare instruction sets. Others call mb_encode_rows. */
     enum mb_status (*encode_rows)(const struct mb_coding *coding, const void *weights, size_t n_rows,
                                   uint8_t *out, size_t out_cap, size_t *out_nbytes, struct mb_group *groups,
                                   size_t *bad_index);
 };
 
 /*
- * Prefetches the start of row's tile.  Call it before a product that does not continue where the last one
- * ended: hardware prefetch does not know these addresses yet.
+ * For callers that split the rows of a product: rows of every tile of a matrix but the last.  A product that
+ * begins at a multiple of it finds its first row at once; any other looks for it among up to that many.
+ * mb_prefetch_rows prefetches the start of row's tile.  Call it before a product that does not continue where
+ * the last one ended: hardware prefetch does not know these addresses yet.  Neither changes a result.
  */
+MB_API size_t mb_tile_rows(size_t n_cols);
 MB_API void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row);
 
 /*
- * The best table for this CPU less what MOEBIUS_CPU takes away ("-avx512", "-avx2", comma separated).
- * Each fast table has proved itself against scalar on small hard rows before it is handed out.
- * mb_cpu_check reports an unknown feature name (MB_USAGE); mb_kernels() then ignores the variable.
+ * The best table for this CPU less what the environment variable MOEBIUS_CPU takes away ("-avx512", "-avx2",
+ * comma separated).  Never NULL, valid without end, the same at every call: it is chosen at the first one,
+ * which takes about a millisecond, since each fast table has to agree with scalar on small hard rows before
+ * it is handed out.  mb_cpu_check reports an unknown feature name (MB_USAGE); mb_kernels() then ignores the
+ * variable.
  */
 MB_API const struct mb_kernels *mb_kernels(void);
 MB_API enum mb_status mb_cpu_check(struct mb_error *err);

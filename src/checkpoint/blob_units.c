@@ -75,6 +75,7 @@ struct mb_blob_matrix mb_item_info(const struct mb_layout_item *item, double eps
         .name = item->suffix,
         .name_nbytes = strlen(item->suffix),
         .dtype = mb_tensor_dtype(item->tensor),
+        .form = MB_FORM_PATCHED,
         .n_rows = item->tensor->shape[0],
         .n_cols = (size_t)item->tensor->shape[1],
         .eps = eps,

@@ -133,7 +133,7 @@ static enum mb_status make_matrices(const struct mb_coder *coder, struct job *jo
         *info = mb_item_info(item, job->eps[i]);
         matrix->item = item;
         matrix->info = info;
-        matrix->coding = (struct mb_coding){info->dtype, info->n_cols, info->eps, info->step};
+        matrix->coding = (struct mb_coding){info->dtype, info->form, info->n_cols, info->eps, info->step};
         uint64_t group_rows = mb_group_rows(info->n_cols);
         matrix->n_groups = (info->n_rows + group_rows - 1) / group_rows;
         matrix->groups = calloc(matrix->n_groups, sizeof *matrix->groups);
@@ -267,18 +267,18 @@ static enum mb_status begin_blob(struct mb_coder *coder, const struct job *job, 
 
 static enum mb_status end_matrix(struct mb_coder *coder, struct matrix *matrix, struct mb_error *err)
 {
-    uint64_t nbytes = mb_directory_nbytes(matrix->groups, matrix->n_groups);
+    uint64_t nbytes = mb_directory_nbytes(matrix->info->form, matrix->groups, matrix->n_groups);
     uint8_t *directory = malloc(nbytes);
     if (directory == NULL)
         return mb_fail_memory(err, "a directory");
-    mb_directory_write(matrix->groups, matrix->n_groups, directory);
+    mb_directory_write(matrix->info->form, matrix->groups, matrix->n_groups, directory);
     enum mb_status status = write_payload(coder, directory, nbytes, err);
     free(directory);
     matrix->info->directory_nbytes = nbytes;
     coder->report->n_groups += matrix->n_groups;
     for (uint64_t i = 0; i < matrix->n_groups; i++) {
         coder->report->n_outliers += matrix->groups[i].n_outliers;
-        coder->report->n_raw_groups += mb_group_is_raw(&matrix->groups[i]);
+        coder->report->n_raw_groups += mb_group_is_raw(matrix->info->form, &matrix->groups[i]);
     }
     return status;
 }

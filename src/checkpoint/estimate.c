@@ -90,7 +90,7 @@ static uint64_t scaled(uint64_t count, uint64_t of_sample, uint64_t whole)
 static enum mb_status estimate_matrix(struct job *job, const struct mb_blob_matrix *info,
                                       const struct mb_tensor *tensor, uint64_t *nbytes, struct mb_error *err)
 {
-    struct mb_coding coding = {info->dtype, info->n_cols, info->eps, info->step};
+    struct mb_coding coding = {info->dtype, info->form, info->n_cols, info->eps, info->step};
     struct sample sample = sample_of(tensor);
     uint64_t n_sampled_rows = 0, record_nbytes = 0, directory_nbytes = 0, n_outliers = 0, n_raw = 0;
     for (uint64_t i = 0; i < sample.n_sampled; i++) {
@@ -103,9 +103,9 @@ static enum mb_status estimate_matrix(struct job *job, const struct mb_blob_matr
             return mb_fail_weight(job->ckpt, tensor, first * sample.group_rows * info->n_cols + bad, err);
         n_sampled_rows += n_rows;
         record_nbytes += out_nbytes;
-        directory_nbytes += mb_directory_nbytes(&group, 1);
+        directory_nbytes += mb_directory_nbytes(info->form, &group, 1);
         n_outliers += group.n_outliers;
-        n_raw += mb_group_is_raw(&group);
+        n_raw += mb_group_is_raw(info->form, &group);
     }
     *nbytes += scaled(record_nbytes, n_sampled_rows, info->n_rows) +
                scaled(directory_nbytes, sample.n_sampled, sample.n_groups);

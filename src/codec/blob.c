@@ -1,10 +1,10 @@
 /*
- * blob.c - the header of a blob, written and read.  What the payload must hold is checked in blob_check.c.
+ * blob.c - the header of a blob, written and read.  What the payload must hold is the affair of each form.
  */
+#include "base/bytes.h"
 #include "base/checked.h"
 #include "base/error.h"
-#include "blob_check.h"
-#include "view.h"
+#include "forms.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -16,7 +16,6 @@ enum {
     VERSION = 1,
     HEADER_NBYTES = MB_BLOB_FRAME_NBYTES,
     ENTRY_NBYTES = 48,
-    FORM_PATCHED = 1,
     N_MATRICES_MAX = 65535,
     NAME_NBYTES_MAX = 65535,
     HEADER_NBYTES_MAX = 1 << 24,
@@ -43,7 +42,7 @@ static void write_entry(const struct mb_blob_matrix *matrix, uint8_t *out)
     mb_store_u64(out, matrix->n_rows);
     mb_store_u32(out + 8, (uint32_t)matrix->n_cols);
     out[12] = (uint8_t)matrix->dtype;
-    out[13] = FORM_PATCHED;
+    out[13] = (uint8_t)matrix->form;
     mb_store_u16(out + 14, (uint16_t)matrix->name_nbytes);
     memcpy(out + 16, &matrix->eps, 8);
     memcpy(out + 24, &matrix->step, 4);
@@ -135,9 +134,8 @@ static bool entry_is_sound(const struct mb_blob_matrix *info, const uint8_t *ent
     uint64_t n_weights;
     return info->n_rows >= 1 && info->n_cols >= 1 && info->n_cols <= MB_COLS_MAX &&
            mb_mul_u64(info->n_rows, info->n_cols, &n_weights) && n_weights <= N_WEIGHTS_MAX &&
-           entry[12] <= MB_BF16 && entry[13] == FORM_PATCHED && mb_load_u32(entry + 28) == 0 &&
-           isfinite(info->eps) && !signbit(info->eps) && !signbit(info->step) &&
-           info->step == mb_step_of_eps(info->eps);
+           entry[12] <= MB_BF16 && mb_load_u32(entry + 28) == 0 && isfinite(info->eps) &&
+           !signbit(info->eps) && !signbit(info->step) && info->step == mb_step_of_eps(info->eps);
 }
 
 /* Printable UTF-8 without control characters is enough of a name; its bytes are only compared. */
@@ -164,6 +162,7 @@ static struct mb_blob_matrix read_entry(const uint8_t *entry, const uint8_t *nam
         .name = (const char *)name,
         .name_nbytes = mb_load_u16(entry + 14),
         .dtype = (enum mb_dtype)entry[12],
+        .form = (enum mb_form_id)entry[13],
         .n_rows = mb_load_u64(entry),
         .n_cols = mb_load_u32(entry + 8),
         .data_nbytes = mb_load_u64(entry + 32),
@@ -172,6 +171,13 @@ static struct mb_blob_matrix read_entry(const uint8_t *entry, const uint8_t *nam
     memcpy(&info.eps, entry + 16, 8);
     memcpy(&info.step, entry + 24, 4);
     return info;
+}
+
+static enum mb_status fail_in_matrix(const struct mb_blob_matrix *info, enum mb_status status,
+                                     struct mb_error *err)
+{
+    return mb_fail_in(err, status, "matrix %.*s", (int)(info->name_nbytes < 200 ? info->name_nbytes : 200),
+                      info->name);
 }
 
 /* Entries and names, and that sizes add up to the blob's end. */
@@ -184,20 +190,27 @@ static enum mb_status read_entries(const uint8_t *bytes, const struct mb_blob_fr
         size_t entry_pos = HEADER_NBYTES + ENTRY_NBYTES * i;
         struct mb_blob_matrix *info = &infos[i];
         *info = read_entry(bytes + entry_pos, bytes + name_pos);
-        if (!entry_is_sound(info, bytes + entry_pos))
-            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu has an impossible shape, type or bound",
-                           entry_pos, i);
         if (info->name_nbytes > frame->header_nbytes - name_pos ||
             !name_is_sound(bytes + name_pos, info->name_nbytes) || !name_is_new(infos, i))
             return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu has no usable name of its own", name_pos,
                            i);
+        const struct mb_form *form = mb_form_find(info->form);
+        if (form == NULL) { /* what the rest of the entry means is that form's affair */
+            enum mb_status status =
+                mb_fail(err, MB_UNSUPPORTED, "form %u is not known to this version", bytes[entry_pos + 13]);
+            status = fail_in_matrix(info, status, err);
+            return mb_fail_in(err, status, "byte %zu: matrix %zu of the blob", entry_pos, i);
+        }
+        if (!entry_is_sound(info, bytes + entry_pos))
+            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu has an impossible shape, type or bound",
+                           entry_pos, i);
         name_pos += info->name_nbytes;
         uint64_t directory_pos;
         if (!mb_add_u64(pos, info->data_nbytes, &directory_pos) ||
             !mb_add_u64(directory_pos, info->directory_nbytes, &pos) || pos > frame->nbytes)
             return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu reaches past the blob's end",
                            entry_pos + 32, i);
-        if (info->directory_nbytes / 3 < mb_n_groups(info->n_rows, info->n_cols))
+        if (info->directory_nbytes < form->directory_nbytes_min(info->n_rows, info->n_cols))
             return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": the directory of matrix %zu is too short",
                            directory_pos, i);
     }
@@ -218,35 +231,31 @@ enum mb_status mb_blob_read_header(const uint8_t *bytes, const struct mb_blob_fr
 
 /* ---------------------------------------------------------------- opening */
 
-/* Tables lie in this order: infos, matrices, tiles. Each begins at a multiple of its alignment. */
-_Static_assert(sizeof(struct mb_blob_matrix) % 8 == 0 && sizeof(struct mb_coded_matrix) % 8 == 0 &&
-                   _Alignof(struct mb_tile) <= 8,
+/* Tables lie in this order: infos, matrices, what the views need. Each begins at a multiple of 8. */
+_Static_assert(sizeof(struct mb_blob_matrix) % 8 == 0 && sizeof(struct mb_coded_matrix) % 8 == 0,
                "a table would not be aligned");
 
 uint64_t mb_blob_tables_nbytes(const struct mb_blob_matrix *infos, size_t n_matrices)
 {
     uint64_t nbytes = n_matrices * (sizeof(struct mb_blob_matrix) + sizeof(struct mb_coded_matrix));
     for (size_t i = 0; i < n_matrices; i++)
-        nbytes += mb_coded_view_nbytes(infos[i].n_rows, infos[i].n_cols);
+        nbytes += mb_coded_view_nbytes(&infos[i]);
     return nbytes;
 }
 
-/* The views of all matrices, each checked while its tiles are filled. */
+/* The views of all matrices, each checked by its form. */
 static enum mb_status make_views(const uint8_t *bytes, const struct mb_blob_frame *frame,
-                                 const struct mb_blob *blob, struct mb_tile *tiles, struct mb_error *err)
+                                 const struct mb_blob *blob, uint8_t *memory, struct mb_error *err)
 {
     uint64_t pos = frame->header_nbytes;
     for (size_t i = 0; i < frame->n_matrices; i++) {
         const struct mb_blob_matrix *info = &blob->info[i];
-        struct mb_coded_matrix *matrix = &blob->matrix[i];
-        *matrix = mb_view_without_tiles(info, bytes + pos, bytes + pos + info->data_nbytes,
-                                        mb_tile_groups(info->n_cols));
-        enum mb_status status = mb_check_matrix(matrix, info->directory_nbytes, pos, tiles, err);
+        const uint8_t *data = bytes + pos, *directory = data + info->data_nbytes;
+        enum mb_status status =
+            mb_form_find(info->form)->check(info, data, directory, pos, memory, &blob->matrix[i], err);
         if (status != MB_OK)
-            return mb_fail_in(err, status, "matrix %.*s",
-                              (int)(info->name_nbytes < 200 ? info->name_nbytes : 200), info->name);
-        matrix->tiles = tiles;
-        tiles += matrix->n_tiles;
+            return fail_in_matrix(info, status, err);
+        memory += mb_coded_view_nbytes(info);
         pos += info->data_nbytes + info->directory_nbytes;
     }
     return MB_OK;
@@ -269,7 +278,7 @@ enum mb_status mb_blob_open_in(const uint8_t *bytes, uint64_t nbytes, void *memo
     made.n_matrices = frame.n_matrices;
     made.nbytes = frame.nbytes;
     made.matrix = (struct mb_coded_matrix *)(void *)(made.info + frame.n_matrices);
-    MB_TRY(make_views(bytes, &frame, &made, (struct mb_tile *)(void *)(made.matrix + frame.n_matrices), err));
+    MB_TRY(make_views(bytes, &frame, &made, (uint8_t *)(made.matrix + frame.n_matrices), err));
     *blob = made;
     return MB_OK;
 }

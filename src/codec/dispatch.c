@@ -27,10 +27,3 @@ enum mb_status mb_cpu_check(struct mb_error *err)
 {
     return mb_cpu_features_check(err);
 }
-
-enum mb_status mb_encode_rows(const struct mb_coding *coding, const void *weights, size_t n_rows,
-                              uint8_t *out, size_t out_cap, size_t *out_nbytes, struct mb_group *groups,
-                              size_t *bad_index)
-{
-    return mb_kernels()->encode_rows(coding, weights, n_rows, out, out_cap, out_nbytes, groups, bad_index);
-}

@@ -3,6 +3,7 @@
  */
 #include "encode.h"
 #include "base/error.h"
+#include "patched.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,7 @@ static uint8_t *end_codes(struct bit_writer *writer)
     return writer->out;
 }
 
-size_t mb_encode_bound(enum mb_dtype dtype, size_t n_rows, size_t n_cols)
+size_t mb_patched_encode_bound(enum mb_dtype dtype, size_t n_rows, size_t n_cols)
 {
     /* A record is raw where coding would not be smaller; 64 bytes are room for whole vector stores. */
     return n_rows * n_cols * mb_dtype_nbytes(dtype) + 64;
@@ -153,7 +154,7 @@ enum mb_status mb_encode_groups(mb_encode_group_fn encode, const struct mb_codin
                                 const void *weights, size_t n_rows, uint8_t *out, size_t out_cap,
                                 size_t *out_nbytes, struct mb_group *groups, size_t *bad_index)
 {
-    if (out_cap < mb_encode_bound(coding->dtype, n_rows, coding->n_cols))
+    if (out_cap < mb_patched_encode_bound(coding->dtype, n_rows, coding->n_cols))
         return MB_NO_SPACE;
     const uint8_t *from = weights;
     uint8_t *to = out;

@@ -19,6 +19,12 @@ enum {
     MB_DECODED_SLACK = 192, /* readable and writable bytes that vector kernels need after decoded weights */
 };
 
+/* Where a tile (whole row groups, about 32 Ki weights, 16 rows or more) begins. */
+struct mb_tile {
+    uint64_t data_pos;      /* in the matrix's records */
+    uint32_t first_outlier; /* index into outlier_counts of the tile's first flagged group */
+};
+
 /* Bytes of a decoded row in a matmul's scratch memory. */
 static inline size_t mb_matmul_row_nbytes(size_t n_cols)
 {

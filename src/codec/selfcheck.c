@@ -6,7 +6,7 @@
  * features; other mistakes are for the tests to find.
  */
 #include "selfcheck.h"
-#include "kernels.h"
+#include "patched.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,7 +48,7 @@ static bool same(const void *a, const void *b, size_t nbytes)
 static bool encode_agrees(const struct mb_kernels *k, struct trial *t, size_t n_cols, float step,
                           size_t *nbytes, size_t *n_groups)
 {
-    const struct mb_coding coding = {MB_F32, n_cols, (double)step * 0.50001, step};
+    const struct mb_coding coding = {MB_F32, MB_FORM_PATCHED, n_cols, (double)step * 0.50001, step};
     const struct mb_kernels *tables[2] = {&mb_kernels_scalar, k};
     size_t n[2] = {0};
     *n_groups = (N_ROWS + mb_group_rows(n_cols) - 1) / mb_group_rows(n_cols);
@@ -56,7 +56,7 @@ static bool encode_agrees(const struct mb_kernels *k, struct trial *t, size_t n_
     memset(t->groups, 0, sizeof t->groups);
     for (int i = 0; i < 2; i++)
         if (tables[i]->encode_rows(&coding, t->w, N_ROWS, t->records[i],
-                                   mb_encode_bound(MB_F32, N_ROWS, n_cols), &n[i], t->groups[i],
+                                   mb_patched_encode_bound(MB_F32, N_ROWS, n_cols), &n[i], t->groups[i],
                                    NULL) != MB_OK)
             return false;
     *nbytes = n[0];
@@ -100,15 +100,16 @@ static bool shape_agrees(const struct mb_kernels *k, struct trial *t, size_t n_c
     size_t nbytes, n_groups;
     if (!encode_agrees(k, t, n_cols, step, &nbytes, &n_groups))
         return false;
-    mb_directory_write(t->groups[0], n_groups, t->directory);
+    mb_patched_directory_write(t->groups[0], n_groups, t->directory);
     const struct mb_blob_matrix info = {.dtype = MB_F32,
+                                        .form = MB_FORM_PATCHED,
                                         .n_rows = N_ROWS,
                                         .n_cols = n_cols,
                                         .eps = (double)step * 0.50001,
                                         .step = step,
                                         .data_nbytes = nbytes};
     struct mb_tile tiles[N_GROUPS_MAX];
-    struct mb_coded_matrix w = mb_coded_view(&info, t->records[0], t->directory, tiles);
+    struct mb_coded_matrix w = mb_patched_view(&info, t->records[0], t->directory, tiles);
     return products_agree(k, t, &w);
 }
 

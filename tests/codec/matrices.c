@@ -79,7 +79,7 @@ double test_weight(enum mb_dtype dtype, const void *weights, size_t i)
 void test_code(struct test_coded *coded, enum mb_dtype dtype, const void *weights, size_t n_rows,
                size_t n_cols, double eps)
 {
-    const struct mb_coding coding = {dtype, n_cols, eps, mb_step_of_eps(eps)};
+    const struct mb_coding coding = {dtype, MB_FORM_PATCHED, n_cols, eps, mb_step_of_eps(eps)};
     size_t cap = mb_encode_bound(dtype, n_rows, n_cols), data_nbytes;
     size_t n_groups = (n_rows + mb_group_rows(n_cols) - 1) / mb_group_rows(n_cols);
     uint8_t *records = malloc(cap);
@@ -91,19 +91,20 @@ void test_code(struct test_coded *coded, enum mb_dtype dtype, const void *weight
         .name = "w",
         .name_nbytes = 1,
         .dtype = dtype,
+        .form = MB_FORM_PATCHED,
         .n_rows = n_rows,
         .n_cols = n_cols,
         .eps = eps,
         .step = coding.step,
         .data_nbytes = data_nbytes,
-        .directory_nbytes = mb_directory_nbytes(groups, n_groups),
+        .directory_nbytes = mb_directory_nbytes(MB_FORM_PATCHED, groups, n_groups),
     };
     size_t header_nbytes = mb_blob_header_nbytes(&info, 1);
     coded->nbytes = header_nbytes + data_nbytes + (size_t)info.directory_nbytes;
     coded->bytes = calloc(1, coded->nbytes + MB_SLACK_NBYTES);
     assert_non_null(coded->bytes);
     memcpy(coded->bytes + header_nbytes, records, data_nbytes);
-    mb_directory_write(groups, n_groups, coded->bytes + header_nbytes + data_nbytes);
+    mb_directory_write(MB_FORM_PATCHED, groups, n_groups, coded->bytes + header_nbytes + data_nbytes);
     mb_blob_write_header(&info, 1, XXH3_64bits(coded->bytes + header_nbytes, coded->nbytes - header_nbytes),
                          coded->bytes);
     struct mb_error err;

@@ -119,11 +119,16 @@ static void every_pair_of_widths_decodes(void **state)
             struct mb_group group;
             size_t nbytes = mb_write_group(&widths, MB_F32, q, N, (const uint8_t *)weights, record, &group);
             uint8_t directory[5];
-            mb_directory_write(&group, 1, directory);
-            const struct mb_blob_matrix info = {
-                .dtype = MB_F32, .n_rows = 1, .n_cols = N, .eps = 0.25, .step = 0.5F, .data_nbytes = nbytes};
+            mb_directory_write(MB_FORM_PATCHED, &group, 1, directory);
+            const struct mb_blob_matrix info = {.dtype = MB_F32,
+                                                .form = MB_FORM_PATCHED,
+                                                .n_rows = 1,
+                                                .n_cols = N,
+                                                .eps = 0.25,
+                                                .step = 0.5F,
+                                                .data_nbytes = nbytes};
             struct mb_tile tile;
-            assert_int_equal(mb_coded_view_nbytes(1, N), sizeof tile);
+            assert_int_equal(mb_coded_view_nbytes(&info), sizeof tile);
             struct mb_coded_matrix w = mb_coded_view(&info, record, directory, &tile);
             mb_kernels_scalar.decode_rows(&w, 0, 1, decoded);
             assert_memory_equal(decoded, weights, sizeof weights);
@@ -136,7 +141,7 @@ static void nan_is_refused_with_its_index(void **state)
     float *weights = test_weights_make(TEST_GAUSS, MB_F32, 20, 100, 3);
     uint8_t *out = malloc(mb_encode_bound(MB_F32, 20, 100));
     struct mb_group groups[2];
-    struct mb_coding coding = {MB_F32, 100, 0.005, mb_step_of_eps(0.005)};
+    struct mb_coding coding = {MB_F32, MB_FORM_PATCHED, 100, 0.005, mb_step_of_eps(0.005)};
     size_t nbytes, bad = 0;
     static const size_t places[] = {0, 1099, 1100, 1999}; /* 11 rows are a group */
     for (size_t i = 0; i < 4; i++) {

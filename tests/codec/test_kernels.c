@@ -5,7 +5,7 @@
 #include "base/cpu.h"
 #include "cmocka_all.h"
 #include "codec/encode.h"
-#include "codec/view.h"
+#include "codec/patched.h"
 #include "guarded.h"
 #include "matrices.h"
 #include <math.h>
@@ -117,8 +117,8 @@ static void place(struct sample *s, const struct mb_blob_matrix *info, const uin
     enum { TILE_GROUPS = 3 };
     s->data = alloc_with_slack((size_t)info->data_nbytes, at_end);
     memcpy(s->data.data, records, (size_t)info->data_nbytes);
-    s->directory = alloc_with_slack((size_t)mb_directory_nbytes(groups, n_groups), at_end);
-    mb_directory_write(groups, n_groups, s->directory.data);
+    s->directory = alloc_with_slack((size_t)mb_directory_nbytes(MB_FORM_PATCHED, groups, n_groups), at_end);
+    mb_directory_write(MB_FORM_PATCHED, groups, n_groups, s->directory.data);
     s->w = mb_view_without_tiles(info, s->data.data, s->directory.data, TILE_GROUPS);
     s->tiles = calloc(s->w.n_tiles, sizeof *s->tiles);
     mb_view_add_tiles(&s->w, s->tiles);
@@ -380,7 +380,7 @@ static void check_encode_of(const void *weights, enum mb_dtype dtype, size_t n_r
                : dtype == MB_F16 ? "\0\x7c"
                                  : "\x80\x7f",
                mb_dtype_nbytes(dtype));
-    const struct mb_coding coding = {dtype, n_cols, eps, mb_step_of_eps(eps)};
+    const struct mb_coding coding = {dtype, MB_FORM_PATCHED, n_cols, eps, mb_step_of_eps(eps)};
     size_t cap = mb_encode_bound(dtype, n_rows, n_cols), out_nbytes[2] = {0}, bad[2] = {0};
     struct guarded out[2] = {guarded_alloc(cap, true), guarded_alloc(cap, true)};
     struct mb_group *groups[2] = {calloc(n_groups, sizeof **groups), calloc(n_groups, sizeof **groups)};

@@ -1,12 +1,12 @@
 /*
- * blob_check.c - checks every row group of a coded matrix once, so that kernels need not.
+ * patched_check.c - checks every row group of a coded matrix once, so that kernels need not.
  *
  * Every value of an a-bit code has a meaning, so what is left to check of a body is the number of its escapes
  * (all bits set) and that unused bits are 0.  For both, nibble planes (a = 4) are as good as a stream.
  */
-#include "blob_check.h"
 #include "base/error.h"
 #include "decode.h"
+#include "patched.h"
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -127,8 +127,13 @@ static size_t group_weights(const struct mb_coded_matrix *matrix, uint64_t group
     return (size_t)(left < matrix->group_rows ? left : matrix->group_rows) * matrix->n_cols;
 }
 
-enum mb_status mb_check_matrix(const struct mb_coded_matrix *matrix, uint64_t directory_nbytes,
-                               uint64_t data_pos, struct mb_tile *tiles, struct mb_error *err)
+/*
+ * Checks all groups of a matrix whose view is complete but for its tiles, and fills tiles[0 .. n_tiles).
+ * 'directory_nbytes' are readable from matrix->kinds on (at least 3 n_groups), matrix->data_nbytes from
+ * matrix->data on.
+ */
+static enum mb_status check_groups(const struct mb_coded_matrix *matrix, uint64_t directory_nbytes,
+                                   uint64_t data_pos, struct mb_tile *tiles, struct mb_error *err)
 {
     const uint64_t n_counts_max = (directory_nbytes - 3 * matrix->n_groups) / 2;
     struct mb_group_walk walk = {.w = matrix, .record = matrix->data};
@@ -165,5 +170,16 @@ enum mb_status mb_check_matrix(const struct mb_coded_matrix *matrix, uint64_t di
         return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": bytes after the last row group", data_pos + pos);
     if (directory_nbytes != 3 * matrix->n_groups + 2 * n_flagged)
         return mb_fail(err, MB_BAD_DATA, "the directory is longer than its groups");
+    return MB_OK;
+}
+
+enum mb_status mb_patched_check(const struct mb_blob_matrix *info, const uint8_t *data,
+                                const uint8_t *directory, uint64_t data_pos, void *memory,
+                                struct mb_coded_matrix *view, struct mb_error *err)
+{
+    struct mb_tile *tiles = memory;
+    *view = mb_view_without_tiles(info, data, directory, mb_tile_groups(info->n_cols));
+    MB_TRY(check_groups(view, info->directory_nbytes, data_pos, tiles, err));
+    view->tiles = tiles;
     return MB_OK;
 }

@@ -1,5 +1,5 @@
 /*
- * view.c - the directory of a coded matrix, written and read, and where its tiles begin.
+ * patched_view.c - the directory of a coded matrix, written and read, and where its tiles begin.
  *
  *     kinds            1 byte a row group
  *     escape counts    2 bytes a row group
@@ -8,9 +8,9 @@
  * No other file of the library knows this layout.  The kernels read it through mb_group_next, which needs to
  * know how many flagged groups come before: a tile says so for its first group.
  */
-#include "view.h"
+#include "patched.h"
 
-uint64_t mb_directory_nbytes(const struct mb_group *groups, size_t n_groups)
+uint64_t mb_patched_directory_nbytes(const struct mb_group *groups, size_t n_groups)
 {
     uint64_t nbytes = 3 * (uint64_t)n_groups;
     for (size_t i = 0; i < n_groups; i++)
@@ -18,7 +18,7 @@ uint64_t mb_directory_nbytes(const struct mb_group *groups, size_t n_groups)
     return nbytes;
 }
 
-void mb_directory_write(const struct mb_group *groups, size_t n_groups, uint8_t *out)
+void mb_patched_directory_write(const struct mb_group *groups, size_t n_groups, uint8_t *out)
 {
     uint8_t *escapes = out + n_groups, *outliers = escapes + 2 * n_groups;
     for (size_t i = 0; i < n_groups; i++) {
@@ -62,6 +62,7 @@ struct mb_coded_matrix mb_view_without_tiles(const struct mb_blob_matrix *info, 
     const uint64_t n_groups = mb_n_groups(info->n_rows, info->n_cols);
     return (struct mb_coded_matrix){
         .dtype = info->dtype,
+        .form = MB_FORM_PATCHED,
         .n_rows = info->n_rows,
         .n_cols = info->n_cols,
         .eps = info->eps,
@@ -93,13 +94,18 @@ void mb_view_add_tiles(struct mb_coded_matrix *w, struct mb_tile *tiles)
     w->tiles = tiles;
 }
 
-size_t mb_coded_view_nbytes(uint64_t n_rows, size_t n_cols)
+uint64_t mb_patched_directory_nbytes_min(uint64_t n_rows, size_t n_cols)
+{
+    return 3 * mb_n_groups(n_rows, n_cols);
+}
+
+size_t mb_patched_view_nbytes(uint64_t n_rows, size_t n_cols)
 {
     return (size_t)n_tiles_of(mb_n_groups(n_rows, n_cols), mb_tile_groups(n_cols)) * sizeof(struct mb_tile);
 }
 
-struct mb_coded_matrix mb_coded_view(const struct mb_blob_matrix *info, const uint8_t *data,
-                                     const uint8_t *directory, void *memory)
+struct mb_coded_matrix mb_patched_view(const struct mb_blob_matrix *info, const uint8_t *data,
+                                       const uint8_t *directory, void *memory)
 {
     struct mb_coded_matrix w = mb_view_without_tiles(info, data, directory, mb_tile_groups(info->n_cols));
     mb_view_add_tiles(&w, memory);
