@@ -17,10 +17,10 @@ static enum mb_status fail_at(const json_error_t *where, size_t nbytes, size_t b
     if (where->text[0] == '\0' || json_error_code(where) == json_error_out_of_memory)
         return mb_fail_memory(err, "a JSON text");
     if (json_error_code(where) == json_error_premature_end_of_input)
-        return mb_fail(err, MB_BAD_DATA, "byte %zu: ends too early", begin + nbytes);
+        return mb_fail(err, MB_BAD_DATA, "byte %zu: the JSON text ends too early", begin + nbytes);
     if (where->line == 1)
-        return mb_fail(err, MB_BAD_DATA, "byte %zu: %s", pos, where->text);
-    return mb_fail(err, MB_BAD_DATA, "line %d: byte %zu: %s", where->line, pos, where->text);
+        return mb_fail(err, MB_BAD_DATA, "byte %zu: bad JSON: %s", pos, where->text);
+    return mb_fail(err, MB_BAD_DATA, "line %d: byte %zu: bad JSON: %s", where->line, pos, where->text);
 }
 
 /*
@@ -108,7 +108,7 @@ enum mb_status mb_json_parse_file(const char *path, const char *text, size_t nby
         return MB_OK;
     json_decref(*object);
     *object = NULL;
-    return mb_fail(err, MB_BAD_DATA, "%s: not an object", path);
+    return mb_fail(err, MB_BAD_DATA, "%s: not a JSON object, {...}", path);
 }
 
 enum mb_status mb_json_read(const char *path, uint64_t max_nbytes, json_t **object, struct mb_error *err)

@@ -51,7 +51,7 @@ static enum mb_status compile_pattern(const char *pattern, pcre2_code **code, st
         return mb_fail_memory(err, "a pattern");
     char text[120];
     pcre2_get_error_message(number, (PCRE2_UCHAR *)text, sizeof text);
-    return mb_fail(err, MB_USAGE, "pattern '%.200s': no regular expression, at character %zu: %s", pattern,
+    return mb_fail(err, MB_USAGE, "pattern '%.200s': not a regular expression, at character %zu: %s", pattern,
                    at + 1, text);
 }
 
@@ -121,7 +121,7 @@ static enum mb_status read_entries(struct mb_bounds *bounds, struct mb_error *er
     qsort(bounds->planned, bounds->n_planned, sizeof *bounds->planned, by_name);
     for (size_t i = 1; i < bounds->n_planned; i++)
         if (by_name(&bounds->planned[i - 1], &bounds->planned[i]) == 0)
-            return mb_fail(err, MB_BAD_DATA, "tensor %.512s: has two entries, give it one",
+            return mb_fail(err, MB_BAD_DATA, "tensor %.512s: has two entries; remove one",
                            bounds->planned[i].name);
     return MB_OK;
 }

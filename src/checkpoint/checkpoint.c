@@ -49,6 +49,9 @@ static enum mb_status read_config(struct mb_checkpoint *ckpt, struct mb_error *e
     char path[MB_PATH_MAX];
     size_t nbytes;
     MB_TRY(mb_join_path(path, ckpt->path, "config.json", err));
+    if (access(path, F_OK) != 0 && errno == ENOENT)
+        return mb_fail(err, MB_BAD_DATA, "%s: has no config.json; give a model's Hugging Face folder",
+                       ckpt->path);
     MB_TRY(mb_read_file(path, MB_CONFIG_NBYTES_MAX, &ckpt->config_text, &nbytes, err));
     /* jansson accepts a NUL; readers of the C string would stop at it. */
     if (strlen(ckpt->config_text) != nbytes)

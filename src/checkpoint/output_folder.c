@@ -227,7 +227,9 @@ static enum mb_status check_lock(struct mb_output *output, struct mb_error *err)
 static enum mb_status lock_partial(struct mb_output *output, struct mb_error *err)
 {
     if (mkdir(output->partial, 0777) != 0 && errno != EEXIST)
-        return mb_fail_errno(err, output->partial, "create");
+        return errno == ENOENT ? mb_fail(err, MB_BAD_DATA, "%s: cannot be created: its folder does not exist",
+                                         output->partial)
+                               : mb_fail_errno(err, output->partial, "create");
     /* Through a link the work would be done, and other work removed, in a folder of another name. */
     output->folder_fd = open(output->partial, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (output->folder_fd < 0)

@@ -123,13 +123,14 @@ static enum mb_status place_tensors(const char *path, struct mb_st_header *heade
         if (tensor->nbytes > data_nbytes - at)
             return mb_fail(err, MB_BAD_DATA,
                            "%s: tensor %s: byte %" PRIu64 ": truncated, the data section has %" PRIu64
-                           " bytes",
+                           " bytes; copy the file again",
                            path, tensor->name, at, data_nbytes);
         at += tensor->nbytes;
         tensor->file_pos += header->data_pos;
     }
     if (at != data_nbytes)
-        return mb_fail(err, MB_BAD_DATA, "%s: byte %" PRIu64 ": %" PRIu64 " bytes after the last tensor",
+        return mb_fail(err, MB_BAD_DATA,
+                       "%s: byte %" PRIu64 ": %" PRIu64 " bytes after the last tensor: the file is damaged",
                        path, header->data_pos + at, data_nbytes - at);
     return MB_OK;
 }

@@ -30,7 +30,8 @@ enum mb_status mb_bound_parse(const char *text, struct mb_bound *bound, struct m
     bool is_number = mb_number_parse(number, (size_t)(end - number), &value);
     if (!is_number || signbit(value) || (kind == MB_BOUND_EXACT && value != 0) ||
         (kind == MB_BOUND_MEAN_ABS && value > PERCENT_MAX))
-        return mb_fail(err, MB_USAGE, "bound '%.60s': not like 30%%, abs:0.001, range:0.01 or 0", text);
+        return mb_fail(err, MB_USAGE,
+                       "bound '%.60s': not a bound; write it like 30%%, abs:0.001, range:0.01 or 0", text);
     if (kind == MB_BOUND_MEAN_ABS)
         value /= 100;
     *bound = (struct mb_bound){value == 0 ? MB_BOUND_EXACT : kind, value};

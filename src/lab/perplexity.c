@@ -144,8 +144,8 @@ static enum mb_status choose_n_ctx(struct reading *r, struct mb_error *err)
         r->n_ctx = n_ctx_train < N_CTX_DEFAULT ? n_ctx_train : N_CTX_DEFAULT;
     if (r->n_ctx >= N_CTX_MIN && r->n_ctx <= n_ctx_train)
         return MB_OK;
-    return mb_fail(err, MB_USAGE, "a window of %zu tokens: not from %d to the model's context, %zu", r->n_ctx,
-                   N_CTX_MIN, n_ctx_train);
+    return mb_fail(err, MB_USAGE, "a window of %zu tokens: give one of %d to %zu, the model's context",
+                   r->n_ctx, N_CTX_MIN, n_ctx_train);
 }
 
 static enum mb_status read_ids(struct reading *r, int32_t *ids, size_t n_ids,
@@ -153,7 +153,9 @@ static enum mb_status read_ids(struct reading *r, int32_t *ids, size_t n_ids,
 {
     struct sums sums = {0};
     if (n_ids < r->n_ctx)
-        return mb_fail(err, MB_BAD_DATA, "the text has %zu tokens; a window needs %zu", n_ids, r->n_ctx);
+        return mb_fail(err, MB_BAD_DATA,
+                       "the text has %zu tokens, a window needs %zu: give a longer text or a smaller window",
+                       n_ids, r->n_ctx);
     report->n_windows = n_ids / r->n_ctx;
     if (r->options.limit_windows != 0 && r->options.limit_windows < report->n_windows)
         report->n_windows = r->options.limit_windows;

@@ -119,8 +119,7 @@ static enum mb_status decode_all(struct mb_decoding *d, const int32_t *ids, size
         return mb_fail_memory(err, "the text of the tokens");
     for (size_t i = 0; i < n_ids; i++) {
         if (!mb_tokenizer_has(d->tokenizer, ids[i]))
-            return mb_fail(err, MB_BAD_DATA, "id %d at position %zu is no token of this vocabulary", ids[i],
-                           i);
+            return mb_fail(err, MB_BAD_DATA, "id %d at position %zu is not in the vocabulary", ids[i], i);
         if (skip_special && vocab->tokens[ids[i]].is_special)
             continue;
         if (!mb_decode_token(d, ids[i], is_first))

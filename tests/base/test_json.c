@@ -19,8 +19,8 @@ static void errors_have_places(void **state)
         size_t begin;
         const char *message;
     } cases[] = {
-        {"", 0, "byte 0: ends too early"},
-        {"{\"a\": 1", 0, "byte 7: ends too early"},
+        {"", 0, "byte 0: the JSON text ends too early"},
+        {"{\"a\": 1", 0, "byte 7: the JSON text ends too early"},
         {"{\"a\": [1, 2}", 0, "byte 12: "},
         {"{\"a\": [1, 2}", 8, "byte 20: "},
         {"{\n \"a\": x\n}", 0, "line 2: byte 9: "},
@@ -29,9 +29,9 @@ static void errors_have_places(void **state)
         {"{}, {}", 0, "byte 3: "},
         {"{}], [{}", 0, "byte "},
         {"12", 8, "byte 8: not one object or array"},
-        {"{\"a\": 1, \"a\": 2}", 0, "byte 12: duplicate object key"},
+        {"{\"a\": 1, \"a\": 2}", 0, "byte 12: bad JSON: duplicate object key"},
         {"[\"\xff\"]", 0, "byte "},
-        {"[\"\\\"]", 0, "byte 5: ends too early"},
+        {"[\"\\\"]", 0, "byte 5: the JSON text ends too early"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         json_t *root;
@@ -170,8 +170,8 @@ static void files_hold_one_object(void **state)
         const char *message;
     } cases[] = {
         {"{\"a\": 1}", MB_OK, ""},
-        {"[1]", MB_BAD_DATA, "object.json: not an object"},
-        {"{\n\"a\": 1", MB_BAD_DATA, "object.json: byte 8: ends too early"},
+        {"[1]", MB_BAD_DATA, "object.json: not a JSON object"},
+        {"{\n\"a\": 1", MB_BAD_DATA, "object.json: byte 8: the JSON text ends too early"},
         {"{\"\x1b[31m\": 1}", MB_BAD_DATA, "object.json: byte "},
         {"{\"a\": 1, \"a long one\": 1}", MB_BAD_DATA, "limit of 20"},
     };

@@ -157,7 +157,7 @@ static void a_bad_index_is_named(void **state)
     test_write_text(folder, INDEX, "{}");
     assert_refused(MB_BAD_DATA, INDEX, "weight_map");
     test_write_text(folder, INDEX, "[]");
-    assert_refused(MB_BAD_DATA, INDEX, "not an object");
+    assert_refused(MB_BAD_DATA, INDEX, "not a JSON object");
     test_write_text(folder, INDEX, "{\"weight_map\":[]}");
     assert_refused(MB_BAD_DATA, INDEX, "weight_map");
     test_write_text(folder, INDEX, "{\"weight_map\":{}}");
@@ -172,11 +172,11 @@ static void a_folder_has_a_config(void **state)
     test_write_text(folder, "config.json", "{\"a\":}");
     assert_refused(MB_BAD_DATA, "config.json", "byte ");
     test_write_text(folder, "config.json", "[]");
-    assert_refused(MB_BAD_DATA, "config.json", "not an object");
+    assert_refused(MB_BAD_DATA, "config.json", "not a JSON object");
     test_write_text(folder, "config.json", "{\"a\":1,\"a\":1}");
     assert_refused(MB_BAD_DATA, "config.json", "uplicate");
     assert_int_equal(unlink(test_path("model/config.json")), 0);
-    assert_refused(MB_BAD_DATA, "config.json", "No such file");
+    assert_refused(MB_BAD_DATA, "config.json", "has no config.json");
 }
 
 static void other_quantisations_are_refused_by_name(void **state)

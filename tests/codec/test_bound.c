@@ -48,7 +48,7 @@ static void other_spellings_are_refused(void **state)
         struct mb_bound bound;
         struct mb_error err;
         assert_int_equal(mb_bound_parse(bad[i], &bound, &err), MB_USAGE);
-        assert_non_null(strstr(err.msg, "not like"));
+        assert_non_null(strstr(err.msg, "write it like"));
     }
 }
 

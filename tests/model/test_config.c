@@ -302,7 +302,7 @@ static void ends_of_a_reply(void **state)
     assert_int_equal(json_dump_file(list, path, 0), 0);
     json_decref(list);
     assert_int_equal(mb_model_open(folder, NULL, &model, &err), MB_BAD_DATA);
-    assert_non_null(strstr(err.msg, "generation_config.json: not an object"));
+    assert_non_null(strstr(err.msg, "generation_config.json: not a JSON object"));
     unlink(path);
 }
 
