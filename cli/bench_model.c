@@ -49,12 +49,11 @@ static const struct cli_option options[] = {
 static const struct cli_command command = {
     .name = "bench",
     .args = "MODEL [options]",
-    .summary = "Time prompts (pp) and generation (tg) of a model, in llama-bench's shape.",
+    .summary = "Time prompts (pp) and generation (tg) of a model, in a table like llama-bench's.",
     .details =
-        "Lists are numbers with commas between them. Beside generation of one sequence stand the bytes of "
-        "weights\n"
-        "that a token reads, their share of what a plain read of memory reaches with as many threads, and\n"
-        "where a token's time goes.\n\n"
+        "Lists are numbers with commas between them. When one sequence generates, the table also has the\n"
+        "bytes of weights that a token reads, their rate as a share of a plain read of memory with as many\n"
+        "threads, and where a token's time goes.\n\n"
         "  moebius bench models/reference -p 128 -n 64 -t 1,2\n"
         "  moebius bench CODED -p 0 -n 32 -b 1,4,16 -o json\n\n"
         "'moebius bench kernels' times the kernels alone.",
@@ -116,13 +115,17 @@ static bool parse_list(const char *text, const char *otherwise, int min, int max
 static int parse_lists(struct bench *bench)
 {
     if (!parse_list(args.prompts, "512", 0, 1 << 20, &bench->prompts))
-        return cli_usage_error(&command, "-p '%s': not numbers from 0 to 1048576", args.prompts);
+        return cli_usage_error(&command, "-p '%s': not numbers from 0 to 1048576 with commas between them",
+                               args.prompts);
     if (!parse_list(args.predicts, "128", 0, 1 << 20, &bench->predicts))
-        return cli_usage_error(&command, "-n '%s': not numbers from 0 to 1048576", args.predicts);
+        return cli_usage_error(&command, "-n '%s': not numbers from 0 to 1048576 with commas between them",
+                               args.predicts);
     if (!parse_list(args.batches, "1", 1, BATCH_MAX, &bench->batches))
-        return cli_usage_error(&command, "-b '%s': not numbers from 1 to %d", args.batches, BATCH_MAX);
+        return cli_usage_error(&command, "-b '%s': not numbers from 1 to %d with commas between them",
+                               args.batches, BATCH_MAX);
     if (!parse_list(args.threads, "0", args.threads == NULL ? 0 : 1, 256, &bench->threads))
-        return cli_usage_error(&command, "-t '%s': not numbers from 1 to 256", args.threads);
+        return cli_usage_error(&command, "-t '%s': not numbers from 1 to 256 with commas between them",
+                               args.threads);
     if (args.cache != NULL && strcmp(args.cache, "f16") != 0 && strcmp(args.cache, "f32") != 0)
         return cli_usage_error(&command, "--cache-type '%s': not f16 or f32", args.cache);
     bench->cache_type = args.cache != NULL && strcmp(args.cache, "f32") == 0 ? MB_CACHE_F32 : MB_CACHE_F16;
@@ -520,7 +523,7 @@ int cli_bench_model(int argc, char **argv)
         if (run_threads(&bench, bench.threads.at[i], &err) != MB_OK)
             return cli_fail(&err);
     if (bench.n_results == 0)
-        return cli_usage_error(&command, "-p 0 -n 0: no test");
+        return cli_usage_error(&command, "-p 0 -n 0 leaves nothing to measure");
     struct cli_memory memory = cli_memory_in_use();
     if (args.format != CLI_MD)
         return print_rows(&bench, &memory);

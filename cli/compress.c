@@ -20,10 +20,11 @@ static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "bound", "BOUND", args.bound, "largest error in routed and shared experts (default 30%)"),
     CLI_ROW_TEXT(0, "dense-bound", "BOUND", args.dense_bound,
                  "the same for the other linear matrices (default 5%)"),
-    CLI_ROW_TEXTS(0, "tensor-bound", "REGEX=BOUND", args.tensor_bounds,
-                  "tensors whose name matches get BOUND; may be given often, the last match\nwins; split at "
-                  "the last '='"),
-    CLI_ROW_TEXT(0, "plan", "FILE", args.plan, "bounds by tensor name from a JSON file, see below"),
+    CLI_ROW_TEXTS(
+        0, "tensor-bound", "REGEX=BOUND", args.tensor_bounds,
+        "tensors whose name matches get BOUND; may be given several times, the last\nmatch wins; split at "
+        "the last '='"),
+    CLI_ROW_TEXT(0, "plan", "FILE", args.plan, "bounds by tensor name from a JSON file, see above"),
     CLI_ROW_FLAG(0, "dry-run", args.dry_run, "predict the size from samples; write nothing"),
     CLI_ROW_FLAG(0, "force", args.force, "replace OUT, or work that was begun there with other options"),
     CLI_ROW_THREADS(args.n_threads),
@@ -37,12 +38,12 @@ static const struct cli_command command = {
     .details =
         "A BOUND is the largest error of one weight: '30%' of the mean absolute weight (of an expert, or of\n"
         "the matrix), 'abs:0.001' in weight units, 'range:0.01' of max - min, or '0': kept exact. Router,\n"
-        "norms, biases and embedding are exact unless --plan or --tensor-bound names them. An interrupted "
-        "run\n"
-        "goes on where it was when the same command is given again.\n\n"
-        "A plan is {\"bounds\": [{\"tensor\": \"lm_head.weight\", \"bound\": \"10%\"}, ...]}. It is stronger "
-        "than --bound\n"
-        "and --dense-bound, and --tensor-bound is stronger than the plan.\n\n"
+        "norms, biases and embedding are exact unless --plan or --tensor-bound names them. To continue "
+        "an\n"
+        "interrupted run, give the same command again.\n\n"
+        "A plan is {\"bounds\": [{\"tensor\": \"lm_head.weight\", \"bound\": \"10%\"}, ...]}. It overrides "
+        "--bound\n"
+        "and --dense-bound, and --tensor-bound overrides the plan.\n\n"
         "  moebius compress models/reference reference-coded --dry-run\n"
         "  moebius compress models/reference reference-coded --bound 20% --tensor-bound "
         "'layers\\.0\\.=abs:0.0005'",

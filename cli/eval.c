@@ -70,9 +70,9 @@ static enum mb_status run(struct eval *eval, struct mb_error *err)
 static const char *find_contradiction(void)
 {
     if ((args.task != NULL) + (args.perplexity != NULL) + (args.tokens != NULL) != 1)
-        return "one of --task, --perplexity and --tokens is needed";
+        return "give one of --task, --perplexity and --tokens";
     if ((args.tokens != NULL) != (args.logits != NULL))
-        return "--tokens and --logits go together";
+        return "--tokens and --logits need each other";
     if (args.task == NULL && (args.replies != NULL || args.n_predict != 0 || args.n_parallel != 0))
         return "--replies, --predict and --parallel go with --task";
     if (args.perplexity == NULL && args.n_ctx != 0)

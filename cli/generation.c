@@ -52,7 +52,7 @@ enum mb_status cli_context(const struct cli_generation *g, const struct mb_model
                            struct mb_error *err)
 {
     if (g->n_ctx > 0 && (size_t)g->n_ctx > info->n_ctx_train)
-        return mb_fail(err, MB_USAGE, "-c: the model's context has %zu tokens; ask for no more",
+        return mb_fail(err, MB_USAGE, "-c: the model's context has %zu tokens; give no more",
                        info->n_ctx_train);
     *n_ctx = g->n_ctx > 0 ? (size_t)g->n_ctx : info->n_ctx_train;
     return MB_OK;

@@ -26,10 +26,10 @@ static const struct cli_verb verbs[] = {
     {0}, /* the end */
 };
 
-static const char usage_notes[] =
-    "MODEL is a Hugging Face folder, plain or coded.\n"
-    "Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 bad input, 4 the machine (memory, disk).\n"
-    "MOEBIUS_CPU=-amx,-avx512,-avx2 takes instruction sets away.";
+static const char usage_notes[] = "MODEL is a Hugging Face folder, plain or coded.\n"
+                                  "Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 bad input, 4 "
+                                  "the machine failed (memory, disk).\n"
+                                  "MOEBIUS_CPU=-amx,-avx512,-avx2 disables instruction sets.";
 
 static void print_usage(FILE *out)
 {
@@ -38,7 +38,7 @@ static void print_usage(FILE *out)
           out);
     for (const struct cli_verb *verb = verbs; verb->name != NULL; verb++)
         fprintf(out, "  %-10s %-24s %s\n", verb->name, verb->args, verb->help);
-    fprintf(out, "\nmoebius VERB --help tells more.\n%s\n", usage_notes);
+    fprintf(out, "\nmoebius VERB --help describes the options.\n%s\n", usage_notes);
 }
 
 /* Buffered output may still fail to be written: a full disk must not look like success. */

@@ -21,7 +21,7 @@ const struct cli_option cli_common_options[CLI_N_COMMON] = {
     {.letter = 'm',
      .name = "model",
      .arg = "MODEL",
-     .help = "the first argument, spelled as llama.cpp does",
+     .help = "the first argument, as an option (as in llama.cpp)",
      .type = CLI_STRING},
     {.letter = 'h', .name = "help", .help = "print this and exit", .type = CLI_FLAG},
 };

@@ -34,7 +34,7 @@ static const struct cli_option options[] = {
     CLI_ROW_TOOLS(args.generation, "; implies --chat"),
     CLI_ROW_VARIABLES(args.generation, "; implies --chat"),
     CLI_ROWS_GENERATION(args.generation,
-                        "most tokens to make (default -1: until the model ends or its context is full)",
+                        "generate at most N tokens (default -1: until the model ends or its context is full)",
                         "tokens of context (default 0: as many as are needed, at most the model's)"),
     CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON,
                    "text as it is made (default), or JSON at the end: text, token ids, times,\nmemory"),
@@ -160,8 +160,11 @@ static enum mb_status choose_context(struct generation *g, struct mb_error *err)
     size_t n_most;
     MB_TRY(cli_context(&args.generation, g->info, &n_most, err));
     if (g->n_prompt > n_most)
-        return mb_fail(err, MB_USAGE, "prompt: %zu tokens, the context has %zu: shorten the prompt",
-                       g->n_prompt, n_most);
+        return mb_fail(
+            err, MB_USAGE,
+            "the prompt has %zu tokens, the context has %zu: shorten the prompt or give a larger -c "
+            "(at most %zu)",
+            g->n_prompt, n_most, g->info->n_ctx_train);
     g->n_ctx = n_most;
     if (args.generation.n_predict != CLI_UNLIMITED &&
         (size_t)args.generation.n_predict < n_most - g->n_prompt)
@@ -399,7 +402,7 @@ static int run(const char *path)
 static const char *find_contradiction(void)
 {
     if ((args.prompt != NULL) + (args.prompt_file != NULL) != 1)
-        return "one of -p and -f is needed";
+        return "give either -p or -f";
     return cli_generation_check(&args.generation);
 }
 
