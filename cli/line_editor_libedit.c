@@ -149,6 +149,7 @@ char *cli_line_editor_read(struct cli_line_editor *editor, const char *prompt, b
     int n = 0;
     editor->had_text = false;
     editor->prompt = prompt;
+    el_set(editor->el, EL_PREP_TERM, 1); /* before the prompt: a key after it is read as one */
     const char *got = el_gets(editor->el, &n);
     if (got == NULL || n <= 0) {
         *had_text = editor->had_text;

@@ -8,6 +8,7 @@
 #include "cli.h"
 #include "generation.h"
 #include "machine.h"
+#include "reply_screen.h"
 #include "report.h"
 #include <moebius/codec.h>
 #include <moebius/engine.h>
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct {
     const char *prompt, *prompt_file;
@@ -74,7 +76,10 @@ struct generation {
     FILE *out;  /* where the text goes: stdout, or 'text' for JSON */
     char *text; /* terminated once 'out' is flushed */
     size_t text_nbytes;
-    bool is_line_open; /* the text so far does not end in a line end */
+    bool is_line_open;              /* the text so far does not end in a line end */
+    char *prompt_text;              /* of --chat, or NULL: whether the reply begins with thinking */
+    struct cli_reply_screen screen; /* of a terminal: it gets no control characters */
+    bool is_terminal;
     struct cli_progress progress;
     uint64_t begun_ns; /* reading the prompt, then the reply */
     enum finish finish;
@@ -92,6 +97,7 @@ static void release(struct generation *g)
     if (g->out != NULL && g->out != stdout)
         fclose(g->out);
     free(g->text);
+    free(g->prompt_text);
     free(g->prompt);
     free(g->reply);
 }
@@ -134,11 +140,8 @@ static enum mb_status encode_text(struct generation *g, const char *text, struct
 
 static enum mb_status encode_message(struct generation *g, const char *prompt, struct mb_error *err)
 {
-    char *text;
-    MB_TRY(put_into_template(g, prompt, &text, err));
-    enum mb_status status = encode_text(g, text, err);
-    free(text);
-    return status;
+    MB_TRY(put_into_template(g, prompt, &g->prompt_text, err));
+    return encode_text(g, g->prompt_text, err);
 }
 
 static enum mb_status encode_prompt(struct generation *g, struct mb_error *err)
@@ -214,6 +217,10 @@ static enum mb_status open_all(struct generation *g, const char *path, struct mb
 /* Text goes out as soon as its characters are whole. */
 static enum mb_status print_text(struct generation *g, const char *text, size_t n, struct mb_error *err)
 {
+    if (g->is_terminal) {
+        cli_reply_screen_add(&g->screen, text, n);
+        return g->screen.has_failed ? mb_fail_errno(err, "standard output", "write") : MB_OK;
+    }
     if (fwrite(text, 1, n, g->out) != n || fflush(g->out) != 0)
         return g->out == stdout ? mb_fail_errno(err, "standard output", "write")
                                 : mb_fail_memory(err, "the text");
@@ -304,11 +311,16 @@ static enum mb_status generate(struct generation *g, struct mb_error *err)
 {
     g->sampler = cli_sampler_options(&args.generation);
     g->begun_ns = mb_now_ns();
+    g->is_terminal = g->out == stdout && isatty(STDOUT_FILENO) == 1;
     cli_progress_begin(&g->progress, "tokens");
+    if (g->is_terminal)
+        cli_reply_screen_begin(&g->screen, g->prompt_text == NULL ? "" : g->prompt_text);
     enum mb_status status = run_request(g, err);
     cli_progress_end(&g->progress);
     g->reply_seconds = cli_seconds_since(g->begun_ns);
-    if (g->out == stdout && g->is_line_open)
+    if (g->is_terminal)
+        cli_reply_screen_end(&g->screen);
+    else if (g->out == stdout && g->is_line_open)
         putchar('\n');
     return status;
 }

@@ -124,7 +124,7 @@ static void a_full_context_is_told_and_nothing_is_dropped(void **state)
     assert_non_null(strstr(ran->err, "cut: the context is full"));
 }
 
-static void thinking_and_control_characters_command_no_terminal(void **state)
+static void control_characters_reach_no_terminal(void **state)
 {
     (void)state;
     const struct ran *ran =
@@ -428,6 +428,24 @@ static void thinking_is_dim_on_a_terminal_and_plain_in_a_pipe(void **state)
     assert_null(strchr(chat_well("hello\n", "-n 4 --chat-template think.jinja")->out, '\033'));
 }
 
+/* On a terminal "run" shows its text by the same rules. */
+static void a_reply_of_run_commands_no_terminal_either(void **state)
+{
+    (void)state;
+    static const char *const argv[] = {"moebius", "run",     REFERENCE, "-p",      "x", "-n",
+                                       "200",     "--temp",  "50",      "--top-k", "0", "--top-p",
+                                       "1",       "--min-p", "0",       "-s",      "3", NULL};
+    start_in_terminal(argv);
+    assert_int_equal(wait_for_end(), 0);
+    char *text = child.seen, *end = strstr(text, "\nload: ");
+    assert_non_null(end);
+    for (char *bar; (bar = strstr(text, "\r\033[K")) != NULL && bar < end;)
+        text = bar + 4; /* the progress of the prompt */
+    for (; text < end; text++)
+        if (((unsigned char)*text < 0x20 && strchr("\r\n\t", *text) == NULL) || *text == 0x7f)
+            fail_msg("byte %d", *text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -435,7 +453,7 @@ int main(void)
         cmocka_unit_test(nothing_is_computed_twice),
         cmocka_unit_test(messages_may_have_several_lines),
         cmocka_unit_test(a_full_context_is_told_and_nothing_is_dropped),
-        cmocka_unit_test(thinking_and_control_characters_command_no_terminal),
+        cmocka_unit_test(control_characters_reach_no_terminal),
         cmocka_unit_test(conversations_are_saved_and_loaded),
         cmocka_unit_test(what_cannot_be_loaded_changes_nothing),
         cmocka_unit_test(turns_are_taken_back_and_made_again),
@@ -445,6 +463,7 @@ int main(void)
         cmocka_unit_test(a_terminal_has_a_prompt_a_history_and_keys),
         cmocka_unit_test(an_interrupt_key_ends_a_reply),
         cmocka_unit_test(thinking_is_dim_on_a_terminal_and_plain_in_a_pipe),
+        cmocka_unit_test(a_reply_of_run_commands_no_terminal_either),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
 }
