@@ -240,6 +240,26 @@ static void glm4_moe_refused_by_name(void **state)
     check_refusals(cases, sizeof cases / sizeof *cases);
 }
 
+static void deepseek_v2_refused_by_name(void **state)
+{
+    static const struct refusal cases[] = {
+        {"{\"topk_method\": \"noaux_tc\"}", MB_UNSUPPORTED, "topk_method is \"noaux_tc\""},
+        {"{\"scoring_func\": \"sigmoid\"}", MB_UNSUPPORTED, "scoring_func"},
+        {"{\"norm_topk_prob\": true}", MB_UNSUPPORTED, "norm_topk_prob is true"},
+        {"{\"moe_layer_freq\": 2}", MB_UNSUPPORTED, "moe_layer_freq"},
+        {"{\"mlp_bias\": true}", MB_UNSUPPORTED, "mlp_bias"},
+        {"{\"num_experts_per_tok\": null}", MB_BAD_DATA, "num_experts_per_tok is missing"},
+        {"{\"num_experts_per_tok\": 8}", MB_BAD_DATA, "num_experts_per_tok"},
+        {"{\"topk_method\": \"group_limited_greedy\", \"n_group\": 3}", MB_BAD_DATA, "n_group"},
+        {"{\"n_shared_experts\": 1}", MB_BAD_DATA, "mlp.shared_experts.gate_proj.weight"},
+        {"{\"q_lora_rank\": 24}", MB_BAD_DATA, "q_a_proj"},
+        {"{\"qk_rope_head_dim\": 7}", MB_BAD_DATA, "qk_rope_head_dim is odd"},
+    };
+    (void)state;
+    copy("deepseek-v2");
+    check_refusals(cases, sizeof cases / sizeof *cases);
+}
+
 /* They change results in some family: one that does not know them must not run without them. */
 static void settings_of_other_families_refused_by_name(void **state)
 {
@@ -311,6 +331,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refused_by_name),
         cmocka_unit_test(grouped_query_attention_refused_by_name),
+        cmocka_unit_test(deepseek_v2_refused_by_name),
         cmocka_unit_test(mixtral_refused_by_name),
         cmocka_unit_test(olmoe_refused_by_name),
         cmocka_unit_test(qwen2_moe_refused_by_name),

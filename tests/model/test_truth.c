@@ -220,12 +220,34 @@ static bool judge(const char *what, const char *cache, enum feed feed, const str
 /* ---------------------------------------------------------------- against transformers */
 
 /* One family after another; golden files have the same names. */
-static const char *const small[] = {
-    "groups",        "shared",          "q-lora",         "dense-layers",     "yarn",
-    "yarn-5",        "shapes",          "halves",         "glm4-moe",         "glm4-moe-norm",
-    "glm4-moe-yarn", "mixtral",         "mixtral-window", "mixtral-tied",     "olmoe",
-    "olmoe-clip",    "olmoe-yarn",      "qwen2-moe",      "qwen2-moe-window", "qwen2-moe-mixed",
-    "qwen3-moe",     "qwen3-moe-mixed", "qwen3-moe-yarn", "qwen3-moe-long",   "qwen3-moe-window"};
+static const char *const small[] = {"groups",
+                                    "shared",
+                                    "q-lora",
+                                    "dense-layers",
+                                    "yarn",
+                                    "yarn-5",
+                                    "shapes",
+                                    "halves",
+                                    "deepseek-v2",
+                                    "deepseek-v2-groups",
+                                    "deepseek-v2-shapes",
+                                    "glm4-moe",
+                                    "glm4-moe-norm",
+                                    "glm4-moe-yarn",
+                                    "mixtral",
+                                    "mixtral-window",
+                                    "mixtral-tied",
+                                    "olmoe",
+                                    "olmoe-clip",
+                                    "olmoe-yarn",
+                                    "qwen2-moe",
+                                    "qwen2-moe-window",
+                                    "qwen2-moe-mixed",
+                                    "qwen3-moe",
+                                    "qwen3-moe-mixed",
+                                    "qwen3-moe-yarn",
+                                    "qwen3-moe-long",
+                                    "qwen3-moe-window"};
 static const char *const reference[] = {"reference-0", "reference-1", "reference-2", "reference-long"};
 enum { N_SMALL = sizeof small / sizeof *small, N_REFERENCE = sizeof reference / sizeof *reference };
 

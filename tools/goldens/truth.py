@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, logging
+from transformers.models.deepseek_v2 import modeling_deepseek_v2 as deepseek_v2
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek_v3
 from transformers.models.glm4_moe import modeling_glm4_moe as glm4_moe
 from transformers.models.mixtral import modeling_mixtral as mixtral
@@ -43,6 +44,17 @@ def sigmoid_margins(gate, router_logits):
     return margin_of(choice, gate.top_k), margin_of(groups, gate.topk_group)
 
 
+def greedy_margins(gate, router_logits):
+    """DeepSeek-V2: softmax, perhaps among the groups of the best experts only."""
+    if gate.topk_method == "greedy":
+        return softmax_margins(gate, router_logits)
+    choice = router_logits.softmax(-1)
+    groups = choice.view(len(choice), gate.num_group, -1).max(-1).values
+    mask = torch.zeros_like(groups).scatter_(1, groups.topk(gate.topk_group).indices, 1).bool()
+    choice = choice.masked_fill(~mask.repeat_interleave(gate.num_experts // gate.num_group, 1), -torch.inf)
+    return margin_of(choice, gate.top_k), margin_of(groups, gate.topk_group)
+
+
 def softmax_margins(gate, router_logits):
     choice = router_logits.softmax(-1)
     return margin_of(choice, gate.top_k), torch.full((len(choice),), torch.inf)
@@ -50,6 +62,7 @@ def softmax_margins(gate, router_logits):
 
 # Routers whose output is logits, weights, indices.
 ROUTERS = {
+    deepseek_v2.DeepseekV2TopkRouter: greedy_margins,
     deepseek_v3.DeepseekV3TopkRouter: sigmoid_margins,
     glm4_moe.Glm4MoeTopkRouter: sigmoid_margins,
     mixtral.MixtralTopKRouter: softmax_margins,

@@ -15,9 +15,19 @@ def byte_letters():
     return [letters[byte] for byte in range(N_BYTES)]
 
 
+def special_tokens(config):
+    """Contents by id; a list of ids is numbered from its second one on, and the last key that names an id wins."""
+    special = {}
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        ids = config.get(key, [])
+        for place, i in enumerate(ids if isinstance(ids, list) else [ids]):
+            special[i] = f"<|{key[:3]}{place or ''}|>"
+    return special
+
+
 def byte_level(config):
     n_vocab = config["vocab_size"]
-    special = {config[key]: f"<|{key[:3]}|>" for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config}
+    special = special_tokens(config)
     if n_vocab < N_BYTES + len(special):
         raise ValueError(f"--tokenizer needs --vocab-size of at least {N_BYTES + len(special)}")
     # Bytes take the lowest ids that are not special ones.
