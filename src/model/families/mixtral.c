@@ -52,13 +52,11 @@ static void read_config(struct mb_config_reader *r, struct mb_config *config)
     read_experts(r, &config->mlps[0]);
 }
 
-#define MOE "model.layers.{layer}.block_sparse_moe."
-
 static const char *const names[MB_N_WEIGHTS] = {
-    [MB_W_ROUTER] = MOE "gate.weight",
-    [MB_W_EXPERT_GATE] = MOE "experts.{expert}.w1.weight",
-    [MB_W_EXPERT_UP] = MOE "experts.{expert}.w3.weight",
-    [MB_W_EXPERT_DOWN] = MOE "experts.{expert}.w2.weight",
+    [MB_W_ROUTER] = "model.layers.{layer}.block_sparse_moe.gate.weight",
+    [MB_W_EXPERT_GATE] = "model.layers.{layer}.block_sparse_moe.experts.{expert}.w1.weight",
+    [MB_W_EXPERT_UP] = "model.layers.{layer}.block_sparse_moe.experts.{expert}.w3.weight",
+    [MB_W_EXPERT_DOWN] = "model.layers.{layer}.block_sparse_moe.experts.{expert}.w2.weight",
 };
 
 const struct mb_family mb_family_mixtral = {

@@ -85,12 +85,10 @@ static void read_config(struct mb_config_reader *r, struct mb_config *config)
     read_mlps(r, config);
 }
 
-#define SHARED "model.layers.{layer}.mlp.shared_expert."
-
 static const char *const names[MB_N_WEIGHTS] = {
-    [MB_W_SHARED_GATE] = SHARED "gate_proj.weight",
-    [MB_W_SHARED_UP] = SHARED "up_proj.weight",
-    [MB_W_SHARED_DOWN] = SHARED "down_proj.weight",
+    [MB_W_SHARED_GATE] = "model.layers.{layer}.mlp.shared_expert.gate_proj.weight",
+    [MB_W_SHARED_UP] = "model.layers.{layer}.mlp.shared_expert.up_proj.weight",
+    [MB_W_SHARED_DOWN] = "model.layers.{layer}.mlp.shared_expert.down_proj.weight",
 };
 
 const struct mb_family mb_family_qwen2_moe = {
