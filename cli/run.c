@@ -175,7 +175,7 @@ static enum mb_status choose_context(struct generation *g, struct mb_error *err)
     for (size_t i = 0; i < g->n_prompt; i++)
         if ((size_t)g->prompt[i] >= g->info->n_vocab)
             return mb_fail(err, MB_BAD_DATA,
-                           "tokenizer.json: token %d of the prompt is not in the model's vocabulary of %zu",
+                           "the tokenizer: token %d of the prompt is not in the model's vocabulary of %zu",
                            (int)g->prompt[i], g->info->n_vocab);
     return MB_OK;
 }

@@ -31,8 +31,9 @@ static const struct cli_command command = {
     .args = "MODEL [--decode] < TEXT",
     .summary = "Print the token ids of the text on standard input, white space between.",
     .details =
-        "MODEL is a folder or a tokenizer.json; nothing else of the model is needed. Special tokens in\n"
-        "the text (<|end|>) are recognised. Bytes that are not UTF-8 count as U+FFFD.\n\n"
+        "MODEL is a folder with tokenizer.json or tiktoken.model, or a tokenizer.json; nothing else of the\n"
+        "model is needed. Special tokens in the text (<|end|>) are recognised. Bytes that are not UTF-8\n"
+        "count as U+FFFD.\n\n"
         "  echo -n 'Hello there' | moebius tokenize models/reference\n"
         "  moebius tokenize models/reference < book.txt | moebius tokenize models/reference --decode",
     .options = options,
@@ -48,7 +49,10 @@ static int fail(enum mb_status status, const char *what)
     return cli_fail(&err);
 }
 
-/* Of a folder only tokenizer.json is read, unless --config-bos asks for tokenizer_config.json too. */
+/*
+ * Of a folder only tokenizer.json is read, unless --config-bos asks for tokenizer_config.json too, or there
+ * is another kind of tokenizer.
+ */
 static enum mb_status open_tokenizer(const char *path, struct mb_tokenizer **tokenizer, struct mb_error *err)
 {
     char json_path[MB_PATH_MAX];
@@ -57,7 +61,7 @@ static enum mb_status open_tokenizer(const char *path, struct mb_tokenizer **tok
     if (!is_folder || args.config_bos)
         return mb_tokenizer_open(path, tokenizer, err);
     MB_TRY(mb_join_path(json_path, path, "tokenizer.json", err));
-    return mb_tokenizer_open(json_path, tokenizer, err);
+    return mb_tokenizer_open(stat(json_path, &st) == 0 ? json_path : path, tokenizer, err);
 }
 
 static int encode(const struct mb_tokenizer *tokenizer, const char *text, size_t nbytes)

@@ -1,5 +1,5 @@
 /*
- * tokenizer.h - text to token ids and back (tokenizer.json), and chat templates.
+ * tokenizer.h - text to token ids and back (tokenizer.json, tiktoken.model), and chat templates.
  *
  * The results equal those of the `tokenizers` package.  Opening a tokenizer that needs something unsupported
  * fails with an error that names it; no tokenizer gives different ids silently.
@@ -23,7 +23,8 @@ extern "C" {
 struct mb_tokenizer;
 
 /*
- * A folder: reads its tokenizer.json and, if they are there, tokenizer_config.json and chat_template.jinja.
+ * A folder: reads its tokenizer.json (without one: tiktoken.model, which needs tokenizer_config.json) and, if
+ * they are there, tokenizer_config.json and chat_template.jinja.
  * A file: reads it as tokenizer.json, nothing else.
  */
 MB_API enum mb_status mb_tokenizer_open(const char *path, struct mb_tokenizer **tokenizer,

@@ -78,6 +78,8 @@ bool mb_decode_token(struct mb_decoding *d, int32_t id, bool is_first)
     const struct mb_tokenizer *t = d->tokenizer;
     size_t n;
     const char *token = mb_vocab_content(&t->bpe.vocab, id, &n);
+    if (t->added_are_text && t->bpe.vocab.tokens[id].is_added)
+        return mb_bytes_put(&d->text, token, n);
     for (size_t i = 0; i < t->n_decode_steps; i++) {
         struct mb_bytes *to = &d->spare[i % 2];
         to->n = 0;

@@ -1,5 +1,6 @@
 /*
- * load.c - opens a tokenizer: tokenizer.json as a whole, tokenizer_config.json and chat_template.jinja.
+ * load.c - opens a tokenizer: tokenizer.json as a whole or tiktoken.model, tokenizer_config.json and
+ * chat_template.jinja.
  */
 #include "load.h"
 #include "base/error.h"
@@ -49,18 +50,23 @@ static enum mb_status copy(const char *text, char **to, struct mb_error *err)
     return *to != NULL ? MB_OK : mb_fail_memory(err, "a text of tokenizer_config.json");
 }
 
-/* "<s>" or {"content": "<s>", ...}; absent or null leaves *to NULL. */
+enum mb_status mb_load_token_name(const struct mb_field *token, const char **name)
+{
+    *name = json_string_value(token->value);
+    if (token->value == NULL || *name != NULL)
+        return MB_OK;
+    MB_TRY(mb_field_string(token, "content", NULL, name));
+    return *name != NULL ? MB_OK
+                         : mb_field_fail(token, MB_BAD_DATA, "neither a string nor an object with content");
+}
+
+/* Absent or null leaves *to NULL. */
 static enum mb_status load_named_token(const struct mb_field *config, const char *key, char **to)
 {
     struct mb_field token = mb_field_get(config, key);
-    const char *content = json_string_value(token.value);
-    if (token.value == NULL)
-        return MB_OK;
-    if (content == NULL)
-        MB_TRY(mb_field_string(&token, "content", NULL, &content));
-    if (content == NULL)
-        return mb_field_fail(&token, MB_BAD_DATA, "neither a string nor an object with content");
-    return copy(content, to, config->err);
+    const char *name;
+    MB_TRY(mb_load_token_name(&token, &name));
+    return name == NULL ? MB_OK : copy(name, to, config->err);
 }
 
 /* add_bos_token and the like: true puts the named token's id at 'ids'. */
@@ -127,10 +133,15 @@ static enum mb_status load_config_template(struct mb_tokenizer *tokenizer, const
     return copy(place, &tokenizer->chat.place, config->err);
 }
 
-static enum mb_status load_config_fields(struct mb_tokenizer *tokenizer, const struct mb_field *config)
+static enum mb_status load_names(struct mb_tokenizer *tokenizer, const struct mb_field *config)
 {
     MB_TRY(load_named_token(config, "bos_token", &tokenizer->bos_token));
-    MB_TRY(load_named_token(config, "eos_token", &tokenizer->eos_token));
+    return load_named_token(config, "eos_token", &tokenizer->eos_token);
+}
+
+static enum mb_status load_config_fields(struct mb_tokenizer *tokenizer, const struct mb_field *config)
+{
+    MB_TRY(load_names(tokenizer, config));
     MB_TRY(load_edges(tokenizer, config));
     return load_config_template(tokenizer, config);
 }
@@ -168,24 +179,105 @@ static bool exists(const char *path)
     return access(path, F_OK) == 0 || errno != ENOENT;
 }
 
+static enum mb_status load_template_beside(struct mb_tokenizer *tokenizer, const char *folder,
+                                           struct mb_error *err)
+{
+    char path[MB_PATH_MAX];
+    MB_TRY(mb_join_path(path, folder, "chat_template.jinja", err));
+    return exists(path) ? load_template_file(tokenizer, path, err) : MB_OK;
+}
+
 enum mb_status mb_load_config(struct mb_tokenizer *tokenizer, const char *folder, struct mb_error *err)
 {
     char path[MB_PATH_MAX];
     MB_TRY(mb_join_path(path, folder, "tokenizer_config.json", err));
     if (exists(path))
         MB_TRY(load_config_file(tokenizer, path, err));
-    MB_TRY(mb_join_path(path, folder, "chat_template.jinja", err));
-    return exists(path) ? load_template_file(tokenizer, path, err) : MB_OK;
+    return load_template_beside(tokenizer, folder, err);
+}
+
+/* ---------------------------------------------------------------- tiktoken.model */
+
+/* The Python class puts nothing around a text, whatever add_bos_token says. */
+static enum mb_status load_tiktoken_fields(struct mb_tokenizer *tokenizer, const char *path,
+                                           const struct mb_field *config)
+{
+    MB_TRY(mb_load_tiktoken(tokenizer, path, config));
+    MB_TRY(load_names(tokenizer, config));
+    return load_config_template(tokenizer, config);
+}
+
+static enum mb_status load_tiktoken(struct mb_tokenizer *tokenizer, const char *folder, const char *path,
+                                    struct mb_error *err)
+{
+    json_t *owner;
+    struct mb_field config;
+    char config_path[MB_PATH_MAX];
+    MB_TRY(mb_join_path(config_path, folder, "tokenizer_config.json", err));
+    if (!exists(config_path))
+        return mb_fail(
+            err, MB_BAD_DATA,
+            "%s: there is no tokenizer_config.json beside it, which has its special tokens: download "
+            "that file too",
+            path);
+    MB_TRY(mb_field_open(config_path, CONFIG_NBYTES_MAX, &owner, &config, err));
+    enum mb_status status = load_tiktoken_fields(tokenizer, path, &config);
+    json_decref(owner);
+    MB_TRY(status);
+    return load_template_beside(tokenizer, folder, err);
 }
 
 /* ---------------------------------------------------------------- open */
+
+static const char how_to_convert[] = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of the "
+                                     "Python package transformers makes a "
+                                     "tokenizer.json";
+
+/* There is neither tokenizer.json nor tiktoken.model: what there is instead. */
+static enum mb_status fail_no_tokenizer(const char *folder, struct mb_error *err)
+{
+    static const char *const others[][2] = {
+        {"tokenizer.model", "SentencePiece's tokenizer.model alone is not supported"},
+        {"vocab.json", "vocab.json and merges.txt alone are not supported"},
+        {"vocab.txt", "WordPiece's vocab.txt is not supported"},
+    };
+    char path[MB_PATH_MAX];
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        MB_TRY(mb_join_path(path, folder, others[i][0], err));
+        if (exists(path))
+            return mb_fail(err, MB_UNSUPPORTED, "%s: there is no tokenizer.json, and %s: %s", folder,
+                           others[i][1], how_to_convert);
+    }
+    return mb_fail(
+        err, MB_BAD_DATA,
+        "%s: there is no tokenizer: neither tokenizer.json nor tiktoken.model: download all files of "
+        "the model",
+        folder);
+}
 
 static enum mb_status load_folder(struct mb_tokenizer *tokenizer, const char *folder, struct mb_error *err)
 {
     char path[MB_PATH_MAX];
     MB_TRY(mb_join_path(path, folder, "tokenizer.json", err));
-    MB_TRY(load_json_file(tokenizer, path, err));
-    return mb_load_config(tokenizer, folder, err);
+    if (exists(path)) {
+        MB_TRY(load_json_file(tokenizer, path, err));
+        return mb_load_config(tokenizer, folder, err);
+    }
+    MB_TRY(mb_join_path(path, folder, "tiktoken.model", err));
+    return exists(path) ? load_tiktoken(tokenizer, folder, path, err) : fail_no_tokenizer(folder, err);
+}
+
+/* tokenizer.json, or what somebody may take for one. */
+static enum mb_status load_file(struct mb_tokenizer *tokenizer, const char *path, struct mb_error *err)
+{
+    const char *slash = strrchr(path, '/'), *name = slash == NULL ? path : slash + 1;
+    if (strcmp(name, "tiktoken.model") == 0)
+        return mb_fail(err, MB_UNSUPPORTED,
+                       "%s: tokenizer_config.json beside it is needed too: give the folder", path);
+    if (strcmp(name, "tokenizer.model") == 0)
+        return mb_fail(err, MB_UNSUPPORTED, "%s: SentencePiece's files are not supported: %s", path,
+                       how_to_convert);
+    return load_json_file(tokenizer, path, err);
 }
 
 enum mb_status mb_tokenizer_open(const char *path, struct mb_tokenizer **tokenizer, struct mb_error *err)
@@ -197,7 +289,7 @@ enum mb_status mb_tokenizer_open(const char *path, struct mb_tokenizer **tokeniz
     if (opened == NULL)
         return mb_fail_memory(err, "the tokenizer");
     enum mb_status status =
-        S_ISDIR(st.st_mode) ? load_folder(opened, path, err) : load_json_file(opened, path, err);
+        S_ISDIR(st.st_mode) ? load_folder(opened, path, err) : load_file(opened, path, err);
     if (status != MB_OK) {
         mb_tokenizer_close(opened);
         return status;

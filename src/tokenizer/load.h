@@ -33,11 +33,25 @@ typedef enum mb_status (*mb_load_fn)(struct mb_tokenizer *tokenizer, const struc
 enum mb_status mb_load_sequence(struct mb_tokenizer *tokenizer, const struct mb_field *sequence,
                                 const char *key, mb_load_fn each, int depth);
 
+/* The steps of Kimi's Python class: it cuts long texts and runs, then splits by the pattern into bytes. */
+enum mb_status mb_load_kimi_pre_tokenizer(struct mb_tokenizer *tokenizer, const struct mb_field *field,
+                                          const char *pattern);
+
 /* A member {"String": ...} as a copy, owned by the caller. Not empty. */
 enum mb_status mb_load_pattern_string(const struct mb_field *object, const char *key, char **text);
 
 /* tokenizer_config.json and chat_template.jinja of a folder, where they exist. */
 enum mb_status mb_load_config(struct mb_tokenizer *tokenizer, const char *folder, struct mb_error *err);
+
+/* A token's name, "<s>" or {"content": "<s>", ...}; NULL when the field is absent or null. */
+enum mb_status mb_load_token_name(const struct mb_field *token, const char **name);
+
+/* tiktoken.model: tokens with their ranks, and all merges. The status is MB_BAD_DATA for a damaged file. */
+enum mb_status mb_load_ranks(struct mb_tokenizer *tokenizer, const char *path, struct mb_error *err);
+
+/* A tokenizer of tiktoken.model ('path') and what tokenizer_config.json says beside it. */
+enum mb_status mb_load_tiktoken(struct mb_tokenizer *tokenizer, const char *path,
+                                const struct mb_field *config);
 
 enum mb_status mb_load_unsupported(const struct mb_field *field, const char *what);
 

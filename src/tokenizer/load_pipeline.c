@@ -277,6 +277,16 @@ enum mb_status mb_load_pre_tokenizer(struct mb_tokenizer *tokenizer, const struc
     return mb_load_unsupported(field, type);
 }
 
+enum mb_status mb_load_kimi_pre_tokenizer(struct mb_tokenizer *tokenizer, const struct mb_field *field,
+                                          const char *pattern)
+{
+    struct mb_pretoken_step *step = NULL;
+    MB_TRY(add_pretoken_step(tokenizer, field, MB_PRETOKEN_CUT, &step));
+    MB_TRY(add_split(tokenizer, field, pattern, false, MB_SPLIT_ISOLATED, false));
+    tokenizer->bpe.is_byte_level = true;
+    return MB_OK;
+}
+
 /* ---------------------------------------------------------------- post-processor */
 
 /* The ids of a template's special token. */

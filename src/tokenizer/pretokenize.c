@@ -3,6 +3,7 @@
  */
 #include "pretokenize.h"
 #include "base/error.h"
+#include "base/utf8.h"
 
 void mb_pretoken_steps_free(struct mb_pretoken_steps *steps)
 {
@@ -125,6 +126,50 @@ static enum mb_status run_metaspace(struct place place, const char *text, size_t
     return pass_on(place, changed->p, 0, changed->n);
 }
 
+/* str.isspace() of Python. */
+static bool is_python_space(uint32_t code)
+{
+    return mb_is_white_space(code) || (code >= 0x1c && code <= 0x1f);
+}
+
+/* Where a piece of text[begin .. end) ends: before its run of white space, or of none, gets too long. */
+static size_t cut_at_run(const char *text, size_t begin, size_t end)
+{
+    enum { RUN_MAX = 25000 }; /* characters */
+    size_t n_run = 0;
+    bool is_space = false;
+    for (size_t i = begin; i < end; i += mb_utf8_nbytes(text[i])) {
+        bool is_now_space = is_python_space(mb_utf8_get(text + i));
+        if (n_run > 0 && is_now_space == is_space) {
+            if (n_run == RUN_MAX)
+                return i;
+            n_run++;
+        } else {
+            n_run = 1;
+            is_space = is_now_space;
+        }
+    }
+    return end;
+}
+
+/*
+ * What the Python class does before it calls tiktoken: chunks of 400,000 characters, each in pieces without
+ * too long runs.  A text is cut in the middle of a word there, which changes its ids.
+ */
+static enum mb_status run_cut(struct place place, const char *text, size_t n)
+{
+    enum { CHUNK_MAX = 400000 }; /* characters */
+    for (size_t begin = 0, end = 0; begin < n; begin = end) {
+        for (size_t i = 0; i < CHUNK_MAX && end < n; i++)
+            end += mb_utf8_nbytes(text[end]);
+        for (size_t piece = begin, piece_end; piece < end; piece = piece_end) {
+            piece_end = cut_at_run(text, piece, end);
+            MB_TRY(pass_on(place, text, piece, piece_end));
+        }
+    }
+    return MB_OK;
+}
+
 /* Calls itself through pass_on, once a step: at most MB_PRETOKEN_STEPS_MAX deep. */
 static enum mb_status run_step(struct place place, const char *text, size_t n)
 {
@@ -138,6 +183,8 @@ static enum mb_status run_step(struct place place, const char *text, size_t n)
         return run_split(place, text, n);
     case MB_PRETOKEN_PREFIX:
         return run_prefix(place, text, n);
+    case MB_PRETOKEN_CUT:
+        return run_cut(place, text, n);
     default:
         return run_metaspace(place, text, n);
     }

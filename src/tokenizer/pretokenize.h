@@ -24,6 +24,7 @@ enum mb_pretoken_kind {
     MB_PRETOKEN_SPLIT,
     MB_PRETOKEN_PREFIX,    /* a space before the text where there is none (ByteLevel's add_prefix_space) */
     MB_PRETOKEN_METASPACE, /* spaces become 'replacement' */
+    MB_PRETOKEN_CUT,       /* pieces of bounded length, as tokenization_moonshot.py makes them */
 };
 
 enum mb_prefix_scheme { MB_PREFIX_ALWAYS, MB_PREFIX_FIRST, MB_PREFIX_NEVER };

@@ -42,6 +42,7 @@ struct mb_tokenizer {
     struct mb_ids before, after; /* what add_special puts around the text */
     struct mb_decode_step decode_steps[MB_DECODE_STEPS_MAX];
     size_t n_decode_steps;
+    bool added_are_text;         /* the decode steps leave added tokens as they are written */
     char *bos_token, *eos_token; /* of tokenizer_config.json; NULL: none */
     struct mb_template chat;
 };

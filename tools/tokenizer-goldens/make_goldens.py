@@ -10,6 +10,7 @@ import pathlib
 import sys
 
 import corpora
+import kimi
 import nasty
 import small
 import tokenizers
@@ -79,7 +80,7 @@ def lines(items):
 def write(name, tokenizer, texts, large):
     before, after = edges(tokenizer)
     head = {
-        "made_with": f"tokenizers {tokenizers.__version__}",
+        "made_with": getattr(tokenizer, "__version__", f"tokenizers {tokenizers.__version__}"),
         "n_vocab": max(tokenizer.get_vocab().values()) + 1,
         "before": before,
         "after": after,
@@ -92,10 +93,27 @@ def write(name, tokenizer, texts, large):
     print(name, len(texts), "texts", len(body), "bytes")
 
 
+def write_kimi(name, large):
+    """A folder with tiktoken.model: a small one that is kept, or o200k's ranks as if they were Kimi's."""
+    folder, ranks = DATA / name, OUTSIDE / "tokenizers/o200k_base/o200k_base.tiktoken"
+    folder.mkdir(exist_ok=True)
+    if name == "kimi":
+        ranks = folder / "tiktoken.model"
+        ranks.write_text(kimi.small_ranks(REFERENCE / "tokenizer.json", 700))
+    tokenizer = kimi.AsTokenizer(ranks)
+    config = kimi.config(tokenizer.kimi.n_ranks)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    added = [*kimi.NAMES.values(), tokenizer.kimi.added[100]]
+    write(name, tokenizer, nasty.texts(added, 0), {key: large[key] for key in ("mixed", "long", "characters")})
+
+
 def main():
-    names = sys.argv[1:] or ["reference", *PUBLISHED, *small.ALL]
+    names = sys.argv[1:] or ["reference", *PUBLISHED, *small.ALL, "kimi", "kimi_o200k"]
     large = corpora.generated()
     for name in names:
+        if name.startswith("kimi"):
+            write_kimi(name, large)
+            continue
         if name in small.ALL:
             tokenizer = small.ALL[name]()
             path = DATA / "small" / f"{name}.json"
