@@ -31,16 +31,17 @@ static enum mb_status fail_at(const json_error_t *where, size_t nbytes, size_t b
 static void fit_number(char *number, size_t n)
 {
     enum { DIGITS_MAX = 18, DOUBLE_DIGITS_MAX = 300, NUMBER_NBYTES_MAX = 127 };
+    static const char large[] = {'1', 'e', '3', '0', '0'};
     bool is_negative = number[0] == '-';
     char *digits = number + is_negative;
     size_t n_digits = n - is_negative;
     double value;
     if (strspn(digits, "0123456789") >= n_digits && n_digits <= DOUBLE_DIGITS_MAX) {
         if (n_digits > DIGITS_MAX && digits[0] != '0')
-            memcpy(digits + n_digits - 2, "e2", 2);
+            digits[n_digits - 2] = 'e', digits[n_digits - 1] = '2';
     } else if (n_digits >= 5 && (n > NUMBER_NBYTES_MAX || !mb_number_parse(number, n, &value))) {
         memset(digits, ' ', n_digits);
-        memcpy(digits, "1e300", 5);
+        memcpy(digits, large, sizeof large);
     }
 }
 
