@@ -73,6 +73,12 @@ static inline bool mb_jinja_want_string(run_t *run, const value_t *value, const 
 /* ---------------------------------------------------------------- the groups */
 
 bool mb_jinja_filter(run_t *run, string_t name, const value_t *input, const args_t *args, value_t *out);
+
+/* For filters that apply another one ("map"): the run knows it, so that lists.c does not need filters.c. */
+struct mb_jinja_by_name {
+    bool (*filter)(run_t *run, string_t name, const value_t *input, const args_t *args, value_t *out);
+};
+
 bool mb_jinja_test(run_t *run, string_t name, const value_t *input, const args_t *args, bool *answer);
 
 /* NULL where the group has none of that name. */

@@ -1,5 +1,5 @@
 /*
- * lists.c - filters of sequences, and the methods of lists.
+ * lists.c - filters of sequences.
  *
  * Where Jinja gives a generator, these give an iterator: it is computed at once, but has no length, is true
  * even if it is empty, and can be gone through once.
@@ -238,7 +238,7 @@ static bool filter_map(run_t *run, const value_t *input, const args_t *args, val
     for (size_t i = 0; i < items->n; i++) {
         value_t value = {0};
         bool ok = by_attribute ? get_path(run, &items->items[i], attribute, otherwise, &value)
-                               : mb_jinja_filter(run, name, &items->items[i], &rest, &value);
+                               : run->by_name->filter(run, name, &items->items[i], &rest, &value);
         if (!ok || !mb_jinja_append(run, out->list, value))
             return false;
     }
@@ -402,49 +402,4 @@ const struct mb_jinja_builtin *mb_jinja_list_filter(string_t name)
         {"max", filter_max},
     };
     return mb_jinja_find_in(filters, MB_JINJA_COUNT(filters), name);
-}
-
-/* ---------------------------------------------------------------- methods */
-
-static bool method_index(run_t *run, const value_t *input, const args_t *args, value_t *out)
-{
-    bool equal = false;
-    if (args->n != 1)
-        return mb_jinja_bad_call(run, "index");
-    for (size_t i = 0; i < input->list->n; i++) {
-        if (!mb_jinja_equal(run, &input->list->items[i], &args->items[0], &equal))
-            return false;
-        *out = mb_jinja_int((int64_t)i);
-        if (equal)
-            return true;
-    }
-    return mb_jinja_fail(run, MB_BAD_DATA, "index: the value is not in the list");
-}
-
-static bool method_count(run_t *run, const value_t *input, const args_t *args, value_t *out)
-{
-    int64_t n_equal = 0;
-    if (args->n != 1)
-        return mb_jinja_bad_call(run, "count");
-    for (size_t i = 0; i < input->list->n; i++) {
-        bool equal;
-        if (!mb_jinja_equal(run, &input->list->items[i], &args->items[0], &equal))
-            return false;
-        n_equal += equal;
-    }
-    *out = mb_jinja_int(n_equal);
-    return true;
-}
-
-const struct mb_jinja_builtin *mb_jinja_list_method(string_t name)
-{
-    static const struct mb_jinja_builtin methods[] = {{"index", method_index}, {"count", method_count}};
-    return mb_jinja_find_in(methods, MB_JINJA_COUNT(methods), name);
-}
-
-bool mb_jinja_is_other_list_method(string_t name)
-{
-    static const char *const names[] = {"append", "extend", "insert",  "pop", "remove",
-                                        "clear",  "sort",   "reverse", "copy"};
-    return mb_jinja_is_one_of(name, names, MB_JINJA_COUNT(names));
 }

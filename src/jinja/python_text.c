@@ -4,8 +4,10 @@
 #include "base/number.h"
 #include "base/utf8.h"
 #include "value.h"
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 #include <utf8proc.h>
 
 enum { REPR_DEPTH_MAX = 64 };
@@ -156,4 +158,40 @@ static bool put_value(run_t *run, struct mb_bytes *bytes, const value_t *value, 
 bool mb_jinja_repr(run_t *run, struct mb_bytes *bytes, const value_t *value)
 {
     return put_value(run, bytes, value, 0);
+}
+
+bool mb_jinja_str(run_t *run, const value_t *value, string_t *string)
+{
+    char text[MB_JINJA_FLOAT_NBYTES];
+    struct mb_bytes bytes = {0};
+    value_t made;
+    size_t n;
+    switch (value->kind) {
+    case MB_JINJA_STRING:
+        *string = value->string;
+        return true;
+    case MB_JINJA_UNDEFINED:
+        *string = (string_t){"", 0};
+        return true;
+    case MB_JINJA_NONE:
+        *string = (string_t){"None", 4};
+        return true;
+    case MB_JINJA_BOOL:
+        *string = value->number ? (string_t){"True", 4} : (string_t){"False", 5};
+        return true;
+    case MB_JINJA_INT:
+    case MB_JINJA_FLOAT:
+        n = value->kind == MB_JINJA_FLOAT ? mb_jinja_float_text(value->real, text)
+                                          : (size_t)snprintf(text, sizeof text, "%" PRId64, value->number);
+        char *copy = mb_jinja_alloc(run, n);
+        if (copy == NULL)
+            return false;
+        *string = (string_t){memcpy(copy, text, n), n};
+        return true;
+    default:
+        if (!mb_jinja_finish_text(run, &bytes, mb_jinja_repr(run, &bytes, value), &made))
+            return false;
+        *string = made.string;
+        return true;
+    }
 }

@@ -1,6 +1,7 @@
 /*
  * render.c - runs the statements of a template.
  */
+#include "builtins.h"
 #include "evaluate.h"
 
 enum flow { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE };
@@ -463,7 +464,9 @@ static bool set_globals(struct renderer *r, const map_t *variables)
 enum mb_status mb_jinja_render(run_t *run, const struct mb_jinja_node *tree, const map_t *variables,
                                struct mb_bytes *out)
 {
+    static const struct mb_jinja_by_name by_name = {.filter = mb_jinja_filter};
     struct renderer r = {.eval = {.run = run, .call_macro = call_macro, .call_loop = call_loop}, .out = out};
+    run->by_name = &by_name;
     if (enter(&r, NULL) && set_globals(&r, variables))
         exec(&r, tree);
     return run->status;

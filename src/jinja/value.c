@@ -1,5 +1,5 @@
 /*
- * value.c - lists and maps, comparisons, and texts of values.
+ * value.c - lists and maps, comparisons, and pieces of text.
  */
 #include "value.h"
 #include "base/utf8.h"
@@ -245,42 +245,6 @@ bool mb_jinja_order(run_t *run, const value_t *a, const value_t *b, int *order)
 }
 
 /* ---------------------------------------------------------------- strings */
-
-bool mb_jinja_str(run_t *run, const value_t *value, string_t *string)
-{
-    char text[MB_JINJA_FLOAT_NBYTES];
-    struct mb_bytes bytes = {0};
-    value_t made;
-    size_t n;
-    switch (value->kind) {
-    case MB_JINJA_STRING:
-        *string = value->string;
-        return true;
-    case MB_JINJA_UNDEFINED:
-        *string = (string_t){"", 0};
-        return true;
-    case MB_JINJA_NONE:
-        *string = (string_t){"None", 4};
-        return true;
-    case MB_JINJA_BOOL:
-        *string = value->number ? (string_t){"True", 4} : (string_t){"False", 5};
-        return true;
-    case MB_JINJA_INT:
-    case MB_JINJA_FLOAT:
-        n = value->kind == MB_JINJA_FLOAT ? mb_jinja_float_text(value->real, text)
-                                          : (size_t)snprintf(text, sizeof text, "%" PRId64, value->number);
-        char *copy = mb_jinja_alloc(run, n);
-        if (copy == NULL)
-            return false;
-        *string = (string_t){memcpy(copy, text, n), n};
-        return true;
-    default:
-        if (!mb_jinja_finish_text(run, &bytes, mb_jinja_repr(run, &bytes, value), &made))
-            return false;
-        *string = made.string;
-        return true;
-    }
-}
 
 bool mb_jinja_join(run_t *run, string_t a, string_t b, value_t *joined)
 {

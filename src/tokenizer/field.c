@@ -103,3 +103,13 @@ enum mb_status mb_field_type(const struct mb_field *object, const char **type)
         return mb_field_fail(object, MB_BAD_DATA, "has no type");
     return status;
 }
+
+enum mb_status mb_field_token_name(const struct mb_field *token, const char **name)
+{
+    *name = json_string_value(token->value);
+    if (token->value == NULL || *name != NULL)
+        return MB_OK;
+    MB_TRY(mb_field_string(token, "content", NULL, name));
+    return *name != NULL ? MB_OK
+                         : mb_field_fail(token, MB_BAD_DATA, "neither a string nor an object with content");
+}

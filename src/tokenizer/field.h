@@ -43,4 +43,7 @@ enum mb_status mb_field_type(const struct mb_field *object, const char **type);
 /* A string for messages: at most 60 bytes, no control characters. */
 const char *mb_field_shown(char out[64], const char *text);
 
+/* A token's name, "<s>" or {"content": "<s>", ...}; NULL when the field is absent or null. */
+enum mb_status mb_field_token_name(const struct mb_field *token, const char **name);
+
 #endif

@@ -50,22 +50,12 @@ static enum mb_status copy(const char *text, char **to, struct mb_error *err)
     return *to != NULL ? MB_OK : mb_fail_memory(err, "a text of tokenizer_config.json");
 }
 
-enum mb_status mb_load_token_name(const struct mb_field *token, const char **name)
-{
-    *name = json_string_value(token->value);
-    if (token->value == NULL || *name != NULL)
-        return MB_OK;
-    MB_TRY(mb_field_string(token, "content", NULL, name));
-    return *name != NULL ? MB_OK
-                         : mb_field_fail(token, MB_BAD_DATA, "neither a string nor an object with content");
-}
-
 /* Absent or null leaves *to NULL. */
 static enum mb_status load_named_token(const struct mb_field *config, const char *key, char **to)
 {
     struct mb_field token = mb_field_get(config, key);
     const char *name;
-    MB_TRY(mb_load_token_name(&token, &name));
+    MB_TRY(mb_field_token_name(&token, &name));
     return name == NULL ? MB_OK : copy(name, to, config->err);
 }
 

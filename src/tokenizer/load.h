@@ -43,9 +43,6 @@ enum mb_status mb_load_pattern_string(const struct mb_field *object, const char 
 /* tokenizer_config.json and chat_template.jinja of a folder, where they exist. */
 enum mb_status mb_load_config(struct mb_tokenizer *tokenizer, const char *folder, struct mb_error *err);
 
-/* A token's name, "<s>" or {"content": "<s>", ...}; NULL when the field is absent or null. */
-enum mb_status mb_load_token_name(const struct mb_field *token, const char **name);
-
 /* tiktoken.model: tokens with their ranks, and all merges. The status is MB_BAD_DATA for a damaged file. */
 enum mb_status mb_load_ranks(struct mb_tokenizer *tokenizer, const char *path, struct mb_error *err);
 

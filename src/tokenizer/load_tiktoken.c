@@ -353,14 +353,14 @@ static enum mb_status mark_specials(struct mb_tokenizer *tokenizer, const struct
     const char *content;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         struct mb_field field = mb_field_get(config, keys[i]);
-        MB_TRY(mb_load_token_name(&field, &content));
+        MB_TRY(mb_field_token_name(&field, &content));
         MB_TRY(mark_special(tokenizer, &field, content));
     }
     if (list.value != NULL && !json_is_array(list.value))
         return mb_field_fail(&list, MB_BAD_DATA, "not an array");
     for (size_t i = 0; i < json_array_size(list.value); i++) {
         struct mb_field field = mb_field_at(&list, i);
-        MB_TRY(mb_load_token_name(&field, &content));
+        MB_TRY(mb_field_token_name(&field, &content));
         MB_TRY(mark_special(tokenizer, &field, content));
     }
     return MB_OK;

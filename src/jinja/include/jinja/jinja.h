@@ -19,9 +19,10 @@ struct mb_jinja_run {
     size_t arena_nbytes, arena_nbytes_max;
     uint64_t n_steps, n_steps_max; /* a step: one node evaluated, or some bytes of text handled */
     size_t out_nbytes_max;
-    int64_t now;       /* seconds since 1970, which strftime_now shows as local time */
-    const char *place; /* where the template comes from, for messages */
-    int line;          /* of the template, at work now */
+    int64_t now;                            /* seconds since 1970, which strftime_now shows as local time */
+    const char *place;                      /* where the template comes from, for messages */
+    int line;                               /* of the template, at work now */
+    const struct mb_jinja_by_name *by_name; /* set while a template is rendered */
     enum mb_status status;
     struct mb_error *err;
 };
