@@ -163,11 +163,14 @@ static enum mb_status choose_context(struct generation *g, struct mb_error *err)
     size_t n_most;
     MB_TRY(cli_context(&args.generation, g->info, &n_most, err));
     if (g->n_prompt > n_most)
-        return mb_fail(
-            err, MB_USAGE,
-            "the prompt has %zu tokens, the context has %zu: shorten the prompt or give a larger -c "
-            "(at most %zu)",
-            g->n_prompt, n_most, g->info->n_ctx_train);
+        return n_most < g->info->n_ctx_train
+                   ? mb_fail(err, MB_USAGE,
+                             "the prompt has %zu tokens, the context has %zu: shorten the prompt or give a "
+                             "larger -c (at most %zu)",
+                             g->n_prompt, n_most, g->info->n_ctx_train)
+                   : mb_fail(err, MB_USAGE,
+                             "the prompt has %zu tokens, the model's context has %zu: shorten the prompt",
+                             g->n_prompt, n_most);
     g->n_ctx = n_most;
     if (args.generation.n_predict != CLI_UNLIMITED &&
         (size_t)args.generation.n_predict < n_most - g->n_prompt)

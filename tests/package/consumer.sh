@@ -21,7 +21,7 @@ build_examples() { # LINKING OPTIONS...
     shift
     for name in multiply generate; do
         "$cc" $flags "$repo/examples/$name.c" -o "$out/$name-$linking" \
-            $("$pkg_config" --cflags moebius) "$@" -lm
+            $("$pkg_config" --cflags moebius) "$@"
         needs=no
         grep -qF libmoebius.so.0 "$out/$name-$linking" && needs=yes
         [ "$linking $needs" = "shared yes" ] || [ "$linking $needs" = "static no" ] ||
