@@ -45,12 +45,33 @@ static void fit_number(char *number, size_t n)
     }
 }
 
+/*
+ * Python writes and reads NaN, Infinity and -Infinity, which JSON has not.  In place of one is put an empty
+ * string and spaces, which is refused wherever a number is wanted.  Returns its bytes, 0 when there is none.
+ */
+static size_t fit_literal(char *text, size_t n)
+{
+    static const char *const literals[] = {"NaN", "Infinity", "-Infinity"};
+    for (size_t i = 0; i < sizeof literals / sizeof literals[0]; i++) {
+        size_t n_literal = strlen(literals[i]);
+        if (n < n_literal || memcmp(text, literals[i], n_literal) != 0)
+            continue;
+        memset(text, ' ', n_literal);
+        text[0] = text[1] = '"';
+        return n_literal;
+    }
+    return 0;
+}
+
 /* Fits all numbers outside of strings. */
 static void fit_numbers(char *text, size_t nbytes)
 {
     bool is_in_string = false;
     for (size_t i = 0; i < nbytes; i++) {
-        if (text[i] == '"')
+        size_t n_literal = is_in_string ? 0 : fit_literal(text + i, nbytes - i);
+        if (n_literal > 0)
+            i += n_literal - 1;
+        else if (text[i] == '"')
             is_in_string = !is_in_string;
         else if (is_in_string)
             i += text[i] == '\\';
@@ -64,12 +85,17 @@ static void fit_numbers(char *text, size_t nbytes)
     }
 }
 
-/* As Python reads JSON: numbers may be larger than jansson's. int(1e30) is transformers' "no limit". */
+/*
+ * As Python reads JSON: numbers may be larger than jansson's (int(1e30) is transformers' "no limit"), and may
+ * be NaN or infinite.
+ */
 static json_t *load(const char *text, size_t nbytes, json_error_t *where)
 {
     enum { FLAGS = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY };
     json_t *value = json_loadb(text, nbytes, FLAGS, where);
-    if (value != NULL || where->text[0] == '\0' || json_error_code(where) != json_error_numeric_overflow)
+    enum json_error_code code = json_error_code(where);
+    if (value != NULL || where->text[0] == '\0' ||
+        (code != json_error_numeric_overflow && code != json_error_invalid_syntax))
         return value;
     char *fitted = malloc(nbytes);
     if (fitted == NULL) {

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -224,6 +225,56 @@ static enum mb_status open_index(struct mb_checkpoint *ckpt, struct mb_error *er
     return status;
 }
 
+/* What a folder without weights holds in their place; NULL: nothing that we know. */
+static const char *other_weights(const char *name)
+{
+    static const struct {
+        const char *begin, *end, *advice;
+    } kinds[] = {
+        {"model-", ".safetensors", "is one of several shards, but their index is not there: download it too"},
+        {"", ".bin", "is a PyTorch checkpoint: convert it to safetensors"},
+        {"", ".pth", "is a PyTorch checkpoint: convert it to safetensors"},
+        {"", ".gguf", "is a GGUF file: download the model in Hugging Face form"},
+        {"snapshots", "", "shows a cache of the hub: give the folder snapshots/NAME inside it"},
+    };
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        size_t n_begin = strlen(kinds[i].begin), n_end = strlen(kinds[i].end);
+        if (n >= n_begin + n_end && memcmp(name, kinds[i].begin, n_begin) == 0 &&
+            strcmp(name + n - n_end, kinds[i].end) == 0 && (n_end > 0 || n == n_begin))
+            return kinds[i].advice;
+    }
+    return NULL;
+}
+
+static enum mb_status fail_without_weights(const struct mb_checkpoint *ckpt, const char *single,
+                                           struct mb_error *err)
+{
+    struct stat link;
+    if (lstat(single, &link) == 0)
+        return mb_fail(
+            err, MB_BAD_DATA,
+            "%s: a link to a file that is not there, as half a download leaves it: download it again",
+            single);
+    char found[256] = "";
+    const char *advice = NULL;
+    DIR *folder = opendir(ckpt->path);
+    for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
+        const char *what = other_weights(entry->d_name);
+        /* The first by name: the order of a folder's entries differs from disk to disk. */
+        if (what == NULL || (advice != NULL && strcmp(entry->d_name, found) >= 0))
+            continue;
+        advice = what;
+        snprintf(found, sizeof found, "%s", entry->d_name);
+    }
+    if (folder != NULL)
+        closedir(folder);
+    if (advice != NULL)
+        return mb_fail(err, MB_BAD_DATA, "%s: neither %s nor %s is there; %s %s", ckpt->path, SINGLE, INDEX,
+                       found, advice);
+    return mb_fail(err, MB_BAD_DATA, "%s: neither %s nor %s is there", ckpt->path, SINGLE, INDEX);
+}
+
 /* One file if it is there, else the index, as in transformers. */
 static enum mb_status open_files(struct mb_checkpoint *ckpt, struct mb_error *err)
 {
@@ -238,7 +289,7 @@ static enum mb_status open_files(struct mb_checkpoint *ckpt, struct mb_error *er
     MB_TRY(mb_look_at(index, &has_index, NULL, err));
     if (has_index)
         return open_index(ckpt, err);
-    return mb_fail(err, MB_BAD_DATA, "%s: neither %s nor %s is there", ckpt->path, SINGLE, INDEX);
+    return fail_without_weights(ckpt, single, err);
 }
 
 static enum mb_status open_folder(struct mb_checkpoint *ckpt, struct mb_error *err)

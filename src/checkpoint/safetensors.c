@@ -63,6 +63,8 @@ static bool as_size(const json_t *value, uint64_t *size)
     return true;
 }
 
+static const char UNKNOWN_DTYPE[] = "an unknown dtype";
+
 /* Fills *tensor; file_pos counts from the beginning of the data. Returns what is wrong, or NULL. */
 static const char *parse_tensor(const json_t *object, struct mb_tensor *tensor)
 {
@@ -74,7 +76,7 @@ static const char *parse_tensor(const json_t *object, struct mb_tensor *tensor)
         return "not an object of dtype, shape and data_offsets";
     size_t type = find_type(type_name);
     if (type == N_TYPES)
-        return "an unknown dtype";
+        return UNKNOWN_DTYPE;
     tensor->type = types[type].type;
     tensor->type_name = types[type].name;
     tensor->n_dims = json_array_size(shape);
@@ -164,6 +166,9 @@ static enum mb_status parse_tensors(const char *path, json_t *root, struct mb_st
                            "%s: a tensor's name is empty, too long or has control characters", path);
         struct mb_tensor *tensor = &header->tensors[header->n_tensors];
         const char *fault = parse_tensor(value, tensor);
+        if (fault == UNKNOWN_DTYPE)
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: dtype '%s' is not known to this version", path,
+                           name, json_string_value(json_object_get(value, "dtype")));
         if (fault != NULL)
             return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: %s", path, name, fault);
         tensor->name = strdup(name);
@@ -188,6 +193,25 @@ static enum mb_status parse_header(const char *path, const char *text, size_t nb
     return status == MB_OK ? place_tensors(path, header, data_nbytes, err) : status;
 }
 
+/* What people download in place of weights, by its first bytes. */
+static enum mb_status check_kind(const char *path, const uint8_t begin[8], struct mb_error *err)
+{
+    static const struct {
+        const char *begin, *what;
+    } kinds[] = {
+        {"version ", "a pointer of git-lfs, not the weights: run 'git lfs pull' in the folder"},
+        {"<!DOCTYP", "a web page, not the weights: download the file again"},
+        {"<!doctyp", "a web page, not the weights: download the file again"},
+        {"<html", "a web page, not the weights: download the file again"},
+        {"GGUF", "a GGUF file, not safetensors: download the model in Hugging Face form"},
+        {"PK\003\004", "a PyTorch or zip file, not safetensors: convert it with the safetensors package"},
+    };
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (memcmp(begin, kinds[i].begin, strlen(kinds[i].begin)) == 0)
+            return mb_fail(err, MB_BAD_DATA, "%s: %s", path, kinds[i].what);
+    return MB_OK;
+}
+
 /* What *header holds after a failure is the caller's to free. */
 static enum mb_status read_header(int fd, const char *path, struct mb_st_header *header, struct mb_error *err)
 {
@@ -200,6 +224,7 @@ static enum mb_status read_header(int fd, const char *path, struct mb_st_header 
     uint8_t length[8];
     MB_TRY(mb_read_at(fd, path, 0, length, 8, err));
     uint64_t nbytes = mb_load_u64(length);
+    MB_TRY(check_kind(path, length, err));
     if (nbytes > HEADER_NBYTES_MAX || nbytes < 2 || nbytes > file_nbytes - 8)
         return mb_fail(err, MB_BAD_DATA,
                        "%s: byte 0: impossible header of %" PRIu64 " bytes in a file of %" PRIu64, path,

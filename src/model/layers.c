@@ -116,7 +116,7 @@ static enum mb_status load_ends(struct mb_model *model, struct mb_error *err)
     mb_weight_name(c, MB_W_FINAL_NORM, 0, 0, name);
     MB_TRY(load_vector(model, name, c->d_model, &model->norm, err));
     mb_weight_name(c, MB_W_HEAD, 0, 0, name);
-    model->has_own_head = !c->is_tied && mb_index_find(model->index, name) != NULL;
+    model->has_own_head = !c->is_tied; /* one that is missing is an error: transformers would draw weights */
     model->head = model->embedding;
     return model->has_own_head ? load_matrix(model, name, c->n_vocab, c->d_model, &model->head, err) : MB_OK;
 }

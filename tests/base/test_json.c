@@ -140,6 +140,26 @@ static void numbers_that_python_takes_are_taken(void **state)
     json_decref(root);
 }
 
+static void literals_that_python_takes_are_no_numbers(void **state)
+{
+    (void)state;
+    json_t *root;
+    struct mb_error err;
+    static const char text[] =
+        "{\"a\": [0.0, Infinity], \"b\": NaN, \"c\": -Infinity, \"d\": \"\\\"NaN\", \"e\": 7}";
+    assert_int_equal(mb_json_parse(text, sizeof text - 1, 0, &root, &err), MB_OK);
+    assert_false(json_is_number(json_array_get(json_object_get(root, "a"), 1)));
+    assert_false(json_is_number(json_object_get(root, "b")));
+    assert_false(json_is_number(json_object_get(root, "c")));
+    assert_string_equal(json_string_value(json_object_get(root, "d")), "\"NaN");
+    assert_int_equal(json_integer_value(json_object_get(root, "e")), 7);
+    json_decref(root);
+    static const char bad[] = "{\"a\": -Infinity, \"b\": x}", worse[] = "{\"a\": Nan}";
+    assert_int_equal(mb_json_parse(bad, sizeof bad - 1, 0, &root, &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "byte 23: "));
+    assert_int_equal(mb_json_parse(worse, sizeof worse - 1, 0, &root, &err), MB_BAD_DATA);
+}
+
 static void *no_memory(size_t nbytes)
 {
     (void)nbytes;
@@ -207,6 +227,7 @@ int main(void)
         cmocka_unit_test(texts_come_back_or_are_not_there),
         cmocka_unit_test(long_numbers_are_right),
         cmocka_unit_test(numbers_that_python_takes_are_taken),
+        cmocka_unit_test(literals_that_python_takes_are_no_numbers),
         cmocka_unit_test(a_text_without_memory_is_no_bad_text),
         cmocka_unit_test(files_hold_one_object),
         cmocka_unit_test(a_leading_object_may_be_followed_by_anything),

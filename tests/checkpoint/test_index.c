@@ -241,6 +241,41 @@ static void what_is_no_folder_is_refused(void **state)
     assert_int_equal(mb_checkpoint_open("", &ckpt, &err), MB_BAD_DATA);
 }
 
+/* What half a download, or the wrong one, leaves in a folder: the message says what it is. */
+static void what_is_there_in_place_of_weights_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *words;
+    } others[] = {
+        {"model-00001-of-00002.safetensors", "index is not there"},
+        {"pytorch_model.bin", "PyTorch"},
+        {"tiny-Q4_K_M.gguf", "GGUF"},
+        {"snapshots", "snapshots/NAME"},
+    };
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, INDEX);
+    test_remove(path);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        test_write_text(folder, others[i].name, "x");
+        assert_refused(MB_BAD_DATA, others[i].name, others[i].words);
+        snprintf(path, sizeof path, "%s/%s", folder, others[i].name);
+        test_remove(path);
+    }
+    assert_refused(MB_BAD_DATA, "neither", "is there");
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    assert_int_equal(symlink("../../blobs/0123", path), 0);
+    assert_refused(MB_BAD_DATA, "model.safetensors", "link");
+    test_remove(path);
+    test_write_text(folder, "model.safetensors",
+                    "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n");
+    assert_refused(MB_BAD_DATA, "model.safetensors", "git lfs pull");
+    test_write_text(folder, "model.safetensors", "<!DOCTYPE html><title>Not found</title>");
+    assert_refused(MB_BAD_DATA, "model.safetensors", "web page");
+    test_write_text(folder, "model.safetensors", "GGUF\003 and more than eight bytes");
+    assert_refused(MB_BAD_DATA, "model.safetensors", "GGUF");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin_test, end_test)
 
 int main(void)
@@ -259,6 +294,7 @@ int main(void)
         TEST(messages_are_printable),
         TEST(depth_bombs_are_refused),
         TEST(what_is_no_folder_is_refused),
+        TEST(what_is_there_in_place_of_weights_is_named),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
 }

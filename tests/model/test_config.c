@@ -326,6 +326,15 @@ static void ends_of_a_reply(void **state)
     unlink(path);
 }
 
+/* transformers would draw random weights for it: answers of noise, without a word. */
+static void a_head_that_is_missing_is_named(void **state)
+{
+    (void)state;
+    copy("olmoe-yarn");
+    check_refusals(
+        &(struct refusal){"{\"tie_word_embeddings\": false}", MB_BAD_DATA, "lm_head.weight: missing"}, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -339,6 +348,7 @@ int main(void)
         cmocka_unit_test(settings_of_other_families_refused_by_name),
         cmocka_unit_test(settings_that_change_nothing_are_accepted),
         cmocka_unit_test(ends_of_a_reply),
+        cmocka_unit_test(a_head_that_is_missing_is_named),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
