@@ -32,10 +32,11 @@ static enum mb_status check_quantization(struct mb_checkpoint *ckpt, const char 
     if (method == NULL)
         return mb_fail(err, MB_BAD_DATA, "%s: quantization_config: no quant_method", path);
     if (strcmp(method, "moebius") != 0)
-        return mb_fail(
-            err, MB_UNSUPPORTED,
-            "%s: quantization_config: weights quantised as '%.40s' are not supported; convert them to bf16",
-            path, method);
+        return mb_fail(err, MB_UNSUPPORTED,
+                       "%s: quantization_config: weights quantised as '%.40s' are not supported; convert "
+                       "them to bf16 (and if "
+                       "they are, remove quantization_config)",
+                       path, method);
     json_int_t version = json_integer_value(json_object_get(config, "format_version"));
     if (version != MB_FORMAT_VERSION)
         return mb_fail(err, MB_UNSUPPORTED,

@@ -105,3 +105,24 @@ struct mb_tensor_role mb_role_of(const char *name)
         .projection = projection_of(name),
     };
 }
+
+static bool is_fused_name(const char *name)
+{
+    static const char *const ends[] = {"experts.gate_up_proj",        "experts.down_proj",
+                                       "experts.gate_up_proj.weight", "experts.down_proj.weight",
+                                       ".input_linear.weight",        ".output_linear.weight"};
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+        if (mb_name_ends_with(name, ends[i]))
+            return true;
+    return false;
+}
+
+const struct mb_tensor *mb_checkpoint_fused_experts(const struct mb_checkpoint *ckpt)
+{
+    for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
+        if (tensor->n_dims == 3 && is_fused_name(tensor->name))
+            return tensor;
+    }
+    return NULL;
+}

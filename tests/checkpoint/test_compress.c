@@ -575,6 +575,15 @@ static void what_cannot_be_coded_is_told(void **state)
     (void)state;
     write_one(test_path("plain"), "model.layers.3.mlp.experts.0.up_proj.weight", "F8_E4M3", 4, 8, 1);
     assert_not_compressed(NULL, MB_UNSUPPORTED, "F8_E4M3 weights are not supported; convert them to bf16");
+    test_make_folder(test_path("plain"));
+    test_write_text(test_path("plain"), "config.json", "{}");
+    test_write_safetensors(
+        test_path("plain"), "model.safetensors",
+        "{\"model.layers.0.mlp.experts.gate_up_proj\":{\"dtype\":\"BF16\",\"shape\":[2,1,2],"
+        "\"data_offsets\":[0,8]}}",
+        "\0\0\0\0\0\0\0\0", 8);
+    assert_not_compressed(NULL, MB_UNSUPPORTED,
+                          "tensor model.layers.0.mlp.experts.gate_up_proj: experts fused in one tensor");
     write_one(test_path("plain"), "x.moebius", "U8", 4, 8, 1);
     assert_not_compressed(NULL, MB_UNSUPPORTED, "tensor x.moebius: names like this are for coded folders");
     char name[80];
