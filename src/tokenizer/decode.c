@@ -80,14 +80,18 @@ bool mb_decode_token(struct mb_decoding *d, int32_t id, bool is_first)
     const char *token = mb_vocab_content(&t->bpe.vocab, id, &n);
     if (t->added_are_text && t->bpe.vocab.tokens[id].is_added)
         return mb_bytes_put(&d->text, token, n);
+    const struct mb_bytes *from = NULL; /* what the step before wrote */
     for (size_t i = 0; i < t->n_decode_steps; i++) {
         struct mb_bytes *to = &d->spare[i % 2];
         to->n = 0;
-        if (!mb_bytes_reserve(to, 1) || !apply_step(&t->decode_steps[i], is_first, to, token, n))
+        if (!mb_bytes_reserve(to, 1) ||
+            !apply_step(&t->decode_steps[i], is_first, to, from == NULL ? token : from->p,
+                        from == NULL ? n : from->n))
             return false;
-        token = to->p;
-        n = to->n;
+        from = to;
     }
+    if (from != NULL)
+        return mb_bytes_put(&d->text, from->p, from->n);
     return mb_bytes_put(&d->text, token, n);
 }
 
