@@ -97,12 +97,13 @@ static json_t *load(const char *text, size_t nbytes, json_error_t *where)
     if (value != NULL || where->text[0] == '\0' ||
         (code != json_error_numeric_overflow && code != json_error_invalid_syntax))
         return value;
-    char *fitted = malloc(nbytes);
+    char *fitted = malloc(nbytes + 1); /* with an end: a number may be the last thing */
     if (fitted == NULL) {
         where->text[0] = '\0'; /* out of memory */
         return NULL;
     }
     memcpy(fitted, text, nbytes);
+    fitted[nbytes] = '\0';
     fit_numbers(fitted, nbytes);
     value = json_loadb(fitted, nbytes, FLAGS, where);
     free(fitted);

@@ -31,6 +31,7 @@ static void errors_have_places(void **state)
         {"12", 8, "byte 8: not one object or array"},
         {"{\"a\": 1, \"a\": 2}", 0, "byte 12: bad JSON: duplicate object key"},
         {"[\"\xff\"]", 0, "byte "},
+        {"]4", 0, "byte "},
         {"[\"\\\"]", 0, "byte 5: the JSON text ends too early"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
