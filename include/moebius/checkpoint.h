@@ -122,11 +122,11 @@ struct mb_tensor_role {
 MB_API struct mb_tensor_role mb_role_of(const char *tensor_name);
 
 /*
- * The first tensor of three dimensions that holds the matrices of all experts of a layer
- * ("...experts.gate_up_proj", Granite's "...input_linear.weight"), or NULL.  Neither compress nor the engine
- * takes such a checkpoint yet: both refuse it by this tensor's name.  It lives as long as the checkpoint.
+ * MB_UNSUPPORTED where a tensor of three dimensions holds the matrices of all experts of a layer
+ * ("...experts.gate_up_proj", Granite's "...input_linear.weight"): neither compress nor the engine takes such
+ * a checkpoint yet, and both refuse it by the tensor's name.
  */
-MB_API const struct mb_tensor *mb_checkpoint_fused_experts(const struct mb_checkpoint *ckpt);
+MB_API enum mb_status mb_checkpoint_check_experts(const struct mb_checkpoint *ckpt, struct mb_error *err);
 
 /* ---------------------------------------------------------------- coded folders */
 

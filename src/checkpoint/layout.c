@@ -83,13 +83,7 @@ static enum mb_status set_bound(const struct mb_checkpoint *ckpt, struct mb_boun
 static enum mb_status ask_for_bounds(const struct mb_checkpoint *ckpt, struct mb_bounds *bounds,
                                      struct mb_layout *layout, struct mb_error *err)
 {
-    const struct mb_tensor *fused = mb_checkpoint_fused_experts(ckpt);
-    if (fused != NULL)
-        return mb_fail(
-            err, MB_UNSUPPORTED,
-            "%s: tensor %s: experts fused in one tensor are not supported yet; take the checkpoint "
-            "with a tensor for each expert",
-            mb_tensor_path(ckpt, fused), fused->name);
+    MB_TRY(mb_checkpoint_check_experts(ckpt, err));
     for (size_t i = 0; i < layout->n_items; i++)
         MB_TRY(set_bound(ckpt, bounds, &layout->items[i], err));
     return mb_bounds_check_used(bounds, ckpt->path, err);

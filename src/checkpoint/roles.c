@@ -2,6 +2,7 @@
  * roles.c - what a tensor is, by its name: the one place that knows how models name their parts.
  */
 #include "roles.h"
+#include "base/error.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,12 +118,15 @@ static bool is_fused_name(const char *name)
     return false;
 }
 
-const struct mb_tensor *mb_checkpoint_fused_experts(const struct mb_checkpoint *ckpt)
+enum mb_status mb_checkpoint_check_experts(const struct mb_checkpoint *ckpt, struct mb_error *err)
 {
     for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
         const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
         if (tensor->n_dims == 3 && is_fused_name(tensor->name))
-            return tensor;
+            return mb_fail(err, MB_UNSUPPORTED,
+                           "%s: tensor %s: experts fused in one tensor are not supported yet; take the "
+                           "checkpoint with a tensor for each expert",
+                           mb_tensor_path(ckpt, tensor), tensor->name);
     }
-    return NULL;
+    return MB_OK;
 }

@@ -121,20 +121,10 @@ static enum mb_status load_ends(struct mb_model *model, struct mb_error *err)
     return model->has_own_head ? load_matrix(model, name, c->n_vocab, c->d_model, &model->head, err) : MB_OK;
 }
 
-static enum mb_status check_experts(const struct mb_model *model, struct mb_error *err)
-{
-    const struct mb_tensor *fused = mb_checkpoint_fused_experts(model->ckpt);
-    return fused == NULL ? MB_OK
-                         : mb_fail(err, MB_UNSUPPORTED,
-                                   "%s: tensor %s: experts fused in one tensor are not supported yet; take "
-                                   "the checkpoint with a tensor for each expert",
-                                   mb_tensor_path(model->ckpt, fused), fused->name);
-}
-
 enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err)
 {
     size_t n_layers = model->config.n_layers;
-    MB_TRY(check_experts(model, err));
+    MB_TRY(mb_checkpoint_check_experts(model->ckpt, err));
     model->layers = mb_alloc(n_layers, sizeof *model->layers);
     if (model->layers == NULL)
         return mb_fail_memory(err, "the layers");
