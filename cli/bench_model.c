@@ -22,11 +22,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { LIST_MAX = 16, REPEATS_MAX = 100, BATCH_MAX = 64, RESULTS_MAX = 3 * LIST_MAX * LIST_MAX };
+enum { LIST_MAX = 16, REPEATS_MAX = 100, BATCH_MAX = 64, RESULTS_MAX = 1024 };
 enum { READ_NBYTES = 512 << 20, N_READS = 3, WARM_UP_TOKENS = 8 };
 
 static struct {
-    const char *prompts, *predicts, *threads, *batches, *cache;
+    const char *prompts, *predicts, *depths, *threads, *batches, *cache;
     int n_repeats;
     bool no_warmup;
     enum cli_format format;
@@ -35,6 +35,8 @@ static struct {
 static const struct cli_option options[] = {
     CLI_ROW_TEXT('p', "n-prompt", "N,...", args.prompts, "tokens of a prompt; 0: no such test (default 512)"),
     CLI_ROW_TEXT('n', "n-gen", "N,...", args.predicts, "generated tokens; 0: no such test (default 128)"),
+    CLI_ROW_TEXT('d', "n-depth", "N,...", args.depths,
+                 "tokens that each sequence holds before a test begins (default 0)"),
     CLI_ROW_TEXT('b', "n-seqs", "N,...", args.batches,
                  "sequences that generate together (default 1, at most 64)"),
     CLI_ROW_TEXT('t', "threads", "N,...", args.threads, "threads (default: all CPUs)"),
@@ -55,7 +57,8 @@ static const struct cli_command command = {
         "bytes of weights that a token reads, their rate as a share of a plain read of memory with as many\n"
         "threads, and where a token's time goes.\n\n"
         "  moebius bench models/reference -p 128 -n 64 -t 1,2\n"
-        "  moebius bench CODED -p 0 -n 32 -b 1,4,16 -o json\n\n"
+        "  moebius bench CODED -p 0 -n 32 -b 1,4,16 -o json\n"
+        "  moebius bench CODED -p 512 -n 64 -d 0,4096,16384\n\n"
         "'moebius bench kernels' times the kernels alone.",
     .options = options,
     .n_options = sizeof options / sizeof *options,
@@ -71,7 +74,7 @@ struct list {
 /* One line of the table. */
 struct result {
     bool is_prompt;
-    int n_tokens, n_seqs, n_threads;
+    int n_tokens, n_depth, n_seqs, n_threads;
     size_t n_samples;
     double samples[REPEATS_MAX]; /* tokens/s */
     double mean, deviation;
@@ -82,7 +85,7 @@ struct result {
 
 struct bench {
     const char *path;
-    struct list prompts, predicts, batches, threads;
+    struct list prompts, predicts, depths, batches, threads;
     enum mb_cache_type cache_type;
     struct result results[RESULTS_MAX];
     size_t n_results;
@@ -120,6 +123,9 @@ static int parse_lists(struct bench *bench)
     if (!parse_list(args.predicts, "128", 0, 1 << 20, &bench->predicts))
         return cli_usage_error(&command, "-n '%s': not numbers from 0 to 1048576 with commas between them",
                                args.predicts);
+    if (!parse_list(args.depths, "0", 0, 1 << 20, &bench->depths))
+        return cli_usage_error(&command, "-d '%s': not numbers from 0 to 1048576 with commas between them",
+                               args.depths);
     if (!parse_list(args.batches, "1", 1, BATCH_MAX, &bench->batches))
         return cli_usage_error(&command, "-b '%s': not numbers from 1 to %d with commas between them",
                                args.batches, BATCH_MAX);
@@ -128,6 +134,9 @@ static int parse_lists(struct bench *bench)
                                args.threads);
     if (args.cache != NULL && strcmp(args.cache, "f16") != 0 && strcmp(args.cache, "f32") != 0)
         return cli_usage_error(&command, "--cache-type '%s': not f16 or f32", args.cache);
+    if (bench->threads.n * bench->depths.n * (bench->prompts.n + bench->predicts.n * bench->batches.n) >
+        RESULTS_MAX)
+        return cli_usage_error(&command, "more than %d tests", RESULTS_MAX);
     bench->cache_type = args.cache != NULL && strcmp(args.cache, "f32") == 0 ? MB_CACHE_F32 : MB_CACHE_F16;
     return 0;
 }
@@ -195,14 +204,28 @@ static enum mb_status open_running(struct running *r, size_t n_seqs, size_t n_ct
     return MB_OK;
 }
 
-static enum mb_status feed_prompt(struct running *r, int n_tokens, struct mb_error *err)
+static enum mb_status feed_prompt(struct running *r, struct mb_session *session, int n_tokens, float *logits,
+                                  struct mb_error *err)
 {
     for (int i = 0; i < n_tokens; i++)
         r->tokens[i] = random_token(r->bench, r->info->n_vocab);
     struct mb_batch_item item = {
-        .session = r->sessions[0], .tokens = r->tokens, .n_tokens = (size_t)n_tokens, .logits = r->logits};
-    mb_session_reset(r->sessions[0]);
+        .session = session, .tokens = r->tokens, .n_tokens = (size_t)n_tokens, .logits = logits};
     return mb_decode(r->model, &item, 1, err);
+}
+
+/* Every sequence holds the test's depth; what it holds already is kept. */
+static enum mb_status go_to_depth(struct running *r, int n_depth, struct mb_error *err)
+{
+    for (size_t i = 0; i < r->n_sessions; i++) {
+        if (mb_session_rewind(r->sessions[i], (size_t)n_depth) == (size_t)n_depth)
+            continue;
+        mb_session_reset(r->sessions[i]);
+        MB_TRY(feed_prompt(r, r->sessions[i], n_depth, NULL, err));
+        if (cli_interrupted())
+            return mb_fail(err, MB_CANCELLED, "interrupted");
+    }
+    return MB_OK;
 }
 
 /* Every sequence gets one token, and one is picked after it. */
@@ -229,18 +252,38 @@ static enum mb_status generate_one(struct running *r, struct mb_sampler *sampler
 static enum mb_status generate(struct running *r, int n_tokens, struct mb_error *err)
 {
     struct mb_sampler sampler;
-    for (size_t i = 0; i < r->n_sessions; i++)
-        mb_session_reset(r->sessions[i]);
     MB_TRY(mb_sampler_init(&sampler, NULL, err)); /* greedy */
     for (int k = 0; k < n_tokens; k++)
         MB_TRY(generate_one(r, &sampler, err));
     return MB_OK;
 }
 
-static enum mb_status run_once(struct running *r, const struct result *result, int n_tokens,
+static void add_timing(struct mb_model_timing *to, const struct mb_model_timing *timing)
+{
+    to->embedding_ns += timing->embedding_ns;
+    to->attention_ns += timing->attention_ns;
+    to->router_ns += timing->router_ns;
+    to->experts_ns += timing->experts_ns;
+    to->dense_ns += timing->dense_ns;
+    to->logits_ns += timing->logits_ns;
+    to->waiting_ns += timing->waiting_ns;
+    to->n_tokens += timing->n_tokens;
+    to->n_passes += timing->n_passes;
+}
+
+/* One run of n_tokens. */
+static enum mb_status run_once(struct running *r, struct result *result, int n_tokens, double *seconds,
                                struct mb_error *err)
 {
-    return result->is_prompt ? feed_prompt(r, n_tokens, err) : generate(r, n_tokens, err);
+    MB_TRY(go_to_depth(r, result->n_depth, err));
+    mb_model_timing_reset(r->model);
+    uint64_t begun_ns = mb_now_ns();
+    MB_TRY(result->is_prompt ? feed_prompt(r, r->sessions[0], n_tokens, r->logits, err)
+                             : generate(r, n_tokens, err));
+    *seconds = cli_seconds_since(begun_ns);
+    struct mb_model_timing timing = mb_model_timing(r->model);
+    add_timing(&result->timing, &timing);
+    return MB_OK;
 }
 
 static void finish_result(struct result *result)
@@ -257,21 +300,20 @@ static void finish_result(struct result *result)
 
 static enum mb_status run_all(struct running *r, struct result *result, struct mb_error *err)
 {
-    size_t n_seqs = (size_t)result->n_seqs, n = (size_t)result->n_tokens;
+    size_t n_seqs = (size_t)result->n_seqs, n = (size_t)result->n_tokens, n_depth = (size_t)result->n_depth;
+    size_t n_fed = result->is_prompt && n > n_depth ? n : n_depth; /* at once, at most */
     bool is_long = !result->is_prompt && result->n_tokens > WARM_UP_TOKENS;
-    MB_TRY(open_running(r, n_seqs, n, result->is_prompt ? n : n_seqs, err));
+    double seconds;
+    MB_TRY(open_running(r, n_seqs, n_depth + n, n_fed > n_seqs ? n_fed : n_seqs, err));
     if (!args.no_warmup)
-        MB_TRY(run_once(r, result, is_long ? WARM_UP_TOKENS : result->n_tokens, err));
-    mb_model_timing_reset(r->model);
+        MB_TRY(run_once(r, result, is_long ? WARM_UP_TOKENS : result->n_tokens, &seconds, err));
+    result->timing = (struct mb_model_timing){0};
     r->sampling_ns = 0;
     for (int i = 0; i < args.n_repeats; i++) {
-        uint64_t begun_ns = mb_now_ns();
-        MB_TRY(run_once(r, result, result->n_tokens, err));
-        double seconds = cli_seconds_since(begun_ns);
+        MB_TRY(run_once(r, result, result->n_tokens, &seconds, err));
         result->samples[result->n_samples++] = (double)(n * n_seqs) / seconds;
         result->elapsed_ns += seconds * 1e9;
     }
-    result->timing = mb_model_timing(r->model);
     result->sampling_ns = r->sampling_ns;
     finish_result(result);
     return MB_OK;
@@ -288,8 +330,21 @@ static enum mb_status measure(struct bench *bench, struct mb_model *model, struc
 
 static void add_result(struct bench *bench, struct result result)
 {
-    if (result.n_tokens > 0 && bench->n_results < RESULTS_MAX)
+    if (result.n_tokens > 0)
         bench->results[bench->n_results++] = result;
+}
+
+static void add_tests(struct bench *bench, int n_depth)
+{
+    const struct list *prompts = &bench->prompts, *predicts = &bench->predicts, *batches = &bench->batches;
+    for (size_t i = 0; i < prompts->n; i++)
+        add_result(
+            bench,
+            (struct result){.is_prompt = true, .n_tokens = prompts->at[i], .n_depth = n_depth, .n_seqs = 1});
+    for (size_t i = 0; i < predicts->n; i++)
+        for (size_t b = 0; b < batches->n; b++)
+            add_result(bench, (struct result){
+                                  .n_tokens = predicts->at[i], .n_depth = n_depth, .n_seqs = batches->at[b]});
 }
 
 static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_error *err)
@@ -303,12 +358,8 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
     bench->info = *mb_model_info(model);
     snprintf(bench->architecture, sizeof bench->architecture, "%s", bench->info.architecture);
     n_threads = bench->info.n_threads;
-    for (size_t i = 0; i < bench->prompts.n; i++)
-        add_result(bench, (struct result){.is_prompt = true, .n_tokens = bench->prompts.at[i], .n_seqs = 1});
-    for (size_t i = 0; i < bench->predicts.n; i++)
-        for (size_t b = 0; b < bench->batches.n; b++)
-            add_result(bench,
-                       (struct result){.n_tokens = bench->predicts.at[i], .n_seqs = bench->batches.at[b]});
+    for (size_t d = 0; d < bench->depths.n; d++)
+        add_tests(bench, bench->depths.at[d]);
     for (size_t i = first; i < bench->n_results && status == MB_OK; i++) {
         struct result *result = &bench->results[i];
         result->n_threads = n_threads;
@@ -329,12 +380,14 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
 
 /* ---------------------------------------------------------------- printing */
 
-static void name_test(const struct result *result, char text[48])
+static void name_test(const struct result *result, char text[64])
 {
+    char seqs[16] = "", depth[24] = "";
     if (result->n_seqs > 1)
-        snprintf(text, 48, "tg%d x %d", result->n_tokens, result->n_seqs);
-    else
-        snprintf(text, 48, "%s%d", result->is_prompt ? "pp" : "tg", result->n_tokens);
+        snprintf(seqs, sizeof seqs, " x %d", result->n_seqs);
+    if (result->n_depth > 0)
+        snprintf(depth, sizeof depth, " @ d%d", result->n_depth);
+    snprintf(text, 64, "%s%d%s%s", result->is_prompt ? "pp" : "tg", result->n_tokens, seqs, depth);
 }
 
 static uint64_t model_nbytes(const struct bench *bench)
@@ -376,7 +429,7 @@ static void print_breakdown(const struct bench *bench)
         heads[i + 2] = part_names[i];
     struct cli_table *table = cli_table_new("rlrrrrrrrr", heads);
     for (size_t i = 0; i < bench->n_results; i++) {
-        char test[48];
+        char test[64];
         double ms[N_PARTS];
         name_test(&bench->results[i], test);
         parts_of(&bench->results[i], ms);
@@ -394,7 +447,7 @@ static void print_table(const struct bench *bench, const struct cli_memory *memo
     static const char *const heads[] = {"model", "size", "params",          "isa",           "threads",
                                         "test",  "t/s",  "weights a token", "of memory read"};
     struct cli_table *table = cli_table_new("lrrlrlrrr", heads);
-    char size[32], token[32], test[48], cpu[128], anon[32], file[32];
+    char size[32], token[32], test[64], cpu[128], anon[32], file[32];
     for (size_t i = 0; i < bench->n_results; i++) {
         const struct result *result = &bench->results[i];
         name_test(result, test);
@@ -424,7 +477,7 @@ static void print_table(const struct bench *bench, const struct cli_memory *memo
 static json_t *result_json(const struct bench *bench, const struct result *result,
                            const struct cli_memory *memory)
 {
-    char test[48], cpu[128];
+    char test[64], cpu[128];
     double ms[N_PARTS];
     json_t *samples = json_array(), *parts = json_object();
     name_test(result, test);
@@ -435,14 +488,14 @@ static json_t *result_json(const struct bench *bench, const struct result *resul
     for (size_t i = 0; i < N_PARTS; i++)
         json_object_set_new(parts, part_names[i], json_real(ms[i]));
     json_t *json = json_pack(
-        "{s:s, s:s, s:o, s:s, s:b, s:I, s:I, s:s, s:i, s:s, s:i, s:i, s:i, s:f, s:f, s:o, s:I, s:f, s:o, "
-        "s:o, s:I}",
+        "{s:s, s:s, s:o, s:s, s:b, s:I, s:I, s:s, s:i, s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:o, s:I, s:f, "
+        "s:o, s:o, s:I}",
         "build_commit", cli_commit, "cpu_info", cpu, "model", cli_json_path(bench->path), "model_type",
         bench->architecture, "coded", bench->info.is_coded, "model_size", (json_int_t)model_nbytes(bench),
         "model_n_params", (json_int_t)bench->info.n_params, "isa", mb_kernels()->isa, "n_threads",
         result->n_threads, "test", test, "n_prompt", result->is_prompt ? result->n_tokens : 0, "n_gen",
-        result->is_prompt ? 0 : result->n_tokens, "n_seqs", result->n_seqs, "avg_ts", result->mean,
-        "stddev_ts", result->deviation, "samples_ts", samples, "token_nbytes",
+        result->is_prompt ? 0 : result->n_tokens, "n_depth", result->n_depth, "n_seqs", result->n_seqs,
+        "avg_ts", result->mean, "stddev_ts", result->deviation, "samples_ts", samples, "token_nbytes",
         (json_int_t)bench->info.token_nbytes, "read_nbytes_per_s", result->read_nbytes_per_s, "share_of_read",
         has_share(result) ? json_real(share_of_read(bench, result)) : json_null(), "ms_a_token", parts,
         "peak_nbytes", (json_int_t)memory->peak_nbytes);

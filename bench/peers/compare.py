@@ -3,8 +3,8 @@
 
     python3 bench/peers/compare.py [options] NAME=COMMAND NAME=COMMAND ...
 
--p, -n, -t, -r and -o json are put behind each COMMAND, so it is `llama-bench -m FILE` or `moebius bench FOLDER`, with `env
-NAME=VALUE` before it where needed.  A round starts every program once for each number of threads; every second round goes
+-p, -n, -t, -r and -o json (and -d, if given) are put after each COMMAND, so it is `llama-bench -m FILE` or
+`moebius bench FOLDER`, with `env NAME=VALUE` before it where needed.  A round starts every program once for each number of threads; every second round goes
 backwards.  Speed is the median of all samples.  A ratio is the first program's speed over this one's, the median of the rounds'
 ratios, their range in brackets.  Memory is the largest that the kernel saw resident (anonymous: looked at ten times a second).
 
@@ -34,6 +34,7 @@ def options(argv):
     parser.add_argument("programs", nargs="*", metavar="NAME=COMMAND", help="the first is what the others are compared with")
     parser.add_argument("-p", "--n-prompt", type=int, default=512, metavar="N", help="tokens of the prompt; 0: no such test")
     parser.add_argument("-n", "--n-gen", type=int, default=128, metavar="N", help="generated tokens; 0: no such test")
+    parser.add_argument("-d", "--n-depth", type=int, default=0, metavar="N", help="tokens before a test begins (default 0)")
     parser.add_argument("-t", "--threads", default="1,2", metavar="N,...", help="default 1,2")
     parser.add_argument("-r", "--repetitions", type=int, default=2, metavar="N", help="samples of a run (default 2)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default 3")
@@ -91,12 +92,13 @@ def rows_of(output):
 
 
 def test_name(row):
-    return f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}"
+    depth = f" @ d{row['n_depth']}" if row.get("n_depth") else ""
+    return (f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}") + depth
 
 
 def run_program(name, command, n_threads, args):
     command = command + ["-p", str(args.n_prompt), "-n", str(args.n_gen), "-t", str(n_threads),
-                         "-r", str(args.repetitions), "-o", "json"]
+                         "-r", str(args.repetitions), "-o", "json"] + (["-d", str(args.n_depth)] if args.n_depth else [])
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as words:
         begun, busy, own = time.monotonic(), busy_seconds(), own_seconds()
         try:

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Write a Q4_K_M GGUF of Moonlight-16B-A3B's shape with random weights, as llama.cpp would quantise it, in no more disk
-than the file itself.
+"""Write a Q4_K_M GGUF of a published shape with random weights, as llama.cpp would quantise it, in no more disk than the
+file itself.
 
-    python3 bench/peers/make_gguf.py OUT.gguf --source LLAMA.CPP --build LLAMA.CPP/build [--layers 27] [--file-type Q4_K_M]
+    python3 bench/peers/make_gguf.py OUT.gguf --source LLAMA.CPP --build LLAMA.CPP/build [--shape moonlight|qwen3|mixtral]
+        [--layers N] [--file-type Q4_K_M]
 
 Types are what `llama-quantize --dry-run` chooses.  Rows are drawn from a pool of Gaussian rows for each type and width, which
 ggml_quantize_chunk quantised: the bytes of a real file's layout, at the speed of the disk.  The vocabulary of 32,000 is
@@ -18,47 +19,12 @@ import sys
 
 import numpy as np
 
+from gguf_shapes import SHAPES, list_tensors, write_keys
+
 VOCABULARY = "models/ggml-vocab-llama-spm.gguf"
 POOL_ROWS = 2048
 CHUNK_ROWS = 4096
 STD = 0.02
-
-HIDDEN, DENSE, EXPERT, N_EXPERTS, N_USED, N_SHARED = 2048, 11264, 1408, 64, 6, 2
-HEADS, LATENT, NOPE, ROPE, VALUE = 16, 512, 128, 64, 128
-
-
-def list_tensors(n_layers, n_vocab):
-    """(name, shape, kind): matrix, f32 (the router's matrix), ones or zeros."""
-    yield "token_embd.weight", (n_vocab, HIDDEN), "matrix"
-    yield "output_norm.weight", (HIDDEN,), "ones"
-    yield "output.weight", (n_vocab, HIDDEN), "matrix"
-    for i in range(n_layers):
-        for name, shape, kind in list_layer(is_dense=i == 0):
-            yield f"blk.{i}.{name}", shape, kind
-
-
-def list_layer(is_dense):
-    yield "attn_norm.weight", (HIDDEN,), "ones"
-    yield "attn_q.weight", (HEADS * (NOPE + ROPE), HIDDEN), "matrix"
-    yield "attn_kv_a_mqa.weight", (LATENT + ROPE, HIDDEN), "matrix"
-    yield "attn_kv_a_norm.weight", (LATENT,), "ones"
-    yield "attn_k_b.weight", (HEADS, LATENT, NOPE), "matrix"
-    yield "attn_v_b.weight", (HEADS, VALUE, LATENT), "matrix"
-    yield "attn_output.weight", (HIDDEN, HEADS * VALUE), "matrix"
-    yield "ffn_norm.weight", (HIDDEN,), "ones"
-    if is_dense:
-        yield "ffn_gate.weight", (DENSE, HIDDEN), "matrix"
-        yield "ffn_down.weight", (HIDDEN, DENSE), "matrix"
-        yield "ffn_up.weight", (DENSE, HIDDEN), "matrix"
-        return
-    yield "ffn_gate_inp.weight", (N_EXPERTS, HIDDEN), "f32"
-    yield "exp_probs_b.bias", (N_EXPERTS,), "zeros"
-    yield "ffn_gate_shexp.weight", (EXPERT * N_SHARED, HIDDEN), "matrix"
-    yield "ffn_down_shexp.weight", (HIDDEN, EXPERT * N_SHARED), "matrix"
-    yield "ffn_up_shexp.weight", (EXPERT * N_SHARED, HIDDEN), "matrix"
-    yield "ffn_gate_exps.weight", (N_EXPERTS, EXPERT, HIDDEN), "matrix"
-    yield "ffn_down_exps.weight", (N_EXPERTS, HIDDEN, EXPERT), "matrix"
-    yield "ffn_up_exps.weight", (N_EXPERTS, EXPERT, HIDDEN), "matrix"
 
 
 def copy_vocabulary(writer, reader):
@@ -74,36 +40,12 @@ def copy_vocabulary(writer, reader):
     writer.add_eos_token_id(int(value("eos_token_id")))
 
 
-def open_writer(gguf, path, reader, tensors, types, n_layers, file_type):
+def open_writer(gguf, args, path, reader, tensors, types, file_type):
     """A file with everything before the weights; 'types' maps names to what is not bf16."""
-    writer = gguf.GGUFWriter(path, "deepseek2")
-    writer.add_name("random weights, Moonlight's shape")
+    writer = gguf.GGUFWriter(path, SHAPES[args.shape].arch)
     writer.add_file_type(file_type)
     writer.add_quantization_version(2)
-    writer.add_block_count(n_layers)
-    writer.add_context_length(8192)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_feed_forward_length(DENSE)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(1)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(50000.0)
-    writer.add_rope_dimension_count(ROPE)
-    writer.add_leading_dense_block_count(1)
-    writer.add_vocab_size(tensors[0][1][0])
-    writer.add_q_lora_rank(0)
-    writer.add_kv_lora_rank(LATENT)
-    writer.add_key_length(LATENT + ROPE)
-    writer.add_value_length(LATENT)
-    writer.add_key_length_mla(NOPE + ROPE)
-    writer.add_value_length_mla(VALUE)
-    writer.add_expert_feed_forward_length(EXPERT)
-    writer.add_expert_count(N_EXPERTS)
-    writer.add_expert_used_count(N_USED)
-    writer.add_expert_shared_count(N_SHARED)
-    writer.add_expert_weights_scale(2.446)
-    writer.add_expert_weights_norm(True)
-    writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    write_keys(SHAPES[args.shape], writer, gguf, args.layers, tensors[0].shape[0])
     copy_vocabulary(writer, reader)
     for name, shape, kind in tensors:
         quantised = types.get(name, gguf.GGMLQuantizationType.BF16) if kind == "matrix" else gguf.GGMLQuantizationType.F32
@@ -124,7 +66,7 @@ def choose_types(gguf, args, reader, tensors):
     """What llama-quantize would do with a bf16 file, asked with one whose weights are a hole."""
     path = args.out + ".header"
     try:
-        writer = open_writer(gguf, path, reader, tensors, {}, args.layers, gguf.LlamaFileType.MOSTLY_BF16)
+        writer = open_writer(gguf, args, path, reader, tensors, {}, gguf.LlamaFileType.MOSTLY_BF16)
         writer.close()
         nbytes = sum(-(-tensor_nbytes(gguf, shape, gguf.GGMLQuantizationType.F32) // 32) * 32 for _, shape, _ in tensors)
         os.truncate(path, os.path.getsize(path) + 32 + nbytes)
@@ -186,18 +128,20 @@ def main():
     parser.add_argument("out", help="the file to write")
     parser.add_argument("--source", required=True, help="llama.cpp's sources, for gguf-py and a vocabulary")
     parser.add_argument("--build", required=True, help="a build with llama-quantize and shared libraries")
-    parser.add_argument("--layers", type=int, default=27)
+    parser.add_argument("--shape", choices=SHAPES, default="moonlight")
+    parser.add_argument("--layers", type=int, help="default: the published number")
     parser.add_argument("--file-type", default="Q4_K_M", help="one that needs no importance matrix (default Q4_K_M)")
     args = parser.parse_args()
+    args.layers = args.layers or SHAPES[args.shape].n_layers
     sys.path.insert(0, os.path.join(args.source, "gguf-py"))
     import gguf  # llama.cpp's own
 
     reader = gguf.GGUFReader(os.path.join(args.source, VOCABULARY))
-    tensors = list(list_tensors(args.layers, len(reader.fields["tokenizer.ggml.tokens"].data)))
+    tensors = list(list_tensors(SHAPES[args.shape], args.layers, len(reader.fields["tokenizer.ggml.tokens"].data)))
     types = choose_types(gguf, args, reader, tensors)
     file_type = gguf.LlamaFileType["MOSTLY_" + args.file_type]
     partial = args.out + ".partial"
-    open_writer(gguf, partial, reader, tensors, types, args.layers, file_type).close()
+    open_writer(gguf, args, partial, reader, tensors, types, file_type).close()
     write_weights(gguf, partial, tensors, types, Pools(gguf, args.build))
     os.rename(partial, args.out)
     print(f"{args.out}: {os.path.getsize(args.out)} bytes")

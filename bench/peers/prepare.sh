@@ -1,7 +1,7 @@
 #!/bin/sh
-# prepare.sh - llama.cpp, ik_llama.cpp and the models of bench/peers/measure.sh: prepare.sh FOLDER [5|27]
-# What FOLDER has already is kept. 5: everything but the models of 27 layers. Needs git, numpy, tqdm, and this project's
-# release build. Disk and time: bench/peers/README.md.
+# prepare.sh - the builds and models of bench/peers/measure.sh: prepare.sh FOLDER [5|27|qwen3|mixtral]...
+# Default: all four. What FOLDER has already is kept. Needs git, numpy, tqdm, and this project's release build. Disk and
+# time: bench/peers/README.md.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 moebius=${MOEBIUS:-$here/../../build/release/cli/moebius}
@@ -10,13 +10,23 @@ ik_commit=8337e4cd3861406fc04e0854b1409cd1b027fbc9
 jobs=${JOBS:-$(nproc)}
 python=${PYTHON:-python3}
 
-[ $# -ge 1 ] || { echo "usage: prepare.sh FOLDER [5|27]" >&2; exit 2; }
-mkdir -p "$1/models"
-folder=$(cd "$1" && pwd)
-layers=${2:-27}
+usage() {
+    echo "usage: prepare.sh FOLDER [5|27|qwen3|mixtral]..." >&2
+    exit 2
+}
+
+[ $# -ge 1 ] || usage
+folder=$1
+shift
+sets=${*:-5 27 qwen3 mixtral}
+for set in $sets; do
+    case $set in 5 | 27 | qwen3 | mixtral) ;; *) usage ;; esac
+done
+mkdir -p "$folder/models"
+folder=$(cd "$folder" && pwd)
 
 clone() { # NAME URL COMMIT
-    [ -d "$folder/$1" ] && return
+    [ ! -d "$folder/$1" ] || return 0
     git clone -q "$2" "$folder/$1"
     git -C "$folder/$1" checkout -q "$3"
 }
@@ -31,7 +41,6 @@ build() { # NAME BUILD TARGETS OPTION...
 }
 
 clone llama.cpp https://github.com/ggml-org/llama.cpp "$llama_commit"
-clone ik_llama.cpp https://github.com/ikawrakow/ik_llama.cpp "$ik_commit"
 avx2="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON -DGGML_AVX512=OFF -DGGML_AVX_VNNI=OFF"
 # llama-bench has no switch for repacking: builds without it are the "plain" ones.
 build llama.cpp build "llama-bench llama-quantize"
@@ -40,28 +49,39 @@ build llama.cpp build-plain llama-bench -DGGML_CPU_REPACK=OFF
 build llama.cpp build-avx2 llama-bench $avx2
 # shellcheck disable=SC2086
 build llama.cpp build-avx2-plain llama-bench $avx2 -DGGML_CPU_REPACK=OFF
-[ "$layers" = 5 ] || build ik_llama.cpp build llama-bench -DGGML_IQK_FA_ALL_QUANTS=OFF
+case " $sets " in
+*" 27 "*)
+    clone ik_llama.cpp https://github.com/ikawrakow/ik_llama.cpp "$ik_commit"
+    build ik_llama.cpp build llama-bench -DGGML_IQK_FA_ALL_QUANTS=OFF
+    ;;
+esac
 
-gguf() { # LAYERS
-    [ -e "$folder/models/q4km-$1.gguf" ] || "$python" "$here/make_gguf.py" "$folder/models/q4km-$1.gguf" --layers "$1" \
-        --source "$folder/llama.cpp" --build "$folder/llama.cpp/build"
+gguf() { # NAME SHAPE LAYERS
+    [ -e "$folder/models/q4km-$1.gguf" ] || "$python" "$here/make_gguf.py" "$folder/models/q4km-$1.gguf" --shape "$2" \
+        --layers "$3" --source "$folder/llama.cpp" --build "$folder/llama.cpp/build"
 }
 
 # The bf16 checkpoint is removed once it is coded. 15.29 % of the mean abs is 0.122 sigma of Gaussian weights, Q4_K's 23 dB.
-coded() { # NAME LAYERS VOCABULARY "COMPRESS-OPTIONS"
-    [ -e "$folder/models/$1" ] && return
-    rm -rf "$folder/models/$1-bf16"
-    "$python" "$here/../../tools/synthetic/make_checkpoint.py" "$folder/models/$1-bf16" --shape moonlight --layers "$2" \
-        --vocab-size "$3" --tokenizer
+coded() { # NAME SHAPE LAYERS VOCABULARY "COMPRESS-OPTIONS"
+    [ ! -e "$folder/models/coded-$1" ] || return 0
+    bf16=$folder/models/coded-$1-bf16
+    rm -rf "$bf16"
+    "$python" "$here/../../tools/synthetic/make_checkpoint.py" "$bf16" --shape "$2" --layers "$3" --vocab-size "$4" \
+        --tokenizer
     # shellcheck disable=SC2086  # a list of options
-    "$moebius" compress "$folder/models/$1-bf16" "$folder/models/$1" $4
-    rm -rf "$folder/models/$1-bf16"
+    "$moebius" compress "$bf16" "$folder/models/coded-$1" $5
+    rm -rf "$bf16"
 }
 
 q4k="--bound 15.29% --dense-bound 15.29% --tensor-bound embed_tokens=15.29%"
-gguf 5
-coded coded-5 5 32000 "$q4k"
-[ "$layers" = 5 ] && exit
-coded coded-27 27 32000 "$q4k"
-coded coded-27-default 27 163840 ""
-gguf 27
+for set in $sets; do
+    case $set in
+    5) shape=moonlight layers=5 ;;
+    27) shape=moonlight layers=27 ;;
+    qwen3) shape=qwen3 layers=12 ;;
+    mixtral) shape=mixtral layers=4 ;;
+    esac
+    coded "$set" "$shape" "$layers" 32000 "$q4k"
+    [ "$set" != 27 ] || coded 27-default moonlight 27 163840 ""
+    gguf "$set" "$shape" "$layers"
+done

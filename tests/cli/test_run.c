@@ -142,6 +142,13 @@ static void wrong_calls_are_told(void **state)
     assert_fails(run("bench missing"), 3, "missing");
     assert_int_equal(run("bench %s -n -1", REFERENCE)->exit_status, 2);
     assert_int_equal(run("bench %s -b 0", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("bench %s -d x", REFERENCE)->exit_status, 2);
+    assert_int_equal(
+        run("bench %s -p 1,1,1,1,1,1,1,1 -d 0,0,0,0,0,0,0,0 -n 1,1,1,1,1,1,1,1 -b 1,1,1,1,1,1,1,1 "
+            "-t 1,1,1,1",
+            REFERENCE)
+            ->exit_status,
+        2);
     assert_int_equal(run("bench %s --cache-type f8", REFERENCE)->exit_status, 2);
     assert_int_equal(run("run %s -p x --cache-type f8", REFERENCE)->exit_status, 2);
     assert_fails(run("run %s -p ''", REFERENCE), 2, "empty");
@@ -231,6 +238,15 @@ static void bench_prints_every_test(void **state)
         assert_int_equal(json_array_size(json_object_get(row, "samples_ts")), 2);
         assert_true(json_real_value(json_object_get(row, "avg_ts")) > 0);
         assert_true(json_real_value(json_object_get(json_object_get(row, "ms_a_token"), "experts")) > 0);
+    }
+    json_decref(rows);
+    rows = run_json("bench %s -p 4 -n 2 -d 0,200 -b 1,2 -r 2 -o json", REFERENCE);
+    static const char *const deep[] = {"pp4", "tg2", "tg2 x 2", "pp4 @ d200", "tg2 @ d200", "tg2 x 2 @ d200"};
+    assert_int_equal(json_array_size(rows), 6);
+    for (size_t i = 0; i < 6; i++) {
+        const json_t *row = json_array_get(rows, i);
+        assert_string_equal(json_string_value(json_object_get(row, "test")), deep[i]);
+        assert_int_equal(json_integer_value(json_object_get(row, "n_depth")), i < 3 ? 0 : 200);
     }
     json_decref(rows);
     const char *csv = run_well("bench %s -p 16 -n 0 -r 1 -o csv", REFERENCE);

@@ -16,7 +16,7 @@ REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(REPO, "bench", "peers"))
 import compare  # noqa: E402
 
-# A program that answers as llama-bench does: PROGRAM LOG COMMIT T/S MEGABYTES [-p N -n N -t N -r N -o json].
+# A program that answers as llama-bench does: PROGRAM LOG COMMIT T/S MEGABYTES [-p N -n N -t N -r N -o json -d N].
 FAKE = """
 import json, sys, time
 log, commit, speed, megabytes = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4])
@@ -25,7 +25,7 @@ with open(log, "a") as f:
     f.write(commit + " " + given["-t"] + "\\n")
 held = b"x" * (megabytes * 1000000)
 time.sleep(0.3)
-rows = [{"build_commit": commit, "cpu_info": "a CPU", "n_prompt": p, "n_gen": n,
+rows = [{"build_commit": commit, "cpu_info": "a CPU", "n_prompt": p, "n_gen": n, "n_depth": int(given.get("-d", 0)),
          "samples_ts": [speed * int(given["-t"]) * (10 if p else 1)] * int(given["-r"])}
         for p, n in ((int(given["-p"]), 0), (0, int(given["-n"])))]
 print("words before the rows")
@@ -72,6 +72,11 @@ class Compare(unittest.TestCase):
             self.assertTrue(megabytes / 1000 <= peak < megabytes / 1000 + 0.09, row)
             self.assertTrue(megabytes / 1000 <= anonymous <= peak, row)
         self.assertAlmostEqual(float(rows[1][10]), float(rows[0][8]) / float(rows[1][8]), delta=0.06)
+
+    def test_a_depth_is_handed_to_the_programs(self):
+        _, _, text = self.compare("ours=" + self.program("aaa", 30, 0), "--rounds", "1", "--max-foreign", "1000", "-t", "1",
+                                  "-p", "64", "-n", "8", "-d", "100")
+        self.assertIn("| pp64 @ d100, t/s | ours is x times | tg8 @ d100, t/s |", text)
 
     def test_programs_take_turns_and_every_second_round_goes_backwards(self):
         self.compare("ours=" + self.program("aaa", 1, 0), "theirs=" + self.program("bbb", 1, 0), "--rounds", "2",
