@@ -43,7 +43,7 @@ struct mb_tensor {
     uint64_t n_elems;            /* the product of the shape */
     uint64_t nbytes;             /* n_elems times the size of an element */
     size_t shard;                /* number of its file, from 0 */
-    uint64_t file_pos;           /* of its first byte in that file */
+    uint64_t file_pos;           /* of its first value in that file */
     size_t number;               /* mb_checkpoint_tensor(ckpt, number) is this one */
 };
 
@@ -62,7 +62,11 @@ MB_API bool mb_checkpoint_is_coded(const struct mb_checkpoint *ckpt);
 MB_API const char *mb_checkpoint_config_text(const struct mb_checkpoint *ckpt); /* config.json, terminated */
 MB_API uint64_t mb_checkpoint_file_nbytes(const struct mb_checkpoint *ckpt);    /* all safetensors files */
 
-/* Tensors as stored (blobs are U8 tensors), ordered by shard and position: i is 0 to n_tensors - 1. */
+/*
+ * Tensors by the names that the model's family gives them, ordered by shard and position: i is 0 to
+ * n_tensors - 1.  Mostly they are as stored (blobs are U8 tensors).  Others are pieces of stored tensors or
+ * computed from them (an expert of a tensor that fuses all experts of a layer).
+ */
 MB_API size_t mb_checkpoint_n_tensors(const struct mb_checkpoint *ckpt);
 MB_API const struct mb_tensor *mb_checkpoint_tensor(const struct mb_checkpoint *ckpt, size_t i);
 MB_API const struct mb_tensor *mb_checkpoint_find(const struct mb_checkpoint *ckpt,
@@ -73,15 +77,18 @@ MB_API const char *mb_checkpoint_shard_name(const struct mb_checkpoint *ckpt, si
 /* "PATH/model-00001-of-00002.safetensors", the file of a tensor: messages begin with it. */
 MB_API const char *mb_tensor_path(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);
 
+/* Whether the bytes of a tensor lie in its file as they are, and can be mapped; always in coded folders. */
+MB_API bool mb_tensor_is_mapped(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);
+
 /*
- * The nbytes of a stored tensor, mapped read-only, maybe unaligned.  Reading them ends the program (SIGBUS)
- * where the file was cut since it was opened: mb_checkpoint_read reports that.
+ * The nbytes of such a tensor, mapped read-only, maybe unaligned.  MB_USAGE: it is computed.  Reading them
+ * ends the program (SIGBUS) where the file was cut since it was opened: mb_checkpoint_read reports that.
  */
 MB_API enum mb_status mb_checkpoint_map(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
                                         const void **bytes, struct mb_error *err);
 
 /*
- * Read nbytes from byte 'pos' of a stored tensor on into memory of the caller.  MB_USAGE: they are not all
+ * Read nbytes from byte 'pos' of a tensor on into memory of the caller.  MB_USAGE: they are not all
  * inside the tensor.  MB_IO, MB_BAD_DATA (the file has been cut): 'out' holds unspecified bytes.
  */
 MB_API enum mb_status mb_checkpoint_read(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,

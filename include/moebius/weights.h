@@ -81,7 +81,7 @@ struct mb_store_options {
 struct mb_store_memory {
     uint64_t blob_nbytes;   /* anonymous: coded blobs, padded */
     uint64_t table_nbytes;  /* anonymous: tables of blobs, and of the index */
-    uint64_t exact_nbytes;  /* anonymous: exact tensors of coded folders */
+    uint64_t exact_nbytes;  /* anonymous: exact tensors of coded folders, computed ones of plain ones */
     uint64_t mapped_nbytes; /* file: tensors of plain checkpoints */
 };
 
@@ -89,7 +89,8 @@ struct mb_store;
 
 /*
  * Reads blobs and exact tensors of a coded folder into memory (with O_DIRECT where that works) and checks
- * each once.  Tensors of plain checkpoints are mapped.  options: NULL means defaults.  MB_BAD_DATA names
+ * each once.  Tensors of plain checkpoints are mapped; those that are computed (mb_tensor_is_mapped) are read
+ * into memory when a matrix or vector is made of them.  options: NULL means defaults.  MB_BAD_DATA names
  * file, tensor and position.
  */
 MB_API enum mb_status mb_store_open(const struct mb_index *index, const struct mb_store_options *options,

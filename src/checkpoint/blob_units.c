@@ -4,6 +4,7 @@
 #include "blob_units.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "views.h"
 #include <inttypes.h>
 #include <string.h>
 
@@ -51,9 +52,8 @@ enum mb_status mb_fail_weight(const struct mb_checkpoint *ckpt, const struct mb_
     uint64_t n_cols = tensor->n_dims == 0 ? 1 : tensor->shape[tensor->n_dims - 1];
     return mb_fail(err, MB_BAD_DATA,
                    "%s: tensor %s: byte %" PRIu64 ": weight [%" PRIu64 ", %" PRIu64 "] is NaN or infinite",
-                   mb_tensor_path(ckpt, tensor), tensor->name,
-                   tensor->file_pos + index * (tensor->nbytes / tensor->n_elems), index / n_cols,
-                   index % n_cols);
+                   mb_tensor_path(ckpt, tensor), tensor->name, mb_elem_file_pos(ckpt, tensor, index),
+                   index / n_cols, index % n_cols);
 }
 
 size_t mb_coded_chunk_bound(void)

@@ -89,7 +89,7 @@ struct reading {
 /* Prefetches what comes next, so that the disk works while we compute. */
 static void read_ahead(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, uint64_t pos)
 {
-    if (pos < tensor->nbytes)
+    if (pos < tensor->nbytes && mb_tensor_is_mapped(ckpt, tensor))
         posix_fadvise(ckpt->shards[tensor->shard].fd, (off_t)(tensor->file_pos + pos), MB_CHUNK_NBYTES,
                       POSIX_FADV_WILLNEED);
 }

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "views.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -296,7 +297,8 @@ static enum mb_status open_files(struct mb_checkpoint *ckpt, struct mb_error *er
 static enum mb_status open_folder(struct mb_checkpoint *ckpt, struct mb_error *err)
 {
     MB_TRY(read_config(ckpt, err));
-    return open_files(ckpt, err);
+    MB_TRY(open_files(ckpt, err));
+    return ckpt->is_coded ? MB_OK : mb_views_make(ckpt, err);
 }
 
 enum mb_status mb_checkpoint_open(const char *path, struct mb_checkpoint **ckpt, struct mb_error *err)
@@ -334,6 +336,7 @@ void mb_checkpoint_close(struct mb_checkpoint *ckpt)
         free(shard->path);
     }
     free(ckpt->shards);
+    mb_views_free(ckpt);
     free(ckpt->tensors);
     free(ckpt->by_name);
     json_decref(ckpt->config);
@@ -403,19 +406,42 @@ const char *mb_tensor_path(const struct mb_checkpoint *ckpt, const struct mb_ten
 enum mb_status mb_checkpoint_map(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
                                  const void **bytes, struct mb_error *err)
 {
-    (void)err; /* mapped when the folder was opened */
+    if (mb_view_of(ckpt, tensor) != NULL)
+        return mb_fail(err, MB_USAGE, "%s: tensor %s: is computed when it is read, and cannot be mapped",
+                       mb_tensor_path(ckpt, tensor), tensor->name);
     *bytes = (const uint8_t *)ckpt->shards[tensor->shard].map + tensor->file_pos;
     return MB_OK;
+}
+
+bool mb_tensor_is_mapped(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor)
+{
+    return mb_view_of(ckpt, tensor) == NULL;
+}
+
+static enum mb_status check_range(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                  uint64_t pos, uint64_t nbytes, struct mb_error *err)
+{
+    if (pos > tensor->nbytes || nbytes > tensor->nbytes - pos)
+        return mb_fail(err, MB_USAGE, "%s: tensor %s: bytes [%" PRIu64 ", +%" PRIu64 ") are outside of it",
+                       mb_tensor_path(ckpt, tensor), tensor->name, pos, nbytes);
+    return MB_OK;
+}
+
+enum mb_status mb_stored_read(const struct mb_checkpoint *ckpt, const struct mb_tensor *stored, uint64_t pos,
+                              void *out, uint64_t nbytes, struct mb_error *err)
+{
+    const struct mb_shard *shard = &ckpt->shards[stored->shard];
+    MB_TRY(check_range(ckpt, stored, pos, nbytes, err));
+    return mb_read_at(shard->fd, shard->path, stored->file_pos + pos, out, nbytes, err);
 }
 
 enum mb_status mb_checkpoint_read(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
                                   uint64_t pos, void *out, uint64_t nbytes, struct mb_error *err)
 {
-    const struct mb_shard *shard = &ckpt->shards[tensor->shard];
-    if (pos > tensor->nbytes || nbytes > tensor->nbytes - pos)
-        return mb_fail(err, MB_USAGE, "%s: tensor %s: bytes [%" PRIu64 ", +%" PRIu64 ") are outside of it",
-                       shard->path, tensor->name, pos, nbytes);
-    return mb_read_at(shard->fd, shard->path, tensor->file_pos + pos, out, nbytes, err);
+    const struct mb_view *view = mb_view_of(ckpt, tensor);
+    MB_TRY(check_range(ckpt, tensor, pos, nbytes, err));
+    return view == NULL ? mb_stored_read(ckpt, tensor, pos, out, nbytes, err)
+                        : view->kind->read(ckpt, view, pos, out, nbytes, err);
 }
 
 /* ---------------------------------------------------------------- coded folders */

@@ -32,9 +32,13 @@ struct mb_checkpoint {
     bool is_coded;
     struct mb_shard *shards;
     size_t n_shards;
-    const struct mb_tensor **tensors; /* by shard and position */
+    const struct mb_tensor **tensors; /* what is handed out, by shard and position */
     const struct mb_tensor **by_name;
     size_t n_tensors;
+    /* Plain folders (views.h): */
+    struct mb_view *views;           /* [n_tensors] what 'tensors' are; NULL: they are all stored ones */
+    const struct mb_tensor **stored; /* [n_stored] as the files have them, by shard and position */
+    size_t n_stored;
 };
 
 /* F32, F16 or BF16: weights that can be computed with and coded. */

@@ -3,7 +3,8 @@
  *
  * Blobs and exact tensors of coded folders are read into one arena of 2 MiB pages, packed at 4096, and
  * checked there: kernels never read a mapping that somebody may change.  Tensors of plain folders stay
- * mapped.
+ * mapped, but for those that are computed: each is read when it is first viewed, so that what nobody uses
+ * takes no memory.
  */
 #include "base/checked.h"
 #include "base/error.h"
@@ -20,6 +21,7 @@ struct held {
     uint8_t *bytes;
     struct mb_blob blob; /* where it is one */
     uint8_t *tables;     /* of the blob, in ram->tables */
+    uint8_t *computed;   /* 'bytes' where they are memory of their own, else NULL */
 };
 
 static const char CHANGED[] = "the file has changed since it was opened";
@@ -162,6 +164,8 @@ static enum mb_status map_plain(struct ram_store *ram, struct mb_error *err)
     for (size_t i = 0; i < ram->n_tensors; i++) {
         const struct mb_tensor *tensor = mb_checkpoint_tensor(ram->ckpt, i);
         const void *bytes;
+        if (!mb_tensor_is_mapped(ram->ckpt, tensor))
+            continue;
         MB_TRY(mb_checkpoint_map(ram->ckpt, tensor, &bytes, err));
         ram->held[i].bytes = (uint8_t *)bytes; /* only read from */
         ram->memory.mapped_nbytes += tensor->nbytes;
@@ -180,11 +184,28 @@ static bool is_as_indexed(const struct mb_blob *blob, const struct mb_weight_inf
     return matrix->n_rows == weight->n_rows && matrix->n_cols == weight->n_cols;
 }
 
+static enum mb_status compute(struct ram_store *ram, const struct mb_tensor *tensor, struct mb_error *err)
+{
+    uint8_t *bytes = mb_alloc(tensor->nbytes, 1);
+    if (bytes == NULL)
+        return mb_fail_memory(err, "a matrix of the checkpoint");
+    enum mb_status status = mb_checkpoint_read(ram->ckpt, tensor, 0, bytes, tensor->nbytes, err);
+    if (status != MB_OK) {
+        free(bytes);
+        return status;
+    }
+    ram->held[tensor->number].bytes = ram->held[tensor->number].computed = bytes;
+    ram->memory.exact_nbytes += tensor->nbytes;
+    return MB_OK;
+}
+
 static enum mb_status view(void *bytes, const struct mb_weight_info *weight, struct mb_matrix *matrix,
                            struct mb_error *err)
 {
-    const struct ram_store *ram = bytes;
+    struct ram_store *ram = bytes;
     const struct held *held = &ram->held[weight->tensor->number];
+    if (held->bytes == NULL)
+        MB_TRY(compute(ram, weight->tensor, err));
     *matrix = (struct mb_matrix){
         .is_coded = weight->is_coded, .n_rows = weight->n_rows, .n_cols = (size_t)weight->n_cols};
     if (!weight->is_coded) {
@@ -222,6 +243,8 @@ static void close_store(void *bytes)
     struct ram_store *ram = bytes;
     if (ram == NULL)
         return;
+    for (size_t i = 0; i < ram->n_tensors && ram->held != NULL; i++)
+        free(ram->held[i].computed);
     free(ram->held);
     free(ram->tables);
     mb_pages_free(ram->arena, ram->arena_nbytes);
