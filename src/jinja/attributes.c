@@ -2,6 +2,7 @@
  * attributes.c - object.name, and calls of what it gives.
  */
 #include "builtins.h"
+#include "safe_text.h"
 
 static bool make_method(run_t *run, const value_t *object, string_t name,
                         const struct mb_jinja_builtin *builtin, value_t *out)
@@ -113,6 +114,8 @@ bool mb_jinja_attribute(run_t *run, const value_t *object, string_t name, bool i
         method = mb_jinja_string_method(name);
         if (method == NULL && !mb_jinja_is_other_string_method(name))
             return true;
+        if (object->is_safe)
+            return mb_jinja_fail_safe(run, "a method");
         return make_method(run, object, name, method, out);
     case MB_JINJA_LIST:
         method = mb_jinja_list_method(name);

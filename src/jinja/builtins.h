@@ -86,6 +86,8 @@ const struct mb_jinja_builtin *mb_jinja_string_method(string_t name);
 const struct mb_jinja_builtin *mb_jinja_dict_method(string_t name);
 const struct mb_jinja_builtin *mb_jinja_list_method(string_t name);
 
+bool mb_jinja_format_method(run_t *run, const value_t *input, const args_t *args, value_t *out);
+
 /* Filters of sequences. */
 const struct mb_jinja_builtin *mb_jinja_list_filter(string_t name);
 

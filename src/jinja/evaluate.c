@@ -202,10 +202,7 @@ static bool eval_dict(struct mb_jinja_eval *e, const node *n, value_t *out)
         value_t key = {0}, value = {0};
         if (!mb_jinja_evaluate(e, n->items[i], &key) || !mb_jinja_evaluate(e, n->items[i + 1], &value))
             return false;
-        if (key.kind != MB_JINJA_STRING)
-            return mb_jinja_fail(e->run, MB_UNSUPPORTED, "a mapping's key that is a %s is not supported",
-                                 mb_jinja_kind_name(key.kind));
-        if (!mb_jinja_put(e->run, dict.map, key.string, value))
+        if (!mb_jinja_put_key(e->run, dict.map, &key, value))
             return false;
     }
     *out = dict;

@@ -4,6 +4,7 @@
 #include "base/number.h"
 #include "builtins.h"
 #include "operators.h"
+#include "safe_text.h"
 #include <ctype.h>
 #include <math.h>
 
@@ -84,6 +85,15 @@ static bool filter_string(run_t *run, const value_t *input, const args_t *args, 
     if (!mb_jinja_str(run, input, &text))
         return false;
     *out = mb_jinja_text(text.p, text.n);
+    out->is_safe = input->kind == MB_JINJA_STRING && input->is_safe;
+    return true;
+}
+
+static bool filter_safe(run_t *run, const value_t *input, const args_t *args, value_t *out)
+{
+    if (!filter_string(run, input, args, out))
+        return false;
+    out->is_safe = true;
     return true;
 }
 
@@ -94,7 +104,10 @@ static bool filter_by_method(run_t *run, const value_t *input, const args_t *arg
     value_t text;
     const struct mb_jinja_builtin *method = mb_jinja_string_method((string_t){name, strlen(name)});
     assert(method != NULL);
-    return filter_string(run, input, args, &text) && method->call(run, &text, args, out);
+    if (!filter_string(run, input, args, &text) || !method->call(run, &text, args, out))
+        return false;
+    out->is_safe = text.is_safe;
+    return true;
 }
 
 static bool filter_trim(run_t *run, const value_t *input, const args_t *args, value_t *out)
@@ -119,7 +132,10 @@ static bool filter_capitalize(run_t *run, const value_t *input, const args_t *ar
 
 static bool filter_replace(run_t *run, const value_t *input, const args_t *args, value_t *out)
 {
-    return filter_by_method(run, input, args, "replace", out);
+    if (!filter_by_method(run, input, args, "replace", out))
+        return false;
+    out->is_safe = false;
+    return true;
 }
 
 static bool filter_items(run_t *run, const value_t *input, const args_t *args, value_t *out)
@@ -247,6 +263,8 @@ static bool filter_indent(run_t *run, const value_t *input, const args_t *args, 
                   *blank = mb_jinja_argument(args, 2, "blank");
     value_t by = mb_jinja_text("    ", 4);
     struct mb_bytes bytes = {0};
+    if (input->kind == MB_JINJA_STRING && input->is_safe)
+        return mb_jinja_fail_safe(run, "indent");
     if (input->kind != MB_JINJA_STRING || (width != NULL && width->kind != MB_JINJA_STRING &&
                                            (!mb_jinja_is_whole(width) || width->number > 1000)))
         return mb_jinja_bad_call(run, "indent");
@@ -276,22 +294,15 @@ static bool filter_indent(run_t *run, const value_t *input, const args_t *args, 
     return mb_jinja_finish_text(run, &bytes, ok, out);
 }
 
-/* &, <, >, ' and ". */
 static bool filter_escape(run_t *run, const value_t *input, const args_t *args, value_t *out)
 {
-    static const char from[] = "&<>'\"";
-    static const char *const to[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
-    struct mb_bytes bytes = {0};
     string_t text;
-    bool ok = true;
+    *out = *input;
+    if (input->kind == MB_JINJA_STRING && input->is_safe)
+        return true;
     if (args->n > 0 || !mb_jinja_str(run, input, &text))
         return mb_jinja_bad_call(run, "escape");
-    for (size_t i = 0; ok && i < text.n; i++) {
-        const char *at = text.p[i] == 0 ? NULL : strchr(from, text.p[i]);
-        ok = at != NULL ? mb_jinja_write(run, &bytes, to[at - from], strlen(to[at - from]))
-                        : mb_jinja_write(run, &bytes, text.p + i, 1);
-    }
-    return mb_jinja_finish_text(run, &bytes, ok, out);
+    return mb_jinja_escape(run, text, out);
 }
 
 static bool filter_wordcount(run_t *run, const value_t *input, const args_t *args, value_t *out)
@@ -354,7 +365,7 @@ bool mb_jinja_filter(run_t *run, string_t name, const value_t *input, const args
         {"tojson", filter_tojson},
         {"trim", filter_trim},
         {"string", filter_string},
-        {"safe", filter_string},
+        {"safe", filter_safe},
         {"upper", filter_upper},
         {"lower", filter_lower},
         {"capitalize", filter_capitalize},

@@ -21,9 +21,11 @@ static bool put_all(run_t *run, map_t *map, const value_t *from)
 {
     list_t *items, *pair;
     if (from->kind == MB_JINJA_DICT) {
-        for (size_t i = 0; i < from->map->n; i++)
-            if (!mb_jinja_put(run, map, from->map->entries[i].key, from->map->entries[i].value))
+        for (size_t i = 0; i < from->map->n; i++) {
+            const value_t key = mb_jinja_key(&from->map->entries[i]);
+            if (!mb_jinja_put_key(run, map, &key, from->map->entries[i].value))
                 return false;
+        }
         return true;
     }
     if (!mb_jinja_items(run, from, &items))
@@ -31,9 +33,9 @@ static bool put_all(run_t *run, map_t *map, const value_t *from)
     for (size_t i = 0; i < items->n; i++) {
         if (!mb_jinja_items(run, &items->items[i], &pair))
             return false;
-        if (pair->n != 2 || pair->items[0].kind != MB_JINJA_STRING)
+        if (pair->n != 2)
             return mb_jinja_bad_call(run, "dict");
-        if (!mb_jinja_put(run, map, pair->items[0].string, pair->items[1]))
+        if (!mb_jinja_put_key(run, map, &pair->items[0], pair->items[1]))
             return false;
     }
     return true;

@@ -74,7 +74,7 @@ static const struct mb_jinja_entry *sort_keys(run_t *run, const map_t *map)
     if (keys == NULL || places == NULL || sorted == NULL)
         return NULL;
     for (size_t i = 0; i < map->n; i++) {
-        keys[i] = mb_jinja_text(map->entries[i].key.p, map->entries[i].key.n);
+        keys[i] = mb_jinja_key(&map->entries[i]);
         places[i] = mb_jinja_int((int64_t)i);
     }
     if (!mb_jinja_sort(run, places, keys, map->n, false))

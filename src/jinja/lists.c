@@ -163,6 +163,14 @@ static bool filter_last(run_t *run, const value_t *input, const args_t *args, va
 
 /* ---------------------------------------------------------------- selections */
 
+/* Jinja's generators begin with `if value`: what is false has no items, even where it cannot be looped over.
+ */
+static bool items_if_true(run_t *run, const value_t *input, list_t **items)
+{
+    const value_t nothing = {.kind = MB_JINJA_UNDEFINED};
+    return mb_jinja_items(run, mb_jinja_is_true(input) ? input : &nothing, items);
+}
+
 /* Whether the test that the arguments from the i-th on name holds; without one, whether the value is true. */
 static bool holds(run_t *run, const value_t *value, const args_t *args, size_t i, bool *answer)
 {
@@ -183,7 +191,7 @@ static bool select_by(run_t *run, const value_t *input, const args_t *args, bool
     list_t *items;
     if (by_attribute && args->n == 0)
         return mb_jinja_bad_call(run, "selectattr");
-    if (!mb_jinja_items(run, input, &items) || !mb_jinja_new_form(run, MB_JINJA_ITERATOR, out))
+    if (!items_if_true(run, input, &items) || !mb_jinja_new_form(run, MB_JINJA_ITERATOR, out))
         return false;
     for (size_t i = 0; i < items->n; i++) {
         value_t value = items->items[i];
@@ -233,7 +241,7 @@ static bool filter_map(run_t *run, const value_t *input, const args_t *args, val
         rest.n = args->n - 1;
         memcpy(rest.items, args->items + 1, rest.n * sizeof *rest.items);
     }
-    if (!mb_jinja_items(run, input, &items) || !mb_jinja_new_form(run, MB_JINJA_ITERATOR, out))
+    if (!items_if_true(run, input, &items) || !mb_jinja_new_form(run, MB_JINJA_ITERATOR, out))
         return false;
     for (size_t i = 0; i < items->n; i++) {
         value_t value = {0};

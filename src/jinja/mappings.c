@@ -5,10 +5,9 @@
 
 static bool method_get(run_t *run, const value_t *input, const args_t *args, value_t *out)
 {
-    string_t key;
-    if (args->n < 1 || args->n > 2 || !mb_jinja_want_string(run, &args->items[0], "get", &key))
+    if (args->n < 1 || args->n > 2)
         return mb_jinja_bad_call(run, "get");
-    const value_t *found = mb_jinja_find(input->map, key);
+    const value_t *found = mb_jinja_find_key(input->map, &args->items[0]);
     *out = found != NULL ? *found : args->n == 2 ? args->items[1] : mb_jinja_none();
     return true;
 }
@@ -40,7 +39,7 @@ static bool append_pair(run_t *run, list_t *list, const struct mb_jinja_entry *e
 {
     value_t pair;
     return mb_jinja_new_form(run, MB_JINJA_TUPLE, &pair) &&
-           mb_jinja_append(run, pair.list, mb_jinja_text(entry->key.p, entry->key.n)) &&
+           mb_jinja_append(run, pair.list, mb_jinja_key(entry)) &&
            mb_jinja_append(run, pair.list, entry->value) && mb_jinja_append(run, list, pair);
 }
 

@@ -2,6 +2,7 @@
  * operators.c - sums, comparisons and the like of values.
  */
 #include "operators.h"
+#include "safe_text.h"
 #include <math.h>
 
 bool mb_jinja_fail_operands(run_t *run, const char *what, const value_t *a, const value_t *b)
@@ -130,6 +131,8 @@ static bool repeat(run_t *run, const value_t *value, int64_t n, value_t *out)
 {
     struct mb_bytes bytes = {0};
     bool ok = true;
+    if (value->kind == MB_JINJA_STRING && value->is_safe)
+        return mb_jinja_fail_safe(run, "the product");
     if (value->kind == MB_JINJA_STRING) {
         for (; ok && n > 0 && value->string.n > 0; n--)
             ok = mb_jinja_write(run, &bytes, value->string.p, value->string.n);
@@ -157,7 +160,8 @@ bool mb_jinja_binary(run_t *run, enum mb_jinja_op op, const value_t *a, const va
     if (mb_jinja_is_number(a) && mb_jinja_is_number(b))
         return compute(run, op, a->number, b->number, out);
     if (op == MB_JINJA_ADD && a->kind == MB_JINJA_STRING && b->kind == MB_JINJA_STRING)
-        return mb_jinja_join(run, a->string, b->string, out);
+        return a->is_safe || b->is_safe ? mb_jinja_add_safe(run, a, b, out)
+                                        : mb_jinja_join(run, a->string, b->string, out);
     if (op == MB_JINJA_ADD && a->kind == MB_JINJA_LIST && b->kind == MB_JINJA_LIST)
         return join_lists(run, a->list, b->list, out);
     if (op == MB_JINJA_MUL && mb_jinja_is_whole(b))

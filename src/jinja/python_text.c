@@ -120,10 +120,12 @@ static bool put_map(run_t *run, struct mb_bytes *bytes, const map_t *map, int de
 {
     if (!put(run, bytes, "{"))
         return false;
-    for (size_t i = 0; i < map->n; i++)
-        if ((i > 0 && !put(run, bytes, ", ")) || !put_string(run, bytes, map->entries[i].key) ||
+    for (size_t i = 0; i < map->n; i++) {
+        const value_t key = mb_jinja_key(&map->entries[i]);
+        if ((i > 0 && !put(run, bytes, ", ")) || !put_value(run, bytes, &key, depth + 1) ||
             !put(run, bytes, ": ") || !put_value(run, bytes, &map->entries[i].value, depth + 1))
             return false;
+    }
     return put(run, bytes, "}");
 }
 

@@ -480,15 +480,16 @@ const struct mb_jinja_builtin *mb_jinja_string_method(string_t name)
         {"isalpha", method_isalpha},
         {"isalnum", method_isalnum},
         {"isspace", method_isspace},
+        {"format", mb_jinja_format_method},
     };
     return mb_jinja_find_in(methods, MB_JINJA_COUNT(methods), name);
 }
 
 bool mb_jinja_is_other_string_method(string_t name)
 {
-    static const char *const names[] = {"swapcase", "casefold",   "center",    "encode",  "expandtabs",
-                                        "format",   "isascii",    "isdecimal", "islower", "isupper",
-                                        "istitle",  "isnumeric",  "ljust",     "rjust",   "rindex",
-                                        "zfill",    "format_map", "translate"};
+    static const char *const names[] = {"swapcase",   "casefold",  "center",  "encode",  "expandtabs",
+                                        "isascii",    "isdecimal", "islower", "isupper", "istitle",
+                                        "isnumeric",  "ljust",     "rjust",   "rindex",  "zfill",
+                                        "format_map", "translate"};
     return mb_jinja_is_one_of(name, names, MB_JINJA_COUNT(names));
 }

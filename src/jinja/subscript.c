@@ -4,6 +4,7 @@
 #include "base/utf8.h"
 #include "builtins.h"
 #include "operators.h"
+#include "safe_text.h"
 
 static int64_t length_of(const value_t *object)
 {
@@ -29,6 +30,12 @@ bool mb_jinja_item(run_t *run, const value_t *object, const value_t *index, valu
     if (object->kind == MB_JINJA_UNDEFINED)
         return mb_jinja_fail_undefined(run, object);
     *out = mb_jinja_undefined("item");
+    if (object->kind == MB_JINJA_DICT) {
+        const value_t *found = mb_jinja_find_key(object->map, index);
+        if (found != NULL)
+            *out = *found;
+        return mb_jinja_steps(run, object->map->n);
+    }
     bool is_list = object->kind == MB_JINJA_LIST && object->list->form <= MB_JINJA_RANGE;
     if (!mb_jinja_is_whole(index) || (!is_list && object->kind != MB_JINJA_STRING))
         return true;
@@ -100,6 +107,8 @@ bool mb_jinja_slice(run_t *run, const value_t *object, const value_t *begin_valu
     if (!is_list && object->kind != MB_JINJA_STRING)
         return mb_jinja_fail(run, MB_BAD_DATA, "a slice of a %s is not possible",
                              mb_jinja_kind_name(object->kind));
+    if (!is_list && object->is_safe)
+        return mb_jinja_fail_safe(run, "a slice");
     if (step == 0 || step < -INT32_MAX || step > INT32_MAX)
         return mb_jinja_fail(run, MB_BAD_DATA, "a slice with a step of 0, or beyond 31 bits");
     int64_t length = length_of(object);

@@ -10,6 +10,15 @@ enum { EQUAL_DEPTH_MAX = 64 };
 
 /* ---------------------------------------------------------------- lists and maps */
 
+/* No float is "not a number": nothing that a template can do makes one. */
+static int order_numbers(const value_t *a, const value_t *b)
+{
+    if (mb_jinja_is_whole(a) && mb_jinja_is_whole(b))
+        return (a->number > b->number) - (a->number < b->number);
+    double left = mb_jinja_real(a), right = mb_jinja_real(b);
+    return (left > right) - (left < right);
+}
+
 /* Room for one more; the old array stays in the arena. */
 static bool reserve_one(run_t *run, void **items, size_t *cap, size_t n, size_t elem_nbytes)
 {
@@ -61,26 +70,56 @@ bool mb_jinja_new_map(run_t *run, enum mb_jinja_kind kind, value_t *map)
 const value_t *mb_jinja_find(const map_t *map, string_t key)
 {
     for (size_t i = 0; i < map->n; i++)
-        if (map->entries[i].key.n == key.n && memcmp(map->entries[i].key.p, key.p, key.n) == 0)
+        if (map->entries[i].key.n == key.n && !map->entries[i].is_number &&
+            memcmp(map->entries[i].key.p, key.p, key.n) == 0)
             return &map->entries[i].value;
     return NULL;
 }
 
-bool mb_jinja_put(run_t *run, map_t *map, string_t key, value_t value)
+const value_t *mb_jinja_find_key(const map_t *map, const value_t *key)
 {
-    if (!mb_jinja_steps(run, map->n)) /* the search */
-        return false;
-    value_t *old = (value_t *)mb_jinja_find(map, key);
-    if (old != NULL) {
-        *old = value;
-        return true;
+    if (key->kind == MB_JINJA_STRING)
+        return mb_jinja_find(map, key->string);
+    for (size_t i = 0; mb_jinja_is_number(key) && i < map->n; i++) {
+        const value_t other = mb_jinja_key(&map->entries[i]);
+        if (map->entries[i].is_number && order_numbers(&other, key) == 0)
+            return &map->entries[i].value;
     }
+    return NULL;
+}
+
+static bool put_entry(run_t *run, map_t *map, struct mb_jinja_entry entry)
+{
     void *entries = map->entries;
     if (!reserve_one(run, &entries, &map->cap, map->n, sizeof *map->entries))
         return false;
     map->entries = entries;
-    map->entries[map->n++] = (struct mb_jinja_entry){key, value};
+    map->entries[map->n++] = entry;
     return true;
+}
+
+bool mb_jinja_put_key(run_t *run, map_t *map, const value_t *key, value_t value)
+{
+    struct mb_jinja_entry entry = {.value = value, .is_number = key->kind == MB_JINJA_INT};
+    if (!mb_jinja_steps(run, map->n)) /* the search */
+        return false;
+    value_t *old = (value_t *)mb_jinja_find_key(map, key);
+    if (old != NULL) {
+        *old = value;
+        return true;
+    }
+    if (key->kind != MB_JINJA_STRING && !entry.is_number)
+        return mb_jinja_fail(run, MB_UNSUPPORTED, "a mapping's key that is a %s is not supported",
+                             mb_jinja_kind_name(key->kind));
+    if (entry.is_number)
+        entry.number = key->number;
+    return mb_jinja_str(run, key, &entry.key) && put_entry(run, map, entry);
+}
+
+bool mb_jinja_put(run_t *run, map_t *map, string_t key, value_t value)
+{
+    const value_t text = mb_jinja_text(key.p, key.n);
+    return mb_jinja_put_key(run, map, &text, value);
 }
 
 const char *mb_jinja_kind_name(enum mb_jinja_kind kind)
@@ -123,15 +162,6 @@ bool mb_jinja_is_true(const value_t *value)
 
 static bool equal_within(run_t *run, const value_t *a, const value_t *b, int depth, bool *equal);
 
-/* No float is "not a number": nothing that a template can do makes one. */
-static int order_numbers(const value_t *a, const value_t *b)
-{
-    if (mb_jinja_is_whole(a) && mb_jinja_is_whole(b))
-        return (a->number > b->number) - (a->number < b->number);
-    double left = mb_jinja_real(a), right = mb_jinja_real(b);
-    return (left > right) - (left < right);
-}
-
 static bool equal_lists(run_t *run, const list_t *a, const list_t *b, int depth, bool *equal)
 {
     if (a->form == MB_JINJA_VIEW || b->form == MB_JINJA_VIEW)
@@ -151,7 +181,7 @@ static bool equal_maps(run_t *run, const map_t *a, const map_t *b, int depth, bo
 {
     *equal = a->n == b->n;
     for (size_t i = 0; *equal && i < a->n; i++) {
-        const value_t *other = mb_jinja_find(b, a->entries[i].key);
+        const value_t key = mb_jinja_key(&a->entries[i]), *other = mb_jinja_find_key(b, &key);
         if (other == NULL)
             *equal = false;
         else if (!mb_jinja_steps(run, b->n) ||
@@ -213,7 +243,7 @@ bool mb_jinja_contains(run_t *run, const value_t *container, const value_t *item
         *answer = memmem(container->string.p, container->string.n, item->string.p, item->string.n) != NULL;
         return mb_jinja_steps(run, container->string.n / 16);
     case MB_JINJA_DICT:
-        *answer = item->kind == MB_JINJA_STRING && mb_jinja_find(container->map, item->string) != NULL;
+        *answer = mb_jinja_find_key(container->map, item) != NULL;
         return mb_jinja_steps(run, container->map->n);
     case MB_JINJA_LIST:
         for (size_t i = 0; !*answer && i < container->list->n; i++)
@@ -311,11 +341,9 @@ bool mb_jinja_items(run_t *run, const value_t *value, list_t **items)
     case MB_JINJA_UNDEFINED:
         return true;
     case MB_JINJA_DICT:
-        for (size_t i = 0; i < value->map->n; i++) {
-            string_t key = value->map->entries[i].key;
-            if (!mb_jinja_append(run, list.list, mb_jinja_text(key.p, key.n)))
+        for (size_t i = 0; i < value->map->n; i++)
+            if (!mb_jinja_append(run, list.list, mb_jinja_key(&value->map->entries[i])))
                 return false;
-        }
         return true;
     case MB_JINJA_STRING:
         for (size_t i = 0; i < value->string.n;) {

@@ -29,9 +29,17 @@ struct mb_jinja_list {
 };
 
 struct mb_jinja_entry {
-    string_t key;
+    string_t key; /* of a key that is a number: its digits */
     value_t value;
+    bool is_number;
+    int64_t number;
 };
+
+/* The key as it was given: a string or a number. */
+static inline value_t mb_jinja_key(const struct mb_jinja_entry *entry)
+{
+    return entry->is_number ? mb_jinja_int(entry->number) : mb_jinja_text(entry->key.p, entry->key.n);
+}
 
 struct mb_jinja_map {
     struct mb_jinja_entry *entries; /* in the order in which they came */
@@ -107,6 +115,10 @@ const char *mb_jinja_kind_name(enum mb_jinja_kind kind);
 bool mb_jinja_fail_undefined(run_t *run, const value_t *value);
 
 const value_t *mb_jinja_find(const map_t *map, string_t key);
+
+/* The same by keys of any kind; to put, strings and whole numbers alone. */
+const value_t *mb_jinja_find_key(const map_t *map, const value_t *key);
+bool mb_jinja_put_key(run_t *run, map_t *map, const value_t *key, value_t value);
 
 bool mb_jinja_is_true(const value_t *value);
 bool mb_jinja_equal(run_t *run, const value_t *a, const value_t *b, bool *equal);

@@ -66,7 +66,7 @@ static bool make_value(struct mb_jinja_run *run, const json_t *json, int depth, 
     case JSON_ARRAY:
         return make_list(run, json, depth + 1, value);
     case JSON_STRING:
-        value->kind = MB_JINJA_STRING;
+        *value = mb_jinja_text("", 0);
         return copy_string(run, json_string_value(json), json_string_length(json), &value->string);
     case JSON_INTEGER:
         *value = mb_jinja_int(json_integer_value(json));

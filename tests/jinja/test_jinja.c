@@ -133,7 +133,7 @@ static void what_is_not_there_is_named(void **state)
         {"{{ 5[1:2] }}", "a slice of a number"},
         {"{{ [1]['a':] }}", "a slice by a string"},
         {"{{ [1] < [2] }}", "a list and a list"},
-        {"{{ {1: 2} }}", "a mapping's key that is a number"},
+        {"{{ {1.5: 2} }}", "a mapping's key that is a float"},
         {"{{ {}.update({}) }}", "the method 'update' of mappings"},
         {"{{ 9223372036854775808 }}", "over 64 bits"},
         {"{{ 9223372036854775807 + 1 }}", "over 64 bits"},

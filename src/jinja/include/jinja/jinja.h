@@ -62,6 +62,7 @@ struct mb_jinja_string {
 /* Values never change, but for namespaces, and iterators that are used up. */
 struct mb_jinja_value {
     enum mb_jinja_kind kind;
+    bool is_safe; /* STRING: what is added to it is escaped for HTML */
     union {
         int64_t number;                /* BOOL, INT */
         double real;                   /* FLOAT */
