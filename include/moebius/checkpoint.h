@@ -50,6 +50,12 @@ struct mb_tensor {
 struct mb_checkpoint;
 
 /*
+ * Whether 'path' looks like the folder of a model: config.json, and weights that can be read.  Reads nothing.
+ * MB_BAD_DATA says what is there in their place, and what to do.  mb_checkpoint_open looks first.
+ */
+MB_API enum mb_status mb_checkpoint_look(const char *path, struct mb_error *err);
+
+/*
  * Open a folder: index, headers, config.json.  Weights are not read.  The files stay open and mapped; they
  * must not be changed meanwhile.  After a failure there is nothing to close.  mb_checkpoint_close(NULL) does
  * nothing.
@@ -61,6 +67,9 @@ MB_API const char *mb_checkpoint_path(const struct mb_checkpoint *ckpt); /* as i
 MB_API bool mb_checkpoint_is_coded(const struct mb_checkpoint *ckpt);
 MB_API const char *mb_checkpoint_config_text(const struct mb_checkpoint *ckpt); /* config.json, terminated */
 MB_API uint64_t mb_checkpoint_file_nbytes(const struct mb_checkpoint *ckpt);    /* all safetensors files */
+
+/* What was found in the folder and is not read, one line each, without their ends; "" when nothing. */
+MB_API const char *mb_checkpoint_notes(const struct mb_checkpoint *ckpt);
 
 /*
  * Tensors by the names that the model's family gives them, ordered by shard and position: i is 0 to

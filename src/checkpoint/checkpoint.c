@@ -6,8 +6,10 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "checksums.h"
+#include "folder_files.h"
+#include "shard_index.h"
 #include "views.h"
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -18,9 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char SINGLE[] = "model.safetensors", INDEX[] = "model.safetensors.index.json",
-                  SUFFIX[] = ".moebius";
-enum { N_SHARDS_MAX = 10000 };
+static const char SUFFIX[] = ".moebius";
 
 /* ---------------------------------------------------------------- config.json */
 
@@ -52,9 +52,6 @@ static enum mb_status read_config(struct mb_checkpoint *ckpt, struct mb_error *e
     char path[MB_PATH_MAX];
     size_t nbytes;
     MB_TRY(mb_join_path(path, ckpt->path, "config.json", err));
-    if (access(path, F_OK) != 0 && errno == ENOENT)
-        return mb_fail(err, MB_BAD_DATA, "%s: has no config.json; give a model's Hugging Face folder",
-                       ckpt->path);
     MB_TRY(mb_read_file(path, MB_CONFIG_NBYTES_MAX, &ckpt->config_text, &nbytes, err));
     /* jansson accepts a NUL; readers of the C string would stop at it. */
     if (strlen(ckpt->config_text) != nbytes)
@@ -64,13 +61,6 @@ static enum mb_status read_config(struct mb_checkpoint *ckpt, struct mb_error *e
 }
 
 /* ---------------------------------------------------------------- shards */
-
-static bool shard_name_is_sound(const char *name)
-{
-    size_t n = name == NULL ? 0 : strlen(name);
-    return n > 12 && n < 200 && strchr(name, '/') == NULL && name[0] != '.' &&
-           strcmp(name + n - 12, ".safetensors") == 0;
-}
 
 /* The shard belongs to the checkpoint as soon as its file is open, after a failure too. */
 static enum mb_status open_shard(struct mb_checkpoint *ckpt, const char *name, struct mb_error *err)
@@ -102,46 +92,12 @@ static enum mb_status open_shard(struct mb_checkpoint *ckpt, const char *name, s
     return MB_OK;
 }
 
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* The file names of the index, each once, sorted. *names is the caller's to free, after a failure too. */
-static enum mb_status shard_names(const char *path, const json_t *map, const char ***names, size_t *n,
-                                  struct mb_error *err)
-{
-    const char *tensor, **all = calloc(json_object_size(map) + 1, sizeof *all);
-    json_t *value;
-    size_t n_all = 0;
-    if (all == NULL)
-        return mb_fail_memory(err, "the names of the tensors");
-    *names = all;
-    json_object_foreach((json_t *)map, tensor, value)
-    {
-        if (!shard_name_is_sound(json_string_value(value)))
-            return mb_fail(err, MB_BAD_DATA,
-                           "%s: tensor %.200s: not a file name of this folder (NAME.safetensors)", path,
-                           tensor);
-        all[n_all++] = json_string_value(value);
-    }
-    qsort(all, n_all, sizeof *all, by_text);
-    *n = 0;
-    for (size_t i = 0; i < n_all; i++)
-        if (i == 0 || strcmp(all[i], all[i - 1]) != 0)
-            all[(*n)++] = all[i];
-    if (*n == 0 || *n > N_SHARDS_MAX)
-        return mb_fail(err, MB_BAD_DATA, "%s: weight_map names %zu files, not 1 to %d", path, *n,
-                       N_SHARDS_MAX);
-    return MB_OK;
-}
-
 static int tensor_by_name(const void *a, const void *b)
 {
     return strcmp((*(const struct mb_tensor *const *)a)->name, (*(const struct mb_tensor *const *)b)->name);
 }
 
-/* One list of all tensors, and a sorted one; a name may be in one shard only. */
+/* One list of all tensors, and a sorted one. No two have the same name: mb_shard_index_settle saw to that. */
 static enum mb_status list_tensors(struct mb_checkpoint *ckpt, struct mb_error *err)
 {
     size_t n = 0;
@@ -160,33 +116,6 @@ static enum mb_status list_tensors(struct mb_checkpoint *ckpt, struct mb_error *
     }
     memcpy(ckpt->by_name, ckpt->tensors, n * sizeof(const struct mb_tensor *));
     qsort(ckpt->by_name, n, sizeof(const struct mb_tensor *), tensor_by_name);
-    for (size_t i = 1; i < n; i++)
-        if (strcmp(ckpt->by_name[i]->name, ckpt->by_name[i - 1]->name) == 0)
-            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: also in %s",
-                           mb_tensor_path(ckpt, ckpt->by_name[i]), ckpt->by_name[i]->name,
-                           ckpt->shards[ckpt->by_name[i - 1]->shard].name);
-    return MB_OK;
-}
-
-/* Every tensor of the index is in the shard that it names, and every tensor of a shard is in the index. */
-static enum mb_status check_index(const struct mb_checkpoint *ckpt, const char *path, const json_t *map,
-                                  struct mb_error *err)
-{
-    const char *name;
-    json_t *file;
-    json_object_foreach((json_t *)map, name, file)
-    {
-        const struct mb_tensor *tensor = mb_checkpoint_find(ckpt, name);
-        if (tensor == NULL)
-            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: not in %s", path, name, json_string_value(file));
-        if (strcmp(ckpt->shards[tensor->shard].name, json_string_value(file)) != 0)
-            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: the index says that it is in %s",
-                           mb_tensor_path(ckpt, tensor), name, json_string_value(file));
-    }
-    for (size_t i = 0; i < ckpt->n_tensors; i++)
-        if (json_object_get(map, ckpt->tensors[i]->name) == NULL)
-            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: not in the index",
-                           mb_tensor_path(ckpt, ckpt->tensors[i]), ckpt->tensors[i]->name);
     return MB_OK;
 }
 
@@ -198,7 +127,7 @@ static enum mb_status open_shards(struct mb_checkpoint *ckpt, const char *const 
         return mb_fail_memory(err, "the list of shards");
     for (size_t i = 0; i < n; i++)
         MB_TRY(open_shard(ckpt, names[i], err));
-    return list_tensors(ckpt, err);
+    return MB_OK;
 }
 
 static enum mb_status open_indexed(struct mb_checkpoint *ckpt, const char *path, const json_t *root,
@@ -209,105 +138,57 @@ static enum mb_status open_indexed(struct mb_checkpoint *ckpt, const char *path,
         return mb_fail(err, MB_BAD_DATA, "%s: no weight_map", path);
     const char **names = NULL;
     size_t n = 0;
-    enum mb_status status = shard_names(path, map, &names, &n, err);
+    enum mb_status status = mb_shard_index_names(path, map, &names, &n, err);
     if (status == MB_OK)
         status = open_shards(ckpt, names, n, err);
     free(names);
-    return status == MB_OK ? check_index(ckpt, path, map, err) : status;
+    MB_TRY(status);
+    MB_TRY(mb_shard_index_settle(ckpt, map, err));
+    MB_TRY(list_tensors(ckpt, err));
+    return mb_shard_index_check(ckpt, path, map, err);
 }
 
-static enum mb_status open_index(struct mb_checkpoint *ckpt, struct mb_error *err)
+static enum mb_status open_index(struct mb_checkpoint *ckpt, const char *path, struct mb_error *err)
 {
-    char path[MB_PATH_MAX];
+    char *text;
+    size_t nbytes;
     json_t *root;
-    MB_TRY(mb_join_path(path, ckpt->path, INDEX, err));
-    MB_TRY(mb_json_read(path, MB_INDEX_NBYTES_MAX, &root, err));
-    enum mb_status status = open_indexed(ckpt, path, root, err);
+    MB_TRY(mb_read_file(path, MB_INDEX_NBYTES_MAX, &text, &nbytes, err));
+    mb_xxh128_text(text, nbytes, ckpt->index_xxh3);
+    enum mb_status status = mb_json_parse_file(path, text, nbytes, &root, err);
+    free(text);
+    MB_TRY(status);
+    status = open_indexed(ckpt, path, root, err);
     json_decref(root);
     return status;
-}
-
-/* What a folder without weights holds in their place; NULL: nothing that we know. */
-static const char *other_weights(const char *name)
-{
-    static const struct {
-        const char *begin, *end, *advice;
-    } kinds[] = {
-        {"model-", ".safetensors", "is one of several shards, but their index is not there: download it too"},
-        {"", ".bin", "is a PyTorch checkpoint: convert it to safetensors"},
-        {"", ".pth", "is a PyTorch checkpoint: convert it to safetensors"},
-        {"", ".gguf", "is a GGUF file: download the model in Hugging Face form"},
-        {"snapshots", "", "shows a cache of the hub: give the folder snapshots/NAME inside it"},
-    };
-    size_t n = strlen(name);
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
-        size_t n_begin = strlen(kinds[i].begin), n_end = strlen(kinds[i].end);
-        if (n >= n_begin + n_end && memcmp(name, kinds[i].begin, n_begin) == 0 &&
-            strcmp(name + n - n_end, kinds[i].end) == 0 && (n_end > 0 || n == n_begin))
-            return kinds[i].advice;
-    }
-    return NULL;
-}
-
-static enum mb_status fail_without_weights(const struct mb_checkpoint *ckpt, const char *single,
-                                           struct mb_error *err)
-{
-    struct stat link;
-    if (lstat(single, &link) == 0)
-        return mb_fail(
-            err, MB_BAD_DATA,
-            "%s: a link to a file that is not there, as half a download leaves it: download it again",
-            single);
-    char found[256] = "";
-    const char *advice = NULL;
-    DIR *folder = opendir(ckpt->path);
-    for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
-        const char *what = other_weights(entry->d_name);
-        /* The first by name: the order of a folder's entries differs from disk to disk. */
-        if (what == NULL || (advice != NULL && strcmp(entry->d_name, found) >= 0))
-            continue;
-        advice = what;
-        snprintf(found, sizeof found, "%s", entry->d_name);
-    }
-    if (folder != NULL)
-        closedir(folder);
-    if (advice != NULL)
-        return mb_fail(err, MB_BAD_DATA, "%s: neither %s nor %s is there; %s %s", ckpt->path, SINGLE, INDEX,
-                       found, advice);
-    return mb_fail(err, MB_BAD_DATA, "%s: neither %s nor %s is there", ckpt->path, SINGLE, INDEX);
 }
 
 /* One file if it is there, else the index, as in transformers. */
 static enum mb_status open_files(struct mb_checkpoint *ckpt, struct mb_error *err)
 {
     char single[MB_PATH_MAX], index[MB_PATH_MAX];
-    const char *const names[] = {SINGLE};
-    bool has_single, has_index;
-    MB_TRY(mb_join_path(single, ckpt->path, SINGLE, err));
-    MB_TRY(mb_join_path(index, ckpt->path, INDEX, err));
+    const char *const names[] = {MB_SINGLE_NAME};
+    bool has_single;
+    MB_TRY(mb_join_path(single, ckpt->path, MB_SINGLE_NAME, err));
+    MB_TRY(mb_join_path(index, ckpt->path, MB_INDEX_NAME, err));
     MB_TRY(mb_look_at(single, &has_single, NULL, err));
-    if (has_single)
-        return open_shards(ckpt, names, 1, err);
-    MB_TRY(mb_look_at(index, &has_index, NULL, err));
-    if (has_index)
-        return open_index(ckpt, err);
-    return fail_without_weights(ckpt, single, err);
+    if (!has_single)
+        return open_index(ckpt, index, err);
+    MB_TRY(open_shards(ckpt, names, 1, err));
+    return list_tensors(ckpt, err);
 }
 
 static enum mb_status open_folder(struct mb_checkpoint *ckpt, struct mb_error *err)
 {
     MB_TRY(read_config(ckpt, err));
     MB_TRY(open_files(ckpt, err));
+    MB_TRY(mb_note_other_weights(ckpt, err));
     return ckpt->is_coded ? MB_OK : mb_views_make(ckpt, err);
 }
 
 enum mb_status mb_checkpoint_open(const char *path, struct mb_checkpoint **ckpt, struct mb_error *err)
 {
-    struct stat st;
-    if (stat(path, &st) != 0)
-        return mb_fail_errno(err, path, "open");
-    if (!S_ISDIR(st.st_mode))
-        return mb_fail(err, MB_BAD_DATA, "%s: not a folder (a model is a Hugging Face folder)", path);
+    MB_TRY(mb_checkpoint_look(path, err));
     struct mb_checkpoint *c = calloc(1, sizeof *c);
     if (c == NULL || (c->path = strdup(path)) == NULL) {
         free(c);
@@ -341,6 +222,7 @@ void mb_checkpoint_close(struct mb_checkpoint *ckpt)
     free(ckpt->by_name);
     json_decref(ckpt->config);
     free(ckpt->config_text);
+    free(ckpt->notes.p);
     free(ckpt->path);
     free(ckpt);
 }
@@ -355,6 +237,11 @@ const char *mb_checkpoint_path(const struct mb_checkpoint *ckpt)
 bool mb_checkpoint_is_coded(const struct mb_checkpoint *ckpt)
 {
     return ckpt->is_coded;
+}
+
+const char *mb_checkpoint_notes(const struct mb_checkpoint *ckpt)
+{
+    return ckpt->notes.p == NULL ? "" : ckpt->notes.p;
 }
 
 const char *mb_checkpoint_config_text(const struct mb_checkpoint *ckpt)

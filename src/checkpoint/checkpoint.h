@@ -4,6 +4,7 @@
 #ifndef MB_CHECKPOINT_CHECKPOINT_H
 #define MB_CHECKPOINT_CHECKPOINT_H
 
+#include "base/buf.h"
 #include "safetensors.h"
 #include <assert.h>
 #include <time.h>
@@ -32,7 +33,9 @@ struct mb_checkpoint {
     bool is_coded;
     struct mb_shard *shards;
     size_t n_shards;
-    const struct mb_tensor **tensors; /* what is handed out, by shard and position */
+    char index_xxh3[MB_XXH128_NBYTES]; /* of the index; "": there is none */
+    struct mb_bytes notes;             /* terminated lines; p NULL: none (notes.h) */
+    const struct mb_tensor **tensors;  /* what is handed out, by shard and position */
     const struct mb_tensor **by_name;
     size_t n_tensors;
     /* Plain folders (views.h): */

@@ -5,8 +5,8 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "checksums.h"
+#include "folder_files.h"
 #include "layout.h"
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
@@ -18,7 +18,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static const char INDEX[] = "model.safetensors.index.json";
 static const uint64_t NOTE_NBYTES_MAX = 256 << 20;
 
 /* ---------------------------------------------------------------- files of a folder */
@@ -49,36 +48,8 @@ static bool is_side_file(const char *name)
 
 static bool is_model_file(const char *name)
 {
-    return strcmp(name, "config.json") == 0 || strcmp(name, INDEX) == 0 ||
+    return strcmp(name, "config.json") == 0 || strcmp(name, MB_INDEX_NAME) == 0 ||
            fnmatch("*.safetensors", name, FNM_PERIOD) == 0 || is_side_file(name);
-}
-
-static bool is_dots(const char *name)
-{
-    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
-}
-
-typedef enum mb_status (*file_fn)(void *ctx, const char *path, const char *name, struct mb_error *err);
-
-/* Calls fn for each entry of a folder until one fails. Not reading the folder to its end is a failure. */
-static enum mb_status for_each_file(const char *path, file_fn fn, void *ctx, struct mb_error *err)
-{
-    DIR *folder = opendir(path);
-    if (folder == NULL)
-        return mb_fail_errno(err, path, "open");
-    enum mb_status status = MB_OK;
-    while (status == MB_OK) {
-        errno = 0;
-        const struct dirent *entry = readdir(folder);
-        if (entry == NULL && errno != 0)
-            status = mb_fail_errno(err, path, "read");
-        if (entry == NULL)
-            break;
-        if (!is_dots(entry->d_name))
-            status = fn(ctx, path, entry->d_name, err);
-    }
-    closedir(folder);
-    return status;
 }
 
 static enum mb_status remove_file(void *ctx, const char *path, const char *name, struct mb_error *err)
@@ -94,7 +65,7 @@ static enum mb_status remove_file(void *ctx, const char *path, const char *name,
 /* Removes the files of a folder that 'pattern' matches (folders inside are never ours). */
 static enum mb_status remove_files(const char *path, const char *pattern, struct mb_error *err)
 {
-    return for_each_file(path, remove_file, (char *)pattern, err);
+    return mb_for_each_file(path, remove_file, (char *)pattern, err);
 }
 
 static enum mb_status check_replaced_file(void *ctx, const char *path, const char *name, struct mb_error *err)
@@ -191,7 +162,7 @@ static enum mb_status take_over(struct mb_output *output, const json_t *work, bo
     bool is_same_input =
         is_ours && json_equal(json_object_get(noted, "input"), json_object_get(work, "input"));
     size_t n_files = 0;
-    MB_TRY(for_each_file(output->partial, count_file, &n_files, err));
+    MB_TRY(mb_for_each_file(output->partial, count_file, &n_files, err));
     if (n_files > 0 && !force)
         return mb_fail(
             err, MB_USAGE,
@@ -199,7 +170,7 @@ static enum mb_status take_over(struct mb_output *output, const json_t *work, bo
             "to go on with it, or --force to start again",
             output->partial);
     if (!is_same_input) {
-        MB_TRY(for_each_file(output->partial, check_partial_file, NULL, err));
+        MB_TRY(mb_for_each_file(output->partial, check_partial_file, NULL, err));
         MB_TRY(remove_files(output->partial, "*", err));
         json_object_del(output->note, "shards");
     }
@@ -290,7 +261,7 @@ static enum mb_status check_is_not_input(const struct mb_checkpoint *from, const
 /* Only a model folder may be replaced: a wrong path must not cost somebody other files. */
 static enum mb_status check_replaced(const struct mb_output *output, struct mb_error *err)
 {
-    enum mb_status status = for_each_file(output->path, check_replaced_file, NULL, err);
+    enum mb_status status = mb_for_each_file(output->path, check_replaced_file, NULL, err);
     if (status == MB_BAD_DATA)
         return mb_fail(err, MB_USAGE,
                        "%s: exists and is not a model folder that can be replaced; choose another",
@@ -359,7 +330,8 @@ json_t *mb_input_identity(const struct mb_checkpoint *ckpt)
                                              (json_int_t)shard->changed.tv_nsec, shard->header.xxh3)) == 0;
     }
     if (ok)
-        return json_pack("{s:o, s:s}", "files", files, "config", ckpt->config_text);
+        return json_pack("{s:o, s:s, s:s}", "files", files, "config", ckpt->config_text, "index",
+                         ckpt->index_xxh3);
     json_decref(files);
     return NULL;
 }
@@ -516,10 +488,10 @@ static enum mb_status write_index_file(struct mb_output *output, const json_t *r
     text[n] = '\n'; /* in place of the terminator */
     enum mb_status status =
         n < MB_INDEX_NBYTES_MAX
-            ? write_kept(output, INDEX, text, n + 1, err)
+            ? write_kept(output, MB_INDEX_NAME, text, n + 1, err)
             : mb_fail(err, MB_UNSUPPORTED,
                       "%s/%s: would have %zu bytes, of which readers take %d: the model has too many tensors",
-                      output->partial, INDEX, n + 1, MB_INDEX_NBYTES_MAX);
+                      output->partial, MB_INDEX_NAME, n + 1, MB_INDEX_NBYTES_MAX);
     free(text);
     return status;
 }
@@ -576,7 +548,7 @@ enum mb_status mb_output_write_files(struct mb_output *output, const struct mb_c
                                      size_t n_shards, struct mb_error *err)
 {
     MB_TRY(index_shards(output, n_shards, err));
-    return for_each_file(from->path, copy_file, output, err);
+    return mb_for_each_file(from->path, copy_file, output, err);
 }
 
 enum mb_status mb_output_write_config(const struct mb_output *output, const char *text, struct mb_error *err)

@@ -253,7 +253,7 @@ enum mb_status mb_st_read_header(int fd, const char *path, struct mb_st_header *
 
 void mb_st_free_header(struct mb_st_header *header)
 {
-    for (size_t i = 0; i < header->n_tensors; i++)
+    for (size_t i = 0; i < header->n_tensors + header->n_dropped; i++)
         free((char *)header->tensors[i].name);
     free(header->tensors);
     json_decref(header->metadata);

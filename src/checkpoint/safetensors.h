@@ -17,6 +17,7 @@ enum {
 struct mb_st_header {
     struct mb_tensor *tensors; /* by position; 'shard' is the caller's to set */
     size_t n_tensors;
+    size_t n_dropped; /* tensors after these: not of the checkpoint (shard_index.h) */
     json_t *metadata; /* __metadata__, an object of strings, or NULL */
     uint64_t data_pos;
     char xxh3[MB_XXH128_NBYTES]; /* of the header's text */

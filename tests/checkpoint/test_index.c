@@ -84,7 +84,7 @@ static void a_single_file_goes_before_the_index(void **state)
     mb_checkpoint_close(ckpt);
 }
 
-static void the_index_and_the_shards_say_the_same(void **state)
+static void a_tensor_that_no_shard_has_as_the_index_says_is_named(void **state)
 {
     (void)state;
     test_write_text(
@@ -92,31 +92,109 @@ static void the_index_and_the_shards_say_the_same(void **state)
         "{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"two.safetensors\",\"c\":\"two.safetensors\"}}");
     assert_refused(MB_BAD_DATA, INDEX, "tensor c: not in two.safetensors");
     test_write_text(folder, INDEX, "{\"weight_map\":{\"a\":\"one.safetensors\",\"b\":\"one.safetensors\"}}");
-    assert_refused(MB_BAD_DATA, "one.safetensors", "tensor b");
+    assert_refused(MB_BAD_DATA, INDEX, "tensor b: not in one.safetensors");
     test_write_text(folder, INDEX, "{\"weight_map\":{\"a\":\"two.safetensors\",\"b\":\"one.safetensors\"}}");
-    assert_refused(MB_BAD_DATA, "one.safetensors", "the index says");
-    test_write_text(folder, INDEX, "{\"weight_map\":{\"a\":\"one.safetensors\",\"c\":\"two.safetensors\"}}");
-    assert_refused(MB_BAD_DATA, "two.safetensors", "tensor");
+    assert_refused(MB_BAD_DATA, INDEX, "where the index says it is");
 }
 
-static void a_tensor_that_the_index_lacks_is_an_error(void **state)
+/* "NAME=BYTE" of each tensor of a shard, one byte each: "a=1 b=2". */
+static void write_tensors(const char *name, const char *tensors)
+{
+    char header[400] = "{";
+    char data[16];
+    size_t n = 0;
+    for (const char *at = tensors; *at != '\0'; at += 3 + (at[3] == ' '), n++) {
+        char one[100];
+        snprintf(one, sizeof one, "%s\"%c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%zu,%zu]}",
+                 n == 0 ? "" : ",", at[0], n, n + 1);
+        strcat(header, one);
+        data[n] = at[2];
+    }
+    test_write_safetensors(folder, name, strcat(header, "}"), data, n);
+}
+
+/* Opens the folder: its tensors are 'tensors', written as above, and its notes have these words. */
+static void assert_opens_as(const char *tensors, const char *notes)
+{
+    struct mb_checkpoint *ckpt;
+    struct mb_error err = {0};
+    char found[100] = "";
+    if (mb_checkpoint_open(folder, &ckpt, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
+        char value, one[50];
+        assert_ptr_equal(mb_checkpoint_find(ckpt, tensor->name), tensor);
+        assert_int_equal(tensor->number, i);
+        assert_int_equal(mb_checkpoint_read(ckpt, tensor, 0, &value, 1, &err), MB_OK);
+        snprintf(one, sizeof one, "%s%s=%c", i == 0 ? "" : " ", tensor->name, value);
+        strcat(found, one);
+    }
+    assert_string_equal(found, tensors);
+    if (notes[0] == '\0')
+        assert_string_equal(mb_checkpoint_notes(ckpt), "");
+    else if (strstr(mb_checkpoint_notes(ckpt), notes) == NULL)
+        fail_msg("'%s' is not in the notes: %s", notes, mb_checkpoint_notes(ckpt));
+    mb_checkpoint_close(ckpt);
+}
+
+/* Overlay checkpoints, whose last shards have new values of old tensors. */
+static void of_a_tensor_in_two_shards_the_one_that_the_index_names_counts(void **state)
 {
     (void)state;
-    test_write_safetensors(folder, "two.safetensors",
-                           "{\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-                           "\"c\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}",
-                           "xy", 2);
+    write_tensors("one.safetensors", "a=1 b=2");
+    write_tensors("two.safetensors", "a=3 b=4 c=5");
+    static const char MAP[] = "{\"weight_map\":{\"a\":\"%s.safetensors\",\"b\":\"%s.safetensors\","
+                              "\"c\":\"two.safetensors\"}}";
+    char text[200];
+    snprintf(text, sizeof text, MAP, "one", "two");
+    test_write_text(folder, INDEX, text);
+    assert_opens_as("a=1 b=4 c=5", "2 tensors are in more than one shard");
+    snprintf(text, sizeof text, MAP, "two", "one");
+    test_write_text(folder, INDEX, text);
+    assert_opens_as("b=2 a=3 c=5", "where the index says is used: b, a");
+}
+
+/* As transformers, which reads whole shards in the order of their names. */
+static void a_tensor_that_the_index_does_not_name_is_used_the_last_one(void **state)
+{
+    (void)state;
+    write_tensors("one.safetensors", "a=1 c=2 d=3");
+    assert_opens_as("a=1 c=2 d=3 b=x", "");
+    write_tensors("two.safetensors", "b=4 c=5");
+    assert_opens_as("a=1 d=3 b=4 c=5", "1 tensor is in more than one shard; where the index says is used: c");
+}
+
+static void in_a_coded_folder_the_index_and_the_shards_say_the_same(void **state)
+{
+    (void)state;
+    test_write_text(folder, "config.json",
+                    "{\"quantization_config\":{\"quant_method\":\"moebius\",\"format_version\":1}}");
+    write_tensors("two.safetensors", "b=1 c=2");
     assert_refused(MB_BAD_DATA, "two.safetensors", "tensor c: not in the index");
+    write_tensors("two.safetensors", "b=1 a=2");
+    assert_refused(MB_BAD_DATA, "two.safetensors", "tensor a: the index says that it is in another file");
 }
 
-static void a_tensor_stands_in_one_shard(void **state)
+static void shards_in_folders_of_the_folder_are_read(void **state)
 {
     (void)state;
-    test_write_safetensors(folder, "two.safetensors",
-                           "{\"b\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]},"
-                           "\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[1,2]}}",
-                           "xy", 2);
-    assert_refused(MB_BAD_DATA, "one.safetensors", "tensor a: also in");
+    test_make_folder(test_path("model/more"));
+    write_shard("more/three.safetensors", "c");
+    test_write_text(folder, INDEX,
+                    "{\"weight_map\":{\"a\":\"one.safetensors\",\"c\":\"more/three.safetensors\"}}");
+    assert_opens_as("c=x a=x", "1 file with weights is not read: two.safetensors");
+}
+
+static void files_with_weights_that_are_not_read_are_noted(void **state)
+{
+    (void)state;
+    assert_opens_as("a=x b=x", "");
+    write_shard("consolidated.safetensors", "c");
+    assert_opens_as("a=x b=x", "1 file with weights is not read: consolidated.safetensors");
+    write_shard("model.safetensors", "c");
+    assert_opens_as("c=x", "4 files with weights are not read: consolidated.safetensors, " INDEX
+                           ", one.safetensors and 1 more");
 }
 
 static void a_missing_shard_is_named(void **state)
@@ -131,7 +209,9 @@ static void shard_names_stay_in_the_folder(void **state)
     (void)state;
     static const char *const names[] = {"\"../one.safetensors\"",
                                         "\"/one.safetensors\"",
-                                        "\"x/one.safetensors\"",
+                                        "\"x/../one.safetensors\"",
+                                        "\"x//one.safetensors\"",
+                                        "\"x/.safetensors\"",
                                         "\"\"",
                                         "\".safetensors\"",
                                         "\"..\"",
@@ -236,9 +316,49 @@ static void what_is_no_folder_is_refused(void **state)
     struct mb_error err;
     assert_int_equal(mb_checkpoint_open(test_path("nothing"), &ckpt, &err), MB_BAD_DATA);
     assert_non_null(strstr(err.msg, "nothing"));
-    assert_int_equal(mb_checkpoint_open(test_path("model/config.json"), &ckpt, &err), MB_BAD_DATA);
+    test_write_text(folder, "main.c", "x");
+    assert_int_equal(mb_checkpoint_open(test_path("model/main.c"), &ckpt, &err), MB_BAD_DATA);
     assert_non_null(strstr(err.msg, "not a folder"));
     assert_int_equal(mb_checkpoint_open("", &ckpt, &err), MB_BAD_DATA);
+}
+
+static void a_file_in_place_of_a_folder_is_named_with_what_to_do(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path, *words;
+    } others[] = {
+        {"model/x-Q4_K_M.gguf", "is a GGUF file"},
+        {"model/one.safetensors", "give the folder that it is in"},
+        {"model/" INDEX, "give the folder that it is in"},
+        {"model/config.json", "give the folder that it is in"},
+        {"model/pytorch_model.bin", "convert the model to safetensors"},
+        {"model/x.pt", "convert the model to safetensors"},
+    };
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+        struct mb_error err;
+        test_write(test_path(others[i].path), "x", 1);
+        assert_int_equal(mb_checkpoint_look(test_path(others[i].path), &err), MB_BAD_DATA);
+        assert_non_null(strstr(err.msg, others[i].words));
+    }
+}
+
+static void the_name_of_a_model_on_the_hub_is_told_from_a_path(void **state)
+{
+    (void)state;
+    struct mb_error err;
+    assert_int_equal(mb_checkpoint_look("Qwen/Qwen3-30B-A3B", &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "hf download Qwen/Qwen3-30B-A3B"));
+    static const char *const paths[] = {"./nothing", "a/b/c", "/nothing", "nothing/", "nothing/x.gguf"};
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        assert_int_equal(mb_checkpoint_look(paths[i], &err), MB_BAD_DATA);
+        assert_null(strstr(err.msg, "hf download"));
+        assert_non_null(strstr(err.msg, "no such folder"));
+    }
+    assert_int_equal(symlink("nothing", test_path("link")), 0);
+    assert_int_equal(mb_checkpoint_look(test_path("link"), &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "a link to a folder that is not there"));
+    test_remove(test_path("link"));
 }
 
 /* What half a download, or the wrong one, leaves in a folder: the message says what it is. */
@@ -250,12 +370,17 @@ static void what_is_there_in_place_of_weights_is_named(void **state)
     } others[] = {
         {"model-00001-of-00002.safetensors", "index is not there"},
         {"pytorch_model.bin", "PyTorch"},
+        {"consolidated.safetensors", "Hugging Face form"},
+        {"adapter_model.safetensors", "LoRA"},
+        {"weights.safetensors", "a name that is not read"},
         {"tiny-Q4_K_M.gguf", "GGUF"},
         {"snapshots", "snapshots/NAME"},
     };
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", folder, INDEX);
     test_remove(path);
+    test_remove(test_path("model/one.safetensors"));
+    test_remove(test_path("model/two.safetensors"));
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
         test_write_text(folder, others[i].name, "x");
         assert_refused(MB_BAD_DATA, others[i].name, others[i].words);
@@ -283,9 +408,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(two_shards_are_one_model),
         TEST(a_single_file_goes_before_the_index),
-        TEST(the_index_and_the_shards_say_the_same),
-        TEST(a_tensor_that_the_index_lacks_is_an_error),
-        TEST(a_tensor_stands_in_one_shard),
+        TEST(a_tensor_that_no_shard_has_as_the_index_says_is_named),
+        TEST(of_a_tensor_in_two_shards_the_one_that_the_index_names_counts),
+        TEST(a_tensor_that_the_index_does_not_name_is_used_the_last_one),
+        TEST(in_a_coded_folder_the_index_and_the_shards_say_the_same),
+        TEST(shards_in_folders_of_the_folder_are_read),
+        TEST(files_with_weights_that_are_not_read_are_noted),
         TEST(a_missing_shard_is_named),
         TEST(shard_names_stay_in_the_folder),
         TEST(a_bad_index_is_named),
@@ -294,6 +422,8 @@ int main(void)
         TEST(messages_are_printable),
         TEST(depth_bombs_are_refused),
         TEST(what_is_no_folder_is_refused),
+        TEST(a_file_in_place_of_a_folder_is_named_with_what_to_do),
+        TEST(the_name_of_a_model_on_the_hub_is_told_from_a_path),
         TEST(what_is_there_in_place_of_weights_is_named),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);

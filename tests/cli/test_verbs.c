@@ -103,7 +103,7 @@ static void bad_input_is_3(void **state)
 {
     (void)state;
     assert_fails(run("inspect nothing"), 3, "nothing");
-    assert_fails(run("inspect plain/config.json"), 3, "not a folder");
+    assert_fails(run("inspect plain/config.json"), 3, "give the folder that it is in");
     assert_fails(run("compress nothing out"), 3, "nothing");
     assert_fails(run("compress coded out"), 3, "coded");
     assert_fails(run("verify plain"), 3, "plain");
