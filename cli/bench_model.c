@@ -39,7 +39,7 @@ static const struct cli_option options[] = {
                  "tokens that each sequence holds before a test begins (default 0)"),
     CLI_ROW_TEXT('b', "n-seqs", "N,...", args.batches,
                  "sequences that generate together (default 1, at most 64)"),
-    CLI_ROW_TEXT('t', "threads", "N,...", args.threads, "threads (default: all CPUs)"),
+    CLI_ROW_TEXT('t', "threads", "N,...", args.threads, "threads (default: as CPUs and cgroup quotas allow)"),
     CLI_ROW_INT('r', "repetitions", "N", args.n_repeats, 1, REPEATS_MAX,
                 "times that every test is measured (default 5)"),
     CLI_ROW_TEXT(0, "cache-type", "TYPE", args.cache, "f16 (default) or f32: what the attention cache holds"),
@@ -447,7 +447,7 @@ static void print_table(const struct bench *bench, const struct cli_memory *memo
     static const char *const heads[] = {"model", "size", "params",          "isa",           "threads",
                                         "test",  "t/s",  "weights a token", "of memory read"};
     struct cli_table *table = cli_table_new("lrrlrlrrr", heads);
-    char size[32], token[32], test[64], cpu[128], anon[32], file[32];
+    char size[32], token[32], test[64], cpu[128], anon[32], file[32], threads[64];
     for (size_t i = 0; i < bench->n_results; i++) {
         const struct result *result = &bench->results[i];
         name_test(result, test);
@@ -464,14 +464,15 @@ static void print_table(const struct bench *bench, const struct cli_memory *memo
         else
             cli_table_cell(table, "%s", "");
     }
+    const struct result *last = &bench->results[bench->n_results - 1];
     cli_cpu_name(cpu);
     cli_table_print(table);
     print_breakdown(bench);
-    printf(
-        "\nbuild %s, %s; plain read %.1f GB/s; at most %s in memory (%s anonymous, %s of files at the end)\n",
-        cli_commit, cpu, bench->results[bench->n_results - 1].read_nbytes_per_s * 1e-9,
-        cli_bytes(size, memory->peak_nbytes), cli_bytes(anon, memory->anon_nbytes),
-        cli_bytes(file, memory->file_nbytes));
+    printf("\nbuild %s, %s; %s; plain read %.1f GB/s; at most %s in memory (%s anonymous, %s of files at the "
+           "end)\n",
+           cli_commit, cpu, cli_threads(threads, last->n_threads), last->read_nbytes_per_s * 1e-9,
+           cli_bytes(size, memory->peak_nbytes), cli_bytes(anon, memory->anon_nbytes),
+           cli_bytes(file, memory->file_nbytes));
 }
 
 static json_t *result_json(const struct bench *bench, const struct result *result,

@@ -8,6 +8,7 @@
 #include "chat_model.h"
 #include "cli.h"
 #include "conversation.h"
+#include "machine.h"
 #include <moebius/codec.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -344,13 +345,13 @@ static void talk(struct chat *chat)
 static void greet(const struct chat *chat)
 {
     const struct mb_model_info *info = chat->model.info;
-    char a[32];
+    char a[32], threads[64];
     if (args.is_verbose && info->notes[0] != '\0')
         fprintf(stderr, "[note: %s]\n", info->notes);
     if (args.is_verbose)
-        fprintf(stderr, "[load: %s, %s weights, %s, %d thread%s, context %zu tokens]\n",
+        fprintf(stderr, "[load: %s, %s weights, %s, %s, context %zu tokens]\n",
                 cli_seconds(a, chat->model.load_seconds), info->is_coded ? "coded" : "plain",
-                mb_kernels()->isa, info->n_threads, info->n_threads == 1 ? "" : "s", chat->model.n_ctx);
+                mb_kernels()->isa, cli_threads(threads, info->n_threads), chat->model.n_ctx);
     if (chat->input.is_terminal)
         fputs("[/help lists the commands, Ctrl-C stops a reply, Ctrl-D ends]\n", stderr);
 }

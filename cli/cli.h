@@ -92,7 +92,8 @@ struct cli_option {
     CLI_ROW(letter, name, arg, help, .type = CLI_DOUBLE, CLI_VALUE(double, value), CLI_RANGE(min, max))
 
 /* Rows that several commands have. */
-#define CLI_ROW_THREADS(value) CLI_ROW_INT('t', "threads", "N", value, 1, 256, "threads (default: all CPUs)")
+#define CLI_ROW_THREADS(value) \
+    CLI_ROW_INT('t', "threads", "N", value, 1, 256, "threads (default: as CPUs and cgroup quotas allow)")
 #define CLI_ROW_FORMAT(arg, value, formats_, help)                                           \
     CLI_ROW('o', "output", arg, help, .type = CLI_FORMAT, CLI_VALUE(enum cli_format, value), \
             .formats = (formats_))

@@ -3,6 +3,7 @@
  */
 #include "machine.h"
 #include "base/clock.h"
+#include "base/cpus.h"
 #include "commit.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -25,6 +26,19 @@ void cli_cpu_name(char name[128])
             break;
     if (file != NULL)
         fclose(file);
+}
+
+const char *cli_threads(char text[64], int n_threads)
+{
+    const struct mb_cpu_share share = mb_cpu_share();
+    int n = snprintf(text, 64, "%d thread%s", n_threads, n_threads == 1 ? "" : "s");
+    if (share.quota > 0 && n_threads >= share.quota)
+        snprintf(text + n, 64 - (size_t)n, " (cgroup quota %.3g CPU%s)", share.quota,
+                 share.quota == 1 ? "" : "s");
+    else if (n_threads > share.n_allowed)
+        snprintf(text + n, 64 - (size_t)n, " (on %d CPU%s)", share.n_allowed,
+                 share.n_allowed == 1 ? "" : "s");
+    return text;
 }
 
 struct cli_memory cli_memory_in_use(void)

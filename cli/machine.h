@@ -12,6 +12,9 @@ extern const char cli_commit[]; /* of the sources, with "-dirty" when they diffe
 
 void cli_cpu_name(char name[128]);
 
+/* "2 threads", and what lets them run no faster: "2 threads (cgroup quota 1.5 CPUs)". */
+const char *cli_threads(char text[64], int n_threads);
+
 /* Of this process, as the kernel counts pages. */
 struct cli_memory {
     uint64_t anon_nbytes, file_nbytes; /* in memory now */

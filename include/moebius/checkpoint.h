@@ -168,7 +168,7 @@ MB_API bool mb_exact_xxh3(const struct mb_checkpoint *ckpt, const struct mb_tens
  *   the calling thread.
  * - 'options' may be NULL: all defaults.  Its 'size' is the sizeof of the caller's struct (MB_USAGE when it
  * is not), so that callers compiled with an older header keep working.
- * - n_threads is 1 to 256; 0: one for each CPU.  It never changes a result.
+ * - n_threads is 1 to 256; 0: as many as CPUs and cgroup quotas allow.  It never changes a result.
  * - Progress is counted in bytes of the tensors that are read.
  * - *report is set to zero first; after a failure it holds what was counted until then.
  */

@@ -26,7 +26,7 @@ struct mb_session;
 /* Zeroed means defaults. */
 struct mb_model_options {
     size_t size;   /* sizeof(struct mb_model_options) */
-    int n_threads; /* 0: all online CPUs */
+    int n_threads; /* 0: as many as CPUs (affinity) and cgroup quotas allow */
 };
 
 struct mb_model_info {

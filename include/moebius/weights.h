@@ -75,7 +75,7 @@ struct mb_matrix {
 /* Zeroed means defaults. */
 struct mb_store_options {
     size_t size;   /* sizeof(struct mb_store_options) */
-    int n_threads; /* that read and check; 0: all online CPUs */
+    int n_threads; /* that read and check; 0: as many as CPUs and cgroup quotas allow */
 };
 
 struct mb_store_memory {

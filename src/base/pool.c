@@ -1,18 +1,22 @@
 /*
  * pool.c - a pool of threads that sleep on a futex when a short spin finds nothing.
  *
+ * A crowded pool has more threads than the process gets CPUs: a thread that spins then takes the time of one
+ * that works, and a thread that wakes for a few microseconds of work costs more than it brings.  Its threads
+ * sleep at once, and are woken for work that has turned out to be long.
+ *
  * Work is one (fn, ctx, n_tasks) at a time.  Threads claim spans of task numbers from one 64-bit word that
  * holds the work's generation in its upper half and the next task in its lower half: a thread that wakes late
  * can never claim a task of later work with the earlier work's function.
  */
 #include "base/pool.h"
 #include "base/clock.h"
+#include "base/cpus.h"
 #include "base/error.h"
 #include "pause.h"
 #include <assert.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -25,6 +29,8 @@ enum {
     N_THREADS_MAX = 256,
     /* Longer than the gaps between a layer's steps, shorter than a scheduler's slice. */
     SPIN_NS = 30000,
+    /* Many times what it costs to put a thread to sleep, to wake it and to change to it. */
+    LONG_WORK_NS = 200000,
     /* Reading the clock costs about as much as a pause, so we read it once in so many pauses. */
     CLOCK_PAUSES = 16,
 };
@@ -51,7 +57,12 @@ struct mb_pool {
     _Alignas(64) _Atomic uint32_t giver_asleep; /* futex of the giver */
     _Atomic bool stop;
 
-    uint64_t waited_ns; /* of the giver */
+    /* Of the giver alone. */
+    uint64_t waited_ns;
+    uint64_t begun_ns; /* a crowded pool's work */
+    bool workers_know; /* of a crowded pool's work: they have been woken */
+
+    bool is_crowded;
     int n_threads;
     struct worker *workers; /* n_threads - 1 */
 };
@@ -76,6 +87,21 @@ static uint32_t span_of_tasks(const struct mb_pool *pool, uint32_t n_left)
     return n == 0 ? 1 : n;
 }
 
+static void wake_workers(struct mb_pool *pool)
+{
+    if (atomic_load(&pool->n_asleep) > 0)
+        futex_wake(&pool->generation, pool->n_threads);
+}
+
+/* What the giver of a crowded pool does between two spans of tasks. */
+static void wake_workers_if_long(struct mb_pool *pool)
+{
+    if (pool->workers_know || mb_now_ns() - pool->begun_ns < LONG_WORK_NS)
+        return;
+    pool->workers_know = true;
+    wake_workers(pool);
+}
+
 /*
  * Runs tasks of one generation until none is left. fn, ctx and n_tasks are read before the claim: when the
  * claim succeeds, 'claim' had not changed since, so they belonged to its generation (the giver closes 'claim'
@@ -98,6 +124,8 @@ static void work(struct mb_pool *pool, uint32_t generation, int thread)
         fn(ctx, task, n, thread);
         if (atomic_fetch_add(&pool->n_done, n) + n == n_tasks && atomic_exchange(&pool->giver_asleep, 0) == 1)
             futex_wake(&pool->giver_asleep, 1);
+        if (pool->is_crowded && thread == 0)
+            wake_workers_if_long(pool);
     }
 }
 
@@ -107,8 +135,10 @@ struct spin {
 };
 
 /* false: the spin has lasted long enough, the thread should sleep. */
-static bool spin_on(struct spin *spin)
+static bool spin_on(const struct mb_pool *pool, struct spin *spin)
 {
+    if (pool->is_crowded)
+        return false;
     mb_pause();
     if (++spin->n_pauses % CLOCK_PAUSES != 0)
         return true;
@@ -125,7 +155,7 @@ static uint32_t wait_for_generation(struct mb_pool *pool, uint32_t seen)
         uint32_t generation = atomic_load_explicit(&pool->generation, memory_order_acquire);
         if (generation != seen)
             return generation;
-    } while (spin_on(&spin));
+    } while (spin_on(pool, &spin));
     atomic_fetch_add(&pool->n_asleep, 1);
     uint32_t generation;
     while ((generation = atomic_load(&pool->generation)) == seen)
@@ -150,8 +180,12 @@ static void *worker_main(void *arg)
 static void show_generation(struct mb_pool *pool, uint32_t generation)
 {
     atomic_store(&pool->generation, generation);
-    if (atomic_load(&pool->n_asleep) > 0)
-        futex_wake(&pool->generation, pool->n_threads);
+    if (pool->is_crowded) {
+        pool->workers_know = false;
+        pool->begun_ns = mb_now_ns();
+    } else {
+        wake_workers(pool);
+    }
 }
 
 static void wait_for_done(struct mb_pool *pool, uint32_t n_tasks)
@@ -160,7 +194,7 @@ static void wait_for_done(struct mb_pool *pool, uint32_t n_tasks)
     do {
         if (atomic_load_explicit(&pool->n_done, memory_order_acquire) == n_tasks)
             return;
-    } while (spin_on(&spin));
+    } while (spin_on(pool, &spin));
     for (;;) {
         atomic_store(&pool->giver_asleep, 1);
         if (atomic_load(&pool->n_done) == n_tasks)
@@ -217,21 +251,13 @@ void mb_pool_run(struct mb_pool *pool, size_t n_tasks, mb_task_fn fn, void *ctx)
     mb_pool_run_spans(pool, n_tasks, run_one_by_one, &(struct one_by_one){fn, ctx});
 }
 
-int mb_n_online_cpus(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        return CPU_COUNT(&set);
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n < 1 ? 1 : (int)n;
-}
-
 enum mb_status mb_pool_create(int n_threads, struct mb_pool **pool, struct mb_error *err)
 {
     if (n_threads < 0)
         return mb_fail(err, MB_USAGE, "%d threads: must not be negative", n_threads);
+    struct mb_cpu_share share = mb_cpu_share();
     if (n_threads == 0)
-        n_threads = mb_n_online_cpus();
+        n_threads = mb_cpu_share_threads(&share);
     if (n_threads > N_THREADS_MAX)
         n_threads = N_THREADS_MAX;
     struct mb_pool *p = aligned_alloc(64, sizeof *p);
@@ -239,6 +265,7 @@ enum mb_status mb_pool_create(int n_threads, struct mb_pool **pool, struct mb_er
         return mb_fail_memory(err, "the threads");
     memset(p, 0, sizeof *p);
     p->n_threads = 1;
+    p->is_crowded = mb_cpu_share_is_exceeded(&share, n_threads);
     p->workers = calloc((size_t)n_threads, sizeof *p->workers);
     if (p->workers == NULL) {
         free(p);

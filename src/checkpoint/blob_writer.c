@@ -7,6 +7,7 @@
  */
 #include "blob_writer.h"
 #include "base/checked.h"
+#include "base/cpus.h"
 #include "base/memory.h"
 #include "base/pool.h"
 #include "blob_units.h"
@@ -428,8 +429,10 @@ static enum mb_status make_buffers(struct mb_coder *coder, struct mb_error *err)
 /* Several chunks a thread, so that few wait at a wave's end. There are never more threads than slots. */
 static enum mb_status make_threads(struct mb_coder *coder, int n_threads, struct mb_error *err)
 {
-    if (n_threads == 0)
-        n_threads = mb_n_online_cpus();
+    if (n_threads == 0) {
+        struct mb_cpu_share share = mb_cpu_share();
+        n_threads = mb_cpu_share_threads(&share);
+    }
     MB_TRY(mb_pool_create(n_threads < SLOTS_MAX ? n_threads : SLOTS_MAX, &coder->pool, err));
     size_t n = 4 * (size_t)mb_pool_n_threads(coder->pool);
     coder->n_slots = n < SLOTS_MAX ? n : SLOTS_MAX;

@@ -12,10 +12,7 @@
 
 struct mb_pool;
 
-/* The CPUs that this process may use. */
-int mb_n_online_cpus(void);
-
-/* n_threads 0: all online CPUs. Capped at 256. */
+/* n_threads 0: as many as the process gets CPUs (mb_cpu_share, cpus.h). Capped at 256. */
 enum mb_status mb_pool_create(int n_threads, struct mb_pool **pool, struct mb_error *err);
 void mb_pool_destroy(struct mb_pool *pool);
 int mb_pool_n_threads(const struct mb_pool *pool);
