@@ -30,6 +30,9 @@ struct mb_rope {
     bool is_interleaved; /* pairs are (2i, 2i + 1), else (i, i + n_dims / 2) */
     float factor;        /* of cos and sin */
     float inv_freq[MB_ROPE_DIMS_MAX / 2];
+    size_t n_ctx_short; /* longer sequences have the others, from their first token on; 0: all are alike */
+    float long_factor;
+    float long_inv_freq[MB_ROPE_DIMS_MAX / 2];
 };
 
 /* Multi-head latent attention. */
@@ -54,7 +57,8 @@ struct mb_gqa {
     enum mb_qk_norm qk_norm;
     float norm_eps; /* of these norms */
     float clip; /* queries and keys (after their norms), and values, are clamped to +-clip; 0: they are not */
-    size_t window; /* a token sees this many positions up to its own; 0: all */
+    size_t window;  /* a token sees this many positions up to its own; 0: all */
+    bool keeps_all; /* the cache has room for all of them nevertheless: tests compare with that */
 };
 
 struct mb_attention_config {
@@ -81,13 +85,22 @@ struct mb_config {
     const struct mb_family *family;
     const char *architecture; /* as its family spells it */
     size_t n_vocab, d_model, n_layers, n_ctx;
+    size_t n_ctx_short; /* of its rotary embeddings: all that have one have the same */
     float norm_eps;
-    bool is_tied; /* the head is the embedding */
+    bool has_layer_norms; /* norms take the mean away and add a bias; else they are RMS norms */
+    bool is_tied;         /* the head is the embedding */
+    bool has_head_bias;
+
+    /* Multipliers of the embedding, and of what attention and MLP add to the residual stream; logits are
+     * divided by the last one.  0: as it is. */
+    float embedding_multiplier, residual_multiplier, logits_divisor;
 
     size_t n_attentions, n_mlps;
     struct mb_attention_config attentions[MB_SHAPES_MAX];
     struct mb_mlp_config mlps[MB_SHAPES_MAX];
     uint8_t attention_of[MB_LAYERS_MAX], mlp_of[MB_LAYERS_MAX]; /* indices into them, of each layer */
+
+    const char *note; /* what a user should know of it, a line; NULL: nothing */
 
     int32_t bos_id; /* -1: none */
     int32_t eos_ids[MB_EOS_IDS_MAX];

@@ -23,6 +23,7 @@ static const struct {
     {"first_k_dense_replace", 0},
     {"logit_scale", 1},
     {"logits_scaling", 1},
+    {"lm_head_bias", NAN},
     {"mlp_bias", NAN},
     {"moe_layer_freq", 1},
     {"n_group", 1},

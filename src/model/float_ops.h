@@ -17,6 +17,9 @@ struct mb_float_ops {
     /* out = x / sqrt(mean(x^2) + eps) * w. out may be x. */
     void (*rms_norm)(const float *x, const float *w, size_t n, float eps, float *out);
 
+    /* out = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * w + b. out may be x. */
+    void (*layer_norm)(const float *x, const float *w, const float *b, size_t n, float eps, float *out);
+
     /* y += x; y = fma(a, x, y); y *= a. */
     void (*add)(const float *x, size_t n, float *y);
     void (*axpy)(float a, const float *x, size_t n, float *y);

@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { N_MAX = 53, N_ROWS = 5, N_TOKENS = 7, N_RESULTS = 10 };
+enum { N_MAX = 53, N_ROWS = 5, N_TOKENS = 7, N_RESULTS = 11 };
 
 struct results {
     float each[N_RESULTS][N_MAX];
@@ -48,6 +48,7 @@ static void run(const struct mb_float_ops *ops, const struct vectors *v, size_t 
     r->each[7][0] += ops->exp_sum(r->each[7], n, 0.3F, 1.5F);
     ops->to_f16(v->x, n, (uint16_t *)(void *)r->each[8]);
     ops->widen(MB_BF16, v->x, n, r->each[9]);
+    ops->layer_norm(v->x, v->w, v->x + n, n, 1e-5F, r->each[10]);
     for (enum mb_dtype dtype = MB_F32; dtype <= MB_BF16; dtype++) {
         ops->dense(dtype, v->w, n, N_ROWS, n, v->x, n, N_TOKENS, r->products[dtype], N_ROWS);
         ops->weighted_rows(dtype, v->w, n, N_ROWS, n, v->x, N_ROWS, N_TOKENS, r->weighted[dtype], n);

@@ -73,6 +73,26 @@ static void rms_norm(const float *x, const float *w, size_t n, float eps, float 
     }
 }
 
+/* Missing lanes of a step have to stay 0, so differences from the mean go through 'out'. */
+static void layer_norm(const float *x, const float *w, const float *b, size_t n, float eps, float *out)
+{
+    struct lanes sum = v_set1(0), squares = v_set1(0);
+    for (size_t i = 0; i < n; i += 16)
+        sum = v_add(sum, v_load(x + i, step_of(i, n)));
+    struct lanes mean = v_set1(sum_lanes(sum) / (float)n);
+    for (size_t i = 0; i < n; i += 16) {
+        size_t m = step_of(i, n);
+        v_store(out + i, v_sub(v_load(x + i, m), mean), m);
+        struct lanes v = v_load(out + i, m);
+        squares = v_fma(v, v, squares);
+    }
+    struct lanes factor = v_set1(1.0F / sqrtf(sum_lanes(squares) / (float)n + eps));
+    for (size_t i = 0; i < n; i += 16) {
+        size_t m = step_of(i, n);
+        v_store(out + i, v_fma(v_mul(v_load(out + i, m), factor), v_load(w + i, m), v_load(b + i, m)), m);
+    }
+}
+
 static void add(const float *x, size_t n, float *y)
 {
     for (size_t i = 0; i < n; i += 16) {
@@ -357,6 +377,7 @@ static void to_f16(const float *x, size_t n, uint16_t *out)
 const struct mb_float_ops NAMED(mb_float_ops, ISA) = {
     .isa = QUOTED(ISA),
     .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
     .add = add,
     .axpy = axpy,
     .scale = scale,

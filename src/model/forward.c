@@ -17,46 +17,67 @@ static void embed(struct mb_model *model, const struct mb_layer *layer, size_t t
     struct mb_workspace *work = &model->work;
     const struct mb_matrix *m = model->embedding.matrix;
     size_t id = (size_t)work->tokens[t];
+    bool is_long = work->segments[work->segment_of[t]].session->is_long;
     float *x = work->x + t * c->d_model;
     if (m->is_coded)
         model->kernels->decode_rows(&m->coded, id, 1, x);
     else
         model->ops->widen(m->dtype, (const uint8_t *)m->dense + id * c->d_model * mb_dtype_nbytes(m->dtype),
                           c->d_model, x);
+    if (c->embedding_multiplier != 0)
+        model->ops->scale(c->embedding_multiplier, c->d_model, x);
     for (size_t i = 0; i < c->n_attentions; i++) {
         const struct mb_rope *rope = &c->attentions[i].rope;
         size_t at = t * (rope->n_dims / 2);
-        mb_rope_angles(rope->inv_freq, rope->factor, work->pos[t], rope->n_dims, work->angles[i].cos + at,
-                       work->angles[i].sin + at);
+        mb_rope_angles(is_long ? rope->long_inv_freq : rope->inv_freq,
+                       is_long ? rope->long_factor : rope->factor, work->pos[t], rope->n_dims,
+                       work->angles[i].cos + at, work->angles[i].sin + at);
     }
 }
 
-static void norm_to(struct mb_model *model, const float *w, size_t t)
+/* The norm of the residual stream of token t. */
+static void norm(const struct mb_model *model, const float *w, const float *bias, size_t t, float *out)
+{
+    const struct mb_config *c = &model->config;
+    const float *x = model->work.x + t * c->d_model;
+    if (c->has_layer_norms)
+        model->ops->layer_norm(x, w, bias, c->d_model, c->norm_eps, out);
+    else
+        model->ops->rms_norm(x, w, c->d_model, c->norm_eps, out);
+}
+
+static void norm_to(struct mb_model *model, const struct mb_layer *layer, enum mb_weight_id w,
+                    enum mb_weight_id bias, size_t t)
 {
     const struct mb_config *c = &model->config;
     struct mb_workspace *work = &model->work;
     float *normed = work->normed + t * c->d_model;
-    model->ops->rms_norm(work->x + t * c->d_model, w, c->d_model, c->norm_eps, normed);
+    norm(model, mb_layer_vector(layer, w), mb_layer_vector(layer, bias), t, normed);
     mb_vector_ready(model, normed, c->d_model, &work->normed_a, t);
 }
 
 static void norm_input(struct mb_model *model, const struct mb_layer *layer, size_t t, int thread)
 {
     (void)thread;
-    norm_to(model, mb_layer_vector(layer, MB_W_INPUT_NORM), t);
+    norm_to(model, layer, MB_W_INPUT_NORM, MB_W_INPUT_NORM_BIAS, t);
 }
 
 static void add_output(struct mb_model *model, size_t t)
 {
-    size_t n = model->config.d_model;
-    model->ops->add(model->work.y + t * n, n, model->work.x + t * n);
+    const struct mb_config *c = &model->config;
+    const float *y = model->work.y + t * c->d_model;
+    float *x = model->work.x + t * c->d_model;
+    if (c->residual_multiplier != 0)
+        model->ops->axpy(c->residual_multiplier, y, c->d_model, x);
+    else
+        model->ops->add(y, c->d_model, x);
 }
 
 static void add_and_norm_post(struct mb_model *model, const struct mb_layer *layer, size_t t, int thread)
 {
     (void)thread;
     add_output(model, t);
-    norm_to(model, mb_layer_vector(layer, MB_W_POST_NORM), t);
+    norm_to(model, layer, MB_W_POST_NORM, MB_W_POST_NORM_BIAS, t);
 }
 
 /* After a layer; 'layer' is the next one, or NULL. */
@@ -101,7 +122,9 @@ void mb_logits_add(struct mb_model *model, size_t token, float *to)
     struct mb_workspace *work = &model->work;
     size_t i = work->n_logits++;
     float *x = work->logits_x + i * c->d_model;
-    model->ops->rms_norm(work->x + token * c->d_model, model->norm, c->d_model, c->norm_eps, x);
+    norm(model, model->norm, model->norm_bias, token, x);
+    if (c->logits_divisor != 0) /* the product is linear, and x is shorter than its logits */
+        model->ops->scale(1.0F / c->logits_divisor, c->d_model, x);
     mb_vector_ready(model, x, c->d_model, &work->logits_a, i);
     work->logits_to[i] = to;
     if (work->n_logits == MB_PASS_LOGITS)

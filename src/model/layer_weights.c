@@ -31,7 +31,9 @@ static const char *const usual_names[MB_N_WEIGHTS] = {
     [MB_W_EXPERT_UP] = "model.layers.{layer}.mlp.experts.{expert}.up_proj.weight",
     [MB_W_EXPERT_DOWN] = "model.layers.{layer}.mlp.experts.{expert}.down_proj.weight",
     [MB_W_INPUT_NORM] = "model.layers.{layer}.input_layernorm.weight",
+    [MB_W_INPUT_NORM_BIAS] = "model.layers.{layer}.input_layernorm.bias",
     [MB_W_POST_NORM] = "model.layers.{layer}.post_attention_layernorm.weight",
+    [MB_W_POST_NORM_BIAS] = "model.layers.{layer}.post_attention_layernorm.bias",
     [MB_W_Q_A_NORM] = "model.layers.{layer}.self_attn.q_a_layernorm.weight",
     [MB_W_KV_A_NORM] = "model.layers.{layer}.self_attn.kv_a_layernorm.weight",
     [MB_W_Q_NORM] = "model.layers.{layer}.self_attn.q_norm.weight",
@@ -39,6 +41,7 @@ static const char *const usual_names[MB_N_WEIGHTS] = {
     [MB_W_ROUTER_BIAS] = "model.layers.{layer}.mlp.gate.e_score_correction_bias",
     [MB_W_EMBEDDING] = "model.embed_tokens.weight",
     [MB_W_FINAL_NORM] = "model.norm.weight",
+    [MB_W_FINAL_NORM_BIAS] = "model.norm.bias",
     [MB_W_HEAD] = "lm_head.weight",
 };
 
@@ -59,14 +62,22 @@ void mb_list_vector(struct mb_weight_list *list, enum mb_weight_id id, size_t n)
     add(list, (struct mb_weight){.id = id, .n_rows = n});
 }
 
+static void list_norm(const struct mb_config *config, enum mb_weight_id weight, enum mb_weight_id bias,
+                      struct mb_weight_list *list)
+{
+    mb_list_vector(list, weight, config->d_model);
+    if (config->has_layer_norms)
+        mb_list_vector(list, bias, config->d_model);
+}
+
 void mb_list_layer(const struct mb_config *config, size_t layer, struct mb_weight_list *list)
 {
     const struct mb_attention_config *attention = &config->attentions[config->attention_of[layer]];
     const struct mb_mlp_config *mlp = &config->mlps[config->mlp_of[layer]];
     list->n = 0;
-    mb_list_vector(list, MB_W_INPUT_NORM, config->d_model);
+    list_norm(config, MB_W_INPUT_NORM, MB_W_INPUT_NORM_BIAS, list);
     attention->kind->list(attention, config->d_model, list);
-    mb_list_vector(list, MB_W_POST_NORM, config->d_model);
+    list_norm(config, MB_W_POST_NORM, MB_W_POST_NORM_BIAS, list);
     mlp->kind->list(mlp, config->d_model, list);
 }
 

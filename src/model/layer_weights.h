@@ -35,7 +35,9 @@ enum mb_weight_id {
     MB_N_EXPERT_END,
     /* Vectors of a layer. */
     MB_W_INPUT_NORM = MB_N_EXPERT_END,
+    MB_W_INPUT_NORM_BIAS,
     MB_W_POST_NORM,
+    MB_W_POST_NORM_BIAS,
     MB_W_Q_A_NORM,
     MB_W_KV_A_NORM,
     MB_W_Q_NORM,
@@ -45,6 +47,7 @@ enum mb_weight_id {
     /* Of the model. */
     MB_W_EMBEDDING = MB_N_VECTOR_END,
     MB_W_FINAL_NORM,
+    MB_W_FINAL_NORM_BIAS,
     MB_W_HEAD,
     MB_N_WEIGHTS,
 };

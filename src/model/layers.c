@@ -89,7 +89,7 @@ static enum mb_status load_layer(struct mb_model *model, size_t i, struct mb_err
 }
 
 /* Layers after the last one are for predicting several tokens: they are left alone, and noted. */
-static enum mb_status note_extra_layers(struct mb_model *model, struct mb_error *err)
+static enum mb_status make_notes(struct mb_model *model, struct mb_error *err)
 {
     size_t n_extra = 0;
     for (size_t i = model->config.n_layers; i < model->config.n_layers + 64; i++) {
@@ -97,14 +97,30 @@ static enum mb_status note_extra_layers(struct mb_model *model, struct mb_error 
         mb_weight_name(&model->config, MB_W_INPUT_NORM, i, 0, name);
         n_extra += mb_index_find(model->index, name) != NULL;
     }
-    int n = n_extra == 0 ? asprintf(&model->notes, "%s", "")
-                         : asprintf(&model->notes,
-                                    "%zu layer%s beyond num_hidden_layers (multi-token prediction) not run\n",
-                                    n_extra, n_extra == 1 ? "" : "s");
+    const char *note = model->config.note != NULL ? model->config.note : "";
+    int n = n_extra == 0
+                ? asprintf(&model->notes, "%s", note)
+                : asprintf(&model->notes,
+                           "%s%zu layer%s beyond num_hidden_layers (multi-token prediction) not run\n", note,
+                           n_extra, n_extra == 1 ? "" : "s");
     if (n >= 0)
         return MB_OK;
     model->notes = NULL;
     return mb_fail_memory(err, "the notes on a model");
+}
+
+/* One that is missing is an error: transformers would draw its weights. */
+static enum mb_status load_head(struct mb_model *model, struct mb_error *err)
+{
+    const struct mb_config *c = &model->config;
+    char name[MB_NAME_NBYTES_MAX];
+    mb_weight_name(c, MB_W_HEAD, 0, 0, name);
+    model->has_own_head = !c->is_tied;
+    model->head = model->embedding;
+    if (model->has_own_head)
+        MB_TRY(load_matrix(model, name, c->n_vocab, c->d_model, &model->head, err));
+    bias_name(name);
+    return c->has_head_bias ? load_vector(model, name, c->n_vocab, &model->head.bias, err) : MB_OK;
 }
 
 static enum mb_status load_ends(struct mb_model *model, struct mb_error *err)
@@ -115,10 +131,11 @@ static enum mb_status load_ends(struct mb_model *model, struct mb_error *err)
     MB_TRY(load_matrix(model, name, c->n_vocab, c->d_model, &model->embedding, err));
     mb_weight_name(c, MB_W_FINAL_NORM, 0, 0, name);
     MB_TRY(load_vector(model, name, c->d_model, &model->norm, err));
-    mb_weight_name(c, MB_W_HEAD, 0, 0, name);
-    model->has_own_head = !c->is_tied; /* one that is missing is an error: transformers would draw weights */
-    model->head = model->embedding;
-    return model->has_own_head ? load_matrix(model, name, c->n_vocab, c->d_model, &model->head, err) : MB_OK;
+    if (!c->has_layer_norms)
+        return load_head(model, err);
+    mb_weight_name(c, MB_W_FINAL_NORM_BIAS, 0, 0, name);
+    MB_TRY(load_vector(model, name, c->d_model, &model->norm_bias, err));
+    return load_head(model, err);
 }
 
 enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err)
@@ -131,7 +148,7 @@ enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err)
     MB_TRY(load_ends(model, err));
     for (size_t i = 0; i < n_layers; i++)
         MB_TRY(load_layer(model, i, err));
-    return note_extra_layers(model, err);
+    return make_notes(model, err);
 }
 
 void mb_layers_free(struct mb_model *model)
@@ -145,6 +162,8 @@ void mb_layers_free(struct mb_model *model)
     }
     free(model->layers);
     free(model->norm);
+    free(model->norm_bias);
+    free(model->head.bias);
     free(model->notes);
 }
 
@@ -175,7 +194,8 @@ static void count_weight(const struct mb_model *model, const struct mb_layer *la
 void mb_layers_count(const struct mb_model *model, uint64_t *n_params, uint64_t *token_nbytes)
 {
     const struct mb_config *c = &model->config;
-    uint64_t n = (uint64_t)c->n_vocab * c->d_model * (model->has_own_head ? 2 : 1) + c->d_model;
+    uint64_t n = (uint64_t)c->n_vocab * c->d_model * (model->has_own_head ? 2 : 1);
+    n += c->d_model * (c->has_layer_norms ? 2U : 1U) + (c->has_head_bias ? c->n_vocab : 0);
     double nbytes = nbytes_of(model, model->has_own_head ? MB_W_HEAD : MB_W_EMBEDDING, 0, 0);
     struct mb_weight_list list;
     for (size_t i = 0; i < c->n_layers; i++) {

@@ -50,8 +50,8 @@ struct mb_model {
     const struct mb_float_ops *ops;
     struct mb_layer *layers; /* [n_layers] */
     struct mb_linear embedding, head;
-    float *norm;    /* [d_model] */
-    bool has_coded; /* some matrix is coded: vectors are kept as integers too */
+    float *norm, *norm_bias; /* [d_model] of the last norm; the bias may be NULL */
+    bool has_coded;          /* some matrix is coded: vectors are kept as integers too */
     bool has_plain_experts;
     size_t n_wave; /* experts of a layer that are multiplied together, at most: MB_STORE_WAVE but in tests */
     bool has_own_head;  /* else the head is the embedding */
@@ -79,7 +79,12 @@ struct mb_session {
     uint8_t *cache;
     uint64_t cache_nbytes;
     uint64_t *cache_at; /* [n_layers] where each layer's begins */
+    size_t n_high;      /* the most tokens that the cache has held since it was empty */
+    bool is_long;       /* its tokens are rotated as those of a long sequence: config.n_ctx_short */
+    bool is_stale;      /* the cache does not hold what 'tokens' says: mb_decode feeds them again */
     size_t n_fed;       /* tokens of its item that mb_decode has fed */
+    size_t n_before;    /* n_past before that */
+    size_t n_again;     /* the first tokens that mb_decode feeds again before those of the item */
     bool is_in_batch;   /* while mb_decode checks its items */
 };
 
@@ -117,6 +122,9 @@ static inline struct mb_vectors mb_vectors_of(const float *x, size_t stride, con
 {
     return (struct mb_vectors){x, stride, a->at};
 }
+
+/* Whether the cache still holds everything that the token after the first n_past ones sees. */
+bool mb_session_can_rewind(const struct mb_session *session, size_t n_past);
 
 /* n tokens are in the cache now: what they were is remembered, and n_past grows. */
 void mb_session_record(struct mb_session *session, const int32_t *tokens, size_t n, bool is_generated);

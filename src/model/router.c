@@ -35,6 +35,7 @@ static const struct score_kind {
     [MB_SCORE_SIGMOID] = {sigmoid_scores, leave},
     [MB_SCORE_SOFTMAX] = {softmax, leave},
     [MB_SCORE_SOFTMAX_CHOSEN] = {leave, softmax},
+    [MB_SCORE_SPARSEMIXER] = {leave, leave},
 };
 
 /* ---------------------------------------------------------------- the choice */
@@ -99,6 +100,26 @@ static void weigh(const struct mb_router_config *r, float *weight)
     }
 }
 
+/*
+ * The weight of the k-th chosen expert among those whose logits are not far below its own; 'kept' is scratch.
+ * As transformers does, logits that were chosen before count in the measure of distance alone.
+ */
+static float sparsemixer_weight(const struct mb_router_config *r, const struct mb_float_ops *ops,
+                                const float *logits, const int32_t *chosen, size_t k, float *kept)
+{
+    float best = logits[chosen[k]];
+    size_t n = 0;
+    for (size_t e = 0; e < r->n_experts; e++) {
+        float size = fabsf(logits[e]) > best ? fabsf(logits[e]) : best;
+        bool is_far = (best - logits[e]) / size > 2 * r->jitter, is_before = false;
+        for (size_t i = 0; i < k; i++)
+            is_before = is_before || (size_t)chosen[i] == e;
+        if (!is_far && !is_before)
+            kept[n++] = logits[e];
+    }
+    return 1.0F / ops->exp_sum(kept, n, 1, best);
+}
+
 float mb_router_choose(const struct mb_router_config *r, const struct mb_float_ops *ops, const float *bias,
                        float *scores, float *choice, int32_t *chosen, float *weight)
 {
@@ -111,6 +132,8 @@ float mb_router_choose(const struct mb_router_config *r, const struct mb_float_o
     float margin = choose(r, choice, chosen);
     for (size_t k = 0; k < r->n_used; k++)
         weight[k] = scores[chosen[k]];
+    for (size_t k = 0; r->score == MB_SCORE_SPARSEMIXER && k < r->n_used; k++)
+        weight[k] = sparsemixer_weight(r, ops, scores, chosen, k, choice);
     kind->chosen(ops, weight, r->n_used);
     weigh(r, weight);
     return margin;

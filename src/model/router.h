@@ -15,6 +15,9 @@ enum mb_router_score {
     MB_SCORE_SIGMOID,        /* of each logit */
     MB_SCORE_SOFTMAX,        /* over all experts, before the choice */
     MB_SCORE_SOFTMAX_CHOSEN, /* experts are chosen by logits; a softmax over the chosen ones weighs them */
+    /* Two experts, by logits.  The weight of each is its share of a softmax over those experts that had not
+     * been chosen before it and whose logits are near its own: arXiv:2409.12136. */
+    MB_SCORE_SPARSEMIXER,
 };
 
 /* By what the best groups of experts are found. */
@@ -32,6 +35,7 @@ struct mb_router_config {
     bool norm_weights; /* the weights of the chosen experts are divided by their sum */
     float norm_min;    /* added to that sum */
     float scale;       /* the weights are multiplied with it */
+    float jitter;      /* sparsemixer: how near, relative to the larger of both logits, halved */
 };
 
 /*

@@ -77,6 +77,8 @@ static void compare_functions(const struct mb_float_ops *ops, const struct mb_fl
     fill(x, N_MAX + GUARD, is_hard);
     fill(y, N_MAX + GUARD, is_hard);
     COMPARE(v->rms_norm(x, y, n, 1e-5F, out), "rms_norm");
+    COMPARE(v->layer_norm(x, y, x + GUARD, n, 1e-5F, out), "layer_norm");
+    COMPARE(v->layer_norm(out, y, x, n, 1e-5F, out), "layer_norm in place");
     COMPARE(v->add(x, n, out), "add");
     COMPARE(v->axpy(0.7F, x, n, out), "axpy");
     COMPARE(v->scale(0.7F, n, out), "scale");
