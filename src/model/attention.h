@@ -31,6 +31,12 @@ struct mb_attention_kind {
                          uint64_t *nbytes);
 
     /*
+     * A cache that has held n_high of n_ctx tokens can go back to as few as this, or to none; NULL: to any
+     * number.
+     */
+    size_t (*n_past_min)(const struct mb_attention_config *a, size_t n_ctx, size_t n_high);
+
+    /*
      * Takes places for a pass, and for partial sums of n_chunks_max chunks of MB_CHUNK_TOKENS positions, the
      * most that generated tokens of one pass have.  Layers of other kinds use the same memory: nothing stays
      * from one layer to the next.  Fills the kind's own part, of part_nbytes; NULL while only counting.

@@ -2,7 +2,8 @@
  * attention_gqa.c - grouped-query attention: n_heads query heads share the keys and values of n_kv_heads
  * heads.
  *
- * A layer's cache holds keys [n_kv_heads][n_ctx][d_head], then values in the same form.  Positions are cut
+ * A layer's cache holds keys [n_kv_heads][n_ctx][d_head] (with a sliding window, as many rows as it takes),
+ * then values in the same form.  Positions are cut
  * into chunks at fixed multiples of CHUNK_TOKENS.  Each chunk's scores are weighed against the chunk's own
  * maximum, and the chunks' sums are merged in order.  That is the arithmetic of every token, whether it is
  * part of a prompt or generated: results do not depend on how tokens are fed.  With a sliding window a token
@@ -67,10 +68,30 @@ static void list(const struct mb_attention_config *c, size_t d_model, struct mb_
     mb_list_vector(weights, MB_W_K_NORM, is_whole ? kv_n : c->gqa.d_head);
 }
 
+/*
+ * Rows that a head of the cache has.  With a sliding window that is shorter than the context, a row is used
+ * for one position after another: position p is in row p % n_rows.  There are enough rows for what all tokens
+ * of a pass see, and whole chunks, so that a chunk lies in one piece.
+ */
+static size_t n_cache_rows(const struct mb_attention_config *c, size_t n_ctx)
+{
+    size_t n_seen = c->gqa.window + MB_PASS_TOKENS - 1;
+    size_t n_rows = (n_seen + CHUNK_TOKENS - 1) / CHUNK_TOKENS * CHUNK_TOKENS;
+    return c->gqa.window == 0 || c->gqa.keeps_all || n_rows > n_ctx ? n_ctx : n_rows;
+}
+
 static bool cache_nbytes(const struct mb_attention_config *c, size_t n_ctx, enum mb_dtype dtype,
                          uint64_t *nbytes)
 {
-    return mb_mul_u64(2 * c->gqa.n_kv_heads * c->gqa.d_head * mb_dtype_nbytes(dtype), n_ctx, nbytes);
+    size_t row_nbytes = 2 * c->gqa.n_kv_heads * c->gqa.d_head * mb_dtype_nbytes(dtype);
+    return mb_mul_u64(row_nbytes, n_cache_rows(c, n_ctx), nbytes);
+}
+
+/* Positions before n_high - n_rows are gone; the next token sees window - 1 of those before its own. */
+static size_t n_past_min(const struct mb_attention_config *c, size_t n_ctx, size_t n_high)
+{
+    size_t n_rows = n_cache_rows(c, n_ctx);
+    return n_high <= n_rows ? 0 : n_high - n_rows + c->gqa.window - 1;
 }
 
 static void place(const struct mb_attention_config *c, size_t n_chunks_max, struct mb_placing *p, void *to)
@@ -124,7 +145,8 @@ static uint8_t *cache_row(const struct mb_session *session, const struct mb_laye
                           size_t kv_head, size_t pos)
 {
     const struct mb_gqa *g = &layer->attention->gqa;
-    size_t row = (what * g->n_kv_heads + kv_head) * session->options.n_ctx + pos;
+    size_t n_rows = n_cache_rows(layer->attention, session->options.n_ctx);
+    size_t row = (what * g->n_kv_heads + kv_head) * n_rows + pos % n_rows;
     return mb_layer_cache(session, layer) + row * g->d_head * mb_dtype_nbytes(session->cache_dtype);
 }
 
@@ -479,6 +501,7 @@ const struct mb_attention_kind mb_attention_gqa = {
     .name = "gqa",
     .list = list,
     .cache_nbytes = cache_nbytes,
+    .n_past_min = n_past_min,
     .part_nbytes = sizeof(struct gqa_part),
     .place = place,
     .scratch = scratch_of,

@@ -2,6 +2,9 @@
  * batch.c - cuts a batch of items into passes, and feeds them.
  *
  * How a batch is cut does not change results: every token's arithmetic depends on its own session alone.
+ *
+ * A session whose cache is not what its tokens need is fed again from the first one on: one that becomes long
+ * (config.n_ctx_short), and one that lost rows in a batch that failed.
  */
 #include "base/error.h"
 #include "model.h"
@@ -39,43 +42,78 @@ static enum mb_status check_items(const struct mb_model *model, const struct mb_
         if (status != MB_OK)
             break;
         items[n].session->is_in_batch = true;
-        items[n].session->n_fed = 0;
     }
     for (size_t i = 0; i < n; i++)
         items[i].session->is_in_batch = false;
     return status;
 }
 
-/* The next tokens of an item become a segment of the pass, as many as there is room for. */
-static void add_segment(struct mb_model *model, const struct mb_batch_item *item)
+/* Begins with tokens that have to be fed again. */
+static void begin_item(const struct mb_model *model, const struct mb_batch_item *item)
+{
+    struct mb_session *session = item->session;
+    size_t n_short = model->config.n_ctx_short, n = session->n_past + item->n_tokens;
+    bool is_long = n_short > 0 && n > n_short;
+    session->n_fed = session->n_again = 0;
+    session->n_before = session->n_past;
+    if (item->n_tokens == 0)
+        return;
+    if (session->is_stale || session->is_long != is_long || session->n_past == 0) {
+        session->n_again = session->n_past;
+        session->n_past = session->n_prompt = session->n_high = 0;
+    }
+    session->is_stale = false;
+    session->is_long = is_long;
+}
+
+static bool is_behind(const struct mb_session *session)
+{
+    return session->n_past < session->n_again;
+}
+
+/* Tokens of a session become a segment of the pass, as many as there is room for; returns how many. */
+static size_t add_segment(struct mb_model *model, struct mb_segment segment, const int32_t *tokens, size_t n)
 {
     struct mb_workspace *work = &model->work;
-    struct mb_session *session = item->session;
-    size_t n = item->n_tokens - session->n_fed, room = MB_PASS_TOKENS - work->n_tokens;
+    size_t room = MB_PASS_TOKENS - work->n_tokens;
     n = n < room ? n : room;
     if (n == 0)
-        return;
-    bool is_last = session->n_fed + n == item->n_tokens;
-    struct mb_segment *segment = &work->segments[work->n_segments];
-    *segment = (struct mb_segment){
-        .session = session,
-        .first = work->n_tokens,
-        .n = n,
-        .pos = session->n_past,
-        .is_generated = item->is_generated,
-        .all_logits = item->all_logits,
-    };
-    if (item->logits != NULL && item->all_logits)
-        segment->logits = item->logits + session->n_fed * model->config.n_vocab;
-    else if (is_last)
-        segment->logits = item->logits;
+        return 0;
+    segment.first = work->n_tokens;
+    segment.n = n;
+    segment.pos = segment.session->n_past;
     for (size_t i = 0; i < n; i++) {
-        work->tokens[work->n_tokens] = item->tokens[session->n_fed + i];
-        work->pos[work->n_tokens] = segment->pos + i;
+        work->tokens[work->n_tokens] = tokens[i];
+        work->pos[work->n_tokens] = segment.pos + i;
         work->segment_of[work->n_tokens++] = (uint32_t)work->n_segments;
     }
-    work->n_segments++;
-    mb_session_record(session, item->tokens + session->n_fed, n, item->is_generated);
+    work->segments[work->n_segments++] = segment;
+    mb_session_record(segment.session, tokens, n, segment.is_generated);
+    return n;
+}
+
+static void add_again(struct mb_model *model, struct mb_session *session)
+{
+    add_segment(model, (struct mb_segment){.session = session}, session->tokens + session->n_past,
+                session->n_again - session->n_past);
+}
+
+/* The next tokens of an item. */
+static void add_item(struct mb_model *model, const struct mb_batch_item *item)
+{
+    struct mb_session *session = item->session;
+    struct mb_segment *segment = &model->work.segments[model->work.n_segments];
+    size_t n = add_segment(model,
+                           (struct mb_segment){.session = session,
+                                               .is_generated = item->is_generated,
+                                               .all_logits = item->all_logits},
+                           item->tokens + session->n_fed, item->n_tokens - session->n_fed);
+    if (n == 0)
+        return;
+    if (item->logits != NULL && item->all_logits)
+        segment->logits = item->logits + session->n_fed * model->config.n_vocab;
+    else if (session->n_fed + n == item->n_tokens)
+        segment->logits = item->logits;
     session->n_fed += n;
 }
 
@@ -85,16 +123,20 @@ static void fill_pass(struct mb_model *model, const struct mb_batch_item *items,
     struct mb_workspace *work = &model->work;
     size_t n_chunks = 0;
     work->n_tokens = work->n_segments = 0;
-    for (size_t i = 0; i < n_items; i++)
-        if (!items[i].is_generated)
-            add_segment(model, &items[i]);
     for (size_t i = 0; i < n_items; i++) {
-        if (!items[i].is_generated || items[i].session->n_fed > 0)
+        if (is_behind(items[i].session))
+            add_again(model, items[i].session);
+        if (!items[i].is_generated && !is_behind(items[i].session))
+            add_item(model, &items[i]);
+    }
+    for (size_t i = 0; i < n_items; i++) {
+        const struct mb_session *session = items[i].session;
+        if (!items[i].is_generated || session->n_fed > 0 || is_behind(session))
             continue;
-        n_chunks += items[i].session->n_past / MB_CHUNK_TOKENS + 1;
+        n_chunks += session->n_past / MB_CHUNK_TOKENS + 1;
         if (n_chunks > work->n_chunks_max)
             return;
-        add_segment(model, &items[i]);
+        add_item(model, &items[i]);
     }
 }
 
@@ -127,17 +169,24 @@ static enum mb_status run_passes(struct mb_model *model, const struct mb_batch_i
     }
 }
 
-/* After a failure, sessions hold what they held before. */
+/* After a failure, sessions hold the tokens that they held before; what their caches lost is fed again. */
 static void take_back(const struct mb_batch_item *items, size_t n_items)
 {
-    for (size_t i = 0; i < n_items; i++)
-        mb_session_rewind(items[i].session, items[i].session->n_past - items[i].session->n_fed);
+    for (size_t i = 0; i < n_items; i++) {
+        struct mb_session *session = items[i].session;
+        session->is_stale = session->n_again > 0 || !mb_session_can_rewind(session, session->n_before);
+        session->n_past = session->n_before;
+        if (session->is_stale || session->n_past < session->n_prompt)
+            session->n_prompt = session->n_past;
+    }
 }
 
 enum mb_status mb_decode(struct mb_model *model, const struct mb_batch_item *items, size_t n_items,
                          struct mb_error *err)
 {
     MB_TRY(check_items(model, items, n_items, err));
+    for (size_t i = 0; i < n_items; i++)
+        begin_item(model, &items[i]);
     enum mb_status status = run_passes(model, items, n_items, err);
     if (status != MB_OK)
         take_back(items, n_items);

@@ -86,6 +86,18 @@ static enum mb_status read_generation_config(const struct mb_checkpoint *ckpt, s
 
 /* ---------------------------------------------------------------- config.json */
 
+/* A session is long or not, for all its layers. */
+static void find_n_ctx_short(struct mb_config_reader *r, struct mb_config *config)
+{
+    for (size_t i = 0; i < config->n_attentions; i++) {
+        size_t n = config->attentions[i].rope.n_ctx_short;
+        if (n > 0 && config->n_ctx_short > 0 && n != config->n_ctx_short)
+            MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: layers with several original_max_position_embeddings",
+                         r->path);
+        config->n_ctx_short = n > 0 ? n : config->n_ctx_short;
+    }
+}
+
 static enum mb_status read_all(struct mb_config_reader *r, const struct mb_checkpoint *ckpt,
                                struct mb_config *config)
 {
@@ -94,6 +106,7 @@ static enum mb_status read_all(struct mb_config_reader *r, const struct mb_check
     config->family->read(r, config);
     MB_TRY(r->status);
     mb_read_rest(r);
+    find_n_ctx_short(r, config);
     read_bos(r, config);
     MB_TRY(r->status);
     MB_TRY(read_generation_config(ckpt, config, r->err));

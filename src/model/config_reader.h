@@ -48,9 +48,15 @@ struct mb_rope_defaults {
     double partial; /* share of the dimensions that is rotated; 0: the family always rotates all */
 };
 
+/* The object that describes rotary embeddings; 'object' is NULL where there is none. */
+struct mb_config_reader mb_rope_reader(struct mb_config_reader *top);
+
+/* Of that object: "default" where it names no type. */
+const char *mb_rope_type(struct mb_config_reader *r);
+
 /*
- * Rotary embeddings of n_dims dimensions, or a share of them: default, linear, llama3 or YaRN; `rope_theta`
- * and `rope_scaling` of transformers 4, `rope_parameters` of transformers 5.  Returns the factor of YaRN's
+ * Rotary embeddings of n_dims dimensions, or a share of them: default, linear, llama3, LongRoPE or YaRN;
+ * `rope_theta` and `rope_scaling` of transformers 4, `rope_parameters` of transformers 5.  Returns the factor of YaRN's
  * mscale_all_dim, 1 without one: some families multiply their softmax scale with its square.
  */
 double mb_read_rope(struct mb_config_reader *top, size_t n_dims, size_t n_ctx,

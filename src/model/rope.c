@@ -62,6 +62,21 @@ void mb_rope_yarn(const struct mb_yarn *yarn, size_t d_rope, float *inv_freq)
     }
 }
 
+void mb_rope_longrope(double theta, const float *factors, size_t d_rope, float *inv_freq)
+{
+    for (size_t i = 0; i < d_rope / 2; i++) {
+        long double power = powl((long double)theta, (long double)(2 * i) / (long double)d_rope);
+        inv_freq[i] = 1.0F / (factors[i] * (float)power);
+    }
+}
+
+float mb_rope_longrope_factor(double factor, double n_ctx_original)
+{
+    if (factor <= 1)
+        return 1;
+    return (float)sqrtl(1 + logl((long double)factor) / logl((long double)n_ctx_original));
+}
+
 double mb_rope_yarn_mscale(double factor, double mscale)
 {
     return factor <= 1 ? 1 : (double)(0.1L * (long double)mscale * logl((long double)factor) + 1);

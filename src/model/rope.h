@@ -29,6 +29,12 @@ struct mb_yarn {
 
 void mb_rope_yarn(const struct mb_yarn *yarn, size_t d_rope, float *inv_freq);
 
+/* Each frequency has a divisor of its own: factors[d_rope / 2]. */
+void mb_rope_longrope(double theta, const float *factors, size_t d_rope, float *inv_freq);
+
+/* What cos and sin are multiplied with in a context that is 'factor' times the original one. */
+float mb_rope_longrope_factor(double factor, double n_ctx_original);
+
 /* 0.1 mscale ln(factor) + 1; 1 where factor <= 1. */
 double mb_rope_yarn_mscale(double factor, double mscale);
 

@@ -82,22 +82,43 @@ void mb_session_close(struct mb_session *session)
 
 void mb_session_record(struct mb_session *session, const int32_t *tokens, size_t n, bool is_generated)
 {
-    memcpy(session->tokens + session->n_past, tokens, n * sizeof *tokens);
+    memmove(session->tokens + session->n_past, tokens,
+            n * sizeof *tokens); /* its own, if they are fed again */
     bool is_as_prompt = !is_generated || !session->model->has_two_forms;
     if (is_as_prompt && session->n_prompt == session->n_past)
         session->n_prompt += n;
     session->n_past += n;
+    session->n_high = session->n_past > session->n_high ? session->n_past : session->n_high;
 }
 
 /*
- * Later rows are overwritten when their positions are fed again, and no token reads a row after its own.  A
- * cache that reuses rows (of a sliding window) has to return less than n_past where rows that the next token
- * needs are gone: 0 is always possible.
+ * Later rows are overwritten when their positions are fed again, and no token reads a row after its own.  But
+ * rows of a sliding window are used for several positions, and a sequence that is no longer long has other
+ * rows.
  */
+bool mb_session_can_rewind(const struct mb_session *session, size_t n_past)
+{
+    const struct mb_config *c = &session->model->config;
+    if (session->is_long && n_past <= c->n_ctx_short)
+        return false;
+    for (size_t i = 0; i < c->n_attentions; i++) {
+        const struct mb_attention_kind *kind = c->attentions[i].kind;
+        if (kind->n_past_min != NULL &&
+            n_past < kind->n_past_min(&c->attentions[i], session->options.n_ctx, session->n_high))
+            return false;
+    }
+    return true;
+}
+
 size_t mb_session_rewind(struct mb_session *session, size_t n_past)
 {
-    if (n_past < session->n_past)
-        session->n_past = n_past;
+    if (n_past >= session->n_past)
+        return session->n_past;
+    session->n_past = mb_session_can_rewind(session, n_past) ? n_past : 0;
+    if (session->n_past == 0) {
+        session->n_high = 0;
+        session->is_stale = false;
+    }
     if (session->n_past < session->n_prompt)
         session->n_prompt = session->n_past;
     return session->n_past;

@@ -69,4 +69,14 @@ VARIANTS = [
             hidden_size=30, intermediate_size=14, num_local_experts=5, num_experts_per_tok=3, vocab_size=67,
             rms_norm_eps=0.02, tie_word_embeddings=True, torch_dtype="float32", rope_theta=500.0,
             rope_scaling={"type": "linear", "factor": 3.0}),
+    variant("mixtral-longrope", "LongRoPE, and a prompt longer than the original context, whose length is said twice",
+            n_tokens=90, n_rows=26, head_dim=10, original_max_position_embeddings=64, num_experts_per_tok=3, vocab_size=70,
+            num_key_value_heads=4, num_local_experts=4, rope_theta=1e4, rope_scaling={
+                "type": "longrope", "original_max_position_embeddings": 32,
+                "short_factor": [1.0, 1.05, 1.1, 1.4, 2.0], "long_factor": [1.0, 2.0, 3.5, 9.0, 30.0]}),
+    variant("mixtral-longrope-5", "LongRoPE within the original context, with a factor; config.json of transformers 5",
+            v5=True, n_tokens=50, head_dim=6, num_attention_heads=5, num_key_value_heads=1, hidden_size=30, intermediate_size=18,
+            num_local_experts=3, num_experts_per_tok=1, vocab_size=53, torch_dtype="float16", rope_theta=1e4, rope_scaling={
+                "rope_type": "longrope", "original_max_position_embeddings": 64, "factor": 6.0,
+                "short_factor": [1.0, 1.3, 2.0], "long_factor": [2.0, 4.0, 9.0]}),
 ]
