@@ -107,8 +107,8 @@ MB_API uint64_t mb_session_nbytes(const struct mb_session *session); /* of its c
 
 /*
  * Forgets all tokens after the first n_past, and returns how many the session then holds: n_past, or fewer
- * where the cache cannot go back that far (one that keeps a window of tokens only, or of a sequence that became
- * long: docs/limits.md), or as many as before where it held no more.
+ * where the cache cannot go back that far (one that keeps a window of tokens only, or of a sequence that
+ * became long: docs/limits.md), or as many as before where it held no more.
  *
  * What a cache holds of a token depends on the tokens before it and on the form, prompt or generated, in
  * which each of them was fed, and on nothing else.  So what follows a rewind has the bits it would have in a

@@ -56,8 +56,8 @@ const char *mb_rope_type(struct mb_config_reader *r);
 
 /*
  * Rotary embeddings of n_dims dimensions, or a share of them: default, linear, llama3, LongRoPE or YaRN;
- * `rope_theta` and `rope_scaling` of transformers 4, `rope_parameters` of transformers 5.  Returns the factor of YaRN's
- * mscale_all_dim, 1 without one: some families multiply their softmax scale with its square.
+ * `rope_theta` and `rope_scaling` of transformers 4, `rope_parameters` of transformers 5.  Returns the factor
+ * of YaRN's mscale_all_dim, 1 without one: some families multiply their softmax scale with its square.
  */
 double mb_read_rope(struct mb_config_reader *top, size_t n_dims, size_t n_ctx,
                     struct mb_rope_defaults defaults, struct mb_rope *rope);

@@ -89,16 +89,24 @@ static void check_refusals(const struct refusal *cases, size_t n)
 static void refused_by_name(void **state)
 {
     static const struct refusal cases[] = {
-        {"{\"architectures\": [\"PhiMoEForCausalLM\"]}", MB_UNSUPPORTED, "architecture PhiMoEForCausalLM"},
-        {"{\"architectures\": null, \"model_type\": \"phimoe\"}", MB_UNSUPPORTED, "architecture phimoe"},
+        {"{\"architectures\": [\"JambaForCausalLM\"]}", MB_UNSUPPORTED, "architecture JambaForCausalLM"},
+        {"{\"architectures\": null, \"model_type\": \"jamba\"}", MB_UNSUPPORTED, "architecture jamba"},
         {"{\"hidden_act\": \"gelu\"}", MB_UNSUPPORTED, "hidden_act is \"gelu\""},
         {"{\"scoring_func\": \"softmax\"}", MB_UNSUPPORTED, "scoring_func"},
         {"{\"topk_method\": \"greedy\"}", MB_UNSUPPORTED, "topk_method"},
         {"{\"moe_layer_freq\": 2}", MB_UNSUPPORTED, "moe_layer_freq"},
         {"{\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2}}", MB_UNSUPPORTED,
          "rope_scaling is dynamic"},
-        {"{\"rope_scaling\": null, \"rope_parameters\": {\"rope_type\": \"longrope\"}}", MB_UNSUPPORTED,
-         "rope_parameters is longrope"},
+        {"{\"rope_scaling\": null, \"rope_parameters\": {\"rope_type\": \"mrope\"}}", MB_UNSUPPORTED,
+         "rope_parameters is mrope"},
+        {"{\"rope_scaling\": null, \"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}}",
+         MB_UNSUPPORTED, "rope_parameters.full_attention: rotary embeddings that differ between layers"},
+        {"{\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1]}}", MB_BAD_DATA,
+         "rope_scaling.short_factor is not a list of 8 numbers"},
+        {"{\"rope_scaling\": {\"type\": \"longrope\", \"short_factor\": [1, 2, 3, 4, 5, 6, 7, 8], "
+         "\"long_factor\": "
+         "[1, 2, 0, 4, 5, 6, 7, 8]}}",
+         MB_BAD_DATA, "rope_scaling.long_factor is not a list"},
         {"{\"rope_scaling\": {}, \"rope_parameters\": {\"rope_type\": \"linear\"}}", MB_BAD_DATA,
          "rope_parameters.factor is missing"},
         {"{\"rope_scaling\": {\"type\": \"llama3\", \"factor\": 2}}", MB_BAD_DATA,
@@ -260,6 +268,37 @@ static void deepseek_v2_refused_by_name(void **state)
     check_refusals(cases, sizeof cases / sizeof *cases);
 }
 
+static void phimoe_refused_by_name(void **state)
+{
+    static const struct refusal cases[] = {
+        {"{\"num_experts_per_tok\": 1}", MB_UNSUPPORTED, "num_experts_per_tok is not 2"},
+        {"{\"num_local_experts\": 1}", MB_BAD_DATA, "num_local_experts"},
+        {"{\"router_jitter_noise\": -1}", MB_BAD_DATA, "router_jitter_noise"},
+        {"{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", MB_BAD_DATA,
+         "rope_scaling.short_mscale is missing"},
+        {"{\"rope_scaling\": {\"type\": null, \"rope_type\": 7}}", MB_UNSUPPORTED, "of no kind"},
+        {"{\"hidden_act\": \"gelu\"}", MB_UNSUPPORTED, "hidden_act"},
+        {"{\"use_qk_norm\": true}", MB_UNSUPPORTED, "use_qk_norm"},
+    };
+    (void)state;
+    copy("phimoe");
+    check_refusals(cases, sizeof cases / sizeof *cases);
+}
+
+/* Beyond it transformers and the published code differ. */
+static void the_context_of_phimoe_ends_where_longrope_begins(void **state)
+{
+    struct mb_model *model;
+    struct mb_error err;
+    (void)state;
+    copy("phimoe");
+    write_config("{}");
+    assert_int_equal(mb_model_open(folder, NULL, &model, &err), MB_OK);
+    assert_int_equal(mb_model_info(model)->n_ctx_train, 64);
+    assert_non_null(strstr(mb_model_info(model)->notes, "original_max_position_embeddings"));
+    mb_model_close(model);
+}
+
 /* They change results in some family: one that does not know them must not run without them. */
 static void settings_of_other_families_refused_by_name(void **state)
 {
@@ -345,6 +384,8 @@ int main(void)
         cmocka_unit_test(olmoe_refused_by_name),
         cmocka_unit_test(qwen2_moe_refused_by_name),
         cmocka_unit_test(glm4_moe_refused_by_name),
+        cmocka_unit_test(phimoe_refused_by_name),
+        cmocka_unit_test(the_context_of_phimoe_ends_where_longrope_begins),
         cmocka_unit_test(settings_of_other_families_refused_by_name),
         cmocka_unit_test(settings_that_change_nothing_are_accepted),
         cmocka_unit_test(ends_of_a_reply),

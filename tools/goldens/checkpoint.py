@@ -18,13 +18,14 @@ TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.
 class Variant:
     """What a checkpoint is for, its family (base config.json, layer(gen, variant, index) -> tensors), what its
     config.json changes, and how the weights are stored.  n_rows: of the golden's logits, the last ones; 0: all.
-    without: what config.json does not say, though layer() is told."""
+    without: what config.json does not say, though layer() is told.  ends(gen, variant): more tensors at the end."""
 
     def __init__(self, name, about, base, layer, n_tokens=40, n_rows=0, bias_type="float32", n_shards=1, v5=False,
-                 n_extra_layers=0, without=(), **config):
+                 n_extra_layers=0, without=(), ends=None, **config):
         self.name = name
         self.about = about
         self.layer = layer
+        self.ends = ends
         self.n_rows = n_rows
         self.n_tokens = n_tokens
         self.bias_type = bias_type
@@ -58,6 +59,8 @@ def tensors(v):
     t["model.norm.weight"] = norm(gen, c["hidden_size"])
     if not c["tie_word_embeddings"]:
         t["lm_head.weight"] = matrix(gen, c["vocab_size"], c["hidden_size"], 2.0)
+    if v.ends is not None:
+        t.update(v.ends(gen, v))
     return {name: (x if "correction_bias" in name else x.to(v.dtype)).contiguous() for name, x in t.items()}
 
 

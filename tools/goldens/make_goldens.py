@@ -19,6 +19,7 @@ import deepseek_v3
 import glm4_moe
 import mixtral
 import olmoe
+import phimoe
 import qwen2_moe
 import qwen3_moe
 import truth
@@ -27,7 +28,7 @@ from checkpoint import write_checkpoint
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATA = os.path.join(REPO, "tests", "model", "data")
 LAB_DATA = os.path.join(REPO, "tests", "lab", "data")
-FAMILIES = [deepseek_v2, deepseek_v3, glm4_moe, mixtral, olmoe, qwen2_moe, qwen3_moe]
+FAMILIES = [deepseek_v2, deepseek_v3, glm4_moe, mixtral, olmoe, phimoe, qwen2_moe, qwen3_moe]
 VARIANTS = [variant for family in FAMILIES for variant in family.VARIANTS]
 REFERENCE = os.path.join(REPO, "models", "reference")
 

@@ -6,8 +6,11 @@ from transformers import AutoModelForCausalLM, logging
 from transformers.models.deepseek_v2 import modeling_deepseek_v2 as deepseek_v2
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek_v3
 from transformers.models.glm4_moe import modeling_glm4_moe as glm4_moe
+from transformers.models.granitemoe import modeling_granitemoe as granitemoe
+from transformers.models.granitemoeshared import modeling_granitemoeshared as granitemoeshared
 from transformers.models.mixtral import modeling_mixtral as mixtral
 from transformers.models.olmoe import modeling_olmoe as olmoe
+from transformers.models.phimoe import modeling_phimoe as phimoe
 from transformers.models.qwen2_moe import modeling_qwen2_moe as qwen2_moe
 from transformers.models.qwen3_moe import modeling_qwen3_moe as qwen3_moe
 
@@ -60,13 +63,31 @@ def softmax_margins(gate, router_logits):
     return margin_of(choice, gate.top_k), torch.full((len(choice),), torch.inf)
 
 
+def logit_margins(gate, router_logits):
+    return margin_of(router_logits, gate.top_k), torch.full((len(router_logits),), torch.inf)
+
+
+def sparsemixer_margins(gate, router_logits):
+    """Phi-3.5-MoE: two by logits, in order; experts count for a weight unless they are too far from the best."""
+    best, order = router_logits.sort(-1, descending=True)
+    distances = []
+    for k in range(2):
+        size = torch.maximum(router_logits.abs(), best[:, k:k + 1])
+        distance = ((best[:, k:k + 1] - router_logits) / size - 2 * gate.router_jitter_noise).abs()
+        distances.append(distance.scatter(1, order[:, :k], torch.inf).min(-1).values)
+    return margin_of(router_logits, 2), torch.minimum(torch.minimum(*distances), best[:, 0] - best[:, 1])
+
+
 # Routers whose output is logits, weights, indices.
 ROUTERS = {
     deepseek_v2.DeepseekV2TopkRouter: greedy_margins,
     deepseek_v3.DeepseekV3TopkRouter: sigmoid_margins,
     glm4_moe.Glm4MoeTopkRouter: sigmoid_margins,
+    granitemoe.GraniteMoeTopKRouter: logit_margins,
+    granitemoeshared.GraniteMoeSharedTopKRouter: logit_margins,
     mixtral.MixtralTopKRouter: softmax_margins,
     olmoe.OlmoeTopKRouter: softmax_margins,
+    phimoe.PhimoeTopKRouter: sparsemixer_margins,
     qwen2_moe.Qwen2MoeTopKRouter: softmax_margins,
     qwen3_moe.Qwen3MoeTopKRouter: softmax_margins,
 }

@@ -6,7 +6,10 @@
 #include <string.h>
 
 /* mb_family_NAME is in NAME.c. */
-#define FAMILIES(X) X(deepseek_v2) X(deepseek_v3) X(glm4_moe) X(mixtral) X(olmoe) X(qwen2_moe) X(qwen3_moe)
+#define FAMILIES(X) \
+    X(deepseek_v2)  \
+    X(deepseek_v3)  \
+    X(glm4_moe) X(mixtral) X(olmoe) X(phimoe) X(qwen2_moe) X(qwen3_moe)
 
 #define DECLARE(name) extern const struct mb_family mb_family_##name;
 FAMILIES(DECLARE)
