@@ -26,10 +26,11 @@ static const struct cli_verb verbs[] = {
     {0}, /* the end */
 };
 
-static const char usage_notes[] = "MODEL is a Hugging Face folder, plain or coded.\n"
-                                  "Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 bad input, 4 "
-                                  "the machine failed (memory, disk).\n"
-                                  "MOEBIUS_CPU=-amx,-avx512,-avx2 disables instruction sets.";
+static const char usage_notes[] =
+    "MODEL is a Hugging Face folder, plain or coded.\n"
+    "Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 bad input, 4 "
+    "the machine failed (memory, disk).\n"
+    "MOEBIUS_CPU=-amx,-avx512,-avxvnni,-avx2 (ARM: -i8mm,-dotprod,-neon) disables instruction sets.";
 
 static void print_usage(FILE *out)
 {

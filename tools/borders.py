@@ -3,7 +3,7 @@
 
 - a part includes its own headers, base's ("base/x.h"), the public ones ("moebius/x.h") and those of LENT, and no path
   with "..";
-- what is for x86 alone is in folders named x86;
+- what is for one processor alone is in folders of its name (x86, arm);
 - no circles: neither among headers, nor among the files of a part (a file needs another when it uses a name that the
   other defines, as nm reports of the objects in the build folder).
 """
@@ -15,7 +15,11 @@ import sys
 
 REPO = pathlib.Path(__file__).resolve().parent.parent
 INCLUDE = re.compile(r'^\s*#\s*include\s+(?:"([^"]+)"|<(moebius/[^>]+)>)', re.M)
-X86_ONLY = re.compile(r"#\s*include\s+<(?:immintrin|cpuid|x86intrin)\.h>|__builtin_ia32_|\b_mm\d*_")
+ONLY = {
+    "x86": re.compile(r"#\s*include\s+<(?:immintrin|cpuid|x86intrin)\.h>|__builtin_ia32_|\b_mm\d*_"),
+    "arm": re.compile(r"#\s*include\s+<(?:arm_neon|arm_acle|asm/hwcap|sys/auxv)\.h>|__builtin_(?:neon|aarch64)_"
+                      r"|\bv(?:ld|st)1q?_[a-z]\d+\b"),
+}
 LENT = {"src/tokenizer": ["src/jinja/include"]}  # chat templates are Jinja
 BUILT = {"commit.h", "moebius/version.h"}  # headers that the build writes
 
@@ -47,8 +51,9 @@ def check_includes(complain):
     for path in sources():
         text = path.read_text()
         shown = path.relative_to(REPO)
-        if X86_ONLY.search(text) and "x86" not in path.parts:
-            complain(f"{shown}: x86 code outside a folder named x86")
+        for folder, only in ONLY.items():
+            if only.search(text) and folder not in path.parts:
+                complain(f"{shown}: {folder} code outside a folder named {folder}")
         needs[path] = set()
         for quoted, public in INCLUDE.findall(text):
             name = quoted or public

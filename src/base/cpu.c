@@ -13,9 +13,13 @@ static const struct {
     const char *name;
     unsigned taken; /* the level and all that need it */
 } removals[] = {
-    {"-avx2", MB_CPU_AVX2 | MB_CPU_AVX512 | MB_CPU_AMX_INT8},
+    {"-avx2", MB_CPU_AVX2 | MB_CPU_AVXVNNI | MB_CPU_AVX512 | MB_CPU_AMX_INT8},
+    {"-avxvnni", MB_CPU_AVXVNNI},
     {"-avx512", MB_CPU_AVX512 | MB_CPU_AMX_INT8},
     {"-amx", MB_CPU_AMX_INT8},
+    {"-neon", MB_CPU_NEON | MB_CPU_DOTPROD | MB_CPU_I8MM},
+    {"-dotprod", MB_CPU_DOTPROD | MB_CPU_I8MM},
+    {"-i8mm", MB_CPU_I8MM},
 };
 
 /* The levels that a list takes away; *unknown (when there is one) points to the first unknown name. */
@@ -69,7 +73,9 @@ enum mb_status mb_cpu_features_check(struct mb_error *err)
     size_t unknown_nbytes = 0;
     taken_away(removal_list(), &unknown, &unknown_nbytes);
     if (unknown != NULL)
-        return mb_fail(err, MB_USAGE, "MOEBIUS_CPU: unknown name '%.*s' (known: -avx2, -avx512, -amx)",
+        return mb_fail(err, MB_USAGE,
+                       "MOEBIUS_CPU: unknown name '%.*s' (known: -avx2, -avxvnni, -avx512, -amx, "
+                       "-neon, -dotprod, -i8mm)",
                        (int)(unknown_nbytes < 100 ? unknown_nbytes : 100), unknown);
     return MB_OK;
 }

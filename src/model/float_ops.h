@@ -59,7 +59,7 @@ struct mb_float_ops {
 /* The best table for this CPU, less what MOEBIUS_CPU takes away, that has proved itself against scalar. */
 const struct mb_float_ops *mb_float_ops(void);
 
-/* A table by its isa ("scalar", "avx2", "avx512"); NULL when it is not usable. */
+/* A table by its isa ("scalar", "avx2", "avx512", "neon"); NULL when it is not usable. */
 const struct mb_float_ops *mb_float_ops_by_isa(const char *isa);
 
 #endif

@@ -10,8 +10,9 @@
 extern const struct mb_float_ops mb_float_ops_scalar;
 extern const struct mb_float_ops mb_float_ops_avx2;
 extern const struct mb_float_ops mb_float_ops_avx512;
+extern const struct mb_float_ops mb_float_ops_neon;
 
-/* What the architecture has, slowest first (x86/float_ops_tables.c, generic/float_ops_tables.c). */
+/* What the architecture has, slowest first (x86/float_ops_tables.c, arm/, generic/). */
 extern const struct mb_dispatch_table mb_float_ops_tables[];
 
 /* Whether a table gives the bits of the scalar one on short hard vectors. One thread at a time. */

@@ -35,9 +35,20 @@ static void levels_are_nested(void **state)
     assert_true((all & MB_CPU_AMX_INT8) == 0 || (all & MB_CPU_AVX512) != 0);
     assert_int_equal(features_with(""), all);
     assert_int_equal(features_with("-amx"), all & ~(unsigned)MB_CPU_AMX_INT8);
-    assert_int_equal(features_with("-avx512"), all & MB_CPU_AVX2);
-    assert_int_equal(features_with("-amx,-avx512"), all & MB_CPU_AVX2);
-    assert_int_equal(features_with("-avx2"), 0);
+    assert_true((all & MB_CPU_AVXVNNI) == 0 || (all & MB_CPU_AVX2) != 0);
+    const unsigned above_avx2 = MB_CPU_AVX512 | MB_CPU_AMX_INT8,
+                   x86 = above_avx2 | MB_CPU_AVX2 | MB_CPU_AVXVNNI;
+    assert_int_equal(features_with("-avx512"), all & ~above_avx2);
+    assert_int_equal(features_with("-amx,-avx512"), all & ~above_avx2);
+    assert_int_equal(features_with("-avxvnni"), all & ~(unsigned)MB_CPU_AVXVNNI);
+    assert_int_equal(features_with("-avx2"), all & ~x86);
+    const unsigned above_neon = MB_CPU_DOTPROD | MB_CPU_I8MM;
+    assert_true((all & MB_CPU_I8MM) == 0 || (all & MB_CPU_DOTPROD) != 0);
+    assert_true((all & MB_CPU_DOTPROD) == 0 || (all & MB_CPU_NEON) != 0);
+    assert_int_equal(features_with("-i8mm"), all & ~(unsigned)MB_CPU_I8MM);
+    assert_int_equal(features_with("-dotprod"), all & ~above_neon);
+    assert_int_equal(features_with("-neon"), all & ~(above_neon | MB_CPU_NEON));
+    assert_true((all & x86) == 0 || (all & ~x86) == 0);
 }
 
 static void unknown_names_are_refused(void **state)

@@ -6,11 +6,7 @@
 
 static inline void mb_pause(void)
 {
-#if defined(__aarch64__)
-    __asm__ volatile("yield" ::: "memory");
-#else
     __asm__ volatile("" ::: "memory");
-#endif
 }
 
 #endif

@@ -9,6 +9,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* CPUID 7.1, EAX. */
+static const uint32_t BIT_AVXVNNI = 1u << 4;
+
 /* CPUID 7.0, EDX. The two compilers' <cpuid.h> name these differently. */
 static const uint32_t BIT_AMX_TILE = 1u << 24, BIT_AMX_INT8 = 1u << 25;
 
@@ -44,6 +47,9 @@ unsigned mb_cpu_detect(void)
     if ((states & 0x06) != 0x06) /* xmm, ymm */
         return 0;
     unsigned features = MB_CPU_AVX2;
+    uint32_t a71, b71, c71, d71;
+    if (__get_cpuid_count(7, 1, &a71, &b71, &c71, &d71) && has_all(a71, BIT_AVXVNNI))
+        features |= MB_CPU_AVXVNNI;
     if ((states & 0xe6) != 0xe6 || /* and mask registers, both halves of zmm */
         !has_all(b7, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL) ||
         !has_all(c7, bit_AVX512VBMI | bit_AVX512VBMI2 | bit_AVX512VNNI | bit_AVX512BITALG))
