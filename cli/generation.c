@@ -4,6 +4,7 @@
 #include "generation.h"
 #include "base/error.h"
 #include "base/json.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -100,6 +101,15 @@ static enum mb_status read_json_options(struct cli_template *template, const str
     return check_json(template->tools, g->tools, MB_BAD_DATA, false, err);
 }
 
+/* Where a folder has several templates: which one it is. */
+static void note_template(const struct mb_tokenizer *tokenizer, const struct cli_generation *g)
+{
+    size_t n_templates;
+    const char *place = mb_tokenizer_chat_place(tokenizer, g->tools != NULL, &n_templates);
+    if (g->template == NULL && place != NULL && n_templates > 1)
+        fprintf(stderr, "moebius: of %zu chat templates this is used: %s\n", n_templates, place);
+}
+
 enum mb_status cli_template_open(struct cli_template *template, const struct cli_generation *g,
                                  const struct mb_tokenizer *tokenizer, struct mb_error *err)
 {
@@ -107,6 +117,7 @@ enum mb_status cli_template_open(struct cli_template *template, const struct cli
     if (g->template == NULL && !mb_tokenizer_has_chat(tokenizer))
         return mb_fail(err, MB_BAD_DATA,
                        "the model has no chat template (give --chat-template FILE, or plain)");
+    note_template(tokenizer, g);
     template->is_plain = g->template != NULL &&strcmp(g->template, "plain") == 0;
     MB_TRY(read_json_options(template, g, err));
     if (g->template == NULL)

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static struct {
     bool decode, no_bos, config_bos, skip_special;
@@ -21,8 +20,7 @@ static const struct cli_option options[] = {
     CLI_ROW_FLAG(0, "no-bos", args.no_bos,
                  "without the special tokens that tokenizer.json puts around a text"),
     CLI_ROW_FLAG(0, "config-bos", args.config_bos,
-                 "with those that tokenizer_config.json asks for (add_bos_token,\nadd_eos_token), as eval "
-                 "--perplexity has them"),
+                 "of earlier versions: tokenizer_config.json is always read now"),
     CLI_ROW_FLAG(0, "skip-special", args.skip_special, "with --decode: leave special tokens out"),
 };
 
@@ -31,8 +29,9 @@ static const struct cli_command command = {
     .args = "MODEL [--decode] < TEXT",
     .summary = "Print the token ids of the text on standard input, white space between.",
     .details =
-        "MODEL is a folder with tokenizer.json or tiktoken.model, or a tokenizer.json; nothing else of the\n"
-        "model is needed. Special tokens in the text (<|end|>) are recognised. Bytes that are not UTF-8\n"
+        "MODEL is a folder with tokenizer.json or tiktoken.model, or a tokenizer.json. Of a folder, what\n"
+        "tokenizer_config.json and the like add to it is read too; nothing else of the model is needed. "
+        "Special tokens in the text (<|end|>) are recognised. Bytes that are not UTF-8\n"
         "count as U+FFFD.\n\n"
         "  echo -n 'Hello there' | moebius tokenize models/reference\n"
         "  moebius tokenize models/reference < book.txt | moebius tokenize models/reference --decode",
@@ -47,21 +46,6 @@ static int fail(enum mb_status status, const char *what)
     struct mb_error err;
     mb_error_set(&err, status, "standard input: %s", what);
     return cli_fail(&err);
-}
-
-/*
- * Of a folder only tokenizer.json is read, unless --config-bos asks for tokenizer_config.json too, or there
- * is another kind of tokenizer.
- */
-static enum mb_status open_tokenizer(const char *path, struct mb_tokenizer **tokenizer, struct mb_error *err)
-{
-    char json_path[MB_PATH_MAX];
-    struct stat st;
-    bool is_folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-    if (!is_folder || args.config_bos)
-        return mb_tokenizer_open(path, tokenizer, err);
-    MB_TRY(mb_join_path(json_path, path, "tokenizer.json", err));
-    return mb_tokenizer_open(stat(json_path, &st) == 0 ? json_path : path, tokenizer, err);
 }
 
 static int encode(const struct mb_tokenizer *tokenizer, const char *text, size_t nbytes)
@@ -136,7 +120,7 @@ int cli_tokenize(int argc, char **argv)
         return cli_usage_error(&command, "--skip-special goes with --decode");
     if (args.no_bos && args.config_bos)
         return cli_usage_error(&command, "--no-bos and --config-bos exclude each other");
-    if (open_tokenizer(positional[0], &tokenizer, &err) != MB_OK)
+    if (mb_tokenizer_open(positional[0], &tokenizer, &err) != MB_OK)
         return cli_fail(&err);
     if (cli_read_text("-", &text, &nbytes, &err) != MB_OK) {
         exit_status = cli_fail(&err);

@@ -1,5 +1,6 @@
 /*
- * fuzz_tokenizer_config.c - tokenizer_config.json beside a tokenizer that is sound.
+ * fuzz_tokenizer_config.c - the files beside a tokenizer.json that is sound: tokenizer_config.json,
+ * special_tokens_map.json, added_tokens.json and chat_template.json, each with the same bytes.
  */
 #include "fuzz.h"
 #include "json.h"
@@ -12,47 +13,51 @@ static const char TOKENIZER[] =
     "\"ByteLevel\"},"
     "\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true}]}";
 
-/* What the file said is forgotten; the rest of the tokenizer stays. */
-static void forget(struct mb_tokenizer *tokenizer)
-{
-    free(tokenizer->bos_token);
-    free(tokenizer->eos_token);
-    free(tokenizer->chat.text);
-    free(tokenizer->chat.place);
-    free(tokenizer->before.p);
-    free(tokenizer->after.p);
-    tokenizer->bos_token = tokenizer->eos_token = NULL;
-    tokenizer->chat = (struct mb_template){0};
-    tokenizer->before = tokenizer->after = (struct mb_ids){0};
-}
-
 struct fuzz_input fuzz_json_part(const uint8_t *data, size_t size)
 {
     return (struct fuzz_input){data, size};
 }
 
+/* Whatever is added: ids and text agree. */
+static void use(const struct mb_tokenizer *tokenizer)
+{
+    struct mb_error err = {0};
+    int32_t *ids;
+    char *text;
+    size_t n_ids, nbytes;
+    REQUIRE(mb_tokenizer_encode(tokenizer, "ab a", 4, true, &ids, &n_ids, &err) == MB_OK);
+    REQUIRE(mb_tokenizer_decode(tokenizer, ids, n_ids, true, &text, &nbytes, &err) == MB_OK);
+    free(text);
+    free(ids);
+    const struct mb_chat_message message = {"user", "a"};
+    if (mb_tokenizer_chat_with(tokenizer, "{{ bos_token }}{{ x_token }}", "t", &message, 1, true, &text,
+                               &err) == MB_OK)
+        free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static struct fuzz_file json, config;
-    static struct mb_tokenizer *tokenizer;
+    static const char *const names[] = {"tokenizer_config.json", "special_tokens_map.json",
+                                        "added_tokens.json", "chat_template.json"};
+    static struct fuzz_file json, files[4];
     struct mb_error err = {0};
-    if (tokenizer == NULL) {
+    if (json.path[0] == '\0') {
+        fuzz_folder_add("tokenizer.json", &json);
         fuzz_file_set(&json, TOKENIZER, sizeof TOKENIZER - 1, 0);
-        REQUIRE(mb_tokenizer_open(json.path, &tokenizer, &err) == MB_OK);
-        fuzz_folder_add("tokenizer_config.json", &config);
+        for (size_t i = 0; i < 4; i++)
+            fuzz_folder_add(names[i], &files[i]);
     }
-    fuzz_file_set(&config, data, size, 0);
-    enum mb_status status = mb_load_config(tokenizer, fuzz_folder(), &err);
-    if (status == MB_OK) {
-        int32_t *ids;
-        size_t n_ids;
-        REQUIRE(mb_tokenizer_encode(tokenizer, "ab", 2, true, &ids, &n_ids, &err) == MB_OK);
-        REQUIRE(n_ids == 1 + tokenizer->before.n + tokenizer->after.n);
-        free(ids);
-    } else {
-        REQUIRE((status == MB_BAD_DATA || status == MB_UNSUPPORTED) &&
-                strstr(err.msg, "tokenizer_config.json: ") != NULL);
+    for (size_t i = 0; i < 4; i++) {
+        struct mb_tokenizer *tokenizer;
+        for (size_t k = 0; k < 4; k++)
+            fuzz_file_set(&files[k], k == i ? (const char *)data : "{}", k == i ? size : 2, 0);
+        enum mb_status status = mb_tokenizer_open(fuzz_folder(), &tokenizer, &err);
+        if (status == MB_OK)
+            use(tokenizer);
+        else
+            REQUIRE((status == MB_BAD_DATA || status == MB_UNSUPPORTED) && strstr(err.msg, names[i]) != NULL);
+        if (status == MB_OK)
+            mb_tokenizer_close(tokenizer);
     }
-    forget(tokenizer);
     return 0;
 }

@@ -24,8 +24,9 @@ struct mb_tokenizer;
 
 /*
  * A folder: reads its tokenizer.json (without one: tiktoken.model, which needs tokenizer_config.json) and, if
- * they are there, tokenizer_config.json and chat_template.jinja.
- * A file: reads it as tokenizer.json, nothing else.
+ * they are there, what transformers reads beside it: tokenizer_config.json, special_tokens_map.json,
+ * added_tokens.json, and chat templates (chat_template.jinja, additional_chat_templates/,
+ * chat_template.json). A file: reads it as tokenizer.json, nothing else.
  */
 MB_API enum mb_status mb_tokenizer_open(const char *path, struct mb_tokenizer **tokenizer,
                                         struct mb_error *err);
@@ -41,7 +42,7 @@ MB_API bool mb_tokenizer_has(const struct mb_tokenizer *tokenizer, int32_t id);
 /*
  * Encodes 'text': UTF-8, at most 2^30 bytes; U+FFFD replaces bytes that are not UTF-8, as in Python's
  * errors="replace".  Added tokens in the text are recognised.  'add_special' adds the tokens that the
- * post-processor or add_bos_token / add_eos_token puts around a text.  *ids is malloc'ed, also when it is
+ * post-processor puts around a text.  *ids is malloc'ed, also when it is
  * empty; the caller frees it.
  */
 MB_API enum mb_status mb_tokenizer_encode(const struct mb_tokenizer *tokenizer, const char *text,
@@ -101,6 +102,14 @@ struct mb_chat_message {
 
 /* Whether the folder has a chat template. */
 MB_API bool mb_tokenizer_has_chat(const struct mb_tokenizer *tokenizer);
+
+/*
+ * Where the template comes from that a conversation (with tools) gets: a file, with "chat_template" if it is
+ * JSON.  NULL: there is none, or there are several and none is the default.  *n_templates: how many there
+ * are.
+ */
+MB_API const char *mb_tokenizer_chat_place(const struct mb_tokenizer *tokenizer, bool has_tools,
+                                           size_t *n_templates);
 
 /*
  * The text of a conversation by the model's own template, to be encoded with add_special = false.  The

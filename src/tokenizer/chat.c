@@ -7,6 +7,7 @@
 #include "base/utf8.h"
 #include "chat_json.h"
 #include "tokenizer_impl.h"
+#include <stdio.h>
 #include <time.h>
 
 /*
@@ -21,7 +22,43 @@
 
 bool mb_tokenizer_has_chat(const struct mb_tokenizer *tokenizer)
 {
-    return tokenizer->chat.text != NULL;
+    return tokenizer->n_templates > 0;
+}
+
+static const struct mb_chat_template *find_template(const struct mb_tokenizer *tokenizer, const char *name)
+{
+    for (size_t i = 0; i < tokenizer->n_templates; i++)
+        if (strcmp(tokenizer->templates[i].name, name) == 0)
+            return &tokenizer->templates[i];
+    return NULL;
+}
+
+/* As transformers chooses: with tools the one for them. NULL: there is none, or several and no default. */
+static const struct mb_chat_template *choose_template(const struct mb_tokenizer *tokenizer, bool has_tools)
+{
+    const struct mb_chat_template *for_tools = has_tools ? find_template(tokenizer, "tool_use") : NULL;
+    return for_tools != NULL ? for_tools : find_template(tokenizer, "default");
+}
+
+const char *mb_tokenizer_chat_place(const struct mb_tokenizer *tokenizer, bool has_tools, size_t *n_templates)
+{
+    const struct mb_chat_template *chosen = choose_template(tokenizer, has_tools);
+    *n_templates = tokenizer->n_templates;
+    return chosen == NULL ? NULL : chosen->place;
+}
+
+static enum mb_status fail_no_template(const struct mb_tokenizer *tokenizer, struct mb_error *err)
+{
+    char names[200] = "";
+    if (tokenizer->n_templates == 0)
+        return mb_fail(err, MB_UNSUPPORTED,
+                       "the model has no chat template (chat_template.jinja or tokenizer_config.json)");
+    for (size_t i = 0, n = 0; i < tokenizer->n_templates && n < sizeof names; i++)
+        n += (size_t)snprintf(names + n, sizeof names - n, "%s%.40s", i == 0 ? "" : ", ",
+                              tokenizer->templates[i].name);
+    return mb_fail(err, MB_UNSUPPORTED,
+                   "the model has several chat templates and none is the default (%s): give one as a file",
+                   names);
 }
 
 /* A copy in the arena, with U+FFFD for what is not UTF-8. */
@@ -81,6 +118,16 @@ struct source {
     json_t *json_messages, *json_tools, *json_variables; /* NULL: not given */
 };
 
+/* bos_token and the like. */
+static bool put_names(struct mb_jinja_run *run, const struct mb_tokenizer *tokenizer,
+                      struct mb_jinja_map *map)
+{
+    for (size_t i = 0; i < tokenizer->n_names; i++)
+        if (!put_text(run, map, tokenizer->names[i].key, tokenizer->names[i].content))
+            return false;
+    return true;
+}
+
 /* The variables that transformers gives to a template. */
 static bool make_variables(struct mb_jinja_run *run, const struct source *source,
                            struct mb_jinja_value *variables)
@@ -97,8 +144,7 @@ static bool make_variables(struct mb_jinja_run *run, const struct source *source
            put_value(run, variables->map, "documents", mb_jinja_none()) &&
            put_value(run, variables->map, "add_generation_prompt",
                      mb_jinja_bool(source->options->add_generation_prompt)) &&
-           put_text(run, variables->map, "bos_token", tokenizer->bos_token) &&
-           put_text(run, variables->map, "eos_token", tokenizer->eos_token) &&
+           put_names(run, tokenizer, variables->map) &&
            (source->json_variables == NULL ||
             mb_chat_json_variables(run, source->json_variables, variables->map));
 }
@@ -245,11 +291,11 @@ static enum mb_status write_text(const struct mb_tokenizer *tokenizer, const str
                             .template_text = options->template_text,
                             .place = options->place != NULL ? options->place : "the chat template"};
     if (source.template_text == NULL) {
-        if (tokenizer->chat.text == NULL)
-            return mb_fail(err, MB_UNSUPPORTED,
-                           "the model has no chat template (chat_template.jinja or tokenizer_config.json)");
-        source.template_text = tokenizer->chat.text;
-        source.place = tokenizer->chat.place;
+        const struct mb_chat_template *chosen = choose_template(tokenizer, options->tools != NULL);
+        if (chosen == NULL)
+            return fail_no_template(tokenizer, err);
+        source.template_text = chosen->text;
+        source.place = chosen->place;
     }
     return render_source(&source, out, err);
 }

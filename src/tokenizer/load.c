@@ -1,22 +1,22 @@
 /*
- * load.c - opens a tokenizer: tokenizer.json as a whole or tiktoken.model, tokenizer_config.json and
- * chat_template.jinja.
+ * load.c - opens a tokenizer: tokenizer.json or tiktoken.model, and the files beside it.
  */
 #include "load.h"
 #include "base/error.h"
 #include "base/file.h"
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 enum {
     TOKENIZER_NBYTES_MAX = 256 << 20,
     CONFIG_NBYTES_MAX = 64 << 20,
-    TEMPLATE_NBYTES_MAX = 1 << 20,
 };
 
-/* Added tokens need the model and the normalizer; templates of the post-processor name added tokens. */
+/* Added tokens need the model; templates of the post-processor name added tokens. */
 static enum mb_status load_parts(struct mb_tokenizer *tokenizer, const struct mb_field *root)
 {
     struct mb_field model = mb_field_get(root, "model"), normalizer = mb_field_get(root, "normalizer"),
@@ -42,179 +42,78 @@ static enum mb_status load_json_file(struct mb_tokenizer *tokenizer, const char 
     return status;
 }
 
-/* ---------------------------------------------------------------- tokenizer_config.json */
-
-static enum mb_status copy(const char *text, char **to, struct mb_error *err)
-{
-    *to = strdup(text);
-    return *to != NULL ? MB_OK : mb_fail_memory(err, "a text of tokenizer_config.json");
-}
-
-/* Absent or null leaves *to NULL. */
-static enum mb_status load_named_token(const struct mb_field *config, const char *key, char **to)
-{
-    struct mb_field token = mb_field_get(config, key);
-    const char *name;
-    MB_TRY(mb_field_token_name(&token, &name));
-    return name == NULL ? MB_OK : copy(name, to, config->err);
-}
-
-/* add_bos_token and the like: true puts the named token's id at 'ids'. */
-static enum mb_status load_edge(const struct mb_tokenizer *tokenizer, const struct mb_field *config,
-                                const char *key, const char *token, struct mb_ids *ids)
-{
-    bool wanted;
-    char shown[64];
-    MB_TRY(mb_field_bool(config, key, false, &wanted));
-    ids->n = 0;
-    if (!wanted || token == NULL)
-        return MB_OK;
-    int32_t id = mb_tokenizer_id(tokenizer, token);
-    struct mb_field place = mb_field_get(config, key);
-    if (id < 0)
-        return mb_field_fail(&place, MB_BAD_DATA, "there is no token '%s'", mb_field_shown(shown, token));
-    return mb_ids_put(ids, &id, 1) ? MB_OK : mb_fail_memory(config->err, "the list of special tokens");
-}
-
-/*
- * As in transformers: where the configuration names add_bos_token or add_eos_token, the two say what is put
- * around a text; else the post-processor does.
- */
-static enum mb_status load_edges(struct mb_tokenizer *tokenizer, const struct mb_field *config)
-{
-    if (mb_field_get(config, "add_bos_token").value == NULL &&
-        mb_field_get(config, "add_eos_token").value == NULL)
-        return MB_OK;
-    MB_TRY(load_edge(tokenizer, config, "add_bos_token", tokenizer->bos_token, &tokenizer->before));
-    return load_edge(tokenizer, config, "add_eos_token", tokenizer->eos_token, &tokenizer->after);
-}
-
-/* A string, or a list of {"name", "template"} of which "default" is taken. NULL: there is none. */
-static enum mb_status find_template(const struct mb_field *field, const char **text)
-{
-    *text = json_string_value(field->value);
-    if (field->value == NULL || *text != NULL)
-        return MB_OK;
-    if (!json_is_array(field->value))
-        return mb_field_fail(field, MB_BAD_DATA, "neither a string nor a list");
-    for (size_t i = 0; *text == NULL && i < json_array_size(field->value); i++) {
-        struct mb_field item = mb_field_at(field, i);
-        const char *name;
-        MB_TRY(mb_field_string(&item, "name", "", &name));
-        if (strcmp(name, "default") == 0)
-            MB_TRY(mb_field_string(&item, "template", "", text));
-    }
-    return MB_OK;
-}
-
-static enum mb_status load_config_template(struct mb_tokenizer *tokenizer, const struct mb_field *config)
-{
-    struct mb_field field = mb_field_get(config, "chat_template");
-    const char *text;
-    MB_TRY(find_template(&field, &text));
-    if (text == NULL)
-        return MB_OK;
-    if (strlen(text) > TEMPLATE_NBYTES_MAX)
-        return mb_field_fail(&field, MB_BAD_DATA, "%zu bytes, at most %d are allowed", strlen(text),
-                             TEMPLATE_NBYTES_MAX);
-    MB_TRY(copy(text, &tokenizer->chat.text, config->err));
-    char place[MB_PATH_MAX + 32];
-    snprintf(place, sizeof place, "%s: chat_template", config->path);
-    return copy(place, &tokenizer->chat.place, config->err);
-}
-
-static enum mb_status load_names(struct mb_tokenizer *tokenizer, const struct mb_field *config)
-{
-    MB_TRY(load_named_token(config, "bos_token", &tokenizer->bos_token));
-    return load_named_token(config, "eos_token", &tokenizer->eos_token);
-}
-
-static enum mb_status load_config_fields(struct mb_tokenizer *tokenizer, const struct mb_field *config)
-{
-    MB_TRY(load_names(tokenizer, config));
-    MB_TRY(load_edges(tokenizer, config));
-    return load_config_template(tokenizer, config);
-}
-
-static enum mb_status load_config_file(struct mb_tokenizer *tokenizer, const char *path, struct mb_error *err)
-{
-    json_t *owner;
-    struct mb_field config;
-    MB_TRY(mb_field_open(path, CONFIG_NBYTES_MAX, &owner, &config, err));
-    enum mb_status status = load_config_fields(tokenizer, &config);
-    json_decref(owner);
-    return status;
-}
-
-/* chat_template.jinja wins over tokenizer_config.json, as in transformers. */
-static enum mb_status load_template_file(struct mb_tokenizer *tokenizer, const char *path,
-                                         struct mb_error *err)
-{
-    char *text;
-    size_t nbytes;
-    MB_TRY(mb_read_file(path, TEMPLATE_NBYTES_MAX, &text, &nbytes, err));
-    if (strlen(text) != nbytes) {
-        free(text);
-        return mb_fail(err, MB_BAD_DATA, "%s: holds a zero byte", path);
-    }
-    free(tokenizer->chat.text);
-    free(tokenizer->chat.place);
-    tokenizer->chat.text = text;
-    tokenizer->chat.place = NULL;
-    return copy(path, &tokenizer->chat.place, err);
-}
+/* ---------------------------------------------------------------- the files beside it */
 
 static bool exists(const char *path)
 {
     return access(path, F_OK) == 0 || errno != ENOENT;
 }
 
-static enum mb_status load_template_beside(struct mb_tokenizer *tokenizer, const char *folder,
-                                           struct mb_error *err)
-{
+/* A JSON file of the folder, with its path; the value is NULL where there is none. */
+struct side_file {
     char path[MB_PATH_MAX];
-    MB_TRY(mb_join_path(path, folder, "chat_template.jinja", err));
-    return exists(path) ? load_template_file(tokenizer, path, err) : MB_OK;
+    json_t *owner;
+    struct mb_field field;
+};
+
+static enum mb_status open_side(struct side_file *file, const char *folder, const char *name,
+                                struct mb_error *err)
+{
+    *file = (struct side_file){.field = {.path = file->path, .err = err}};
+    MB_TRY(mb_join_path(file->path, folder, name, err));
+    return exists(file->path) ? mb_field_open(file->path, CONFIG_NBYTES_MAX, &file->owner, &file->field, err)
+                              : MB_OK;
 }
 
-enum mb_status mb_load_config(struct mb_tokenizer *tokenizer, const char *folder, struct mb_error *err)
+/*
+ * transformers 5 ignores add_bos_token and add_eos_token where there is a tokenizer.json: what is put around
+ * a text is what its post_processor says.
+ */
+static enum mb_status load_beside(struct mb_tokenizer *tokenizer, const char *folder, struct mb_error *err)
 {
-    char path[MB_PATH_MAX];
-    MB_TRY(mb_join_path(path, folder, "tokenizer_config.json", err));
-    if (exists(path))
-        MB_TRY(load_config_file(tokenizer, path, err));
-    return load_template_beside(tokenizer, folder, err);
+    static const char *const names[] = {"tokenizer_config.json", "special_tokens_map.json",
+                                        "added_tokens.json"};
+    enum { CONFIG, MAP, ADDED, N_FILES };
+    struct side_file files[N_FILES] = {0};
+    enum mb_status status = MB_OK;
+    for (size_t i = 0; status == MB_OK && i < N_FILES; i++)
+        status = open_side(&files[i], folder, names[i], err);
+    if (status == MB_OK)
+        status =
+            mb_load_added_tokens(tokenizer, &files[CONFIG].field, &files[MAP].field, &files[ADDED].field);
+    if (status == MB_OK)
+        status = mb_load_templates(tokenizer, folder, &files[CONFIG].field);
+    for (size_t i = 0; i < N_FILES; i++)
+        json_decref(files[i].owner);
+    return status;
 }
 
 /* ---------------------------------------------------------------- tiktoken.model */
 
 /* The Python class puts nothing around a text, whatever add_bos_token says. */
-static enum mb_status load_tiktoken_fields(struct mb_tokenizer *tokenizer, const char *path,
-                                           const struct mb_field *config)
+static enum mb_status load_tiktoken_fields(struct mb_tokenizer *tokenizer, const char *folder,
+                                           const char *path, const struct mb_field *config)
 {
     MB_TRY(mb_load_tiktoken(tokenizer, path, config));
-    MB_TRY(load_names(tokenizer, config));
-    return load_config_template(tokenizer, config);
+    MB_TRY(mb_load_names(tokenizer, config));
+    return mb_load_templates(tokenizer, folder, config);
 }
 
 static enum mb_status load_tiktoken(struct mb_tokenizer *tokenizer, const char *folder, const char *path,
                                     struct mb_error *err)
 {
-    json_t *owner;
-    struct mb_field config;
-    char config_path[MB_PATH_MAX];
-    MB_TRY(mb_join_path(config_path, folder, "tokenizer_config.json", err));
-    if (!exists(config_path))
-        return mb_fail(
-            err, MB_BAD_DATA,
-            "%s: there is no tokenizer_config.json beside it, which has its special tokens: download "
-            "that file too",
-            path);
-    MB_TRY(mb_field_open(config_path, CONFIG_NBYTES_MAX, &owner, &config, err));
-    enum mb_status status = load_tiktoken_fields(tokenizer, path, &config);
-    json_decref(owner);
-    MB_TRY(status);
-    return load_template_beside(tokenizer, folder, err);
+    struct side_file config = {0};
+    enum mb_status status = open_side(&config, folder, "tokenizer_config.json", err);
+    if (status == MB_OK && config.owner == NULL)
+        status =
+            mb_fail(err, MB_BAD_DATA,
+                    "%s: there is no tokenizer_config.json beside it, which has its special tokens: download "
+                    "that file too",
+                    path);
+    if (status == MB_OK)
+        status = load_tiktoken_fields(tokenizer, folder, path, &config.field);
+    json_decref(config.owner);
+    return status;
 }
 
 /* ---------------------------------------------------------------- open */
@@ -251,7 +150,8 @@ static enum mb_status load_folder(struct mb_tokenizer *tokenizer, const char *fo
     MB_TRY(mb_join_path(path, folder, "tokenizer.json", err));
     if (exists(path)) {
         MB_TRY(load_json_file(tokenizer, path, err));
-        return mb_load_config(tokenizer, folder, err);
+        MB_TRY(load_beside(tokenizer, folder, err));
+        return mb_added_finish(tokenizer, err);
     }
     MB_TRY(mb_join_path(path, folder, "tiktoken.model", err));
     return exists(path) ? load_tiktoken(tokenizer, folder, path, err) : fail_no_tokenizer(folder, err);
@@ -267,7 +167,8 @@ static enum mb_status load_file(struct mb_tokenizer *tokenizer, const char *path
     if (strcmp(name, "tokenizer.model") == 0)
         return mb_fail(err, MB_UNSUPPORTED, "%s: SentencePiece's files are not supported: %s", path,
                        how_to_convert);
-    return load_json_file(tokenizer, path, err);
+    MB_TRY(load_json_file(tokenizer, path, err));
+    return mb_added_finish(tokenizer, err);
 }
 
 enum mb_status mb_tokenizer_open(const char *path, struct mb_tokenizer **tokenizer, struct mb_error *err)

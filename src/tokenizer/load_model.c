@@ -1,5 +1,5 @@
 /*
- * load_model.c - vocabulary, merges and added tokens of tokenizer.json.
+ * load_model.c - vocabulary and merges of tokenizer.json.
  */
 #include "base/error.h"
 #include "base/utf8.h"
@@ -7,14 +7,14 @@
 #include <stdio.h>
 
 /* Unused ids cost memory: we refuse a file that makes us allocate much more than its own size. */
-static size_t largest_id(size_t n_tokens)
+size_t mb_load_largest_id(size_t n_tokens)
 {
     size_t max = 4 * n_tokens + 65536;
     return max < MB_VOCAB_ID_MAX ? max : MB_VOCAB_ID_MAX;
 }
 
-static enum mb_status put_token(struct mb_vocab *vocab, const struct mb_field *place, const char *content,
-                                size_t id)
+enum mb_status mb_load_token(struct mb_vocab *vocab, const struct mb_field *place, const char *content,
+                             size_t id)
 {
     char shown[64];
     size_t nbytes = strlen(content);
@@ -39,7 +39,7 @@ static enum mb_status load_vocab(struct mb_vocab *vocab, const struct mb_field *
     struct mb_field field = mb_field_get(model, "vocab");
     if (!json_is_object(field.value))
         return mb_field_fail(&field, MB_BAD_DATA, "not an object");
-    size_t n = json_object_size(field.value), max = largest_id(n);
+    size_t n = json_object_size(field.value), max = mb_load_largest_id(n);
     if (!mb_vocab_init(vocab, n))
         return mb_fail_memory(field.err, "the vocabulary");
     const char *content;
@@ -51,7 +51,7 @@ static enum mb_status load_vocab(struct mb_vocab *vocab, const struct mb_field *
         if (!json_is_integer(value) || id < 0 || (unsigned long long)id > max)
             return mb_field_fail(&field, MB_BAD_DATA, "token '%s': its id is not an integer within 0 to %zu",
                                  mb_field_shown(shown, content), max);
-        MB_TRY(put_token(vocab, &field, content, (size_t)id));
+        MB_TRY(mb_load_token(vocab, &field, content, (size_t)id));
         vocab->tokens[id].is_model = true;
     }
     return MB_OK;
@@ -191,124 +191,4 @@ enum mb_status mb_load_model(struct mb_tokenizer *tokenizer, const struct mb_fie
     MB_TRY(mb_field_bool(model, "ignore_merges", false, &bpe->ignore_merges));
     mb_bpe_index_bytes(bpe);
     return MB_OK;
-}
-
-/* ---------------------------------------------------------------- added tokens */
-
-struct added_json {
-    const char *content;
-    struct mb_added_token token;
-    bool normalized, special;
-};
-
-static enum mb_status read_added(const struct mb_field *field, size_t id_max, struct added_json *added)
-{
-    size_t id = 0;
-    if (!json_is_object(field->value))
-        return mb_field_fail(field, MB_BAD_DATA, "not an object");
-    MB_TRY(mb_field_size(field, "id", id_max, &id));
-    MB_TRY(mb_field_string(field, "content", "", &added->content));
-    MB_TRY(mb_field_bool(field, "single_word", false, &added->token.single_word));
-    MB_TRY(mb_field_bool(field, "lstrip", false, &added->token.lstrip));
-    MB_TRY(mb_field_bool(field, "rstrip", false, &added->token.rstrip));
-    MB_TRY(mb_field_bool(field, "special", false, &added->special));
-    MB_TRY(mb_field_bool(field, "normalized", !added->special, &added->normalized));
-    added->token.id = (int32_t)id;
-    size_t nbytes = strlen(added->content);
-    if (nbytes == 0 || nbytes > MB_ADDED_NBYTES_MAX)
-        return mb_field_fail(field, MB_BAD_DATA, "its content has %zu bytes, not 1 to %d", nbytes,
-                             MB_ADDED_NBYTES_MAX);
-    return MB_OK;
-}
-
-/*
- * The package ignores a file's ids of added tokens that the vocabulary does not have: it numbers them itself,
- * from the vocabulary's size on.  We refuse a file whose ids differ, as the package would give other ids.
- */
-static enum mb_status check_added_id(const struct mb_tokenizer *tokenizer, const struct mb_field *field,
-                                     const struct added_json *added, int32_t *next_id)
-{
-    int32_t id = mb_vocab_find(&tokenizer->bpe.vocab, added->content, strlen(added->content));
-    bool is_new = id < 0;
-    if (is_new)
-        id = *next_id;
-    if (id != added->token.id) {
-        char shown[64];
-        return mb_field_fail(field, MB_BAD_DATA, "added token '%s' has id %d, but %s %d",
-                             mb_field_shown(shown, added->content), added->token.id,
-                             is_new ? "the next free one is" : "the vocabulary says", id);
-    }
-    if (id >= *next_id)
-        *next_id = id + 1;
-    return MB_OK;
-}
-
-/* Puts a token where its kind is searched for. */
-static enum mb_status put_searched(struct mb_tokenizer *tokenizer, const struct mb_field *field,
-                                   const struct added_json *added)
-{
-    const char *text = added->content;
-    size_t nbytes = strlen(text);
-    struct mb_bytes out = {0}, spare = {0};
-    bool ok = true;
-    if (added->normalized)
-        ok = mb_normalize(&tokenizer->normalizers, &out, &spare, &text, &nbytes);
-    if (ok && nbytes > 0 && nbytes <= MB_ADDED_NBYTES_MAX)
-        ok = mb_added_put(added->normalized ? &tokenizer->normalized_added : &tokenizer->raw_added, text,
-                          nbytes, added->token);
-    free(out.p);
-    free(spare.p);
-    return ok ? MB_OK : mb_fail_memory(field->err, "the vocabulary");
-}
-
-static enum mb_status load_one_added(struct mb_tokenizer *tokenizer, const struct mb_field *field,
-                                     size_t id_max, int32_t *next_id)
-{
-    struct added_json added = {0};
-    struct mb_vocab *vocab = &tokenizer->bpe.vocab;
-    MB_TRY(read_added(field, id_max, &added));
-    MB_TRY(check_added_id(tokenizer, field, &added, next_id));
-    int32_t id = mb_vocab_find(vocab, added.content, strlen(added.content));
-    if (id < 0)
-        MB_TRY(put_token(vocab, field, added.content, (size_t)added.token.id));
-    else if (vocab->tokens[id].is_added)
-        return mb_field_fail(field, MB_BAD_DATA, "the same token comes twice");
-    vocab->tokens[added.token.id].is_added = true;
-    vocab->tokens[added.token.id].is_special = added.special;
-    return MB_OK;
-}
-
-/*
- * Tokens of one kind.  Special ones go first: of two that look the same after normalizing, the first is
- * found.
- */
-static enum mb_status put_all_searched(struct mb_tokenizer *tokenizer, const struct mb_field *added,
-                                       bool special)
-{
-    for (size_t i = 0; i < json_array_size(added->value); i++) {
-        struct mb_field item = mb_field_at(added, i);
-        struct added_json token = {0};
-        MB_TRY(read_added(&item, MB_VOCAB_ID_MAX, &token));
-        if (token.special == special)
-            MB_TRY(put_searched(tokenizer, &item, &token));
-    }
-    return MB_OK;
-}
-
-enum mb_status mb_load_added(struct mb_tokenizer *tokenizer, const struct mb_field *added)
-{
-    if (added->value == NULL)
-        return MB_OK;
-    size_t n = json_array_size(added->value), id_max = largest_id(tokenizer->bpe.vocab.n_tokens + n);
-    int32_t next_id = (int32_t)tokenizer->bpe.vocab.n_tokens;
-    if (!json_is_array(added->value))
-        return mb_field_fail(added, MB_BAD_DATA, "not an array");
-    if (n > MB_ADDED_MAX)
-        return mb_field_fail(added, MB_BAD_DATA, "%zu tokens, at most %d are allowed", n, MB_ADDED_MAX);
-    for (size_t i = 0; i < n; i++) {
-        struct mb_field item = mb_field_at(added, i);
-        MB_TRY(load_one_added(tokenizer, &item, id_max, &next_id));
-    }
-    MB_TRY(put_all_searched(tokenizer, added, true));
-    return put_all_searched(tokenizer, added, false);
 }

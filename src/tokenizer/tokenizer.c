@@ -3,6 +3,18 @@
  */
 #include "tokenizer_impl.h"
 
+void mb_templates_free(struct mb_tokenizer *tokenizer)
+{
+    for (size_t i = 0; i < tokenizer->n_templates; i++) {
+        free(tokenizer->templates[i].name);
+        free(tokenizer->templates[i].text);
+        free(tokenizer->templates[i].place);
+    }
+    free(tokenizer->templates);
+    tokenizer->templates = NULL;
+    tokenizer->n_templates = 0;
+}
+
 void mb_tokenizer_close(struct mb_tokenizer *tokenizer)
 {
     if (tokenizer == NULL)
@@ -18,10 +30,13 @@ void mb_tokenizer_close(struct mb_tokenizer *tokenizer)
     }
     free(tokenizer->before.p);
     free(tokenizer->after.p);
-    free(tokenizer->bos_token);
-    free(tokenizer->eos_token);
-    free(tokenizer->chat.text);
-    free(tokenizer->chat.place);
+    free(tokenizer->added.items);
+    for (size_t i = 0; i < tokenizer->n_names; i++) {
+        free(tokenizer->names[i].key);
+        free(tokenizer->names[i].content);
+    }
+    free(tokenizer->names);
+    mb_templates_free(tokenizer);
     free(tokenizer);
 }
 

@@ -27,10 +27,27 @@ struct mb_decode_step {
 
 enum { MB_DECODE_STEPS_MAX = 8 };
 
-/* Where a chat template comes from, for messages. */
-struct mb_template {
-    char *text;  /* owned; NULL: none */
-    char *place; /* "FILE: chat_template". Owned. */
+/* An added token as the files say it, in their order. Its content is that of its id. */
+struct mb_added_entry {
+    struct mb_added_token token;
+    bool normalized, is_special;
+};
+
+struct mb_added_list {
+    struct mb_added_entry *items;
+    size_t n, cap;
+    int32_t next_id; /* of a token that the vocabulary does not have */
+};
+
+/* "bos_token" and what it is; a variable of templates. Both owned. */
+struct mb_name {
+    char *key, *content;
+};
+
+struct mb_chat_template {
+    char *name;  /* "default", "tool_use" */
+    char *text;  /* owned, as all */
+    char *place; /* where it comes from, for messages: "FILE: chat_template" */
 };
 
 struct mb_tokenizer {
@@ -42,9 +59,15 @@ struct mb_tokenizer {
     struct mb_ids before, after; /* what add_special puts around the text */
     struct mb_decode_step decode_steps[MB_DECODE_STEPS_MAX];
     size_t n_decode_steps;
-    bool added_are_text;         /* the decode steps leave added tokens as they are written */
-    char *bos_token, *eos_token; /* of tokenizer_config.json; NULL: none */
-    struct mb_template chat;
+    bool added_are_text; /* the decode steps leave added tokens as they are written */
+    struct mb_added_list added;
+    struct mb_name *names;
+    size_t n_names;
+    struct mb_chat_template *templates;
+    size_t n_templates;
 };
+
+/* Forgets the chat templates. */
+void mb_templates_free(struct mb_tokenizer *tokenizer);
 
 #endif

@@ -20,7 +20,8 @@ struct mb_token {
     uint32_t pos; /* of its content in 'text' */
     uint32_t nbytes;
     bool exists, is_added, is_special;
-    bool is_model; /* of the model's own vocabulary: words are made of these alone */
+    bool is_model;    /* of the model's own vocabulary: words are made of these alone */
+    uint32_t i_added; /* of an added token: its index in the list of them */
 };
 
 struct mb_vocab {

@@ -58,7 +58,7 @@ static void special_tokens_around_a_text(void **state)
 {
     (void)state;
     assert_string_equal(out_of("ab", "t --no-bos"), "2\n");
-    assert_string_equal(out_of("ab", "t --config-bos"), "2 5\n");
+    assert_string_equal(out_of("ab", "t --config-bos"), "4 2\n");
     assert_string_equal(out_of("ab", "t/tokenizer.json --config-bos"), "4 2\n");
     assert_string_equal(out_of("", "t"), "4\n");
     assert_string_equal(out_of("", "t --no-bos"), "");

@@ -25,8 +25,12 @@ static int begin(void **state)
     if (goldens == NULL ||
         mb_tokenizer_open(MB_REPO "/models/reference/tokenizer.json", &reference, &err) != MB_OK)
         return -1;
-    reference->bos_token = strdup("<s>");
-    reference->eos_token = strdup("</s>");
+    reference->names = calloc(2, sizeof *reference->names);
+    if (reference->names == NULL)
+        return -1;
+    reference->names[0] = (struct mb_name){strdup("bos_token"), strdup("<s>")};
+    reference->names[1] = (struct mb_name){strdup("eos_token"), strdup("</s>")};
+    reference->n_names = 2;
     return 0;
 }
 

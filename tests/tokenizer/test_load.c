@@ -377,11 +377,19 @@ static void faults_beside_it_are_named(void **state)
         {"{\"bos_token\": 5}", "bos_token: neither a string nor an object"},
         {"{\"eos_token\": {\"content\": 5}}", "eos_token.content"},
         {"{\"eos_token\": {}}", "eos_token: neither a string nor an object"},
-        {"{\"add_bos_token\": 5}", "add_bos_token"},
-        {"{\"add_bos_token\": true, \"bos_token\": \"?\"}", "add_bos_token: there is no token '?'"},
+        {"{\"pad_token\": {\"content\": \"p\", \"lstrip\": 1}}", "pad_token.lstrip: not true or false"},
+        {"{\"added_tokens_decoder\": []}", "added_tokens_decoder: not an object"},
+        {"{\"added_tokens_decoder\": {\"5\": \"x\"}}", "added_tokens_decoder.5: not an object"},
+        {"{\"added_tokens_decoder\": {\"5x\": {}}}", "added_tokens_decoder: '5x': its id is not an integer"},
+        {"{\"added_tokens_decoder\": {\"5\": {\"content\": 5}}}", "added_tokens_decoder.5.content"},
+        {"{\"extra_special_tokens\": 5}", "extra_special_tokens: neither a list nor an object"},
+        {"{\"extra_special_tokens\": [5]}", "extra_special_tokens[0]: neither a string"},
+        {"{\"extra_special_tokens\": {\"x_token\": 5}}", "extra_special_tokens.x_token: neither a string"},
+        {"{\"additional_special_tokens\": [{}]}", "additional_special_tokens[0]: neither a string"},
         {"{\"chat_template\": 5}", "chat_template: neither a string nor a list"},
         {"{\"chat_template\": [{\"name\": 5}]}", "chat_template[0].name"},
         {"{\"chat_template\": [{\"name\": \"default\", \"template\": 5}]}", "chat_template[0].template"},
+        {"{\"chat_template\": [{\"name\": \"default\"}]}", "chat_template[0]: has no name or no template"},
     };
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
         struct mb_tokenizer *tokenizer;
@@ -434,25 +442,6 @@ static void chat_templates_are_found(void **state)
     free(large);
 }
 
-static void edges_come_from_the_configuration(void **state)
-{
-    (void)state;
-    struct mb_tokenizer *tokenizer;
-    struct mb_error err;
-    static const char *const configs[][2] = {
-        {"{\"add_bos_token\": false}", "3 3 2"},
-        {"{\"add_eos_token\": true, \"eos_token\": {\"content\": \"<s>\"}}", "3 3 2 5"},
-        {"{\"add_bos_token\": true, \"bos_token\": \"b\", \"eos_token\": \"<s>\"}", "1 3 3 2"},
-        {"{}", "5 3 3 2"},
-    };
-    for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
-        if (open_beside(configs[i][0], NULL, 0, &tokenizer, &err) != MB_OK)
-            fail_msg("%s", err.msg);
-        assert_ids(tokenizer, "ab", configs[i][1]);
-        mb_tokenizer_close(tokenizer);
-    }
-}
-
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -465,7 +454,6 @@ int main(void)
         cmocka_unit_test(texts_that_would_explode_are_refused),
         cmocka_unit_test(faults_beside_it_are_named),
         cmocka_unit_test(chat_templates_are_found),
-        cmocka_unit_test(edges_come_from_the_configuration),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
 }
