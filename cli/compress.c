@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "cli.h"
 #include "report.h"
+#include <inttypes.h>
 #include <moebius/checkpoint.h>
 #include <stdio.h>
 #include <string.h>
@@ -130,6 +131,58 @@ static void print_md(const struct mb_compress_report *r)
     putchar('\n');
 }
 
+/* A pattern that matches the tensor, or all matrices of its expert: they share their bound. */
+static void pattern_of(const char *tensor, char pattern[300])
+{
+    size_t n = strlen(tensor);
+    bool is_expert = mb_role_of(tensor).projection != MB_PROJECTION_NONE;
+    for (int n_dots = 0; is_expert && n > 0 && n_dots < 2; n_dots += tensor[n] == '.')
+        n--;
+    snprintf(pattern, 300, "%.*s%s", (int)n, tensor, is_expert ? "\\." : "");
+}
+
+static void warn_of(const struct mb_extreme *e)
+{
+    char pattern[300];
+    pattern_of(e->tensor, pattern);
+    fprintf(stderr, "moebius: warning: tensor %s: weight [%" PRIu64 ", %" PRIu64 "] is %g, %.3g times the ",
+            e->tensor, e->row, e->col, e->value, e->ratio);
+    fprintf(stderr, "mean of the others");
+    if (e->n > 1)
+        fprintf(stderr, " (and %" PRIu64 " more like it)", e->n - 1);
+    if (e->eps > 1.25 * e->eps_rest)
+        fprintf(stderr,
+                ", and makes the bound of these %.3g instead of %.3g; if it is not damaged, give "
+                "--tensor-bound '%s=abs:%.3g'\n",
+                e->eps, e->eps_rest, pattern, e->eps_rest);
+    else
+        fprintf(stderr, "; it may be damaged\n");
+}
+
+/* What would be found too late otherwise: a bound that keeps nothing of a matrix. */
+static void warn(const struct mb_extremes *extremes)
+{
+    for (size_t i = 0; i < extremes->n_listed; i++)
+        warn_of(&extremes->list[i]);
+    if (extremes->n > extremes->n_listed)
+        fprintf(stderr, "moebius: warning: %" PRIu64 " more tensors or experts have such weights\n",
+                extremes->n - extremes->n_listed);
+}
+
+static json_t *extremes_json(const struct mb_extremes *extremes)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < extremes->n_listed; i++) {
+        const struct mb_extreme *e = &extremes->list[i];
+        json_array_append_new(list,
+                              json_pack("{s:s, s:I, s:I, s:f, s:f, s:I, s:f, s:f}", "tensor", e->tensor,
+                                        "row", (json_int_t)e->row, "column", (json_int_t)e->col, "value",
+                                        e->value, "times_mean", e->ratio, "n_weights", (json_int_t)e->n,
+                                        "bound", e->eps, "bound_of_others", e->eps_rest));
+    }
+    return json_pack("{s:I, s:o}", "n_tensors", (json_int_t)extremes->n, "largest", list);
+}
+
 static json_t *part_json(uint64_t n_weights, uint64_t before, uint64_t after)
 {
     return json_pack("{s:I, s:I, s:I, s:f}", "n_weights", (json_int_t)n_weights, "in_nbytes",
@@ -154,6 +207,7 @@ static json_t *report_json(const struct mb_compress_report *r)
     json_object_set_new(json, "seconds", json_real(r->seconds));
     json_object_set_new(json, "gweights_per_s", json_real(cli_ratio((double)r->n_weights / 1e9, r->seconds)));
     json_object_set_new(json, "n_shards", json_integer((json_int_t)r->n_shards));
+    json_object_set_new(json, "extreme_weights", extremes_json(&r->extremes));
     json_object_set_new(json, "n_shards_resumed", json_integer((json_int_t)r->n_shards_resumed));
     return json;
 }
@@ -197,6 +251,7 @@ int cli_compress(int argc, char **argv)
         status = run(positional[0], positional[1], &to, &report, &err);
     if (status != MB_OK)
         return cli_fail(&err);
+    warn(&report.extremes);
     if (args.format == CLI_JSON)
         return cli_print_json(report_json(&report));
     print_md(&report);

@@ -207,6 +207,25 @@ struct mb_compress_options {
     const char *plan_path;
 };
 
+/*
+ * Weights far larger than all others of their matrix or expert: more than 4,096 times the median.  Reported
+ * where they make a relative bound a quarter wider than the others alone would, or where the largest is more
+ * than 65,536 times their mean: such a weight is damaged, or the others are lost within the bound.
+ */
+struct mb_extreme {
+    char tensor[256]; /* that has the largest: the name, cut to fit */
+    uint64_t row, col;
+    double value, ratio;  /* the largest; how many times the others' mean absolute weight it is */
+    uint64_t n;           /* such weights in the matrix or expert */
+    double eps, eps_rest; /* the bound in force, and what the others alone would give, in weight units */
+};
+enum { MB_EXTREMES_MAX = 4 };
+struct mb_extremes {
+    uint64_t n;      /* matrices and experts that have some */
+    size_t n_listed; /* of these, the largest ratio first */
+    struct mb_extreme list[MB_EXTREMES_MAX];
+};
+
 /* Sums over all shards. Sizes are in bytes; all are predicted where dry_run is set. */
 struct mb_compress_report {
     uint64_t n_weights;       /* in coded matrices */
@@ -223,6 +242,7 @@ struct mb_compress_report {
     double seconds;                  /* of this call */
     size_t n_shards;                 /* files of the output */
     size_t n_shards_resumed;         /* of these, finished by an earlier call */
+    struct mb_extremes extremes;     /* where dry_run is set, those that the samples hint at */
 };
 
 /*

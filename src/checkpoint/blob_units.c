@@ -4,6 +4,7 @@
 #include "blob_units.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "extremes.h"
 #include "views.h"
 #include <inttypes.h>
 #include <string.h>
@@ -14,34 +15,48 @@ static bool needs_stats(const struct mb_layout_item *item)
 }
 
 /* The statistics of all matrices of an expert together, in their order. */
-static enum mb_status expert_stats(const struct mb_layout *layout, const struct mb_unit *unit,
-                                   mb_add_stats_fn add, void *ctx, struct mb_weight_stats *stats,
+static enum mb_status expert_stats(const struct mb_layout_item *items, size_t n,
+                                   const struct mb_unit_reading *reading, struct mb_weight_stats *stats,
                                    struct mb_error *err)
 {
-    const struct mb_layout_item *items = layout->items + unit->first;
-    bool is_needed = false;
-    for (size_t i = 0; i < unit->n; i++)
-        is_needed = is_needed || (items[i].class == MB_CLASS_EXPERT && needs_stats(&items[i]));
-    for (size_t i = 0; i < unit->n && is_needed; i++)
+    const struct mb_bound *bound = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (bound == NULL && items[i].class == MB_CLASS_EXPERT && needs_stats(&items[i]))
+            bound = &items[i].bound;
+    for (size_t i = 0; i < n && bound != NULL; i++)
         if (items[i].class == MB_CLASS_EXPERT && mb_tensor_is_float(items[i].tensor))
-            MB_TRY(add(ctx, items[i].tensor, stats, err));
-    return MB_OK;
+            MB_TRY(reading->add(reading->ctx, items[i].tensor, stats, err));
+    if (bound == NULL || !mb_may_have_extremes(stats))
+        return MB_OK;
+    return mb_find_extremes(reading->ckpt, items, n, bound, reading->buffer, reading->extremes, err);
 }
 
-enum mb_status mb_unit_eps(const struct mb_layout *layout, const struct mb_unit *unit, mb_add_stats_fn add,
-                           void *ctx, double *eps, struct mb_error *err)
+/* Those of another matrix. */
+static enum mb_status matrix_stats(const struct mb_layout_item *item, const struct mb_unit_reading *reading,
+                                   struct mb_weight_stats *stats, struct mb_error *err)
 {
+    if (!needs_stats(item))
+        return MB_OK;
+    MB_TRY(reading->add(reading->ctx, item->tensor, stats, err));
+    if (!mb_may_have_extremes(stats))
+        return MB_OK;
+    return mb_find_extremes(reading->ckpt, item, 1, &item->bound, reading->buffer, reading->extremes, err);
+}
+
+enum mb_status mb_unit_eps(const struct mb_layout *layout, const struct mb_unit *unit,
+                           const struct mb_unit_reading *reading, double *eps, struct mb_error *err)
+{
+    const struct mb_layout_item *items = layout->items + unit->first;
     struct mb_weight_stats shared = MB_WEIGHT_STATS_INIT;
-    MB_TRY(expert_stats(layout, unit, add, ctx, &shared, err));
+    MB_TRY(expert_stats(items, unit->n, reading, &shared, err));
     for (size_t i = 0; i < unit->n; i++) {
-        const struct mb_layout_item *item = &layout->items[unit->first + i];
         struct mb_weight_stats own = MB_WEIGHT_STATS_INIT;
-        if (item->class != MB_CLASS_EXPERT && needs_stats(item))
-            MB_TRY(add(ctx, item->tensor, &own, err));
-        struct mb_weight_stats stats = item->class == MB_CLASS_EXPERT ? shared : own;
-        if (stats.n == 0 && !needs_stats(item))
+        if (items[i].class != MB_CLASS_EXPERT)
+            MB_TRY(matrix_stats(&items[i], reading, &own, err));
+        struct mb_weight_stats stats = items[i].class == MB_CLASS_EXPERT ? shared : own;
+        if (stats.n == 0 && !needs_stats(&items[i]))
             stats.n = 1; /* an absolute bound does not depend on how many there are */
-        eps[i] = mb_bound_eps(&item->bound, &stats);
+        eps[i] = mb_bound_eps(&items[i].bound, &stats);
     }
     return MB_OK;
 }

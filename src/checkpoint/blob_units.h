@@ -18,12 +18,21 @@ size_t mb_coded_chunk_bound(void);
 typedef enum mb_status (*mb_add_stats_fn)(void *ctx, const struct mb_tensor *tensor,
                                           struct mb_weight_stats *stats, struct mb_error *err);
 
+/* How the weights of units are read. */
+struct mb_unit_reading {
+    const struct mb_checkpoint *ckpt;
+    mb_add_stats_fn add;
+    void *ctx;
+    uint8_t *buffer; /* MB_CHUNK_NBYTES */
+    struct mb_extremes *extremes;
+};
+
 /*
  * eps of each item of a unit (0 for exact ones).  Matrices of an expert share their statistics; 'add' is not
- * called where bounds do not depend on weights.
+ * called where bounds do not depend on weights.  Weights that spoil a bound are added to 'extremes'.
  */
-enum mb_status mb_unit_eps(const struct mb_layout *layout, const struct mb_unit *unit, mb_add_stats_fn add,
-                           void *ctx, double *eps, struct mb_error *err);
+enum mb_status mb_unit_eps(const struct mb_layout *layout, const struct mb_unit *unit,
+                           const struct mb_unit_reading *reading, double *eps, struct mb_error *err);
 
 /* Names row and column of a weight that is NaN or infinite. */
 enum mb_status mb_fail_weight(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,

@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "base/pool.h"
 #include "blob_units.h"
+#include "extremes.h"
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,8 @@ struct job {
     double *eps;                  /* [unit->n] */
     struct matrix *matrices;      /* [unit->n_coded] */
     struct mb_blob_matrix *infos; /* [unit->n_coded] as the blob's header has them */
-    enum mb_status status;        /* of its statistics */
+    struct mb_extremes extremes;
+    enum mb_status status; /* of its statistics */
     struct mb_error err;
 };
 
@@ -117,7 +119,8 @@ static void stats_task(void *ctx, size_t task, int thread)
     struct mb_coder *coder = ctx;
     struct job *job = &coder->jobs[task];
     struct reading reading = {coder->ckpt, coder->in + (size_t)thread * MB_CHUNK_NBYTES};
-    job->status = mb_unit_eps(coder->layout, job->unit, add_stats, &reading, job->eps, &job->err);
+    const struct mb_unit_reading unit = {coder->ckpt, add_stats, &reading, reading.buffer, &job->extremes};
+    job->status = mb_unit_eps(coder->layout, job->unit, &unit, job->eps, &job->err);
 }
 
 /* ---------------------------------------------------------------- a batch */
@@ -186,6 +189,7 @@ static enum mb_status begin_batch(struct mb_coder *coder, const struct mb_unit *
     mb_pool_run(coder->pool, n_units, stats_task, coder);
     for (size_t i = 0; i < n_units; i++) {
         MB_TRY(mb_pass_on(err, coder->jobs[i].status, &coder->jobs[i].err));
+        mb_extremes_add(&coder->report->extremes, &coder->jobs[i].extremes);
         MB_TRY(make_matrices(coder, &coder->jobs[i], err));
     }
     coder->next_job = coder->next_matrix = 0;

@@ -2,6 +2,7 @@
  * compress_report.c - one list of a report's sums, for all that is done with them.
  */
 #include "compress_report.h"
+#include "extremes.h"
 #include <stddef.h>
 
 #define SUM(field)                                         \
@@ -31,6 +32,8 @@ json_t *mb_report_to_json(const struct mb_compress_report *report)
     bool ok = json != NULL;
     for (size_t i = 0; i < N_SUMS && ok; i++)
         ok = json_object_set_new(json, sums[i].name, json_integer((json_int_t)*sum_of(&copy, i))) == 0;
+    if (ok && report->extremes.n > 0)
+        ok = json_object_set_new(json, "extremes", mb_extremes_to_json(&report->extremes)) == 0;
     if (ok)
         return json;
     json_decref(json);
@@ -42,10 +45,12 @@ void mb_report_add(struct mb_compress_report *to, const struct mb_compress_repor
     struct mb_compress_report copy = *from;
     for (size_t i = 0; i < N_SUMS; i++)
         *sum_of(to, i) += *sum_of(&copy, i);
+    mb_extremes_add(&to->extremes, &from->extremes);
 }
 
 void mb_report_add_json(struct mb_compress_report *to, const json_t *from)
 {
     for (size_t i = 0; i < N_SUMS; i++)
         *sum_of(to, i) += (uint64_t)json_integer_value(json_object_get(from, sums[i].name));
+    mb_extremes_add_json(&to->extremes, json_object_get(from, "extremes"));
 }

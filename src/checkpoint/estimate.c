@@ -122,7 +122,8 @@ static enum mb_status estimate_matrices(struct job *job, double *eps, struct mb_
     const struct mb_unit *unit = job->unit;
     uint64_t nbytes = 0, n_weights = 0;
     enum mb_bound_class class = MB_CLASS_OTHER;
-    MB_TRY(mb_unit_eps(job->layout, unit, add_stats, job, eps, err));
+    const struct mb_unit_reading reading = {job->ckpt, add_stats, job, job->buffer, &job->report.extremes};
+    MB_TRY(mb_unit_eps(job->layout, unit, &reading, eps, err));
     for (size_t i = 0, n = 0; i < unit->n; i++) {
         const struct mb_layout_item *item = &job->layout->items[unit->first + i];
         if (item->bound.kind == MB_BOUND_EXACT)

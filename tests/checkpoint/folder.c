@@ -280,8 +280,11 @@ static void fill(const struct test_model *model, const struct tensor *tensor, ui
     for (size_t i = 0; i < n_elems(tensor); i++)
         store(model->dtype, to + i * mb_dtype_nbytes(model->dtype),
               (float)(0.02 * next_normal(&state) * (i % 997 == 5 ? 40 : 1)));
-    if (model->nan_name != NULL && strcmp(model->nan_name, tensor->name) == 0)
-        store(model->dtype, to + model->nan_index * mb_dtype_nbytes(model->dtype), NAN);
+    size_t n_odd = model->odd_name == NULL || strcmp(model->odd_name, tensor->name) != 0 ? 0
+                   : model->n_odd == 0                                                   ? 1
+                                                                                         : model->n_odd;
+    for (size_t i = model->odd_index; i < model->odd_index + n_odd; i++)
+        store(model->dtype, to + i * mb_dtype_nbytes(model->dtype), model->odd_value);
 }
 
 enum { SHARD_NAME_NBYTES = 80 };

@@ -50,8 +50,9 @@ struct test_model {
     size_t n_hidden, n_inner;
     size_t n_shards;      /* tensors are dealt out to them one by one; 1: one file */
     uint64_t deal;        /* another number: another way to deal them */
-    const char *nan_name; /* this tensor gets a NaN at nan_index */
-    size_t nan_index;
+    const char *odd_name; /* this tensor gets odd_value at odd_index, or at n_odd places from there on */
+    size_t odd_index, n_odd;
+    float odd_value;
 };
 
 /* Two layers, two experts, everything small. */

@@ -441,8 +441,9 @@ static void a_nan_is_named_by_its_place(void **state)
         struct mb_compress_options options = {.size = sizeof options};
         struct mb_compress_report report;
         struct mb_error err;
-        model.nan_name = names[i];
-        model.nan_index = i == 0 ? 7 * 40 + 3 : 7 * 48 + 3;
+        model.odd_name = names[i];
+        model.odd_index = i == 0 ? 7 * 40 + 3 : 7 * 48 + 3;
+        model.odd_value = NAN;
         test_write_model(test_path("plain"), &model);
         assert_int_equal(mb_compress(test_path("plain"), test_path("coded"), &options, &report, &err),
                          MB_BAD_DATA);

@@ -5,6 +5,7 @@
 #include "checkpoint/folder.h"
 #include "cmocka_all.h"
 #include "program.h"
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -117,14 +118,43 @@ static void a_nan_weight_is_3_with_its_place(void **state)
 {
     (void)state;
     struct test_model model = test_model_small();
-    model.nan_name = "model.layers.0.mlp.up_proj.weight";
-    model.nan_index = 2 * 48 + 5;
+    model.odd_name = "model.layers.0.mlp.up_proj.weight";
+    model.odd_index = 2 * 48 + 5;
+    model.odd_value = NAN;
     test_write_model(test_path("nan"), &model);
     const struct ran *ran = run("compress nan out");
     assert_fails(ran, 3, "model.safetensors: tensor model.layers.0.mlp.up_proj.weight");
     assert_fails(ran, 3, "[2, 5]");
     assert_false(test_exists(test_path("out.partial")));
     test_remove(test_path("nan"));
+}
+
+/* One damaged weight (1e30) in an expert: a bound of 30 % of the mean would zero the rest without a word. */
+static void a_weight_that_spoils_a_bound_is_warned_of(void **state)
+{
+    (void)state;
+    struct test_model model = test_model_small();
+    model.odd_name = "model.layers.1.mlp.experts.1.up_proj.weight";
+    model.odd_index = 2 * 48 + 5;
+    model.odd_value = 1e30F;
+    test_write_model(test_path("odd"), &model);
+    const struct ran *ran = run("compress odd out --dry-run");
+    assert_int_equal(ran->exit_status, 0);
+    assert_non_null(strstr(ran->err, "warning: tensor model.layers.1.mlp.experts.1.up_proj.weight: weight"));
+    assert_non_null(strstr(ran->err, "[2, 5]"));
+    /* The advice works. */
+    char pattern[200];
+    const char *begin = strstr(ran->err, "--tensor-bound '");
+    assert_non_null(begin);
+    snprintf(pattern, sizeof pattern, "%.*s", (int)strcspn(begin, "\n"), begin);
+    json_t *json = run_json("compress odd out -o json");
+    assert_int_equal(number(json, "extreme_weights", "n_tensors"), 1);
+    json_decref(json);
+    ran = run("compress odd out --force %s", pattern);
+    assert_int_equal(ran->exit_status, 0);
+    assert_null(strstr(ran->err, "warning"));
+    test_remove(test_path("odd"));
+    test_remove(test_path("out"));
 }
 
 static void damage_is_found(void **state)
@@ -340,8 +370,9 @@ static void verify_says_yes_or_no(void **state)
     assert_non_null(strstr(run_well("verify coded"), "\nSound: "));
     assert_non_null(strstr(run_well("verify coded"), "other files are as compress wrote them"));
     struct test_model model = test_model_small();
-    model.nan_name = "model.layers.1.mlp.experts.1.up_proj.weight"; /* NaN is no error within a bound */
-    model.nan_index = 3;
+    model.odd_name = "model.layers.1.mlp.experts.1.up_proj.weight"; /* NaN is no error within a bound */
+    model.odd_index = 3;
+    model.odd_value = NAN;
     test_write_model(test_path("other"), &model);
     const struct ran *ran = run("verify coded other");
     assert_int_equal(ran->exit_status, 1);
@@ -383,6 +414,7 @@ int main(void)
         cmocka_unit_test(help_is_on_stdout),
         cmocka_unit_test(bad_input_is_3),
         cmocka_unit_test(a_nan_weight_is_3_with_its_place),
+        cmocka_unit_test(a_weight_that_spoils_a_bound_is_warned_of),
         cmocka_unit_test(damage_is_found),
         cmocka_unit_test(a_full_disk_is_4),
         cmocka_unit_test(a_hundred_files_are_opened),
