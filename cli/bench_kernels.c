@@ -173,7 +173,8 @@ static bool allocate(struct bench *bench)
     bench->view_memory = malloc(mb_coded_view_nbytes(&shape));
     bench->x = malloc((size_t)N_TOKENS * N_COLS * sizeof *bench->x);
     bench->y = malloc((size_t)N_TOKENS * N_ROWS * sizeof *bench->y);
-    bench->planes = aligned_alloc(64, (size_t)N_TOKENS * 2 * N_COLS + MB_SLACK_NBYTES);
+    bench->planes =
+        aligned_alloc(64, N_TOKENS * (2 * N_COLS + mb_activation_wide_nbytes(N_COLS)) + MB_SLACK_NBYTES);
     bench->scratch = aligned_alloc(64, (scratch_nbytes() + 63) / 64 * 64);
     return cli_map_memory(copies_nbytes() + MB_SLACK_NBYTES, &bench->map, &bench->map_nbytes,
                           &bench->memory) &&
@@ -192,7 +193,9 @@ static void fill(struct bench *bench)
         bench->x[i] = (float)normal(&state);
     for (size_t t = 0; t < N_TOKENS; t++) {
         int8_t *hi = bench->planes + t * 2 * N_COLS;
-        mb_kernels()->activation(bench->x + t * N_COLS, N_COLS, hi, hi + N_COLS, &bench->activations[t]);
+        void *wide = bench->planes + 2 * N_TOKENS * N_COLS + t * mb_activation_wide_nbytes(N_COLS);
+        mb_kernels()->activation(bench->x + t * N_COLS, N_COLS, hi, hi + N_COLS, wide,
+                                 &bench->activations[t]);
     }
 }
 

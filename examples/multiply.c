@@ -32,11 +32,13 @@ static void multiply(const struct mb_coded_matrix *w, const float *x, float *y)
     const struct mb_kernels *kernels = mb_kernels(); /* the fastest that this CPU has */
     size_t plane_nbytes = mb_activation_plane_nbytes(w->n_cols);
     int8_t *hi = allocate(plane_nbytes), *lo = allocate(plane_nbytes);
+    void *wide = allocate(mb_activation_wide_nbytes(w->n_cols));
     struct mb_activation activation;
-    kernels->activation(x, w->n_cols, hi, lo, &activation);
+    kernels->activation(x, w->n_cols, hi, lo, wide, &activation);
     kernels->matvec(w, 0, w->n_rows, &activation, y);
     free(hi);
     free(lo);
+    free(wide);
 }
 
 static void run_expert(const struct mb_blob *blob)

@@ -36,9 +36,9 @@ static void activate(const struct mb_kernels *k, const float *x, size_t n, struc
                      int8_t **planes)
 {
     size_t nbytes = mb_activation_plane_nbytes(n);
-    *planes = mb_alloc(1, 2 * nbytes);
+    *planes = mb_alloc(1, 2 * nbytes + mb_activation_wide_nbytes(n));
     REQUIRE(*planes != NULL);
-    k->activation(x, n, *planes, *planes + nbytes, out);
+    k->activation(x, n, *planes, *planes + nbytes, *planes + 2 * nbytes, out);
 }
 
 static void make_results(const struct job *job, struct results *r)

@@ -37,6 +37,19 @@ static inline size_t mb_group_room(size_t n_cols)
     return (mb_group_rows(n_cols) * n_cols + MB_DECODED_SLACK + 63) / 64 * 64;
 }
 
+/*
+ * What the products of a table must do with activations (mb_activation in codec.h).  S, the sum of q X over a
+ * row, is exact, whatever the order:
+ *
+ *     S = sum q (256 hi + lo) + 32768 sum q E        the second sum over the wide blocks alone
+ *
+ * Each plane's sum of q or of u = q + offset <= 255 fits 32 bits: 65535 * 255 * 128 < 2^31.  The second sum
+ * is below 2^53.  Both meet once, at the end of a row (mb_sum_of_parts).  Most vectors have no wide block,
+ * and a kernel's loop should not see them; real models have the same one to three in all their tokens, so
+ * that a kernel must multiply them while it has the decoded block, or decodes these blocks once more, and not
+ * the row.  Tokens of one matmul differ in their blocks.  Outliers and raw rows of a matrix meet the whole X
+ * (mb_activation_value).  The rows of matvec_transposed are the elements of x: few have an E that is not 0.
+ */
 extern const struct mb_kernels mb_kernels_scalar;
 extern const struct mb_kernels mb_kernels_avx2;
 extern const struct mb_kernels mb_kernels_avx512;
@@ -165,9 +178,35 @@ static inline struct mb_group_walk mb_group_seek(const struct mb_coded_matrix *w
     return walk;
 }
 
-static inline int32_t mb_activation_value(const struct mb_activation *x, size_t i)
+/* E of element i, which is 0 outside wide blocks. Not for loops over all elements. */
+int32_t mb_wide_value(const struct mb_activation *x, size_t i);
+
+/* The part of X that all blocks have. */
+static inline int32_t mb_narrow_value(const struct mb_activation *x, size_t i)
 {
     return 256 * x->hi[i] + x->lo[i];
+}
+
+/* X, below 2^46; it has at most 24 significant bits, so that its product with a float is exact in double. */
+static inline double mb_activation_value(const struct mb_activation *x, size_t i)
+{
+    double narrow = mb_narrow_value(x, i);
+    return x->n_wide == 0 ? narrow : narrow + (double)MB_WIDE_UNIT * mb_wide_value(x, i);
+}
+
+/* The planes of a vector's k-th wide block. */
+static inline const int8_t *mb_wide_planes(const struct mb_activation *x, size_t k)
+{
+    return x->wide + k * x->n_wide_planes * MB_ACTIVATION_BLOCK;
+}
+
+/*
+ * S from its parts, which are exact: the sum of q (256 hi + lo), below 2^38, and that of q E, below 2^53.  It
+ * is rounded to double once.
+ */
+static inline double mb_sum_of_parts(int64_t narrow, int64_t wide)
+{
+    return (double)narrow + (double)MB_WIDE_UNIT * (double)wide;
 }
 
 /* An outlier's part of a row's product; 'begin' is the row's first position in its group. */
@@ -175,7 +214,7 @@ static inline double mb_outlier_product(enum mb_dtype dtype, const uint8_t *posi
                                         size_t i, size_t begin, const struct mb_activation *x)
 {
     size_t c = mb_load_u16(positions + 2 * i) - begin;
-    return (double)mb_load_value(dtype, values, i) * (double)mb_activation_value(x, c);
+    return (double)mb_load_value(dtype, values, i) * mb_activation_value(x, c);
 }
 
 /* Products of raw rows and of outliers, which no instruction set speeds up; scalar.c says their order. */

@@ -2,45 +2,52 @@
  * scalar.c - the scalar kernels of coded matrices: the specification that fast kernels match bit for bit.
  *
  * A row's product is, in double,  S step scale + O scale,  evaluated from the left, where S is the exact
- * integer sum of q X, and O adds (double)w X over the row's outliers in order.  A raw row's is  R scale,
+ * integer sum of q X, rounded once (mb_sum_of_parts), and O adds (double)w X over the row's outliers in
+ * order.  A raw row's is  R scale,
  * where R sums (double)w X in 8 lanes (element i in lane i % 8, in order), added as ((0+4)+(2+6)) +
  * ((1+5)+(3+7)).  Both are rounded to float once.
  */
+#include "activation.h"
 #include "decode.h"
 #include "encode.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>
 
-static void activation_scalar(const float *x, size_t n, int8_t *hi, int8_t *lo, struct mb_activation *out)
+static void parts_scalar(const float *x, size_t n, uint32_t *largest)
 {
-    float max = 0;
-    bool is_finite = true;
+    memset(largest, 0, MB_PARTS * sizeof *largest);
     for (size_t i = 0; i < n; i++) {
-        float magnitude = fabsf(x[i]);
-        is_finite = is_finite && magnitude <= FLT_MAX;
-        max = magnitude > max ? magnitude : max;
+        uint32_t magnitude = mb_bits_of_float(x[i]) & 0x7fffffff;
+        if (magnitude > largest[i % MB_PARTS])
+            largest[i % MB_PARTS] = magnitude;
     }
+}
+
+static int64_t split_scalar(const float *x, size_t n, float scale, int8_t *hi, int8_t *lo)
+{
+    int64_t sum = 0;
     memset(hi, 0, mb_activation_plane_nbytes(n));
     memset(lo, 0, mb_activation_plane_nbytes(n));
-    float scale = max / (float)MB_ACTIVATION_MAX;
-    if (!is_finite || !(scale >= FLT_MIN)) { /* a subnormal scale would let X overflow: such vectors are 0 */
-        *out = (struct mb_activation){hi, lo, 0, is_finite ? 0 : NAN};
-        return;
-    }
-    int64_t sum = 0;
     for (size_t i = 0; i < n; i++) {
         int value = (int)rintf(x[i] / scale);
         hi[i] = (int8_t)((value + 128) >> 8);
         lo[i] = (int8_t)(value - 256 * hi[i]);
         sum += value;
     }
-    *out = (struct mb_activation){hi, lo, sum, scale};
+    return sum;
 }
 
-static float coded_result(int64_t s, double o, float step, float scale)
+static void activation_scalar(const float *x, size_t n, int8_t *hi, int8_t *lo, void *wide,
+                              struct mb_activation *out)
 {
-    return (float)((double)s * (double)step * (double)scale + o * (double)scale);
+    static const struct mb_activation_ops ops = {parts_scalar, split_scalar};
+    mb_activation_by(&ops, x, n, hi, lo, wide, out);
+}
+
+static float coded_result(int64_t narrow, int64_t wide, double o, float step, float scale)
+{
+    return (float)(mb_sum_of_parts(narrow, wide) * (double)step * (double)scale + o * (double)scale);
 }
 
 float mb_raw_row_product(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,
@@ -48,7 +55,7 @@ float mb_raw_row_product(enum mb_dtype dtype, const uint8_t *values, size_t n_co
 {
     double lane[8] = {0};
     for (size_t c = 0; c < n_cols; c++)
-        lane[c % 8] += (double)mb_load_value(dtype, values, c) * (double)mb_activation_value(x, c);
+        lane[c % 8] += (double)mb_load_value(dtype, values, c) * mb_activation_value(x, c);
     double sum = ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
     return (float)(sum * (double)x->scale);
 }
@@ -76,11 +83,17 @@ static float coded_row_product(const struct mb_coded_matrix *w, const struct mb_
                                const int8_t *q, size_t row_in_group, unsigned *next_outlier,
                                const struct mb_activation *x)
 {
-    int64_t sum = 0;
+    int64_t narrow = 0, wide = 0;
+    q += row_in_group * w->n_cols;
     for (size_t c = 0; c < w->n_cols; c++)
-        sum += (int64_t)q[row_in_group * w->n_cols + c] * mb_activation_value(x, c);
+        narrow += (int64_t)q[c] * mb_narrow_value(x, c);
+    for (size_t k = 0; k < x->n_wide; k++) {
+        size_t c = (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK, end = c + MB_ACTIVATION_BLOCK;
+        for (; c < end && c < w->n_cols; c++)
+            wide += (int64_t)q[c] * mb_wide_value(x, c);
+    }
     double outliers = mb_row_outliers(w->dtype, view, w->n_cols, row_in_group, next_outlier, x);
-    return coded_result(sum, outliers, w->step, x->scale);
+    return coded_result(narrow, wide, outliers, w->step, x->scale);
 }
 
 /* The rows of a group that lie in [row, end): first and count, in the group. */
@@ -130,34 +143,43 @@ static void matvec_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_
     matmul_scalar(w, row, n_rows, x, 1, y, 0, NULL);
 }
 
-/* Adds row r of a group, times its X, to the integer and double sums of all columns. */
+/* Of each column: sums of q (256 hi + lo), of q E, and of outliers and raw rows. */
+struct column_sums {
+    int64_t *narrow, *wide;
+    double *outliers;
+};
+
+/* Adds row r of a group, times element x_at of x, to the sums of all columns. */
 static void add_row_transposed(const struct mb_coded_matrix *w, const struct mb_group_view *view,
-                               const int8_t *q, size_t r, int32_t value, unsigned *next_outlier, int64_t *s,
-                               double *o)
+                               const int8_t *q, size_t r, const struct mb_activation *x, size_t x_at,
+                               unsigned *next_outlier, const struct column_sums *sums)
 {
+    int32_t narrow = mb_narrow_value(x, x_at), wide = mb_wide_value(x, x_at);
+    double value = mb_activation_value(x, x_at), *o = sums->outliers;
     size_t begin = r * w->n_cols;
     if (view->is_raw) {
         const uint8_t *values = view->body + begin * mb_dtype_nbytes(w->dtype);
         for (size_t c = 0; c < w->n_cols; c++)
-            o[c] += (double)mb_load_value(w->dtype, values, c) * (double)value;
+            o[c] += (double)mb_load_value(w->dtype, values, c) * value;
         return;
     }
     for (size_t c = 0; c < w->n_cols; c++)
-        s[c] += (int64_t)q[begin + c] * value;
+        sums->narrow[c] += (int64_t)q[begin + c] * narrow;
+    for (size_t c = 0; c < w->n_cols && wide != 0; c++)
+        sums->wide[c] += (int64_t)q[begin + c] * wide;
     for (; *next_outlier < view->n_outliers; ++*next_outlier) {
         size_t at = mb_load_u16(view->outlier_positions + 2 * (size_t)*next_outlier);
         if (at >= begin + w->n_cols)
             return;
         if (at >= begin)
-            o[at - begin] +=
-                (double)mb_load_value(w->dtype, view->outlier_values, *next_outlier) * (double)value;
+            o[at - begin] += (double)mb_load_value(w->dtype, view->outlier_values, *next_outlier) * value;
     }
 }
 
-/* Two sums a column. */
+/* Three sums a column. */
 static size_t transposed_scratch_nbytes_scalar(size_t n_cols)
 {
-    return n_cols * (sizeof(int64_t) + sizeof(double));
+    return n_cols * (2 * sizeof(int64_t) + sizeof(double));
 }
 
 /* y[c] = S step scale + O scale, where O adds outliers and raw rows, in order of rows. */
@@ -165,9 +187,10 @@ static void matvec_transposed_scalar(const struct mb_coded_matrix *w, uint64_t r
                                      const struct mb_activation *x, float *y, void *scratch)
 {
     int8_t q[MB_GROUP_WEIGHTS_MAX] = {0};
-    int64_t *s = scratch;
-    double *o = (double *)(s + w->n_cols);
-    memset(s, 0, w->n_cols * (sizeof *s + sizeof *o));
+    struct column_sums sums = {.narrow = scratch};
+    sums.wide = sums.narrow + w->n_cols;
+    sums.outliers = (double *)(sums.wide + w->n_cols);
+    memset(scratch, 0, transposed_scratch_nbytes_scalar(w->n_cols));
     struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
     for (uint64_t at = row, end = row + n_rows; at < end;) {
         struct mb_group_view view;
@@ -177,12 +200,11 @@ static void matvec_transposed_scalar(const struct mb_coded_matrix *w, uint64_t r
         if (!view.is_raw)
             mb_group_indices(&view, q);
         for (size_t r = first; r < first + n; r++)
-            add_row_transposed(w, &view, q, r, mb_activation_value(x, (size_t)(at - row) + r - first),
-                               &next_outlier, s, o);
+            add_row_transposed(w, &view, q, r, x, (size_t)(at - row) + r - first, &next_outlier, &sums);
         at += n;
     }
     for (size_t c = 0; c < w->n_cols; c++)
-        y[c] = coded_result(s[c], o[c], w->step, x->scale);
+        y[c] = coded_result(sums.narrow[c], sums.wide[c], sums.outliers[c], w->step, x->scale);
 }
 
 /* All weights of a group. */

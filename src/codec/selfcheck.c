@@ -17,12 +17,21 @@ struct trial {
     float w[N_ROWS * N_COLS_MAX];
     float x[N_TOKENS * N_COLS_MAX];
     float y[2][N_TOKENS * N_COLS_MAX + N_ROWS * N_COLS_MAX];
-    int8_t planes[2][2][N_TOKENS][1152];
+    _Alignas(64) int8_t planes[2][2][N_TOKENS][1152];
+    _Alignas(64) uint8_t wide[2][N_TOKENS][64 + MB_WIDE_PLANES_MAX * 1152];
     struct mb_group groups[2][N_GROUPS_MAX];
     uint8_t records[2][sizeof(float) * N_ROWS * N_COLS_MAX + 64 + MB_SLACK_NBYTES];
     uint8_t directory[5 * N_GROUPS_MAX + MB_SLACK_NBYTES];
     _Alignas(64) uint8_t scratch[1 << 17];
 };
+
+/* The second token has one outlier, the third several that need more planes. */
+static void add_outliers(float *x, size_t n)
+{
+    x[n + n / 2] *= 100;
+    for (size_t i = 0; i < 3; i++)
+        x[2 * n + i * (n - 1) / 2] *= 1e6F;
+}
 
 static void fill(struct trial *trial, size_t n_cols, double spread)
 {
@@ -38,6 +47,7 @@ static void fill(struct trial *trial, size_t n_cols, double spread)
         else
             trial->x[i - N_ROWS * n_cols] = (float)u;
     }
+    add_outliers(trial->x, n_cols);
 }
 
 static bool same(const void *a, const void *b, size_t nbytes)
@@ -68,6 +78,14 @@ static bool encode_agrees(const struct mb_kernels *k, struct trial *t, size_t n_
     return n[0] == n[1] && same(t->records[0], t->records[1], n[0]);
 }
 
+static bool same_activations(const struct mb_activation *a, const struct mb_activation *b, size_t n)
+{
+    return a->sum == b->sum && same(&a->scale, &b->scale, sizeof(float)) && same(a->hi, b->hi, n) &&
+           same(a->lo, b->lo, n) && a->n_wide == b->n_wide && a->n_wide_planes == b->n_wide_planes &&
+           a->wide_sum == b->wide_sum && (a->n_wide == 0 || same(a->wide_at, b->wide_at, 2 * a->n_wide)) &&
+           (a->n_wide == 0 || same(a->wide, b->wide, (size_t)(mb_wide_planes(a, a->n_wide) - a->wide)));
+}
+
 static bool products_agree(const struct mb_kernels *k, struct trial *t, const struct mb_coded_matrix *w)
 {
     const struct mb_kernels *tables[2] = {&mb_kernels_scalar, k};
@@ -77,18 +95,15 @@ static bool products_agree(const struct mb_kernels *k, struct trial *t, const st
         float *y = t->y[i];
         for (size_t token = 0; token < N_TOKENS; token++)
             tables[i]->activation(t->x + token * n_cols, n_cols, t->planes[i][0][token],
-                                  t->planes[i][1][token], &x[i][token]);
+                                  t->planes[i][1][token], t->wide[i][token], &x[i][token]);
         tables[i]->matvec(w, 0, N_ROWS, &x[i][0], y);
         tables[i]->matmul(w, 1, N_ROWS - 1, x[i], N_TOKENS, y + N_ROWS, N_ROWS, t->scratch);
-        struct mb_activation column = x[i][1];
+        struct mb_activation column = x[i][2];
         tables[i]->matvec_transposed(w, 0, N_ROWS < n_cols ? N_ROWS : n_cols, &column, y + 64, t->scratch);
         tables[i]->decode_rows(w, 0, N_ROWS, y + 64 + n_cols);
     }
     for (size_t token = 0; token < N_TOKENS; token++)
-        if (x[0][token].sum != x[1][token].sum ||
-            !same(&x[0][token].scale, &x[1][token].scale, sizeof(float)) ||
-            !same(t->planes[0][0][token], t->planes[1][0][token], n_cols) ||
-            !same(t->planes[0][1][token], t->planes[1][1][token], n_cols))
+        if (!same_activations(&x[0][token], &x[1][token], n_cols))
             return false;
     return same(t->y[0], t->y[1], sizeof t->y[0]);
 }

@@ -100,11 +100,18 @@ static void place(const struct mb_attention_config *c, size_t n_chunks_max, stru
         *(struct mla_part *)to = part;
 }
 
-/* Bytes of one plane of a latent vector, or of any vector of one head. */
-static size_t plane_nbytes(const struct mb_attention_config *c)
+/* The values of a latent vector, or of any vector of one head, whichever are more. */
+static size_t n_values_max(const struct mb_attention_config *c)
 {
-    size_t n = c->mla.kv_rank > c->mla.d_nope ? c->mla.kv_rank : c->mla.d_nope;
-    return mb_activation_plane_nbytes(n);
+    return c->mla.kv_rank > c->mla.d_nope ? c->mla.kv_rank : c->mla.d_nope;
+}
+
+/* A thread's own n activations. */
+static struct mb_activations own_activations(const struct mb_attention_config *c,
+                                             const struct mb_thread_scratch *scratch,
+                                             struct mb_activation *at, size_t n)
+{
+    return mb_activations_in(at, scratch->planes, n, n_values_max(c));
 }
 
 static struct mb_attention_scratch scratch_of(const struct mb_attention_config *c)
@@ -114,7 +121,7 @@ static struct mb_attention_scratch scratch_of(const struct mb_attention_config *
     size_t absorbed = GROUP_HEADS * MB_CHUNK_TOKENS + c->mla.kv_rank;
     return (struct mb_attention_scratch){
         .n_floats = (expanded > absorbed ? expanded : absorbed) + 64,
-        .planes_nbytes = 2 * EXPAND_TOKENS * plane_nbytes(c),
+        .planes_nbytes = mb_activations_nbytes(EXPAND_TOKENS, n_values_max(c)),
     };
 }
 
@@ -230,7 +237,7 @@ static void expand(const struct attending *a, const struct mb_segment *segment, 
     const struct mb_session *session = segment->session;
     size_t latent = latent_n(c), key = key_n(c), row = head * (c->mla.d_nope + c->mla.d_v);
     struct mb_activation at[EXPAND_TOKENS];
-    struct mb_activations activations = {at, scratch->planes, plane_nbytes(c)};
+    struct mb_activations activations = own_activations(c, scratch, at, EXPAND_TOKENS);
     model->ops->widen(session->cache_dtype, cache_row(session, a->layer, pos), n * latent, e->latent);
     for (size_t i = 0; i < n && kv_b_of(a)->matrix->is_coded; i++)
         mb_activate(model->kernels, e->latent + i * latent, c->mla.kv_rank, &activations, i);
@@ -341,9 +348,9 @@ static void absorb(const struct attending *a, size_t t, size_t head, const struc
     float *out = a->part->latent_q + (t * c->n_heads + head) * latent;
     if (kv_b->is_coded) {
         struct mb_activation at;
+        struct mb_activations activations = own_activations(c, scratch, &at, 1);
         mb_prefetch_rows(&kv_b->coded, row);
-        mb_activate(model->kernels, q, c->mla.d_nope,
-                    &(struct mb_activations){&at, scratch->planes, plane_nbytes(c)}, 0);
+        mb_activate(model->kernels, q, c->mla.d_nope, &activations, 0);
         model->kernels->matvec_transposed(&kv_b->coded, row, c->mla.d_nope, &at, out, scratch->coded);
     } else {
         memset(out, 0, c->mla.kv_rank * sizeof *out);
@@ -404,8 +411,8 @@ static void finish_head(const struct attending *a, const struct mb_segment *segm
     size_t row = head * (c->mla.d_nope + c->mla.d_v) + c->mla.d_nope;
     if (kv_b_of(a)->matrix->is_coded) {
         mb_prefetch_rows(&kv_b_of(a)->matrix->coded, row);
-        mb_activate(model->kernels, sum, c->mla.kv_rank,
-                    &(struct mb_activations){&at, scratch->planes, plane_nbytes(c)}, 0);
+        struct mb_activations activations = own_activations(c, scratch, &at, 1);
+        mb_activate(model->kernels, sum, c->mla.kv_rank, &activations, 0);
     }
     struct mb_vectors in = {sum, c->mla.kv_rank, &at};
     mb_linear_rows(&model->stage, kv_b_of(a), row, c->mla.d_v, &in, 1,

@@ -24,7 +24,7 @@ void mb_activate(const struct mb_kernels *kernels, const float *x, size_t n, con
                  size_t i)
 {
     int8_t *hi = to->planes + 2 * i * to->plane_nbytes;
-    kernels->activation(x, n, hi, hi + to->plane_nbytes, &to->at[i]);
+    kernels->activation(x, n, hi, hi + to->plane_nbytes, to->wide + i * to->wide_nbytes, &to->at[i]);
 }
 
 static void add_bias(const float *bias, size_t n_rows, size_t n_tokens, float *y, size_t y_stride,

@@ -34,8 +34,26 @@ struct mb_vectors {
 struct mb_activations {
     struct mb_activation *at; /* [n] */
     int8_t *planes;           /* [n][2][plane_nbytes] */
-    size_t plane_nbytes;
+    uint8_t *wide;            /* [n][wide_nbytes] touched for vectors with outliers alone */
+    size_t plane_nbytes, wide_nbytes;
 };
+
+/* Activations of n vectors of n_values, in 'memory' of so many bytes: 64-byte aligned, or NULL to be set. */
+static inline size_t mb_activations_nbytes(size_t n, size_t n_values)
+{
+    return n * (2 * mb_activation_plane_nbytes(n_values) + mb_activation_wide_nbytes(n_values));
+}
+
+static inline struct mb_activations mb_activations_in(struct mb_activation *at, void *memory, size_t n,
+                                                      size_t n_values)
+{
+    struct mb_activations a = {.at = at,
+                               .planes = memory,
+                               .plane_nbytes = mb_activation_plane_nbytes(n_values),
+                               .wide_nbytes = mb_activation_wide_nbytes(n_values)};
+    a.wide = memory == NULL ? NULL : (uint8_t *)memory + 2 * n * a.plane_nbytes;
+    return a;
+}
 
 struct mb_product {
     const struct mb_linear *w, *up; /* up: NULL, or of the same shape as w */

@@ -20,11 +20,9 @@ void *mb_take(struct mb_placing *p, uint64_t n, uint64_t elem_nbytes)
 
 struct mb_activations mb_take_activations(struct mb_placing *p, uint64_t n, size_t n_values)
 {
-    size_t plane_nbytes = mb_activation_plane_nbytes(n_values);
-    struct mb_activations a = {.plane_nbytes = plane_nbytes};
-    a.at = mb_take(p, n, sizeof *a.at);
-    a.planes = mb_take(p, 2 * n, plane_nbytes);
-    return a;
+    struct mb_activation *at = mb_take(p, n, sizeof *at);
+    void *memory = mb_take(p, 1, mb_activations_nbytes((size_t)n, n_values));
+    return mb_activations_in(at, memory, (size_t)n, n_values);
 }
 
 static size_t max_size(size_t a, size_t b)

@@ -160,9 +160,23 @@ enum { N_TOKENS_MAX = 13 };
 
 /* Activations of n elements whose planes end, or every third token's begin, at unmapped pages. */
 struct vectors {
-    struct guarded planes[2 * N_TOKENS_MAX];
+    struct guarded planes[2 * N_TOKENS_MAX], wide[N_TOKENS_MAX];
     struct mb_activation x[N_TOKENS_MAX];
 };
+
+/*
+ * Token by token more outliers, up to one in every block and more, and larger ones: of one to four planes,
+ * and beyond.
+ */
+static void add_outliers(float *x, size_t n, size_t token, uint64_t *seed)
+{
+    static const double factors[] = {30, 1000, 0x1p12, 0x1p20, 0x1p28, 0x1p34, 0x1p60};
+    size_t n_outliers = token % 3 == 1 ? token : 1 + test_random(seed) % (n / 40 + 1);
+    for (size_t i = 0; i < n_outliers; i++)
+        x[test_random(seed) % n] *= (float)factors[(token + (i > 0 ? test_random(seed) % 3 : 0)) % 7];
+    if (token % 2 == 0)
+        x[n - 1] *= 1e5F;
+}
 
 static void make_vectors(struct vectors *v, size_t n)
 {
@@ -173,8 +187,11 @@ static void make_vectors(struct vectors *v, size_t n)
             x[i] = t == 0 ? (test_random(&seed) & 1 ? -1.0F : 1.0F) : (float)test_normal(&seed);
         for (size_t p = 0; p < 2; p++)
             v->planes[2 * t + p] = guarded_alloc(mb_activation_plane_nbytes(n), t % 3 != 2);
+        v->wide[t] = guarded_alloc(mb_activation_wide_nbytes(n), t % 3 != 2);
+        if (t % 3 != 0)
+            add_outliers(x, n, t, &seed);
         mb_kernels_scalar.activation(x, n, (int8_t *)v->planes[2 * t].data,
-                                     (int8_t *)v->planes[2 * t + 1].data, &v->x[t]);
+                                     (int8_t *)v->planes[2 * t + 1].data, v->wide[t].data, &v->x[t]);
     }
     free(x);
 }
@@ -183,6 +200,8 @@ static void free_vectors(struct vectors *v)
 {
     for (size_t i = 0; i < 2 * N_TOKENS_MAX; i++)
         guarded_free(&v->planes[i]);
+    for (size_t i = 0; i < N_TOKENS_MAX; i++)
+        guarded_free(&v->wide[i]);
 }
 
 static void assert_same(const void *a, const void *b, size_t nbytes)
@@ -194,7 +213,7 @@ static void check_matvec(const struct mb_kernels *k, const struct mb_coded_matri
                          const struct vectors *v)
 {
     float *expected = malloc(n * sizeof(float));
-    for (size_t t = 0; t < 2; t++) {
+    for (size_t t = 0; t < 3; t++) {
         struct guarded y = guarded_alloc(n * sizeof(float), row % 2 == 0);
         mb_kernels_scalar.matvec(w, row, n, &v->x[t], expected);
         k->matvec(w, row, n, &v->x[t], (float *)y.data);
@@ -233,10 +252,12 @@ static void check_transposed(const struct mb_kernels *k, const struct mb_coded_m
     bool at_end = row % 2 == 0;
     struct guarded y = guarded_alloc(w->n_cols * sizeof(float), at_end),
                    scratch = guarded_alloc(scratch_nbytes, at_end);
-    mb_kernels_scalar.matvec_transposed(w, row, n, &v.x[1], expected, scalar_scratch);
+    for (size_t t = 0; t < 3; t++) {
+        mb_kernels_scalar.matvec_transposed(w, row, n, &v.x[t], expected, scalar_scratch);
+        k->matvec_transposed(w, row, n, &v.x[t], (float *)y.data, scratch.data);
+        assert_same(y.data, expected, w->n_cols * sizeof(float));
+    }
     free(scalar_scratch);
-    k->matvec_transposed(w, row, n, &v.x[1], (float *)y.data, scratch.data);
-    assert_same(y.data, expected, w->n_cols * sizeof(float));
     guarded_free(&y);
     guarded_free(&scratch);
     free(expected);
@@ -335,35 +356,54 @@ static void the_widest_row(void **state)
     check_all_tables(LARGEST, MB_F32, 2, MB_COLS_MAX, 8, 0);
 }
 
+/* All tables make the scalar one's activation of x[n]. */
+static void check_activation(const float *x, size_t n)
+{
+    size_t plane = mb_activation_plane_nbytes(n), wide_nbytes = mb_activation_wide_nbytes(n);
+    struct guarded in = guarded_alloc(n * sizeof *x, true), planes = guarded_alloc(2 * plane, true),
+                   wide = guarded_alloc(wide_nbytes, true);
+    int8_t *expected = aligned_alloc(64, 2 * plane + wide_nbytes), *data = (int8_t *)planes.data;
+    struct mb_activation a, b;
+    memcpy(in.data, x, n * sizeof *x);
+    mb_kernels_scalar.activation((float *)in.data, n, expected, expected + plane, expected + 2 * plane, &a);
+    for (size_t i = 0; i < n_tables; i++) {
+        tables[i]->activation((float *)in.data, n, data, data + plane, wide.data, &b);
+        assert_same(data, expected, 2 * plane);
+        assert_same(&a.scale, &b.scale, sizeof a.scale);
+        assert_int_equal(a.sum, b.sum);
+        assert_true(b.hi == data && b.lo == data + plane);
+        assert_true(a.n_wide == b.n_wide && a.n_wide_planes == b.n_wide_planes && a.wide_sum == b.wide_sum);
+        if (a.n_wide == 0)
+            continue;
+        assert_same(a.wide_at, b.wide_at, a.n_wide * sizeof *a.wide_at);
+        assert_same(a.wide, b.wide, (size_t)a.n_wide * a.n_wide_planes * MB_ACTIVATION_BLOCK);
+        assert_true((const uint8_t *)b.wide_at == wide.data);
+    }
+    free(expected);
+    guarded_free(&in);
+    guarded_free(&planes);
+    guarded_free(&wide);
+}
+
 static void activations(void **state)
 {
     (void)state;
     uint64_t seed = 5;
-    static const float odd[] = {0, -0.0F, 1e-44F, 3e38F, INFINITY, -INFINITY, NAN, -NAN};
-    for (size_t n = 1; n <= 300; n++)
-        for (size_t k = 0; k <= sizeof odd / sizeof odd[0]; k++) {
-            size_t plane = mb_activation_plane_nbytes(n);
-            struct guarded x = guarded_alloc(n * sizeof(float), true),
-                           planes = guarded_alloc(2 * plane, true);
-            int8_t *expected = aligned_alloc(64, 2 * plane);
+    static const float odd[] = {0, -0.0F, 1e-44F, 3e38F, INFINITY, -INFINITY, NAN, -NAN, 1e-35F};
+    enum { N_ODD = sizeof odd / sizeof odd[0], N_MAX = 300 };
+    float x[N_MAX];
+    for (size_t n = 1; n <= N_MAX; n++)
+        for (size_t k = 0; k <= N_ODD + 6; k++) {
             for (size_t i = 0; i < n; i++)
-                ((float *)x.data)[i] = k == 1 || k == 2 ? odd[k] : (float)test_normal(&seed);
-            if (k < sizeof odd / sizeof odd[0])
-                ((float *)x.data)[test_random(&seed) % n] = odd[k];
-            struct mb_activation a, b;
-            mb_kernels_scalar.activation((float *)x.data, n, expected, expected + plane, &a);
-            for (size_t i = 0; i < n_tables; i++) {
-                tables[i]->activation((float *)x.data, n, (int8_t *)planes.data,
-                                      (int8_t *)planes.data + plane, &b);
-                assert_same(planes.data, expected, 2 * plane);
-                assert_same(&a.scale, &b.scale, sizeof a.scale);
-                assert_int_equal(a.sum, b.sum);
-                assert_true((const uint8_t *)b.hi == planes.data &&
-                            (const uint8_t *)b.lo == planes.data + plane);
-            }
-            free(expected);
-            guarded_free(&x);
-            guarded_free(&planes);
+                x[i] = k == 1 || k == 2 ? odd[k] : (float)test_normal(&seed);
+            if (k < N_ODD)
+                x[test_random(&seed) % n] = odd[k];
+            else if (k > N_ODD)
+                add_outliers(x, n, k, &seed);
+            if (k == N_ODD - 1) /* the scale that the others would have is subnormal */
+                for (size_t i = 0; i < n; i++)
+                    x[i] = i == n / 2 ? 1e-30F : 1e-42F;
+            check_activation(x, n);
         }
 }
 

@@ -18,10 +18,10 @@ struct vectors {
 
 static struct vectors make_vectors(const struct mb_kernels *k, size_t n, size_t n_tokens)
 {
-    size_t plane = mb_activation_plane_nbytes(n);
+    size_t plane = mb_activation_plane_nbytes(n), each = 2 * plane + mb_activation_wide_nbytes(n);
     struct vectors v = {
         .x = malloc(n * n_tokens * sizeof(float)),
-        .planes = aligned_alloc(64, (2 * plane * n_tokens + 63) / 64 * 64),
+        .planes = aligned_alloc(64, each * n_tokens),
         .activations = calloc(n_tokens, sizeof(struct mb_activation)),
         .n = n,
         .n_tokens = n_tokens,
@@ -30,8 +30,8 @@ static struct vectors make_vectors(const struct mb_kernels *k, size_t n, size_t 
     for (size_t t = 0; t < n_tokens; t++) {
         for (size_t i = 0; i < n; i++)
             v.x[t * n + i] = (float)(test_normal(&state) * (t + 1.0));
-        k->activation(v.x + t * n, n, v.planes + 2 * plane * t, v.planes + 2 * plane * t + plane,
-                      &v.activations[t]);
+        int8_t *planes = v.planes + t * each;
+        k->activation(v.x + t * n, n, planes, planes + plane, planes + 2 * plane, &v.activations[t]);
     }
     return v;
 }
@@ -45,7 +45,7 @@ static void free_vectors(struct vectors *v)
 
 static int64_t value(const struct mb_activation *x, size_t i)
 {
-    return 256 * (int64_t)x->hi[i] + x->lo[i];
+    return (int64_t)mb_activation_value(x, i);
 }
 
 static void activations_are_near_and_padded(void **state)
@@ -71,24 +71,24 @@ static void activations_are_near_and_padded(void **state)
 static void odd_vectors_have_their_scales(void **state)
 {
     (void)state;
-    _Alignas(64) int8_t hi[128], lo[128];
+    _Alignas(64) int8_t hi[128], lo[128], wide[1024];
     struct mb_activation out;
     float x[3] = {0, 0, 0};
-    mb_kernels_scalar.activation(x, 3, hi, lo, &out);
+    mb_kernels_scalar.activation(x, 3, hi, lo, wide, &out);
     assert_true(out.scale == 0 && out.sum == 0);
     x[1] = NAN;
-    mb_kernels_scalar.activation(x, 3, hi, lo, &out);
+    mb_kernels_scalar.activation(x, 3, hi, lo, wide, &out);
     assert_true(isnan(out.scale));
     x[1] = -INFINITY;
-    mb_kernels_scalar.activation(x, 3, hi, lo, &out);
+    mb_kernels_scalar.activation(x, 3, hi, lo, wide, &out);
     assert_true(isnan(out.scale));
     x[1] = 3e38F;
     x[2] = -3.4e38F;
-    mb_kernels_scalar.activation(x, 3, hi, lo, &out);
+    mb_kernels_scalar.activation(x, 3, hi, lo, wide, &out);
     assert_int_equal(value(&out, 2), -32639);
     x[1] = 1e-40F;
     x[2] = -1e-42F;
-    mb_kernels_scalar.activation(x, 3, hi, lo, &out);
+    mb_kernels_scalar.activation(x, 3, hi, lo, wide, &out);
     assert_true(out.scale == 0 && out.sum == 0);
 }
 
@@ -192,15 +192,15 @@ static void non_finite_vectors_give_nan_and_zero_gives_zero(void **state)
 {
     (void)state;
     float *weights = test_weights_make(TEST_GAUSS, MB_F32, 3, 64, 6), x[64] = {0}, y[3];
-    _Alignas(64) int8_t hi[128], lo[128];
+    _Alignas(64) int8_t hi[128], lo[128], wide[1024];
     struct mb_activation a;
     struct test_coded coded;
     test_code(&coded, MB_F32, weights, 3, 64, 0.004);
-    mb_kernels_scalar.activation(x, 64, hi, lo, &a);
+    mb_kernels_scalar.activation(x, 64, hi, lo, wide, &a);
     mb_kernels_scalar.matvec(coded.matrix, 0, 3, &a, y);
     assert_true(y[0] == 0 && y[1] == 0 && y[2] == 0);
     x[9] = INFINITY;
-    mb_kernels_scalar.activation(x, 64, hi, lo, &a);
+    mb_kernels_scalar.activation(x, 64, hi, lo, wide, &a);
     mb_kernels_scalar.matvec(coded.matrix, 0, 3, &a, y);
     assert_true(isnan(y[0]) && isnan(y[2]));
     test_coded_free(&coded);

@@ -42,6 +42,7 @@ static void coding_and_products_ask_for_none(void **state)
     struct mb_group groups[N_ROWS];
     static float y[N_ROWS * N_COLS];
     static _Alignas(64) int8_t planes[2][N_TOKENS][(N_COLS + 127) / 128 * 128];
+    static _Alignas(64) uint8_t wide[N_TOKENS][64 + MB_WIDE_PLANES_MAX * (N_COLS + 127) / 128 * 128];
     struct mb_activation x[N_TOKENS];
     const struct mb_kernels *k = mb_kernels();
     void *scratch = mb_alloc(1, k->matmul_scratch_nbytes(N_COLS) + k->transposed_scratch_nbytes(N_COLS));
@@ -49,7 +50,7 @@ static void coding_and_products_ask_for_none(void **state)
     starve_begin(STARVE_MEMORY, 1, true);
     enum mb_status status = mb_encode_rows(&coding, weights, N_ROWS, records, cap, &nbytes, groups, NULL);
     for (size_t t = 0; t < N_TOKENS; t++)
-        k->activation(weights + t * N_COLS, N_COLS, planes[0][t], planes[1][t], &x[t]);
+        k->activation(weights + t * N_COLS, N_COLS, planes[0][t], planes[1][t], wide[t], &x[t]);
     k->matvec(coded.matrix, 0, N_ROWS, &x[0], y);
     k->matmul(coded.matrix, 0, N_ROWS, x, N_TOKENS, y, N_ROWS, scratch);
     k->matvec_transposed(coded.matrix, 0, N_ROWS, &x[0], y, scratch);

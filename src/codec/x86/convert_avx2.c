@@ -56,15 +56,6 @@ MB_INLINE ints v_max_bits(ints max, const float *x, size_t n)
     return _mm256_max_epu32(max, _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff)));
 }
 
-static uint32_t max_of(ints v)
-{
-    uint32_t lanes[LANES], max = 0;
-    _mm256_storeu_si256((__m256i *)lanes, v);
-    for (size_t i = 0; i < LANES; i++)
-        max = lanes[i] > max ? lanes[i] : max;
-    return max;
-}
-
 static int64_t sum_of(ints v)
 {
     int32_t lanes[LANES];

@@ -41,11 +41,6 @@ MB_INLINE ints v_max_bits(ints max, const float *x, size_t n)
     return _mm512_max_epu32(max, _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)));
 }
 
-static uint32_t max_of(ints v)
-{
-    return _mm512_reduce_max_epu32(v);
-}
-
 static int64_t sum_of(ints v)
 {
     return _mm512_reduce_add_epi32(v); /* 65535 * 32639 fits */

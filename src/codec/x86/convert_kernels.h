@@ -10,12 +10,11 @@
  *   store_values    n <= LANES original values as floats
  *   v_zero, v_add   of ints
  *   v_max_bits      the larger of ints and the magnitudes of n <= LANES floats, as their bits
- *   max_of, sum_of  over the lanes of ints
+ *   sum_of          over the lanes of ints
  *   SPLIT, split    as many elements at once to both planes; returns the sums of X
  */
+#include "activation.h"
 #include "base/inline.h"
-#include <float.h>
-#include <math.h>
 #include <string.h>
 
 /* ---------------------------------------------------------------- rows as floats */
@@ -66,16 +65,22 @@ void NAMED(mb_decode_rows)(const struct mb_coded_matrix *w, uint64_t row, uint64
 
 /* ---------------------------------------------------------------- activations */
 
-/* The largest magnitude. The bits of NaN and infinity, as integers, are above those of all other floats. */
-static float largest(const float *x, size_t n)
+/* Vectors for MB_PARTS lanes. */
+enum { N_VECTORS = MB_PARTS / LANES };
+
+/* The bits of NaN and infinity, as integers, are above those of all other floats. */
+static void parts(const float *x, size_t n, uint32_t *largest)
 {
-    ints max = v_zero();
+    ints max[N_VECTORS];
     size_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        max = v_max_bits(max, x + i, LANES);
-    if (i < n)
-        max = v_max_bits(max, x + i, n - i);
-    return mb_float_of_bits(max_of(max));
+    for (size_t k = 0; k < N_VECTORS; k++)
+        max[k] = v_zero();
+    for (; i + MB_PARTS <= n; i += MB_PARTS)
+        for (size_t k = 0; k < N_VECTORS; k++)
+            max[k] = v_max_bits(max[k], x + i + k * LANES, LANES);
+    for (size_t k = 0; i < n; k++, i += LANES)
+        max[k] = v_max_bits(max[k], x + i, n - i < LANES ? n - i : LANES);
+    memcpy(largest, max, sizeof max);
 }
 
 /* All elements to both planes; returns the sum of X. A lane adds at most 65536 / 8 of them: it fits. */
@@ -96,15 +101,9 @@ static int64_t split_all(const float *x, size_t n, float scale, int8_t *hi, int8
     return sum_of(sum);
 }
 
-void NAMED(mb_activation)(const float *x, size_t n, int8_t *hi, int8_t *lo, struct mb_activation *out)
+void NAMED(mb_activation)(const float *x, size_t n, int8_t *hi, int8_t *lo, void *wide,
+                          struct mb_activation *out)
 {
-    float magnitude = largest(x, n), scale = magnitude / (float)MB_ACTIVATION_MAX;
-    bool is_finite = magnitude <= FLT_MAX;
-    if (!is_finite || !(scale >= FLT_MIN)) {
-        memset(hi, 0, mb_activation_plane_nbytes(n));
-        memset(lo, 0, mb_activation_plane_nbytes(n));
-        *out = (struct mb_activation){hi, lo, 0, is_finite ? 0 : NAN};
-        return;
-    }
-    *out = (struct mb_activation){hi, lo, split_all(x, n, scale, hi, lo), scale};
+    static const struct mb_activation_ops ops = {parts, split_all};
+    mb_activation_by(&ops, x, n, hi, lo, wide, out);
 }

@@ -81,6 +81,8 @@ void mb_group_bytes_avx512(const struct mb_group_view *group, uint8_t *out)
 float mb_raw_row_product_avx512(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,
                                 const struct mb_activation *x)
 {
+    if (x->n_wide > 0)
+        return mb_raw_row_product(dtype, values, n_cols, x);
     __m512d sum = _mm512_setzero_pd();
     for (size_t c = 0; c < n_cols; c += 8) {
         __m512 w =

@@ -154,7 +154,17 @@ static void tile_product(const struct block *block, size_t r, const int16_t *x, 
     }
 }
 
-static float finish(const struct mb_coded_matrix *w, const struct row *row, int64_t s,
+/* The sum of a row's q E. */
+static int64_t wide_sum(const int8_t *q, const struct mb_activation *x)
+{
+    int64_t sum = 0;
+    for (size_t k = 0; x->n_wide > k; k++)
+        sum += mb_wide_sum_avx2(q + (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK, mb_wide_planes(x, k),
+                                x->n_wide_planes);
+    return sum;
+}
+
+static float finish(const struct mb_coded_matrix *w, const struct row *row, const int8_t *q, int64_t s,
                     const struct mb_activation *x)
 {
     const struct mb_group_view *group = &row->group;
@@ -166,7 +176,7 @@ static float finish(const struct mb_coded_matrix *w, const struct row *row, int6
     double o = group->n_outliers == 0
                    ? 0
                    : mb_row_outliers(w->dtype, group, w->n_cols, row->row_in_group, &first, x);
-    return (float)((double)s * (double)w->step * scale + o * scale);
+    return (float)(mb_sum_of_parts(s, wide_sum(q, x)) * (double)w->step * scale + o * scale);
 }
 
 /* All rows of a block times at most BLOCK_TOKENS tokens. */
@@ -183,7 +193,8 @@ static void multiply_block(const struct block *block, const struct mb_activation
             for (size_t i = 0; i < tokens; i++)
                 for (size_t k = 0; k < TILE_ROWS && r + k < block->n_rows; k++)
                     y[(t + i) * y_stride + r + k] =
-                        finish(block->w, &block->rows[r + k], sums[i][k], &x[t + i]);
+                        finish(block->w, &block->rows[r + k], block->q + (r + k) * block->row_nbytes,
+                               sums[i][k], &x[t + i]);
         }
     }
 }

@@ -66,7 +66,7 @@ struct outlier {
 
 struct tile {
     uint8_t *bytes; /* [chunks of columns][4 quads][4 rows][16 columns] */
-    size_t n_rows;
+    size_t n_rows, n_cols;
     int64_t offset[TILE_ROWS]; /* of each slot */
     uint32_t slot_of_row[TILE_ROWS];
     struct uncoded uncoded[TILE_ROWS];
@@ -365,7 +365,7 @@ MB_INLINE void tile_product(const struct tile *tile, size_t n_chunks, const stru
 #pragma GCC unroll 3
             for (size_t t = 0; t < n_tokens; t++)
                 sums->outliers[t][outlier->slot] +=
-                    outlier->value * (double)mb_activation_value(x + t, outlier->column);
+                    outlier->value * mb_activation_value(x + t, outlier->column);
         }
         __m512i u[QUADS];
 #pragma GCC unroll 4
@@ -407,15 +407,49 @@ static __attribute__((noinline)) void tile_product_3(const struct tile *tile, si
     tile_product(tile, n, x, 3, sums);
 }
 
-/* Eight rows of one token, finished: S step scale + O scale. */
-static inline __m256 finish_8(__m256i hi, __m256i lo, const int64_t *offset, const double *outliers,
-                              const struct mb_coded_matrix *w, const struct mb_activation *x)
+/* The sums of q E of a tile's rows and one token: its wide blocks once more. */
+static void tile_wide(const struct tile *tile, const struct mb_activation *x, int64_t wide[TILE_ROWS])
+{
+    __m512i sums[2], sum_e = _mm512_set1_epi64(x->wide_sum);
+    for (size_t i = 0; i < 2; i++)
+        sums[i] = _mm512_sub_epi64(_mm512_setzero_si512(),
+                                   _mm512_mullo_epi64(_mm512_loadu_si512(tile->offset + 8 * i), sum_e));
+    for (unsigned p = 0; p < x->n_wide_planes; p++) {
+        __m512i quad[QUADS] = {0};
+        for (size_t k = 0; k < x->n_wide; k++) {
+            size_t first = (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK;
+            const uint8_t *bytes = tile->bytes + first * (CHUNK_NBYTES / CHUNK);
+            const int8_t *e = mb_wide_planes(x, k) + p * MB_ACTIVATION_BLOCK;
+            for (size_t c = 0; c < MB_ACTIVATION_BLOCK && first + c < tile->n_cols;
+                 c += CHUNK, bytes += CHUNK_NBYTES) {
+                __m512i v = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(e + c)));
+#pragma GCC unroll 4
+                for (size_t q = 0; q < QUADS; q++)
+                    quad[q] = mb_dot_512(quad[q], _mm512_load_si512(bytes + 64 * q), v);
+            }
+        }
+        __m512i rows = add_slots(quad);
+        __m512i low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(rows));
+        __m512i high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(rows, 1));
+        sums[0] = _mm512_add_epi64(sums[0], _mm512_slli_epi64(low, 8 * p));
+        sums[1] = _mm512_add_epi64(sums[1], _mm512_slli_epi64(high, 8 * p));
+    }
+    memcpy(wide, sums, sizeof sums);
+}
+
+/* Eight rows of one token, finished: S step scale + O scale. 'wide': sums of q E, or NULL. */
+static inline __m256 finish_8(__m256i hi, __m256i lo, const int64_t *wide, const int64_t *offset,
+                              const double *outliers, const struct mb_coded_matrix *w,
+                              const struct mb_activation *x)
 {
     __m512d scale = _mm512_set1_pd((double)x->scale);
     __m512i shift = _mm512_mullo_epi64(_mm512_loadu_si512(offset), _mm512_set1_epi64(x->sum));
     __m512i s = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(hi), 8), _mm512_cvtepi32_epi64(lo));
-    __m512d coded =
-        _mm512_mul_pd(_mm512_cvtepi64_pd(_mm512_sub_epi64(s, shift)), _mm512_set1_pd((double)w->step));
+    __m512d sum = _mm512_cvtepi64_pd(_mm512_sub_epi64(s, shift));
+    if (wide != NULL) /* mb_sum_of_parts */
+        sum = _mm512_add_pd(
+            sum, _mm512_mul_pd(_mm512_cvtepi64_pd(_mm512_loadu_si512(wide)), _mm512_set1_pd(MB_WIDE_UNIT)));
+    __m512d coded = _mm512_mul_pd(sum, _mm512_set1_pd((double)w->step));
     return _mm512_cvtpd_ps(
         _mm512_add_pd(_mm512_mul_pd(coded, scale), _mm512_mul_pd(_mm512_loadu_pd(outliers), scale)));
 }
@@ -433,11 +467,15 @@ MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct tile *t
     __mmask16 lanes = mb_lanes_16(tile->n_rows);
     __m512i slot_of_row = _mm512_loadu_si512(tile->slot_of_row);
     for (size_t t = 0; t < n_tokens; t++, x++, y += y_stride) {
+        int64_t wide[TILE_ROWS];
+        bool is_wide = x->n_wide > 0;
+        if (is_wide)
+            tile_wide(tile, x, wide);
         __m256 low = finish_8(_mm512_castsi512_si256(sums->hi[t]), _mm512_castsi512_si256(sums->lo[t]),
-                              tile->offset, sums->outliers[t], w, x);
+                              is_wide ? wide : NULL, tile->offset, sums->outliers[t], w, x);
         __m256 high =
             finish_8(_mm512_extracti64x4_epi64(sums->hi[t], 1), _mm512_extracti64x4_epi64(sums->lo[t], 1),
-                     tile->offset + 8, sums->outliers[t] + 8, w, x);
+                     is_wide ? wide + 8 : NULL, tile->offset + 8, sums->outliers[t] + 8, w, x);
         __m512 slots = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
         _mm512_mask_storeu_ps(y, lanes, _mm512_permutexvar_ps(slot_of_row, slots));
         for (const struct uncoded *uncoded = tile->uncoded; uncoded < end; uncoded++)
@@ -498,7 +536,7 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
     if (n_rows == 0)
         return;
     size_t row_nbytes = mb_matmul_row_nbytes(w->n_cols);
-    struct tile tile = {.bytes = (uint8_t *)scratch + mb_group_room(w->n_cols)};
+    struct tile tile = {.bytes = (uint8_t *)scratch + mb_group_room(w->n_cols), .n_cols = w->n_cols};
     struct source source = {
         .w = w,
         .walk = mb_group_seek(w, row),

@@ -45,6 +45,7 @@ struct pending {
     struct sums sums[ROWS_PENDING];
     int32_t offset[ROWS_PENDING]; /* u of q = 0: what the sum of X is multiplied by */
     double outliers[ROWS_PENDING];
+    int64_t wide[ROWS_PENDING]; /* sums of q E, or of u E: then offset times the sum of E is taken off */
     size_t n;
     struct row_outliers row_outliers[ROWS_PENDING + 1]; /* groups of one row; the last one may have none */
     size_t n_row_outliers;
@@ -69,13 +70,26 @@ MB_INLINE __m256i widen(__m256i sum, __m256i pair_sums)
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pair_sums, _mm256_set1_epi16(1)));
 }
 
+/* The sum of all lanes. */
+MB_INLINE int32_t add_all_lanes(__m256i v)
+{
+    __m128i quad = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    __m128i pair = _mm_add_epi32(quad, _mm_unpackhi_epi64(quad, quad));
+    return _mm_cvtsi128_si32(pair) + _mm_extract_epi32(pair, 1);
+}
+
 /* ---------------------------------------------------------------- indices in L1 */
 
-/* Any q: the product of |x| (at most 128) and q with the sign of x. */
-MB_INLINE __m256i signed_pairs(__m256i q, const int8_t *x)
+int64_t mb_wide_sum_avx2(const int8_t *q, const int8_t *planes, size_t n_planes)
 {
-    __m256i v = _mm256_loadu_si256((const __m256i *)x);
-    return _mm256_maddubs_epi16(_mm256_abs_epi8(v), _mm256_sign_epi8(q, v));
+    int64_t sum = 0;
+    for (size_t p = 0; p < n_planes; p++, planes += MB_BLOCK) {
+        __m256i s = _mm256_setzero_si256();
+        for (size_t c = 0; c < MB_BLOCK; c += 32)
+            s = widen(s, mb_signed_pairs_avx2(_mm256_loadu_si256((const __m256i *)(q + c)), planes + c));
+        sum += (int64_t)add_all_lanes(s) << 8 * p;
+    }
+    return sum;
 }
 
 static struct sums row_sums(const int8_t *q, size_t n, const struct mb_activation *x)
@@ -83,8 +97,8 @@ static struct sums row_sums(const int8_t *q, size_t n, const struct mb_activatio
     struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     for (size_t c = 0; c < n; c += 32) {
         __m256i v = _mm256_loadu_si256((const __m256i *)(q + c));
-        s.hi = widen(s.hi, signed_pairs(v, x->hi + c));
-        s.lo = widen(s.lo, signed_pairs(v, x->lo + c));
+        s.hi = widen(s.hi, mb_signed_pairs_avx2(v, x->hi + c));
+        s.lo = widen(s.lo, mb_signed_pairs_avx2(v, x->lo + c));
     }
     return s;
 }
@@ -96,9 +110,14 @@ static void sum_group(struct pending *pending, const struct mb_group_view *group
     int8_t q[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
     mb_group_indices_avx2(group, q);
     for (size_t r = 0; r < n_rows; r++) {
+        const int8_t *row_q = q + (first + r) * pending->w->n_cols;
         pending->offset[row + r] = 0;
-        pending->sums[row + r] =
-            row_sums(q + (first + r) * pending->w->n_cols, pending->w->n_cols, pending->x);
+        pending->sums[row + r] = row_sums(row_q, pending->w->n_cols, pending->x);
+        pending->wide[row + r] = 0;
+        for (size_t k = 0; k < pending->x->n_wide; k++)
+            pending->wide[row + r] +=
+                mb_wide_sum_avx2(row_q + (size_t)pending->x->wide_at[k] * MB_BLOCK,
+                                 mb_wide_planes(pending->x, k), pending->x->n_wide_planes);
     }
 }
 
@@ -126,13 +145,27 @@ MB_INLINE void multiply_quarter(unsigned a, size_t k, const __m256i u[4], const 
     }
 }
 
+/* The sum of u E over a block. */
+MB_INLINE int64_t unsigned_wide_sum(const __m256i u[4], const int8_t *planes, size_t n_planes)
+{
+    int64_t sum = 0;
+    for (size_t p = 0; p < n_planes; p++, planes += MB_BLOCK) {
+        __m256i s = _mm256_setzero_si256();
+#pragma GCC unroll 4
+        for (size_t k = 0; k < 4; k++)
+            s = widen(s, pairs(u[k], planes + 32 * k));
+        sum += (int64_t)add_all_lanes(s) << 8 * p;
+    }
+    return sum;
+}
+
 /*
  * The sums of n_rows rows of each stream, over the whole blocks of n_cols.  Returns how many streams are
  * done: fewer than n_streams where 32 weights of the next one have too many escapes.
  */
-MB_INLINE size_t stream_sums(unsigned a, struct stream *streams, size_t n_streams, size_t n_rows,
-                             size_t n_cols, const struct mb_activation *x, struct sums *sums,
-                             const uint8_t *ahead)
+MB_INLINE size_t stream_sums(unsigned a, bool is_wide, struct stream *streams, size_t n_streams,
+                             size_t n_rows, size_t n_cols, const struct mb_activation *x, struct sums *sums,
+                             int64_t *wide, const uint8_t *ahead)
 {
     struct mb_spread spread = mb_spread_of_width(a);
     struct mb_block block;
@@ -144,6 +177,8 @@ MB_INLINE size_t stream_sums(unsigned a, struct stream *streams, size_t n_stream
         const uint8_t *tail = streams[i].tail;
         for (size_t r = 0; r < n_rows; r++) {
             struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+            size_t k_wide = 0;
+            int64_t sum_wide = 0;
             for (const int8_t *hi = begin; hi != end; hi += MB_BLOCK) {
                 struct sums pair_sums = {_mm256_setzero_si256(), _mm256_setzero_si256()};
                 __m256i u[4], codes[4];
@@ -165,8 +200,14 @@ MB_INLINE size_t stream_sums(unsigned a, struct stream *streams, size_t n_stream
                     mb_block_quarter(&block, k, p, a, &spread, codes);
                 }
                 multiply_quarter(a, 3, u, hi, to_lo, &pair_sums, &s);
+                if (is_wide && k_wide < x->n_wide && hi == begin + (size_t)x->wide_at[k_wide] * MB_BLOCK) {
+                    sum_wide += unsigned_wide_sum(u, mb_wide_planes(x, k_wide), x->n_wide_planes);
+                    k_wide++;
+                }
             }
             sums[streams[i].first + r] = s;
+            if (is_wide)
+                wide[streams[i].first + r] = sum_wide;
         }
         streams[i].rest_tail = tail;
     }
@@ -174,16 +215,18 @@ MB_INLINE size_t stream_sums(unsigned a, struct stream *streams, size_t n_stream
 }
 
 /* Adds the columns after whole blocks of groups of one row; returns as stream_sums does. */
-MB_INLINE size_t rest_sums(unsigned a, struct stream *streams, size_t n_streams, size_t n_cols,
-                           const struct mb_activation *x, struct sums *sums)
+MB_INLINE size_t rest_sums(unsigned a, bool is_wide, struct stream *streams, size_t n_streams, size_t n_cols,
+                           const struct mb_activation *x, struct sums *sums, int64_t *wide)
 {
     struct mb_spread spread = mb_spread_of_width(a);
     size_t first = n_cols / MB_BLOCK * MB_BLOCK, rest = n_cols - first;
+    is_wide = is_wide && x->wide_at[x->n_wide - 1] == first / MB_BLOCK;
     for (size_t i = 0; i < n_streams; i++) {
         uint8_t codes[MB_BLOCK + MB_DECODED_SLACK];
         mb_unpack_codes_avx2(streams[i].body + first / 8 * a, rest, a, codes);
         const uint8_t *tail = streams[i].rest_tail;
         struct sums *s = &sums[streams[i].first];
+        __m256i all_u[4] = {0};
         for (size_t c = 0; c < rest; c += 32) {
             __m256i u = mb_plain_codes_to_u(_mm256_loadu_si256((const __m256i *)(codes + c)), a, &spread);
             uint64_t escapes = _bzhi_u64(mb_escapes_of_u(u, a, &spread), (unsigned)(rest - c));
@@ -194,37 +237,54 @@ MB_INLINE size_t rest_sums(unsigned a, struct stream *streams, size_t n_streams,
             tail += n;
             s->hi = widen(s->hi, pairs(u, x->hi + first + c));
             s->lo = widen(s->lo, pairs(u, x->lo + first + c));
+            if (is_wide)
+                all_u[c / 32] = u;
         }
+        if (is_wide)
+            wide[streams[i].first] +=
+                unsigned_wide_sum(all_u, mb_wide_planes(x, x->n_wide - 1u), x->n_wide_planes);
     }
     return n_streams;
 }
 
-typedef size_t (*stream_sums_fn)(struct stream *streams, size_t n_streams, const struct pending *pending,
-                                 struct sums *sums);
+typedef size_t (*stream_sums_fn)(struct stream *streams, size_t n_streams, struct pending *pending);
 
-#define SUMS(a)                                                                                             \
-    MB_NOINLINE size_t sums_##a(struct stream *streams, size_t n_streams, const struct pending *pending,    \
-                                struct sums *sums)                                                          \
-    {                                                                                                       \
-        const struct mb_coded_matrix *w = pending->w;                                                       \
-        n_streams =                                                                                         \
-            stream_sums(a, streams, n_streams, w->group_rows, w->n_cols, pending->x, sums, pending->ahead); \
-        if (w->n_cols % MB_BLOCK != 0)                                                                      \
-            n_streams = rest_sums(a, streams, n_streams, w->n_cols, pending->x, sums);                      \
-        return n_streams;                                                                                   \
+MB_INLINE size_t all_sums(unsigned a, bool is_wide, struct stream *streams, size_t n_streams,
+                          struct pending *pending)
+{
+    const struct mb_coded_matrix *w = pending->w;
+    n_streams = stream_sums(a, is_wide, streams, n_streams, w->group_rows, w->n_cols, pending->x,
+                            pending->sums, pending->wide, pending->ahead);
+    if (w->n_cols % MB_BLOCK != 0)
+        n_streams =
+            rest_sums(a, is_wide, streams, n_streams, w->n_cols, pending->x, pending->sums, pending->wide);
+    return n_streams;
+}
+
+/* Activations with wide blocks have functions of their own, so that the others' loops do not see them. */
+#define SUMS(a)                                                                                         \
+    MB_NOINLINE size_t sums_##a(struct stream *streams, size_t n_streams, struct pending *pending)      \
+    {                                                                                                   \
+        return all_sums(a, false, streams, n_streams, pending);                                         \
+    }                                                                                                   \
+    MB_NOINLINE size_t wide_sums_##a(struct stream *streams, size_t n_streams, struct pending *pending) \
+    {                                                                                                   \
+        return all_sums(a, true, streams, n_streams, pending);                                          \
     }
 
 MB_WIDTHS_2_TO_6(SUMS)
 
 static const stream_sums_fn sums_of_width[] = {NULL, NULL, MB_NAMES_2_TO_6(sums)};
+static const stream_sums_fn wide_sums_of_width[] = {NULL, NULL, MB_NAMES_2_TO_6(wide_sums)};
 
 static void multiply_streams(struct pending *pending, unsigned a)
 {
     size_t left = pending->n_streams[a], group_rows = pending->w->group_rows;
     struct stream *streams = pending->streams[a];
+    stream_sums_fn sums = (pending->x->n_wide > 0 ? wide_sums_of_width : sums_of_width)[a];
     streams[left].body = streams[left - 1].body; /* is read, but not used */
     while (left > 0) {
-        size_t done = sums_of_width[a](streams, left, pending, pending->sums);
+        size_t done = sums(streams, left, pending);
         pending->ahead += done * (group_rows * pending->w->n_cols * a / 8);
         if (done == left)
             break;
@@ -253,6 +313,16 @@ MB_INLINE __m256i add_lanes_4(const struct sums *s)
     return _mm256_add_epi32(_mm256_unpacklo_epi64(first, second), _mm256_unpackhi_epi64(first, second));
 }
 
+/* The sums of q E of four rows from the first-th pending one on. */
+static __m256d wide_4(const struct pending *pending, size_t first)
+{
+    double wide[4];
+    for (size_t r = 0; r < 4; r++)
+        wide[r] =
+            (double)(pending->wide[first + r] - (int64_t)pending->offset[first + r] * pending->x->wide_sum);
+    return _mm256_loadu_pd(wide);
+}
+
 /* The results of four rows from the first-th pending one on. S is exact in double: it is below 2^53. */
 static __m128 results_4(const struct pending *pending, size_t first)
 {
@@ -265,6 +335,8 @@ static __m128 results_4(const struct pending *pending, size_t first)
     __m256d offset = _mm256_cvtepi32_pd(_mm_loadu_si128((const __m128i *)(pending->offset + first)));
     __m256d shift = _mm256_mul_pd(offset, _mm256_set1_pd((double)pending->x->sum));
     __m256d s = _mm256_sub_pd(_mm256_add_pd(_mm256_mul_pd(hi, _mm256_set1_pd(256)), lo), shift);
+    if (pending->x->n_wide > 0) /* mb_sum_of_parts */
+        s = _mm256_add_pd(s, _mm256_mul_pd(wide_4(pending, first), _mm256_set1_pd(MB_WIDE_UNIT)));
     __m256d scale = _mm256_set1_pd((double)pending->x->scale);
     __m256d y = _mm256_mul_pd(_mm256_mul_pd(s, _mm256_set1_pd((double)pending->w->step)), scale);
     y = _mm256_add_pd(y, _mm256_mul_pd(_mm256_loadu_pd(pending->outliers + first), scale));
@@ -280,6 +352,7 @@ static void flush(struct pending *pending)
         pending->sums[r].hi = pending->sums[r].lo = _mm256_setzero_si256();
         pending->offset[r] = 0;
         pending->outliers[r] = 0;
+        pending->wide[r] = 0;
     }
     for (const struct row_outliers *row = pending->row_outliers;
          row < pending->row_outliers + pending->n_row_outliers; row++)

@@ -13,6 +13,9 @@
  *       body of group 2   16 a bytes -> 128 u         ...                  sums
  *       body of group 3   16 a bytes -> 128 u         ...                  sums
  *
+ * At the wide blocks of an activation (kernels.h) the loop over columns stops: their codes are decoded once
+ * more and multiplied by the further planes, whose sums are in memory.  Ordinary vectors have no such stop.
+ *
  * Finally the sums of all rows, eight in registers so far, are added over their lanes, scaled, and completed
  * by outliers.  The code avoids branches that cannot be predicted: a mispredicted one costs as much as 300
  * weights.
@@ -25,10 +28,20 @@ enum { LANES = MB_BATCH_LANES };
 
 /* Rows that wait for the end of their products. */
 struct rows {
-    __m512i sums[MB_FUSED_TOKENS][2 * MB_BATCH]; /* of u * hi and u * lo, row by row */
+    __m512i sums[MB_FUSED_TOKENS][2 * MB_BATCH];                 /* of u * hi and u * lo, row by row */
+    __m512i wide[MB_FUSED_TOKENS][MB_WIDE_PLANES_MAX][MB_BATCH]; /* of u * each plane of E */
     int64_t offset[MB_BATCH];
     double outliers[MB_FUSED_TOKENS][MB_BATCH];
 };
+
+/* Where a loop over columns stops: before a block that is wide in one of the tokens, and at the last block.
+ */
+struct stop {
+    uint32_t column;
+    uint16_t wide[MB_FUSED_TOKENS]; /* of each token: 1 + which of its wide blocks; 0: none */
+};
+
+enum { STOPS_MAX = (MB_COLS_MAX + MB_ACTIVATION_BLOCK - 1) / MB_ACTIVATION_BLOCK + 1 };
 
 struct product {
     const struct mb_coded_matrix *w;
@@ -36,6 +49,8 @@ struct product {
     size_t n_tokens;
     const int8_t *planes; /* of several tokens: [whole 64s of columns][n_together][hi, lo][64] */
     struct rows *rows;
+    const struct stop *stops; /* the last one is after the whole blocks of a row */
+    bool has_wide;
     uint8_t *tails;       /* [MB_TAILS_NBYTES + 64] decoded */
     const uint8_t *ahead; /* memory to prefetch next */
 };
@@ -58,18 +73,37 @@ static inline __m512i add_lanes_16(const __m512i v[16])
     return _mm512_add_epi32(_mm512_shuffle_i32x4(r01, r23, 0x88), _mm512_shuffle_i32x4(r01, r23, 0xdd));
 }
 
+/* The S of rows r to r + 7: their sums and 32768 times that of q E, as mb_sum_of_parts; 'wide' by planes. */
+static inline __m512d add_wide(__m512d sum, const struct mb_activation *x, const __m512i *wide, size_t r,
+                               __m512i offset)
+{
+    __m512i total =
+        _mm512_sub_epi64(_mm512_setzero_si512(), _mm512_mullo_epi64(offset, _mm512_set1_epi64(x->wide_sum)));
+    for (unsigned p = 0; p < x->n_wide_planes; p++) {
+        __m256i rows = r == 0 ? _mm512_castsi512_si256(wide[p]) : _mm512_extracti64x4_epi64(wide[p], 1);
+        total = _mm512_add_epi64(total, _mm512_slli_epi64(_mm512_cvtepi32_epi64(rows), 8 * p));
+    }
+    __m512d unit = _mm512_set1_pd(MB_WIDE_UNIT);
+    return _mm512_add_pd(sum, _mm512_mul_pd(_mm512_cvtepi64_pd(total), unit));
+}
+
 static void finish(const struct product *product, size_t t, size_t n_rows, float *y)
 {
     const struct rows *rows = product->rows;
     const struct mb_activation *x = product->x + t;
     __m512d step = _mm512_set1_pd((double)product->w->step), scale = _mm512_set1_pd((double)x->scale);
-    __m512i sum_x = _mm512_set1_epi64(x->sum);
+    __m512i sum_x = _mm512_set1_epi64(x->sum), wide[MB_WIDE_PLANES_MAX];
+    for (size_t p = 0; p < x->n_wide_planes; p++)
+        wide[p] = add_lanes_16(rows->wide[t][p]);
     for (size_t r = 0; r < n_rows; r += 8) {
         __m512i sums = add_lanes_16(rows->sums[t] + 2 * r); /* hi, lo, hi, lo, ... */
         __m512i hi = _mm512_srai_epi64(_mm512_slli_epi64(sums, 32), 32), lo = _mm512_srai_epi64(sums, 32);
         __m512i shift = _mm512_mullo_epi64(_mm512_loadu_si512(rows->offset + r), sum_x);
         __m512i s = _mm512_sub_epi64(_mm512_add_epi64(_mm512_slli_epi64(hi, 8), lo), shift);
-        __m512d coded = _mm512_mul_pd(_mm512_mul_pd(_mm512_cvtepi64_pd(s), step), scale);
+        __m512d sum = _mm512_cvtepi64_pd(s);
+        if (x->n_wide > 0)
+            sum = add_wide(sum, x, wide, r, _mm512_loadu_si512(rows->offset + r));
+        __m512d coded = _mm512_mul_pd(_mm512_mul_pd(sum, step), scale);
         __m512d outliers = _mm512_mul_pd(_mm512_loadu_pd(rows->outliers[t] + r), scale);
         _mm256_mask_storeu_ps(y + r, (__mmask8)mb_lanes_16(n_rows - r),
                               _mm512_cvtpd_ps(_mm512_add_pd(coded, outliers)));
@@ -122,6 +156,41 @@ MB_INLINE void multiply_128_by(unsigned a, size_t n_lanes, size_t n_tokens, stru
     }
 }
 
+/* Adds the products of a row's bytes u, the first of which is column 64 i of 'planes'. */
+MB_INLINE void add_wide_products(const struct mb_activation *x, const int8_t *planes, __m512i u0, __m512i u1,
+                                 size_t at, __m512i sums[MB_WIDE_PLANES_MAX][MB_BATCH], size_t row)
+{
+    for (size_t p = 0; p < x->n_wide_planes; p++, planes += MB_ACTIVATION_BLOCK) {
+        __m512i sum = mb_dot_512(sums[p][row], u0, _mm512_loadu_si512(planes));
+        sums[p][row] = mb_dot_512(sum, u1, _mm512_loadu_si512(planes + at));
+    }
+}
+
+/*
+ * The wide parts of the next n <= 128 weights of each lane, which stays where it is; row[i]: the row of lane
+ * i among those that wait.
+ */
+MB_INLINE void multiply_wide(unsigned a, size_t n_lanes, size_t n_tokens, const struct product *product,
+                             const struct lane *lane, const struct mb_body_512 *body, const struct stop *stop,
+                             size_t n, const size_t *row)
+{
+#pragma GCC unroll 4
+    for (size_t i = 0; i < n_lanes; i++) {
+        const uint8_t *tail = lane[i].tail;
+        __m512i u[2];
+        size_t at = 64;
+        if (n == MB_ACTIVATION_BLOCK)
+            mb_decode_128(lane[i].body, a, body, &tail, u);
+        else
+            at = mb_decode_last(lane[i].body, a, body, n, tail, u);
+#pragma GCC unroll 4
+        for (size_t t = 0; t < n_tokens; t++)
+            if (stop->wide[t] > 0)
+                add_wide_products(product->x + t, mb_wide_planes(product->x + t, stop->wide[t] - 1u), u[0],
+                                  u[1], at, product->rows->wide[t], row[i]);
+    }
+}
+
 /* The products of a lane's last n < 128 weights, at column c. */
 MB_INLINE void multiply_last(unsigned a, const struct lane *lane, const struct mb_body_512 *body, size_t c,
                              size_t n, const struct product *product, size_t n_tokens,
@@ -150,32 +219,44 @@ MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, size_t n_tokens
     struct mb_body_512 body = mb_body_of_kind(a, b);
     struct lane lane[LANES];
     __m512i *sums[LANES]; /* the first token's */
+    size_t row[LANES];
     const uint8_t *ahead = product->ahead;
 #pragma GCC unroll 4
     for (size_t i = 0; i < n_lanes; i++) {
         lane[i].body = batch->records + batch->body[which[i]];
         lane[i].tail = product->tails + batch->decoded_tail[which[i]];
-        sums[i] = product->rows->sums[0] + 2 * n_rows * which[i];
+        row[i] = n_rows * which[i];
+        sums[i] = product->rows->sums[0] + 2 * row[i];
     }
+    const size_t n_whole = n_cols / MB_ACTIVATION_BLOCK * MB_ACTIVATION_BLOCK;
     for (size_t r = 0; r < n_rows; r++) {
+        const struct stop *stop = product->stops;
         __m512i s[LANES][MB_FUSED_TOKENS][2];
 #pragma GCC unroll 4
         for (size_t i = 0; i < n_lanes; i++)
 #pragma GCC unroll 4
             for (size_t t = 0; t < n_tokens; t++)
                 s[i][t][0] = s[i][t][1] = _mm512_setzero_si512();
-        size_t c = 0;
-        for (; c + 128 <= n_cols; c += 128, ahead += 16 * a * n_lanes) {
+        for (size_t c = 0;; stop++) {
+            for (size_t end = stop->column; c < end; c += 128, ahead += 16 * a * n_lanes) {
 #pragma GCC unroll 8
-            for (size_t i = 0; i < 16 * a * n_lanes; i += 64)
-                _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
-            if (n_tokens == 1)
-                multiply_128(a, n_lanes, lane, &body, x->hi + c, x->lo + c, s);
-            else
-                multiply_128_by(a, n_lanes, n_tokens, lane, &body, product->planes + 2 * n_tokens * c, s);
+                for (size_t i = 0; i < 16 * a * n_lanes; i += 64)
+                    _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
+                if (n_tokens == 1)
+                    multiply_128(a, n_lanes, lane, &body, x->hi + c, x->lo + c, s);
+                else
+                    multiply_128_by(a, n_lanes, n_tokens, lane, &body, product->planes + 2 * n_tokens * c, s);
+            }
+            if (c == n_whole)
+                break;
+            multiply_wide(a, n_lanes, n_tokens, product, lane, &body, stop, 128, row);
         }
+        size_t c = n_whole;
+        if (c < n_cols && product->has_wide)
+            multiply_wide(a, n_lanes, n_tokens, product, lane, &body, stop, n_cols - c, row);
 #pragma GCC unroll 4
         for (size_t i = 0; i < n_lanes; i++) {
+            row[i]++;
             if (c < n_cols)
                 multiply_last(a, &lane[i], &body, c, n_cols - c, product, n_tokens, s[i]);
 #pragma GCC unroll 4
@@ -243,6 +324,12 @@ static const group_sums_fn group_sums_of[MB_FUSED_TOKENS + 1][MB_WIDTH_MAX + 1] 
     [3] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_4)},
     [4] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_4)},
 };
+
+static void clear_wide(const struct product *product)
+{
+    for (size_t t = 0; t < product->n_tokens; t++)
+        memset(product->rows->wide[t], 0, product->x[t].n_wide_planes * sizeof product->rows->wide[t][0]);
+}
 
 /* Groups of one width together. */
 static void multiply_batch(struct product *product, const struct mb_batch_512 *batch)
@@ -324,6 +411,7 @@ static size_t multiply_groups(struct product *product, struct mb_group_walk *wal
         product->ahead = mb_decode_tails_512(batch, product->tails);
         n_left -= n;
         size_t n_next = n_left > 0 ? mb_take_batch_512(walk, n_left < n_max ? n_left : n_max, next) : 0;
+        clear_wide(product);
         multiply_batch(product, batch);
         spread_offsets(product, batch);
         for (size_t t = 0; t < product->n_tokens; t++) {
@@ -341,8 +429,16 @@ static size_t multiply_groups(struct product *product, struct mb_group_walk *wal
 
 /* ---------------------------------------------------------------- raw groups, and parts of groups */
 
-static void dot_bytes(const uint8_t *u, size_t n_cols, const struct mb_activation *x, __m512i *sums)
+/* The sums of a row, which is that many rows after the first that waits. */
+static void dot_bytes(const uint8_t *u, size_t n_cols, const struct mb_activation *x, __m512i *sums,
+                      __m512i wide[MB_WIDE_PLANES_MAX][MB_BATCH], size_t row)
 {
+    for (size_t k = 0; k < x->n_wide; k++) { /* E is 0 after the columns */
+        const uint8_t *block = u + (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK;
+        add_wide_products(x, mb_wide_planes(x, k), _mm512_loadu_si512(block), _mm512_loadu_si512(block + 64),
+                          64, wide, row);
+    }
+    sums += 2 * row;
     __m512i hi = _mm512_setzero_si512(), lo = hi;
     for (size_t c = 0; c < n_cols; c += 64) {
         __m512i v = _mm512_loadu_si512(u + c);
@@ -365,11 +461,12 @@ static void multiply_part(const struct product *product, const struct mb_group_v
     unsigned next_outlier = 0;
     for (size_t done = 0; done < n_rows; done += MB_BATCH) {
         size_t n = n_rows - done < MB_BATCH ? n_rows - done : MB_BATCH;
+        clear_wide(product);
         for (size_t i = 0; i < n; i++) {
             size_t r = first + done + i;
             rows->offset[i] = mb_offset_512(view->a, view->b);
             rows->outliers[t][i] = mb_row_outliers(w->dtype, view, w->n_cols, r, &next_outlier, x);
-            dot_bytes(bytes + r * w->n_cols, w->n_cols, x, rows->sums[t] + 2 * i);
+            dot_bytes(bytes + r * w->n_cols, w->n_cols, x, rows->sums[t], rows->wide[t], i);
         }
         finish(product, t, n, y + done);
     }
@@ -387,11 +484,35 @@ static void multiply_raw(const struct product *product, const struct mb_group_vi
 
 /* ---------------------------------------------------------------- products */
 
+/* The wide blocks of all tokens, in order of columns, and the end of the whole blocks. */
+static void find_stops(struct product *product, struct stop *stops)
+{
+    size_t next[MB_FUSED_TOKENS] = {0};
+    uint32_t n_whole = (uint32_t)(product->w->n_cols / MB_ACTIVATION_BLOCK), at = 0;
+    product->stops = stops;
+    product->has_wide = false;
+    do {
+        at = n_whole;
+        for (size_t t = 0; t < product->n_tokens; t++)
+            if (next[t] < product->x[t].n_wide && product->x[t].wide_at[next[t]] < at)
+                at = product->x[t].wide_at[next[t]];
+        *stops = (struct stop){.column = at * MB_ACTIVATION_BLOCK};
+        for (size_t t = 0; t < product->n_tokens; t++)
+            if (next[t] < product->x[t].n_wide && product->x[t].wide_at[next[t]] == at) {
+                stops->wide[t] = (uint16_t)++next[t];
+                product->has_wide = true;
+            }
+        stops++;
+    } while (at < n_whole);
+}
+
 static void multiply_all(struct product product, uint64_t row, uint64_t n_rows, float *y, size_t y_stride)
 {
     const struct mb_coded_matrix *w = product.w;
     _Alignas(64) uint8_t tails[MB_TAILS_NBYTES + 64]; /* whole vectors are read */
     struct rows rows;
+    struct stop stops[STOPS_MAX];
+    find_stops(&product, stops);
     product.rows = &rows;
     product.tails = tails;
     bool in_place = w->group_rows == 1 || w->n_cols % 128 == 0;

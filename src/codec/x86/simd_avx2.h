@@ -63,6 +63,16 @@ MB_INLINE __m256i mb_unpack_32_avx2(const uint8_t *p, unsigned width, const stru
     return _mm256_or_si256(_mm256_and_si256(v, first_codes), _mm256_and_si256(moved, second_codes));
 }
 
+/* Any q times any x: sums of pairs of the product of |x| (at most 128) and q with the sign of x. */
+MB_INLINE __m256i mb_signed_pairs_avx2(__m256i q, const int8_t *x)
+{
+    __m256i v = _mm256_loadu_si256((const __m256i *)x);
+    return _mm256_maddubs_epi16(_mm256_abs_epi8(v), _mm256_sign_epi8(q, v));
+}
+
+/* The sum of q E over a block of 128 columns, given the planes of E. */
+int64_t mb_wide_sum_avx2(const int8_t *q, const int8_t *planes, size_t n_planes);
+
 /* Eight original values. */
 MB_INLINE __m256 mb_load_values_8(enum mb_dtype dtype, const uint8_t *values)
 {
@@ -75,7 +85,8 @@ MB_INLINE __m256 mb_load_values_8(enum mb_dtype dtype, const uint8_t *values)
 }
 
 /* The table's functions. */
-void mb_activation_avx2(const float *x, size_t n, int8_t *hi, int8_t *lo, struct mb_activation *out);
+void mb_activation_avx2(const float *x, size_t n, int8_t *hi, int8_t *lo, void *wide,
+                        struct mb_activation *out);
 void mb_matvec_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                     const struct mb_activation *x, float *y);
 void mb_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,

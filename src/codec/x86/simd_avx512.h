@@ -237,7 +237,7 @@ MB_INLINE __m512i mb_dot_512(__m512i sum, __m512i u, __m512i x)
     return sum;
 }
 
-/* Eight X of an activation as double. */
+/* Eight X of an activation without wide blocks as double. */
 MB_INLINE __m512d mb_activation_values_8(const struct mb_activation *x, size_t i)
 {
     __m256i hi = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(x->hi + i)));
@@ -250,7 +250,8 @@ float mb_raw_row_product_avx512(enum mb_dtype dtype, const uint8_t *values, size
                                 const struct mb_activation *x);
 
 /* The table's functions. */
-void mb_activation_avx512(const float *x, size_t n, int8_t *hi, int8_t *lo, struct mb_activation *out);
+void mb_activation_avx512(const float *x, size_t n, int8_t *hi, int8_t *lo, void *wide,
+                          struct mb_activation *out);
 void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                       const struct mb_activation *x, float *y);
 

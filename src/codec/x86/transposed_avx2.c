@@ -13,7 +13,8 @@ enum { ROWS_BEFORE_WIDEN = 512 };
 _Static_assert((int64_t)ROWS_BEFORE_WIDEN *MB_Q_MAX *MB_ACTIVATION_MAX < INT32_MAX, "a sum would overflow");
 
 struct columns {
-    int64_t *wide;    /* [n_cols] */
+    int64_t *whole;   /* [n_cols] */
+    int64_t *wide;    /* [n_cols] sums of q E */
     double *outliers; /* [n_cols] of outliers and raw rows, in order of rows */
     int32_t *narrow;  /* [n_cols rounded up to 16] columns of each 16 in the order 0-3, 8-11, 4-7, 12-15 */
     size_t n_narrow;  /* rows in them */
@@ -31,7 +32,7 @@ static void widen(struct columns *columns)
 {
     static const uint8_t order[16] = {0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15};
     for (size_t c = 0; c < columns->n_cols; c++)
-        columns->wide[c] += columns->narrow[c / 16 * 16 + order[c % 16]];
+        columns->whole[c] += columns->narrow[c / 16 * 16 + order[c % 16]];
     memset(columns->narrow, 0, (columns->n_cols + 15) / 16 * 16 * sizeof(int32_t));
     columns->n_narrow = 0;
 }
@@ -81,7 +82,7 @@ static void add_uncoded(struct columns *columns, enum mb_dtype dtype, const stru
 {
     size_t n_cols = columns->n_cols;
     for (size_t r = first; r < first + n_rows && view->is_raw; r++) {
-        double value = (double)mb_activation_value(columns->x, x_at + r - first);
+        double value = mb_activation_value(columns->x, x_at + r - first);
         for (size_t c = 0; c < n_cols; c++)
             columns->outliers[c] += (double)mb_load_value(dtype, view->body, r * n_cols + c) * value;
     }
@@ -89,8 +90,14 @@ static void add_uncoded(struct columns *columns, enum mb_dtype dtype, const stru
         size_t at = mb_load_u16(view->outlier_positions + 2 * i), r = at / n_cols;
         if (r >= first && r < first + n_rows)
             columns->outliers[at % n_cols] += (double)mb_load_value(dtype, view->outlier_values, i) *
-                                              (double)mb_activation_value(columns->x, x_at + r - first);
+                                              mb_activation_value(columns->x, x_at + r - first);
     }
+}
+
+static void add_wide(struct columns *columns, const int8_t *q, int64_t value)
+{
+    for (size_t c = 0; c < columns->n_cols && value != 0; c++)
+        columns->wide[c] += q[c] * value;
 }
 
 static void add_group(struct columns *columns, struct waiting *waiting, const struct mb_group_view *view,
@@ -99,10 +106,12 @@ static void add_group(struct columns *columns, struct waiting *waiting, const st
     if (view->is_raw)
         return;
     mb_group_indices_avx2(view, q);
-    for (size_t r = 0; r < n_rows; r++)
-        add_row(
-            columns, waiting,
-            (struct waiting){q + (first + r) * columns->n_cols, mb_activation_value(columns->x, x_at + r)});
+    q += first * columns->n_cols;
+    for (size_t r = 0; r < n_rows; r++, q += columns->n_cols, x_at++) {
+        if (columns->x->n_wide > 0)
+            add_wide(columns, q, mb_wide_value(columns->x, x_at));
+        add_row(columns, waiting, (struct waiting){q, mb_narrow_value(columns->x, x_at)});
+    }
 }
 
 static size_t n_narrow_of(size_t n_cols)
@@ -110,10 +119,10 @@ static size_t n_narrow_of(size_t n_cols)
     return (n_cols + 15) / 16 * 16;
 }
 
-/* Three sums a column, and two groups. */
+/* Four sums a column, and two groups. */
 size_t mb_transposed_scratch_nbytes_avx2(size_t n_cols)
 {
-    return n_cols * (sizeof(int64_t) + sizeof(double)) + n_narrow_of(n_cols) * sizeof(int32_t) +
+    return n_cols * (2 * sizeof(int64_t) + sizeof(double)) + n_narrow_of(n_cols) * sizeof(int32_t) +
            2 * mb_group_room(n_cols);
 }
 
@@ -121,11 +130,12 @@ void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, ui
                                const struct mb_activation *x, float *y, void *scratch)
 {
     size_t n_cols = w->n_cols, n_narrow = n_narrow_of(n_cols);
-    struct columns columns = {.x = x, .n_cols = n_cols, .wide = scratch};
+    struct columns columns = {.x = x, .n_cols = n_cols, .whole = scratch};
+    columns.wide = columns.whole + n_cols;
     columns.outliers = (double *)(columns.wide + n_cols);
     columns.narrow = (int32_t *)(columns.outliers + n_cols);
     int8_t *groups = (int8_t *)(columns.narrow + n_narrow);
-    memset(scratch, 0, n_cols * (sizeof(int64_t) + sizeof(double)) + n_narrow * sizeof(int32_t));
+    memset(scratch, 0, n_cols * (2 * sizeof(int64_t) + sizeof(double)) + n_narrow * sizeof(int32_t));
     struct waiting waiting = {0};
     size_t n_decoded = 0; /* groups */
     struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
@@ -144,5 +154,6 @@ void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, ui
     widen(&columns);
     double step = (double)w->step, scale = (double)x->scale;
     for (size_t c = 0; c < n_cols; c++)
-        y[c] = (float)((double)columns.wide[c] * step * scale + columns.outliers[c] * scale);
+        y[c] = (float)(mb_sum_of_parts(columns.whole[c], columns.wide[c]) * step * scale +
+                       columns.outliers[c] * scale);
 }

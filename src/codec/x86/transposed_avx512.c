@@ -13,6 +13,7 @@ enum { ROWS = 4 };
 struct columns {
     int32_t *hi, *lo; /* [n_cols rounded up to 64] sums of u * hi, u * lo, columns of each 64 interleaved */
     double *outliers; /* [n_cols rounded up to 64] of outliers and raw rows, in order of rows */
+    int64_t *wide;    /* [n_cols rounded up to 64] sums of q E */
     int64_t offsets;  /* sum of offset * X over the rows */
     const struct mb_activation *x;
     size_t n_cols;
@@ -65,20 +66,28 @@ static void multiply_rows(struct columns *columns, struct rows *rows)
     rows->n = 0;
 }
 
+static void add_wide(struct columns *columns, const uint8_t *bytes, int64_t offset, int64_t value)
+{
+    for (size_t c = 0; c < columns->n_cols && value != 0; c++)
+        columns->wide[c] += (bytes[c] - offset) * value;
+}
+
 static void add_row(struct columns *columns, struct rows *rows, const uint8_t *bytes, int64_t offset,
                     size_t x_at)
 {
     rows->bytes[rows->n] = bytes;
     rows->hi[rows->n] = columns->x->hi[x_at];
     rows->lo[rows->n] = columns->x->lo[x_at];
-    columns->offsets += offset * mb_activation_value(columns->x, x_at);
+    columns->offsets += offset * mb_narrow_value(columns->x, x_at);
+    if (columns->x->n_wide > 0)
+        add_wide(columns, bytes, offset, mb_wide_value(columns->x, x_at));
     if (++rows->n == ROWS)
         multiply_rows(columns, rows);
 }
 
-static void add_raw_row(struct columns *columns, enum mb_dtype dtype, const uint8_t *values, int32_t value)
+static void add_raw_row(struct columns *columns, enum mb_dtype dtype, const uint8_t *values, double value)
 {
-    __m512d factor = _mm512_set1_pd((double)value);
+    __m512d factor = _mm512_set1_pd(value);
     for (size_t c = 0; c < columns->n_cols; c += 8) {
         __mmask16 lanes = mb_lanes_16(columns->n_cols - c) & 0xff;
         __m512 w = mb_load_values_16(dtype, values + c * mb_dtype_nbytes(dtype), lanes);
@@ -101,9 +110,8 @@ static void add_uncoded(struct columns *columns, enum mb_dtype dtype, const stru
     for (size_t i = 0; i < view->n_outliers; i++) {
         size_t at = mb_load_u16(view->outlier_positions + 2 * i), r = at / columns->n_cols;
         if (r >= first && r < first + n_rows)
-            columns->outliers[at % columns->n_cols] +=
-                (double)mb_load_value(dtype, view->outlier_values, i) *
-                (double)mb_activation_value(columns->x, x_at + r - first);
+            columns->outliers[at % columns->n_cols] += (double)mb_load_value(dtype, view->outlier_values, i) *
+                                                       mb_activation_value(columns->x, x_at + r - first);
     }
 }
 
@@ -121,6 +129,8 @@ static void finish(const struct columns *columns, float step, float *y)
         __m512i s =
             _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(hi), 8), _mm512_cvtepi32_epi64(lo));
         __m512d v = _mm512_cvtepi64_pd(_mm512_sub_epi64(s, _mm512_set1_epi64(columns->offsets)));
+        __m512d wide = _mm512_cvtepi64_pd(_mm512_loadu_si512(columns->wide + c));
+        v = _mm512_add_pd(v, _mm512_mul_pd(wide, _mm512_set1_pd(MB_WIDE_UNIT))); /* mb_sum_of_parts */
         v = _mm512_add_pd(_mm512_mul_pd(_mm512_mul_pd(v, factor), scale),
                           _mm512_mul_pd(_mm512_loadu_pd(columns->outliers + c), scale));
         _mm256_mask_storeu_ps(y + c, (__mmask8)mb_lanes_16(columns->n_cols - c), _mm512_cvtpd_ps(v));
@@ -132,10 +142,11 @@ static size_t n_sums_of(size_t n_cols)
     return (n_cols + 63) / 64 * 64;
 }
 
-/* Three sums a column, and a group for each row that may wait. */
+/* Four sums a column, and a group for each row that may wait. */
 size_t mb_transposed_scratch_nbytes_avx512(size_t n_cols)
 {
-    return n_sums_of(n_cols) * (sizeof(double) + 2 * sizeof(int32_t)) + ROWS * mb_group_room(n_cols);
+    return n_sums_of(n_cols) * (sizeof(double) + sizeof(int64_t) + 2 * sizeof(int32_t)) +
+           ROWS * mb_group_room(n_cols);
 }
 
 void mb_matvec_transposed_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
@@ -143,10 +154,11 @@ void mb_matvec_transposed_avx512(const struct mb_coded_matrix *w, uint64_t row, 
 {
     size_t n_sums = n_sums_of(w->n_cols), room = mb_group_room(w->n_cols);
     struct columns columns = {.x = x, .n_cols = w->n_cols, .outliers = scratch};
-    columns.hi = (int32_t *)(columns.outliers + n_sums);
+    columns.wide = (int64_t *)(columns.outliers + n_sums);
+    columns.hi = (int32_t *)(columns.wide + n_sums);
     columns.lo = columns.hi + n_sums;
     uint8_t *groups = (uint8_t *)(columns.lo + n_sums);
-    memset(scratch, 0, n_sums * (sizeof(double) + 2 * sizeof(int32_t)));
+    memset(scratch, 0, n_sums * (sizeof(double) + sizeof(int64_t) + 2 * sizeof(int32_t)));
     struct rows rows = {.n = 0};
     size_t n_decoded = 0; /* groups */
     struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
