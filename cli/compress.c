@@ -12,7 +12,7 @@
 static struct {
     const char *bound, *dense_bound, *plan;
     struct cli_strings tensor_bounds;
-    bool dry_run, force;
+    bool dense, dry_run, force;
     int n_threads;
     enum cli_format format;
 } args;
@@ -26,6 +26,7 @@ static const struct cli_option options[] = {
         "tensors whose name matches get BOUND; may be given several times, the last\nmatch wins; split at "
         "the last '='"),
     CLI_ROW_TEXT(0, "plan", "FILE", args.plan, "bounds by tensor name from a JSON file, see above"),
+    CLI_ROW_FLAG(0, "dense", args.dense, "compress a model that has no experts"),
     CLI_ROW_FLAG(0, "dry-run", args.dry_run, "predict the size from samples; write nothing"),
     CLI_ROW_FLAG(0, "force", args.force, "replace OUT, or work that was begun there with other options"),
     CLI_ROW_THREADS(args.n_threads),
@@ -218,6 +219,7 @@ static enum mb_status run(const char *model, const char *out, struct mb_compress
                           struct mb_compress_report *report, struct mb_error *err)
 {
     struct cli_progress progress;
+    to->dense = args.dense;
     to->dry_run = args.dry_run;
     to->force = args.force;
     to->plan_path = args.plan;

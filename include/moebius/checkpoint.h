@@ -132,17 +132,10 @@ struct mb_tensor_role {
 };
 
 /*
- * Told by the name alone, as Hugging Face models name their tensors (DeepSeek, Qwen, Mixtral).  Never fails:
- * what it does not know is MB_ROLE_OTHER.  Any thread.
+ * Told by the name alone, as Hugging Face models name their tensors (DeepSeek, Qwen, Mixtral, Granite). Never
+ * fails: what it does not know is MB_ROLE_OTHER.  Any thread.
  */
 MB_API struct mb_tensor_role mb_role_of(const char *tensor_name);
-
-/*
- * MB_UNSUPPORTED where a tensor of three dimensions holds the matrices of all experts of a layer
- * ("...experts.gate_up_proj", Granite's "...input_linear.weight"): neither compress nor the engine takes such
- * a checkpoint yet, and both refuse it by the tensor's name.
- */
-MB_API enum mb_status mb_checkpoint_check_experts(const struct mb_checkpoint *ckpt, struct mb_error *err);
 
 /* ---------------------------------------------------------------- coded folders */
 
@@ -182,9 +175,11 @@ struct mb_tensor_bound {
 /*
  * How exact each tensor is.  A later rule is stronger than those before it:
  * 1. Experts get 30 % of their mean absolute weight, other linear matrices 5 %, all else is kept exact.
- * 2. 'bound' and 'dense_bound', where they are given.
+ * 2. 'bound' and 'dense_bound', where they are given, in place of these.
  * 3. The plan file: a bound for each tensor that it names.
  * 4. 'tensor_bounds': of all patterns that match a name the last one wins.
+ * What is not the text model (layers of multi-token prediction, towers for images and sound) is kept exact
+ * unless rules 3 or 4 name it.
  */
 struct mb_compress_options {
     size_t size; /* sizeof(struct mb_compress_options) */
@@ -205,6 +200,7 @@ struct mb_compress_options {
      * not "0".
      */
     const char *plan_path;
+    bool dense; /* MB_BAD_DATA where the model has no routed experts, unless this is set */
 };
 
 /*

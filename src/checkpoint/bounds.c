@@ -169,12 +169,12 @@ static struct mb_bound class_bound(const struct mb_compress_options *options, en
     }
 }
 
-enum mb_status mb_bounds_find(struct mb_bounds *bounds, const char *tensor_name, struct mb_bound *bound,
-                              bool *is_planned, struct mb_error *err)
+enum mb_status mb_bounds_find(struct mb_bounds *bounds, const char *tensor_name, bool is_text,
+                              struct mb_bound *bound, bool *is_planned, struct mb_error *err)
 {
     struct planned *planned = find_planned(bounds, tensor_name);
     *is_planned = planned != NULL;
-    *bound = class_bound(bounds->options, mb_bound_class_of(tensor_name));
+    *bound = class_bound(bounds->options, is_text ? mb_bound_class_of(tensor_name) : MB_CLASS_OTHER);
     if (planned != NULL) {
         *bound = planned->bound;
         planned->is_used = true;

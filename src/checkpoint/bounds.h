@@ -30,11 +30,12 @@ enum mb_status mb_bounds_create(const struct mb_compress_options *options, struc
 void mb_bounds_free(struct mb_bounds *bounds);
 
 /*
- * The bound of a tensor.  *is_planned: it came from the plan file, which names this tensor and
+ * The bound of a tensor.  'is_text': it belongs to the text model, others are exact unless a rule names them.
+ * *is_planned: it came from the plan file, which names this tensor and
  * no other.  One thread at a time.
  */
-enum mb_status mb_bounds_find(struct mb_bounds *bounds, const char *tensor_name, struct mb_bound *bound,
-                              bool *is_planned, struct mb_error *err);
+enum mb_status mb_bounds_find(struct mb_bounds *bounds, const char *tensor_name, bool is_text,
+                              struct mb_bound *bound, bool *is_planned, struct mb_error *err);
 
 /* MB_BAD_DATA: the plan file names a tensor that mb_bounds_find has not seen. */
 enum mb_status mb_bounds_check_used(const struct mb_bounds *bounds, const char *model, struct mb_error *err);

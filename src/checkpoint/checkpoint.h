@@ -42,6 +42,8 @@ struct mb_checkpoint {
     struct mb_view *views;           /* [n_tensors] what 'tensors' are; NULL: they are all stored ones */
     const struct mb_tensor **stored; /* [n_stored] as the files have them, by shard and position */
     size_t n_stored;
+    struct mb_fused *fused; /* [n_fused] fused.h */
+    size_t n_fused;
 };
 
 /* F32, F16 or BF16: weights that can be computed with and coded. */

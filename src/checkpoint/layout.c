@@ -4,6 +4,7 @@
 #include "layout.h"
 #include "base/error.h"
 #include "roles.h"
+#include "text_model.h"
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -64,7 +65,8 @@ static enum mb_status set_bound(const struct mb_checkpoint *ckpt, struct mb_boun
     const struct mb_tensor *tensor = item->tensor;
     assert(tensor != NULL);
     bool is_matrix = tensor->n_dims == 2 && tensor->n_elems > 0 && item->n_stem > 0, is_planned;
-    MB_TRY(mb_bounds_find(bounds, tensor->name, &item->bound, &is_planned, err));
+    bool is_text = mb_part_of(ckpt, tensor->name) == MB_PART_TEXT;
+    MB_TRY(mb_bounds_find(bounds, tensor->name, is_text, &item->bound, &is_planned, err));
     if (item->bound.kind == MB_BOUND_EXACT)
         return MB_OK;
     if (!is_matrix) /* the pattern ".*" means the matrices among them */
@@ -83,10 +85,24 @@ static enum mb_status set_bound(const struct mb_checkpoint *ckpt, struct mb_boun
 static enum mb_status ask_for_bounds(const struct mb_checkpoint *ckpt, struct mb_bounds *bounds,
                                      struct mb_layout *layout, struct mb_error *err)
 {
-    MB_TRY(mb_checkpoint_check_experts(ckpt, err));
     for (size_t i = 0; i < layout->n_items; i++)
         MB_TRY(set_bound(ckpt, bounds, &layout->items[i], err));
     return mb_bounds_check_used(bounds, ckpt->path, err);
+}
+
+/* The matrices of routed experts are what compression is for: without them a mistake is likely. */
+static enum mb_status check_experts(const struct mb_checkpoint *ckpt, const struct mb_layout *layout,
+                                    struct mb_error *err)
+{
+    for (size_t i = 0; i < layout->n_items; i++) {
+        struct mb_tensor_role role = mb_role_of(layout->items[i].tensor->name);
+        if (role.role == MB_ROLE_EXPERT && role.projection != MB_PROJECTION_NONE)
+            return MB_OK;
+    }
+    return mb_fail(err, MB_BAD_DATA,
+                   "%s: no experts were found among its tensors; give --dense to compress the other matrices "
+                   "alone",
+                   ckpt->path);
 }
 
 static enum mb_status set_bounds(const struct mb_checkpoint *ckpt, const struct mb_compress_options *options,
@@ -269,6 +285,8 @@ static enum mb_status make_layout(const struct mb_checkpoint *ckpt, const struct
         MB_TRY(check_name(mb_tensor_path(ckpt, ckpt->tensors[i]), ckpt->tensors[i]->name, err));
         layout->items[layout->n_items++] = make_item(ckpt->tensors[i]);
     }
+    if (!options->dense)
+        MB_TRY(check_experts(ckpt, layout, err));
     MB_TRY(set_bounds(ckpt, options, layout, err));
     MB_TRY(assign_shards(layout, err));
     qsort(layout->items, layout->n_items, sizeof *layout->items, by_place);

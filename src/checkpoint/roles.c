@@ -2,7 +2,6 @@
  * roles.c - what a tensor is, by its name: the one place that knows how models name their parts.
  */
 #include "roles.h"
-#include "base/error.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,6 +71,7 @@ static int number_after(const char *name, const char *word)
 static bool is_router(const char *name)
 {
     return mb_name_ends_with(name, ".gate.weight") || mb_name_ends_with(name, ".router.weight") ||
+           mb_name_ends_with(name, ".router.layer.weight") || /* Granite */
            mb_name_ends_with(name, ".e_score_correction_bias") ||
            mb_name_ends_with(name, ".shared_expert_gate.weight");
 }
@@ -105,28 +105,4 @@ struct mb_tensor_role mb_role_of(const char *name)
         .expert = expert,
         .projection = projection_of(name),
     };
-}
-
-static bool is_fused_name(const char *name)
-{
-    static const char *const ends[] = {"experts.gate_up_proj",        "experts.down_proj",
-                                       "experts.gate_up_proj.weight", "experts.down_proj.weight",
-                                       ".input_linear.weight",        ".output_linear.weight"};
-    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
-        if (mb_name_ends_with(name, ends[i]))
-            return true;
-    return false;
-}
-
-enum mb_status mb_checkpoint_check_experts(const struct mb_checkpoint *ckpt, struct mb_error *err)
-{
-    for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
-        const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
-        if (tensor->n_dims == 3 && is_fused_name(tensor->name))
-            return mb_fail(err, MB_UNSUPPORTED,
-                           "%s: tensor %s: experts fused in one tensor are not supported yet; take the "
-                           "checkpoint with a tensor for each expert",
-                           mb_tensor_path(ckpt, tensor), tensor->name);
-    }
-    return MB_OK;
 }

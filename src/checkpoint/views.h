@@ -16,9 +16,10 @@
  *
  * How to add a kind of view: a table struct mb_view_kind with a read function that computes any bytes of the
  * tensor at a cost linear in their number, and a rule (mb_view_rule) that finds the stored tensors it is for
- * and adds what they mean.  List the rule in views.c (rules[]).  All that a rule has not taken is handed out
- * as it is stored.  While rules run, mb_checkpoint_find finds stored tensors; mb_stored_read reads them at
- * any time.
+ * and adds what they mean.  List the rule in logical.c (rules[]).  All that a rule has not taken is handed
+ * out as it is stored, by the name that mb_logical_name (text_model.h) gives it; rules use that function too,
+ * and leave alone what is no MB_PART_TEXT.  While rules run, mb_checkpoint_find finds stored tensors;
+ * mb_stored_read reads them at any time.
  */
 #ifndef MB_CHECKPOINT_VIEWS_H
 #define MB_CHECKPOINT_VIEWS_H
@@ -53,7 +54,16 @@ extern const struct mb_view_kind mb_slice_view;
 
 /* ---------------------------------------------------------------- rules */
 
-struct mb_view_list; /* the logical tensors, as far as they are known */
+struct mb_fused;
+
+/* The logical tensors, as far as they are known. */
+struct mb_view_list {
+    struct mb_view *views;
+    size_t n, cap;
+    struct mb_fused
+        *fused; /* [n_fused] tensors that experts were cut out of: decompress puts them together */
+    size_t n_fused;
+};
 
 /*
  * Adds what 'stored' means and sets *is_taken, or leaves it to other rules.  A rule that takes a tensor and
@@ -76,8 +86,8 @@ enum mb_status mb_views_add_slice(struct mb_view_list *list, const struct mb_ten
 /* ---------------------------------------------------------------- the checkpoint's own use */
 
 /*
- * Replaces ckpt->tensors, which are the stored ones, by logical ones; the former are ckpt->stored from then
- * on.  MB_BAD_DATA: two of them have the same name.
+ * logical.c: replaces ckpt->tensors, which are the stored ones, by logical ones; the former are ckpt->stored
+ * from then on.  MB_BAD_DATA: two of them have the same name.
  */
 enum mb_status mb_views_make(struct mb_checkpoint *ckpt, struct mb_error *err);
 void mb_views_free(struct mb_checkpoint *ckpt);

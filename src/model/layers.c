@@ -141,7 +141,6 @@ static enum mb_status load_ends(struct mb_model *model, struct mb_error *err)
 enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err)
 {
     size_t n_layers = model->config.n_layers;
-    MB_TRY(mb_checkpoint_check_experts(model->ckpt, err));
     model->layers = mb_alloc(n_layers, sizeof *model->layers);
     if (model->layers == NULL)
         return mb_fail_memory(err, "the layers");

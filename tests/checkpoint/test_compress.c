@@ -24,9 +24,10 @@ static void compress(const char *in, const char *out, const struct mb_compress_o
         fail_msg("%s", err.msg);
 }
 
+/* Default bounds, also for models without experts. */
 static void compress_default(const char *in, const char *out)
 {
-    struct mb_compress_options options = {.size = sizeof options};
+    struct mb_compress_options options = {.size = sizeof options, .dense = true};
     struct mb_compress_report report;
     compress(in, out, &options, &report);
 }
@@ -201,7 +202,7 @@ static void any_shape_goes_there_and_back(void **state)
 static void waves_do_not_show(void **state)
 {
     (void)state;
-    struct mb_compress_options options = {.size = sizeof options};
+    struct mb_compress_options options = {.size = sizeof options, .dense = true};
     struct mb_compress_report report;
     write_matrix(test_path("plain"), 1500, 1030, 1e-3F);
     for (options.n_threads = 1; options.n_threads <= 3; options.n_threads++) {
@@ -253,7 +254,7 @@ static void memory_does_not_grow_with_a_matrix(void **state)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        struct mb_compress_options options = {.size = sizeof options, .n_threads = 1};
+        struct mb_compress_options options = {.size = sizeof options, .dense = true, .n_threads = 1};
         struct mb_compress_report report;
         struct mb_error err;
         struct rlimit limit = {limit_nbytes, limit_nbytes};
@@ -272,7 +273,7 @@ static void memory_does_not_grow_with_a_matrix(void **state)
 static void too_wide_matrices_are_kept_exact(void **state)
 {
     (void)state;
-    struct mb_compress_options options = {.size = sizeof options};
+    struct mb_compress_options options = {.size = sizeof options, .dense = true};
     struct mb_compress_report report;
     write_matrix(test_path("plain"), 2, 65536, 1e-3F);
     compress(test_path("plain"), test_path("coded"), &options, &report);
@@ -561,7 +562,7 @@ static void assert_not_compressed(const struct mb_tensor_bound *bound, enum mb_s
                                   const char *words)
 {
     struct mb_compress_options options = {
-        .size = sizeof options, .tensor_bounds = bound, .n_tensor_bounds = bound != NULL};
+        .size = sizeof options, .tensor_bounds = bound, .n_tensor_bounds = bound != NULL, .dense = true};
     struct mb_compress_report report;
     struct mb_error err = {0};
     enum mb_status status = mb_compress(test_path("plain"), test_path("coded"), &options, &report, &err);
@@ -583,8 +584,10 @@ static void what_cannot_be_coded_is_told(void **state)
         "{\"model.layers.0.mlp.experts.gate_up_proj\":{\"dtype\":\"BF16\",\"shape\":[2,1,2],"
         "\"data_offsets\":[0,8]}}",
         "\0\0\0\0\0\0\0\0", 8);
-    assert_not_compressed(NULL, MB_UNSUPPORTED,
-                          "tensor model.layers.0.mlp.experts.gate_up_proj: experts fused in one tensor");
+    assert_not_compressed(
+        NULL, MB_BAD_DATA,
+        "tensor model.layers.0.mlp.experts.gate_up_proj: model.layers.0.mlp.experts.down_proj, "
+        "which belongs to it, is missing");
     write_one(test_path("plain"), "x.moebius", "U8", 4, 8, 1);
     assert_not_compressed(NULL, MB_UNSUPPORTED, "tensor x.moebius: names like this are for coded folders");
     char name[80];
@@ -592,6 +595,26 @@ static void what_cannot_be_coded_is_told(void **state)
     const struct mb_tensor_bound slow = {"^(0+)+$", bound_of("10%")};
     write_one(test_path("plain"), name, "F32", 4, 8, 4);
     assert_not_compressed(&slow, MB_USAGE, "takes too long on tensor");
+}
+
+static void a_model_without_experts_needs_the_word(void **state)
+{
+    (void)state;
+    struct mb_compress_options options = {.size = sizeof options};
+    struct mb_compress_report report;
+    struct mb_error err = {0};
+    write_one(test_path("plain"), "model.layers.3.self_attn.o_proj.weight", "F32", 4, 8, 4);
+    for (int dry_run = 0; dry_run < 2; dry_run++) {
+        options.dry_run = dry_run;
+        assert_int_equal(mb_compress(test_path("plain"), test_path("coded"), &options, &report, &err),
+                         MB_BAD_DATA);
+        assert_non_null(strstr(err.msg, "no experts were found"));
+        assert_non_null(strstr(err.msg, "--dense"));
+    }
+    options.dense = true;
+    compress(test_path("plain"), test_path("coded"), &options, &report);
+    test_remove(test_path("plain"));
+    test_remove(test_path("coded"));
 }
 
 /* A blob's name is a byte longer than a matrix's, and is held to the same limit by whoever reads it. */
@@ -637,7 +660,7 @@ static void layers_beyond_999_share_a_shard(void **state)
     enum { N_LAYERS = 1010 };
     static uint8_t data[4 * N_LAYERS];
     static char header[100 * N_LAYERS];
-    struct mb_compress_options options = {.size = sizeof options};
+    struct mb_compress_options options = {.size = sizeof options, .dense = true};
     struct mb_compress_report report;
     size_t at = 0;
     for (int i = 0; i < N_LAYERS; i++)
@@ -747,6 +770,7 @@ int main(void)
         TEST(every_spelling_of_a_bound_holds),
         TEST(the_last_pattern_that_matches_wins),
         TEST(patterns_that_are_none_are_refused),
+        TEST(a_model_without_experts_needs_the_word),
         TEST(the_split_of_the_input_does_not_matter),
         TEST(threads_do_not_matter),
         TEST(tokenizer_files_are_copied_and_nothing_else),
