@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "cli.h"
+#include "parameters.h"
 #include "report.h"
 #include <inttypes.h>
 #include <moebius/checkpoint.h>
@@ -28,8 +29,7 @@ static const struct cli_option options[] = {
 static const struct cli_command command = {
     .name = "inspect",
     .args = "MODEL [options]",
-    .summary =
-        "Show what a model folder holds: architecture, parts, sizes; for coded folders bits and bounds.",
+    .summary = "Show what a model folder holds: parameters, parts, sizes; for coded folders bits and bounds.",
     .details = "  moebius inspect models/reference\n"
                "  moebius inspect reference-coded --experts",
     .options = options,
@@ -65,6 +65,7 @@ struct survey {
     size_t n_experts, cap;
     struct shard_sum *shards;
     size_t n_shards;
+    struct cli_parameters parameters;
 };
 
 static void add_type(struct sum *sum, const char *type)
@@ -115,6 +116,8 @@ static enum mb_status add_to_survey(struct survey *survey, const char *name, con
     struct mb_tensor_role place = mb_role_of(name);
     add_sum(&survey->parts[place.role], sum);
     add_sum(&survey->total, sum);
+    if (!cli_parameters_add(&survey->parameters, name, sum->n_weights))
+        return mb_fail_memory(err, "the list of layers");
     if (!args.experts || place.role != MB_ROLE_EXPERT)
         return MB_OK;
     struct sum *expert = find_expert(survey, place);
@@ -251,6 +254,7 @@ static void free_survey(struct survey *survey)
 {
     free(survey->experts);
     free(survey->shards);
+    cli_parameters_free(&survey->parameters);
 }
 
 static const char *join_types(const struct sum *sum, char text[TYPES_NBYTES])
@@ -363,6 +367,29 @@ static void print_parts(const struct survey *survey, bool is_coded)
     putchar('\n');
 }
 
+static void print_parameters(const struct cli_parameters *parameters)
+{
+    static const char *const heads[] = {"parameters", "", ""};
+    struct cli_table *table = cli_table_new("lrr", heads);
+    char text[32];
+    uint64_t n_active;
+    cli_table_cell(table, "all");
+    cli_table_cell(table, "%" PRIu64, parameters->n_all);
+    cli_table_cell(table, "%s", cli_count(text, parameters->n_all));
+    if (parameters->n_unused > 0) {
+        cli_table_cell(table, "not used");
+        cli_table_cell(table, "%" PRIu64, parameters->n_unused);
+        cli_table_cell(table, "%s", cli_count(text, parameters->n_unused));
+    }
+    if (cli_parameters_active(parameters, &n_active)) {
+        cli_table_cell(table, "active for a token");
+        cli_table_cell(table, "%" PRIu64, n_active);
+        cli_table_cell(table, "%s", cli_count(text, n_active));
+    }
+    cli_table_print(table);
+    putchar('\n');
+}
+
 static void print_shards(const struct mb_checkpoint *ckpt, const struct survey *survey)
 {
     static const char *const heads[] = {"file", "tensors", "bytes"};
@@ -451,6 +478,16 @@ static json_t *shards_json(const struct mb_checkpoint *ckpt, const struct survey
     return array;
 }
 
+static json_t *parameters_json(const struct cli_parameters *parameters)
+{
+    uint64_t n_active;
+    json_t *json = json_pack("{s:I, s:I}", "all", (json_int_t)parameters->n_all, "not_used",
+                             (json_int_t)parameters->n_unused);
+    if (json != NULL && cli_parameters_active(parameters, &n_active))
+        json_object_set_new(json, "active", json_integer((json_int_t)n_active));
+    return json;
+}
+
 static json_t *report_json(const struct mb_checkpoint *ckpt, const json_t *config,
                            const struct survey *survey)
 {
@@ -461,10 +498,11 @@ static json_t *report_json(const struct mb_checkpoint *ckpt, const json_t *confi
     for (int part = 0; part < MB_N_ROLES; part++)
         json_object_set_new(parts, keys[part], sum_json(&survey->parts[part], is_coded));
     json_t *json =
-        json_pack("{s:o, s:s, s:b, s:I, s:o, s:o, s:o, s:o}", "path", cli_json_path(mb_checkpoint_path(ckpt)),
-                  "architecture", architecture_of(config), "coded", (int)is_coded, "file_nbytes",
-                  (json_int_t)mb_checkpoint_file_nbytes(ckpt), "config", numbers_json(config), "parts", parts,
-                  "total", sum_json(&survey->total, is_coded), "shards", shards_json(ckpt, survey));
+        json_pack("{s:o, s:s, s:b, s:I, s:o, s:o, s:o, s:o, s:o}", "path",
+                  cli_json_path(mb_checkpoint_path(ckpt)), "architecture", architecture_of(config), "coded",
+                  (int)is_coded, "file_nbytes", (json_int_t)mb_checkpoint_file_nbytes(ckpt), "config",
+                  numbers_json(config), "parts", parts, "total", sum_json(&survey->total, is_coded),
+                  "parameters", parameters_json(&survey->parameters), "shards", shards_json(ckpt, survey));
     if (json != NULL && is_coded)
         json_object_set(json, "quantization_config", json_object_get(config, "quantization_config"));
     if (json != NULL && args.experts)
@@ -474,26 +512,33 @@ static json_t *report_json(const struct mb_checkpoint *ckpt, const json_t *confi
 
 /* ---------------------------------------------------------------- the verb */
 
-static int print(const struct mb_checkpoint *ckpt, const struct survey *survey)
+static int print(const struct mb_checkpoint *ckpt, const json_t *config, const struct survey *survey)
+{
+    bool is_coded = mb_checkpoint_is_coded(ckpt);
+    if (args.format == CLI_JSON)
+        return cli_print_json(report_json(ckpt, config, survey));
+    print_model(mb_checkpoint_path(ckpt), config, is_coded);
+    if (is_coded)
+        print_bounds(config);
+    print_parameters(&survey->parameters);
+    print_parts(survey, is_coded);
+    print_shards(ckpt, survey);
+    if (args.experts)
+        print_experts(survey, is_coded);
+    return 0;
+}
+
+static int inspect(const struct mb_checkpoint *ckpt)
 {
     json_t *config;
     struct mb_error err;
     const char *text = mb_checkpoint_config_text(ckpt);
     if (mb_json_parse(text, strlen(text), 0, &config, &err) != MB_OK)
         return cli_fail(&err);
-    bool is_coded = mb_checkpoint_is_coded(ckpt);
-    int exit_status = 0;
-    if (args.format == CLI_JSON) {
-        exit_status = cli_print_json(report_json(ckpt, config, survey));
-    } else {
-        print_model(mb_checkpoint_path(ckpt), config, is_coded);
-        if (is_coded)
-            print_bounds(config);
-        print_parts(survey, is_coded);
-        print_shards(ckpt, survey);
-        if (args.experts)
-            print_experts(survey, is_coded);
-    }
+    struct survey survey = {.parameters = cli_parameters_new(config)};
+    int exit_status =
+        make_survey(ckpt, &survey, &err) == MB_OK ? print(ckpt, config, &survey) : cli_fail(&err);
+    free_survey(&survey);
     json_decref(config);
     return exit_status;
 }
@@ -505,14 +550,12 @@ int cli_inspect(int argc, char **argv)
     int exit_status;
     struct mb_error err;
     struct mb_checkpoint *ckpt;
-    struct survey survey = {0};
     args.format = CLI_MD;
     if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
         return exit_status;
     if (mb_checkpoint_open(positional[0], &ckpt, &err) != MB_OK)
         return cli_fail(&err);
-    exit_status = make_survey(ckpt, &survey, &err) == MB_OK ? print(ckpt, &survey) : cli_fail(&err);
-    free_survey(&survey);
+    exit_status = inspect(ckpt);
     mb_checkpoint_close(ckpt);
     return exit_status;
 }

@@ -16,20 +16,38 @@
  */
 enum { SAMPLE_GROUPS_MIN = 128, SAMPLE_SHARE = 16, UNITS_AT_ONCE = 64 };
 
+/*
+ * Of models with tens of thousands of matrices fewer groups of each are enough: so many together, but for a
+ * minimum of each.  So the largest model takes a minute as well.
+ */
+enum { ALL_GROUPS_MAX = 1 << 20, FEW_GROUPS_MIN = 16 };
+
 /* The groups of a matrix that are looked at. */
 struct sample {
     const struct mb_tensor *tensor;
     uint64_t group_rows, n_groups, n_sampled;
 };
 
-static struct sample sample_of(const struct mb_tensor *tensor)
+/* 'n_all': groups that the samples of all matrices would have together. */
+static struct sample sample_of(const struct mb_tensor *tensor, uint64_t n_all)
 {
     struct sample sample = {.tensor = tensor, .group_rows = mb_group_rows((size_t)tensor->shape[1])};
     sample.n_groups = (tensor->shape[0] + sample.group_rows - 1) / sample.group_rows;
     uint64_t n = sample.n_groups / SAMPLE_SHARE;
     n = n < SAMPLE_GROUPS_MIN ? SAMPLE_GROUPS_MIN : n;
+    if (n_all > ALL_GROUPS_MAX)
+        n = n * ALL_GROUPS_MAX / n_all < FEW_GROUPS_MIN ? FEW_GROUPS_MIN : n * ALL_GROUPS_MAX / n_all;
     sample.n_sampled = n < sample.n_groups ? n : sample.n_groups;
     return sample;
+}
+
+static uint64_t count_groups(const struct mb_layout *layout)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < layout->n_items; i++)
+        if (layout->items[i].bound.kind != MB_BOUND_EXACT)
+            n += sample_of(layout->items[i].tensor, 0).n_sampled;
+    return n;
 }
 
 /* The i-th group of a sample: all of them when there are no more, else from the middle of equal parts. */
@@ -54,6 +72,7 @@ struct job {
     const struct mb_checkpoint *ckpt;
     const struct mb_layout *layout;
     const struct mb_unit *unit;
+    uint64_t n_all; /* see sample_of */
     struct mb_compress_report report;
     uint64_t in_nbytes;
     enum mb_status status;
@@ -69,7 +88,7 @@ static enum mb_status add_stats(void *ctx, const struct mb_tensor *tensor, struc
     const struct job *job = ctx;
     if (tensor->n_dims != 2 || tensor->n_elems == 0)
         return MB_OK;
-    struct sample sample = sample_of(tensor);
+    struct sample sample = sample_of(tensor, job->n_all);
     for (uint64_t i = 0; i < sample.n_sampled; i++) {
         uint64_t group = sampled_group(&sample, i), n_rows;
         size_t bad;
@@ -91,7 +110,7 @@ static enum mb_status estimate_matrix(struct job *job, const struct mb_blob_matr
                                       const struct mb_tensor *tensor, uint64_t *nbytes, struct mb_error *err)
 {
     struct mb_coding coding = {info->dtype, info->form, info->n_cols, info->eps, info->step};
-    struct sample sample = sample_of(tensor);
+    struct sample sample = sample_of(tensor, job->n_all);
     uint64_t n_sampled_rows = 0, record_nbytes = 0, directory_nbytes = 0, n_outliers = 0, n_raw = 0;
     for (uint64_t i = 0; i < sample.n_sampled; i++) {
         uint64_t first = sampled_group(&sample, i), n_rows;
@@ -153,6 +172,7 @@ static enum mb_status estimate_unit(struct job *job, struct mb_error *err)
 struct estimate {
     const struct mb_checkpoint *ckpt;
     const struct mb_layout *layout;
+    uint64_t n_all;
     struct job jobs[UNITS_AT_ONCE];
     uint8_t *buffers; /* [n_threads][MB_CHUNK_NBYTES + out_nbytes] */
     size_t out_nbytes;
@@ -176,8 +196,10 @@ static enum mb_status estimate_units(struct estimate *estimate, struct mb_pool *
     for (size_t first = 0; first < layout->n_units; first += UNITS_AT_ONCE) {
         size_t n = layout->n_units - first < UNITS_AT_ONCE ? layout->n_units - first : UNITS_AT_ONCE;
         for (size_t i = 0; i < n; i++)
-            estimate->jobs[i] =
-                (struct job){.ckpt = estimate->ckpt, .layout = layout, .unit = &layout->units[first + i]};
+            estimate->jobs[i] = (struct job){.ckpt = estimate->ckpt,
+                                             .layout = layout,
+                                             .unit = &layout->units[first + i],
+                                             .n_all = estimate->n_all};
         mb_pool_run(pool, n, estimate_task, estimate);
         for (size_t i = 0; i < n; i++) {
             const struct job *job = &estimate->jobs[i];
@@ -228,6 +250,7 @@ enum mb_status mb_estimate(const struct mb_checkpoint *ckpt, const struct mb_lay
     } else {
         estimate->ckpt = ckpt;
         estimate->layout = layout;
+        estimate->n_all = count_groups(layout);
         estimate->buffers = buffers;
         estimate->out_nbytes = out_nbytes;
         status = estimate_units(estimate, pool, progress, report, err);

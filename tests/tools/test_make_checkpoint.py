@@ -23,6 +23,7 @@ REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(REPO, "tools", "synthetic"))
 import make_checkpoint  # noqa: E402
 import shapes  # noqa: E402
+import weights  # noqa: E402
 
 # Bytes of all tensors of the published bf16 checkpoints.
 PUBLISHED_NBYTES = {"moonlight": 2 * 15960111936, "mixtral": 2 * 46702792704, "olmoe": 2 * 6919161856,
@@ -113,13 +114,22 @@ PUBLISHED_TENSORS = {
     },
 }
 
-ELEMENT_NBYTES = {"BF16": 2, "F16": 2, "F32": 4}
+ELEMENT_NBYTES = {"F8_E4M3": 1, "BF16": 2, "F16": 2, "F32": 4}
 
 
 def as_float32(type_name, raw):
     if type_name == "BF16":
         return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
+    if type_name == "F8_E4M3":
+        return np.array([e4m3(code) for code in range(256)], np.float32)[np.frombuffer(raw, "u1")]
     return np.frombuffer(raw, {"F16": "<f2", "F32": "<f4"}[type_name]).astype(np.float32)
+
+
+def e4m3(code):
+    sign, exponent, mantissa = -1 if code & 128 else 1, code >> 3 & 15, code & 7
+    if code & 127 == 127:
+        return float("nan")
+    return sign * (mantissa * 2.0**-9 if exponent == 0 else (8 + mantissa) * 2.0**(exponent - 10))
 
 
 def read_shard(path):
@@ -197,13 +207,17 @@ class MakeCheckpoint(unittest.TestCase):
             ids = [config.get(key, 0) for key in shapes.SPECIAL_IDS]
             self.assertTrue(all(i < 300 for each in ids for i in (each if isinstance(each, list) else [each])))
             for name, (type_name, values) in tensors.items():
-                kind = listed[name].kind
-                self.assertEqual(type_name, "F32" if kind == "rotary" else "BF16", name)
+                kind, std = listed[name].kind, 64 if type_name == "F8_E4M3" else 0.02
+                asked = weights.stored_type(listed[name], "bf16")
+                self.assertEqual(type_name, weights.TYPES_ALL[asked][0], name)
+                self.assertTrue(asked == "bf16" or kind in ("rotary", "scale", "bias") or asked == "f8", name)
                 if kind == "norm":
                     self.assertTrue((values == 1).all(), name)
+                elif kind == "scale":
+                    self.assertTrue((abs(values * 64 / 0.02 - 1) < 2**-8).all(), name)
                 elif kind != "rotary":
-                    self.assertAlmostEqual(values.std(), 0.02, delta=0.02 * 4 / values.size**0.5, msg=name)
-                    self.assertAlmostEqual(values.mean(), 0, delta=0.02 * 5 / values.size**0.5, msg=name)
+                    self.assertAlmostEqual(values.std(), std, delta=std * 4 / values.size**0.5, msg=name)
+                    self.assertAlmostEqual(values.mean(), 0, delta=std * 5 / values.size**0.5, msg=name)
         self.assertEqual(sorted(os.listdir(self.root)), sorted(shapes.SHAPES))
 
     def test_types_are_roundings_of_the_same_weights(self):

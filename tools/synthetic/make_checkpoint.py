@@ -2,7 +2,8 @@
 """Write a random-weight checkpoint with the exact shapes of a published Mixture-of-Experts model.
 
     python3 tools/synthetic/make_checkpoint.py OUT --shape SHAPE [--layers N] [--vocab-size N]
-        [--dtype bf16|f16|f32] [--std S] [--row-spread S] [--column-spread S] [--seed N] [--dry-run]
+        [--dtype bf16|f16|f32] [--std S] [--row-spread S] [--column-spread S] [--seed N] [--headers-only]
+        [--dry-run]
 
 numpy alone (Debian: python3-numpy).  OUT appears when it is complete; until then the folder is called OUT.partial.
 """
@@ -56,6 +57,7 @@ def options(argv):
     parser.add_argument("--column-spread", type=not_negative, default=0.0, metavar="S", help="the same for columns")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--shard-size", type=size, default=5 * 10**9, metavar="BYTES", help="default 5GB")
+    parser.add_argument("--headers-only", action="store_true", help="all weights are zeros that take no disk")
     parser.add_argument("--tokenizer", action="store_true", help="a tokenizer.json with one token a byte")
     parser.add_argument("-t", "--threads", type=positive, default=os.cpu_count(), metavar="N")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be written")
@@ -81,7 +83,7 @@ class Shard:
         entries, end = {"__metadata__": {"format": "pt"}}, 0
         for tensor in tensors:
             begin, end = end, end + tensor_nbytes(tensor, dtype)
-            type_name = weights.TYPES[weights.stored_type(tensor, dtype)][0]
+            type_name = weights.TYPES_ALL[weights.stored_type(tensor, dtype)][0]
             entries[tensor.name] = {"dtype": type_name, "shape": list(tensor.shape), "data_offsets": [begin, end]}
         text = json.dumps(entries, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
@@ -169,6 +171,9 @@ class ShardWriter:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             write_all(fd, self.shard.header, 0)
+            if self.args.headers_only:
+                os.ftruncate(fd, len(self.shard.header) + self.shard.data_nbytes)
+                return
             threads = [threading.Thread(target=self.work, args=(fd,)) for _ in range(self.args.threads)]
             for thread in threads:
                 thread.start()
@@ -201,7 +206,8 @@ def write_folder(folder, config, shards, args):
     names = shard_names(len(shards))
     for name, shard in zip(names, shards):
         ShardWriter(shard, recipe, args, progress).write(os.path.join(folder, name))
-        progress.end_shard(name)
+        if not args.headers_only:
+            progress.end_shard(name)
     if len(shards) > 1:
         places = {tensor.name: name for name, shard in zip(names, shards) for tensor in shard.tensors}
         write_json(os.path.join(folder, "model.safetensors.index.json"),
@@ -219,7 +225,7 @@ def write_checkpoint(config, shards, args):
         raise OSError(f"{args.out}: exists already")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     os.makedirs(partial)
-    need = sum(shard.data_nbytes for shard in shards)
+    need = sum(0 if args.headers_only else shard.data_nbytes for shard in shards)
     try:
         free = shutil.disk_usage(partial).free
         if free < need:
@@ -232,8 +238,8 @@ def write_checkpoint(config, shards, args):
 
 
 def describe(config, tensors, shards, args):
-    total = sum(n_weights(tensor) for tensor in tensors)
-    experts = sum(n_weights(tensor) for tensor in tensors if ".experts." in tensor.name)
+    total = sum(n_weights(tensor) for tensor in tensors if tensor.kind != "scale")
+    experts = sum(n_weights(tensor) for tensor in tensors if ".experts." in tensor.name and tensor.kind != "scale")
     nbytes = sum(len(shard.header) + shard.data_nbytes for shard in shards)
     return (f"{args.shape}: {config['num_hidden_layers']} layers, vocabulary {config['vocab_size']}, {len(tensors)} "
             f"tensors, {total} weights ({experts} in routed experts), {nbytes} bytes in {len(shards)} files")

@@ -9,7 +9,8 @@ from typing import NamedTuple
 class Tensor(NamedTuple):
     name: str
     shape: tuple
-    kind: str  # matrix, router, bias (of a router), norm, rotary
+    kind: str  # matrix, router, bias (of a router), norm, rotary, scale (of an 8-bit matrix)
+    type: str = ""  # a word of weights.TYPES where it is not the one that the caller chooses
     rope_theta: float = 0.0  # of a rotary tensor
 
 
@@ -153,6 +154,13 @@ def changed(config, **changes):
 QWEN3_235B = changed(QWEN3, hidden_size=4096, intermediate_size=12288, moe_intermediate_size=1536, num_hidden_layers=94,
                      num_attention_heads=64, max_window_layers=94)
 
+QWEN3_CODER = changed(QWEN3, intermediate_size=5472, rope_theta=10000000, max_position_embeddings=262144)
+
+# Stored as 8-bit floats, with a scale for each block of 128 x 128.
+FP8 = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]}
+QWEN3_FP8 = changed(QWEN3, quantization_config=FP8)
+QWEN3_235B_FP8 = changed(QWEN3_235B, quantization_config=FP8)
+
 QWEN2_MOE = {
     "architectures": ["Qwen2MoeForCausalLM"],
     "model_type": "qwen2_moe",
@@ -184,6 +192,11 @@ QWEN2_MOE = {
     "tie_word_embeddings": False,
     "use_cache": True,
 }
+
+QWEN2_57B = changed(QWEN2_MOE, hidden_size=3584, intermediate_size=18944, moe_intermediate_size=2560,
+                    shared_expert_intermediate_size=20480, num_hidden_layers=28, num_experts=64, num_experts_per_tok=8,
+                    num_attention_heads=28, num_key_value_heads=4, sliding_window=65536, max_window_layers=28,
+                    max_position_embeddings=131072, eos_token_id=151643)
 
 DEEPSEEK_V2_LITE = {
     "architectures": ["DeepseekV2ForCausalLM"],
@@ -235,6 +248,9 @@ DEEPSEEK_V3 = changed(
     eos_token_id=1, rope_scaling={"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096,
                                   "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0})
 
+# As published: 8-bit floats, and the layer of multi-token prediction.
+DEEPSEEK_V3_FP8 = changed(DEEPSEEK_V3, num_nextn_predict_layers=1, quantization_config=FP8)
+
 GLM_4_5_AIR = {
     "architectures": ["Glm4MoeForCausalLM"],
     "model_type": "glm4_moe",
@@ -270,6 +286,11 @@ GLM_4_5_AIR = {
     "tie_word_embeddings": False,
     "use_cache": True,
 }
+
+GLM_4_5_AIR_MTP = changed(GLM_4_5_AIR, num_nextn_predict_layers=1)
+GLM_4_5 = changed(GLM_4_5_AIR, hidden_size=5120, intermediate_size=12288, moe_intermediate_size=1536,
+                  num_hidden_layers=92, first_k_dense_replace=3, n_routed_experts=160, use_qk_norm=True,
+                  routed_scaling_factor=2.5, num_nextn_predict_layers=1)
 
 PHI_3_5_MOE = {
     "architectures": ["PhiMoEForCausalLM"],
@@ -404,7 +425,8 @@ def deepseek_mlp(c, prefix, layer, has_correction):
 def moonlight_layer(c, prefix, layer):
     yield from latent_attention(c, f"{prefix}.self_attn")
     # The published files still hold this table, which nobody reads: the one tensor that is always f32.
-    yield Tensor(f"{prefix}.self_attn.rotary_emb.inv_freq", (c["qk_rope_head_dim"] // 2,), "rotary", c["rope_theta"])
+    yield Tensor(f"{prefix}.self_attn.rotary_emb.inv_freq", (c["qk_rope_head_dim"] // 2,), "rotary", "f32",
+                 c["rope_theta"])
     yield from deepseek_mlp(c, prefix, layer, True)
 
 
@@ -475,16 +497,51 @@ def qwen2_layer(c, prefix, _layer):
     yield Tensor(f"{prefix}.mlp.shared_expert_gate.weight", (1, c["hidden_size"]), "router")
 
 
+def prediction_tensors(c, prefix):
+    """What a layer of multi-token prediction has beside an ordinary layer."""
+    n_hidden, n_vocab = c["hidden_size"], c["vocab_size"]
+    yield Tensor(f"{prefix}.embed_tokens.weight", (n_vocab, n_hidden), "matrix")
+    yield from norm(f"{prefix}.enorm", n_hidden)
+    yield from norm(f"{prefix}.hnorm", n_hidden)
+    yield from linear(f"{prefix}.eh_proj", n_hidden, 2 * n_hidden)
+    yield from norm(f"{prefix}.shared_head.norm", n_hidden)
+    yield from linear(f"{prefix}.shared_head.head", n_vocab, n_hidden)
+
+
+# Of 8-bit checkpoints: matrices that keep the type of the rest.
+NOT_FP8 = ("embed_tokens.weight", "head.weight", "eh_proj.weight")
+
+
+def as_fp8(c, tensor):
+    """An 8-bit matrix and its scales.  DeepSeek stores scales and router biases in f32, Qwen scales in bf16."""
+    if tensor.name.endswith(".e_score_correction_bias"):
+        tensor = tensor._replace(type="f32")
+    if tensor.kind != "matrix" or tensor.name.endswith(NOT_FP8):
+        yield tensor
+        return
+    blocks = c["quantization_config"]["weight_block_size"]
+    yield tensor._replace(type="f8")
+    yield Tensor(tensor.name + "_scale_inv", tuple(-(-n // block) for n, block in zip(tensor.shape, blocks)), "scale",
+                 "f32" if c["model_type"] == "deepseek_v3" else "bf16")
+
+
 SHAPES = {
     "moonlight": (MOONLIGHT, moonlight_layer),
     "deepseek-v2-lite": (DEEPSEEK_V2_LITE, deepseek_v2_layer),
     "deepseek-v3": (DEEPSEEK_V3, deepseek_v3_layer),
+    "deepseek-v3-fp8": (DEEPSEEK_V3_FP8, deepseek_v3_layer),
     "mixtral": (MIXTRAL, mixtral_layer),
     "qwen2-moe": (QWEN2_MOE, qwen2_layer),
+    "qwen2-57b": (QWEN2_57B, qwen2_layer),
     "qwen3": (QWEN3, qwen3_layer),
+    "qwen3-coder": (QWEN3_CODER, qwen3_layer),
+    "qwen3-fp8": (QWEN3_FP8, qwen3_layer),
     "qwen3-235b": (QWEN3_235B, qwen3_layer),
+    "qwen3-235b-fp8": (QWEN3_235B_FP8, qwen3_layer),
     "olmoe": (OLMOE, olmoe_layer),
     "glm-4.5-air": (GLM_4_5_AIR, glm4_layer),
+    "glm-4.5-air-mtp": (GLM_4_5_AIR_MTP, glm4_layer),
+    "glm-4.5": (GLM_4_5, glm4_layer),
     "granite": (GRANITE, granite_layer),
     "phi-3.5-moe": (PHI_3_5_MOE, phi_layer),
 }
@@ -516,17 +573,25 @@ def make_config(shape, n_layers=None, n_vocab=None, scale_down=1, torch_dtype="b
     return config
 
 
-def list_tensors(shape, config):
-    """Every tensor, layer by layer."""
+def list_as_bf16(shape, config):
     n_hidden, n_vocab = config["hidden_size"], config["vocab_size"]
     layer_tensors = SHAPES[shape][1]
     has_bias = config["model_type"] == "phimoe"  # layer norms, not RMS norms
+    n_layers = config["num_hidden_layers"]
     yield Tensor("model.embed_tokens.weight", (n_vocab, n_hidden), "matrix")
-    for layer in range(config["num_hidden_layers"]):
+    for layer in range(n_layers + config.get("num_nextn_predict_layers", 0)):
         prefix = f"model.layers.{layer}"
         yield from norm(f"{prefix}.input_layernorm", n_hidden, has_bias)
         yield from layer_tensors(config, prefix, layer)
         yield from norm(f"{prefix}.post_attention_layernorm", n_hidden, has_bias)
+        if layer >= n_layers:
+            yield from prediction_tensors(config, prefix)
     yield from norm("model.norm", n_hidden, has_bias)
     if not config["tie_word_embeddings"]:
         yield from linear("lm_head", n_vocab, n_hidden, config.get("lm_head_bias", False))
+
+
+def list_tensors(shape, config):
+    """Every tensor, layer by layer."""
+    for tensor in list_as_bf16(shape, config):
+        yield from as_fp8(config, tensor) if "quantization_config" in config else (tensor,)

@@ -14,6 +14,9 @@ CHUNK_WEIGHTS = 1 << 18
 
 # The option's word -> safetensors' name of the type, bytes a weight, config.json's name.
 TYPES = {"bf16": ("BF16", 2, "bfloat16"), "f16": ("F16", 2, "float16"), "f32": ("F32", 4, "float32")}
+TYPES_ALL = dict(TYPES, f8=("F8_E4M3", 1, None))  # what a shape alone can ask for, too
+
+F8_STD = 64  # of 8-bit values, whose largest is 448; their scale is the standard deviation over this
 
 
 def generator(seed, name, place):
@@ -28,11 +31,11 @@ def rows_and_columns(tensor):
 
 
 def stored_type(tensor, dtype):
-    return "f32" if tensor.kind == "rotary" else dtype
+    return tensor.type or dtype
 
 
 def weight_nbytes(tensor, dtype):
-    return TYPES[stored_type(tensor, dtype)][1]
+    return TYPES_ALL[stored_type(tensor, dtype)][1]
 
 
 def scales(seed, name, n, spread):
@@ -51,6 +54,19 @@ def round_to_bf16(values, work, out):
     np.add(bits, work, out=work)
     np.right_shift(work, 16, out=work)
     np.copyto(out, work, casting="unsafe")
+
+
+def round_to_e4m3(values, work, out):
+    """'values' (float32) rounded as above, with 3 bits of mantissa.  Less than 2^-6 becomes 0, more than 448 448."""
+    bits = values.view(np.uint32)
+    np.right_shift(bits, 20, out=work)
+    np.bitwise_and(work, 1, out=work)
+    np.add(work, 0x7FFFF, out=work)
+    np.add(np.bitwise_and(bits, 0x7FFFFFFF), work, out=work)
+    np.right_shift(work, 20, out=work)
+    np.copyto(work, 0, where=work < (121 << 3))
+    np.copyto(work, np.clip(work.astype(np.int64) - (120 << 3), 0, 0x7E), casting="unsafe")
+    np.copyto(out, work | (bits >> 31 << 7), casting="unsafe")
 
 
 class Recipe:
@@ -78,18 +94,22 @@ class Painter:
         self.recipe, self.dtype = recipe, dtype
         self.values = np.empty(n_weights_max, np.float32)
         self.work = np.empty(n_weights_max, np.uint32)
-        self.stored = np.empty(n_weights_max, np.float16 if dtype == "f16" else np.uint16)
+        self.stored = {"f16": np.empty(n_weights_max, np.float16), "bf16": np.empty(n_weights_max, np.uint16),
+                       "f8": np.empty(n_weights_max, np.uint8)}
 
     def draw(self, tensor, place, n, row_scale, column_scale):
         values = self.values[:n]
         if tensor.kind == "norm":
             values.fill(1)
             return values
+        if tensor.kind == "scale":
+            values.fill(self.recipe.std / F8_STD)
+            return values
         if tensor.kind == "rotary":
             values[:] = tensor.rope_theta ** (-np.arange(n) / n)
             return values
         generator(self.recipe.seed, tensor.name, place).standard_normal(dtype=np.float32, out=values)
-        values *= np.float32(self.recipe.std)
+        values *= np.float32(F8_STD if tensor.type == "f8" else self.recipe.std)
         if row_scale is not None:
             values.reshape(len(row_scale), -1)[:] *= row_scale[:, None]
         if column_scale is not None:
@@ -100,11 +120,14 @@ class Painter:
         """The chunk's bytes as they are stored; valid until the next call."""
         n = n_rows * rows_and_columns(tensor)[1]
         values = self.draw(tensor, place, n, row_scale, column_scale)
-        if stored_type(tensor, self.dtype) == "f32":
+        type_name = stored_type(tensor, self.dtype)
+        if type_name == "f32":
             return memoryview(values).cast("B")
-        stored = self.stored[:n]
-        if self.dtype == "f16":
+        stored = self.stored[type_name][:n]
+        if type_name == "f16":
             np.copyto(stored, values, casting="same_kind")
+        elif type_name == "f8":
+            round_to_e4m3(values, self.work[:n], stored)
         else:
             round_to_bf16(values, self.work[:n], stored)
         return memoryview(stored).cast("B")
