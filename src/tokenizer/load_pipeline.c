@@ -233,6 +233,15 @@ static enum mb_status load_byte_level(struct mb_tokenizer *tokenizer, const stru
     return MB_OK;
 }
 
+/* Whether a normalizer adds or removes characters. */
+static bool changes_lengths(const struct mb_normalizers *normalizers)
+{
+    for (size_t i = 0; i < normalizers->n; i++)
+        if (normalizers->items[i].kind != MB_NORMALIZE_NFC)
+            return true;
+    return false;
+}
+
 static enum mb_status load_metaspace(struct mb_tokenizer *tokenizer, const struct mb_field *field)
 {
     const char *replacement = NULL, *scheme = NULL;
@@ -250,6 +259,9 @@ static enum mb_status load_metaspace(struct mb_tokenizer *tokenizer, const struc
     if (i == 3)
         return mb_load_unsupported(field, scheme);
     step->scheme = (enum mb_prefix_scheme)i;
+    /* The package asks which original character a word begins with: that would have to be kept. */
+    if (step->scheme == MB_PREFIX_FIRST && changes_lengths(&tokenizer->normalizers))
+        return mb_load_unsupported(field, "first, after a normalizer that adds or removes characters");
     if (replacement[0] == 0 || strlen(replacement) != mb_utf8_nbytes(replacement[0]))
         return mb_field_fail(field, MB_BAD_DATA, "its replacement is not one character");
     memcpy(step->replacement, replacement, strlen(replacement) + 1);
@@ -343,11 +355,9 @@ static enum mb_status load_pieces(struct mb_tokenizer *tokenizer, const struct m
     }
     if (!edges->has_text)
         return mb_load_unsupported(single, "a template without the text");
-    /* What an earlier processor put around the text stays inside. */
-    if (!mb_ids_put(&edges->before, tokenizer->before.p, tokenizer->before.n) ||
-        !mb_ids_put(&tokenizer->after, edges->after.p, edges->after.n))
-        return mb_fail_memory(processor->err, "the steps of the tokenizer");
-    return MB_OK;
+    return mb_ids_put(&tokenizer->after, edges->after.p, edges->after.n)
+               ? MB_OK
+               : mb_fail_memory(processor->err, "the steps of the tokenizer");
 }
 
 static enum mb_status load_template(struct mb_tokenizer *tokenizer, const struct mb_field *field)
@@ -356,6 +366,9 @@ static enum mb_status load_template(struct mb_tokenizer *tokenizer, const struct
     struct edges edges = {0};
     if (!json_is_array(single.value))
         return mb_load_unsupported(&single, "template");
+    /* The package takes what the first one made of a text for a pair of texts. */
+    if (tokenizer->before.n + tokenizer->after.n > 0)
+        return mb_load_unsupported(field, "a template after another one");
     enum mb_status status = load_pieces(tokenizer, field, &single, &edges);
     free(edges.after.p);
     if (status != MB_OK) {
@@ -389,14 +402,15 @@ static enum mb_status add_step(struct mb_tokenizer *tokenizer, const struct mb_f
 {
     if (tokenizer->n_decode_steps == MB_DECODE_STEPS_MAX)
         return mb_field_fail(field, MB_UNSUPPORTED, "more than %d decoders", MB_DECODE_STEPS_MAX);
-    /* Steps work on one token; what follows ByteLevel, ByteFallback or Strip would see joined text. */
-    enum mb_decode_kind last = tokenizer->n_decode_steps == 0
-                                   ? MB_DECODE_REPLACE
-                                   : tokenizer->decode_steps[tokenizer->n_decode_steps - 1].kind;
-    bool is_joined =
-        last == MB_DECODE_BYTE_LEVEL || last == MB_DECODE_STRIP || last == MB_DECODE_BYTE_FALLBACK;
-    if (is_joined && kind != MB_DECODE_STRIP)
-        return mb_field_fail(field, MB_UNSUPPORTED, "a decoder in this place");
+    /*
+     * A Strip is for the whole text here, the other steps for one token each.  ByteFallback makes one text of
+     * several tokens, and what comes after it, up to Fuse, sees neither.
+     */
+    bool after_bytes = tokenizer->n_decode_steps > 0 &&
+                       tokenizer->decode_steps[tokenizer->n_decode_steps - 1].kind == MB_DECODE_BYTE_FALLBACK;
+    if ((kind == MB_DECODE_STRIP) != tokenizer->is_joined || (after_bytes && !tokenizer->is_joined))
+        return mb_load_unsupported(field, "a decoder in this place");
+    tokenizer->is_joined |= kind == MB_DECODE_BYTE_LEVEL;
     *step = &tokenizer->decode_steps[tokenizer->n_decode_steps++];
     **step = (struct mb_decode_step){.kind = kind};
     return MB_OK;
@@ -458,8 +472,10 @@ enum mb_status mb_load_decoder(struct mb_tokenizer *tokenizer, const struct mb_f
         return add_step(tokenizer, field, MB_DECODE_BYTE_LEVEL, &step);
     if (strcmp(type, "ByteFallback") == 0)
         return add_step(tokenizer, field, MB_DECODE_BYTE_FALLBACK, &step);
-    if (strcmp(type, "Fuse") == 0) /* joins the tokens, as they are joined here anyway */
+    if (strcmp(type, "Fuse") == 0) {
+        tokenizer->is_joined = true;
         return MB_OK;
+    }
     if (strcmp(type, "Strip") == 0)
         return load_strip(tokenizer, field);
     if (strcmp(type, "Replace") == 0)

@@ -59,6 +59,7 @@ struct mb_tokenizer {
     struct mb_ids before, after; /* what add_special puts around the text */
     struct mb_decode_step decode_steps[MB_DECODE_STEPS_MAX];
     size_t n_decode_steps;
+    bool is_joined;      /* while loading: the decoders so far have made one text of the tokens */
     bool added_are_text; /* the decode steps leave added tokens as they are written */
     struct mb_added_list added;
     struct mb_name *names;
