@@ -26,7 +26,7 @@ void mb_read_gqa(struct mb_config_reader *r, const struct mb_config *config, siz
 {
     a->kind = &mb_attention_gqa;
     a->n_heads = mb_read_size_or(r, "num_attention_heads", 1, MB_HEADS_MAX, n_heads);
-    if (n_kv_heads == 0 || json_is_null(json_object_get(r->object, "num_key_value_heads")))
+    if (n_kv_heads == 0 || mb_is_null(r, "num_key_value_heads"))
         n_kv_heads = a->n_heads;
     a->gqa.n_kv_heads = mb_read_size_or(r, "num_key_value_heads", 1, MB_HEADS_MAX, n_kv_heads);
     size_t d_head = config->d_model / a->n_heads;
@@ -104,12 +104,14 @@ static void read_mla_sizes(struct mb_config_reader *r, const struct mb_mla_defau
                            struct mb_attention_config *a)
 {
     a->n_heads = mb_read_size_or(r, "num_attention_heads", 1, MB_HEADS_MAX, d->n_heads);
-    size_t q_rank = json_is_null(json_object_get(r->object, "q_lora_rank")) ? 0 : d->q_rank;
+    size_t q_rank = mb_is_null(r, "q_lora_rank") ? 0 : d->q_rank;
     a->mla.q_rank = mb_read_size_or(r, "q_lora_rank", 1, MB_DIM_MAX, q_rank);
     a->mla.kv_rank = mb_read_size_or(r, "kv_lora_rank", 1, MB_DIM_MAX, d->kv_rank);
     a->mla.d_nope = mb_read_size_or(r, "qk_nope_head_dim", 1, MB_DIM_MAX, d->d_nope);
     a->mla.d_v = mb_read_size_or(r, "v_head_dim", 1, MB_DIM_MAX, d->d_v);
     a->mla.has_bias = mb_read_bool_or(r, "attention_bias", false);
+    if (mb_read_size_or(r, "num_key_value_heads", 1, MB_HEADS_MAX, a->n_heads) != a->n_heads)
+        MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: num_key_value_heads is not num_attention_heads", r->path);
     if (a->n_heads * a->mla.d_v > MB_DIM_MAX)
         MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: num_attention_heads x v_head_dim is more than %d", r->path,
                      MB_DIM_MAX);
@@ -148,8 +150,8 @@ void mb_check_router(struct mb_config_reader *r, const struct mb_router_config *
 void mb_read_shared_experts(struct mb_config_reader *r, size_t d_expert, size_t otherwise,
                             struct mb_mlp_config *mlp)
 {
-    const json_t *n = json_object_get(r->object, "n_shared_experts");
-    size_t n_shared = mb_read_size_or(r, "n_shared_experts", 0, 64, json_is_null(n) ? 0 : otherwise);
+    size_t n_shared =
+        mb_read_size_or(r, "n_shared_experts", 0, 64, mb_is_null(r, "n_shared_experts") ? 0 : otherwise);
     mlp->d_expert = d_expert;
     mlp->d_shared = n_shared * d_expert;
     if (mlp->d_shared > MB_DIM_MAX)

@@ -55,6 +55,33 @@ const json_t *mb_read(struct mb_config_reader *r, const char *key)
     return value == NULL || json_is_null(value) ? NULL : value;
 }
 
+/*
+ * transformers fails for a setting that is null, but for these, which it takes for missing, and within the
+ * object that describes rotary embeddings.
+ */
+static bool may_be_null(const struct mb_config_reader *r, const char *key)
+{
+    static const char *const keys[] = {
+        "head_dim", "num_key_value_heads", "sliding_window",   "q_lora_rank",
+        "clip_qkv", "bos_token_id",        "n_shared_experts", "original_max_position_embeddings"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strcmp(key, keys[i]) == 0)
+            return true;
+    return r->where[0] != 0;
+}
+
+bool mb_is_null(const struct mb_config_reader *r, const char *key)
+{
+    return json_is_null(json_object_get(r->object, key));
+}
+
+static void refuse_null(struct mb_config_reader *r, const char *key)
+{
+    if (mb_is_null(r, key) && !may_be_null(r, key))
+        MB_READ_FAIL(r, MB_BAD_DATA, "%s: %s%s is null: give it a value, or take it out", r->path, r->where,
+                     key);
+}
+
 static size_t whole_number(struct mb_config_reader *r, const char *key, const json_t *value, size_t min,
                            size_t max)
 {
@@ -92,6 +119,7 @@ size_t mb_read_size(struct mb_config_reader *r, const char *key, size_t min, siz
 size_t mb_read_size_or(struct mb_config_reader *r, const char *key, size_t min, size_t max, size_t otherwise)
 {
     const json_t *value = mb_read(r, key);
+    refuse_null(r, key);
     return value == NULL ? otherwise : whole_number(r, key, value, min, max);
 }
 
@@ -108,14 +136,15 @@ double mb_read_number_or(struct mb_config_reader *r, const char *key, double min
                          double otherwise)
 {
     const json_t *value = mb_read(r, key);
+    refuse_null(r, key);
     return value == NULL ? otherwise : number(r, key, value, min, max);
 }
 
 bool mb_read_bool_or(struct mb_config_reader *r, const char *key, bool otherwise)
 {
     const json_t *value = mb_read(r, key);
-    if (value == NULL)
-        return otherwise;
+    if (value == NULL) /* null is false in Python */
+        return otherwise && !mb_is_null(r, key);
     if (!json_is_boolean(value))
         MB_READ_FAIL(r, MB_BAD_DATA, "%s: %s%s is not true or false", r->path, r->where, key);
     return json_is_true(value);
@@ -125,6 +154,7 @@ void mb_read_only_text(struct mb_config_reader *r, const char *key, const char *
 {
     const json_t *value = mb_read(r, key);
     const char *text = json_string_value(value), *quote = text != NULL ? "\"" : "";
+    refuse_null(r, key);
     if (value != NULL && (text == NULL || strcmp(text, supported) != 0))
         MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: %s%s is %s%.60s%s; only \"%s\" is supported", r->path, r->where,
                      key, quote, text != NULL ? text : "not a text", quote, supported);

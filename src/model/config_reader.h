@@ -10,7 +10,8 @@
 
 /*
  * A JSON object that is being read.  The first failure is kept in status and err; after it, reads give
- * values in range that nobody uses.  A setting that is null counts as missing.
+ * values in range that nobody uses.  A setting that is null is refused, or counts as missing or false, as
+ * transformers has it.
  */
 struct mb_config_reader {
     const json_t *object;
@@ -30,6 +31,9 @@ struct mb_config_reader {
 
 /* NULL when missing. */
 const json_t *mb_read(struct mb_config_reader *r, const char *key);
+
+/* It is there, and null. */
+bool mb_is_null(const struct mb_config_reader *r, const char *key);
 
 /* The second of each pair gives 'otherwise' for a missing setting, the first fails. */
 size_t mb_read_size(struct mb_config_reader *r, const char *key, size_t min, size_t max);

@@ -71,6 +71,19 @@ static enum mb_status bind_expert(struct mb_model *model, const struct mb_layer 
     return MB_OK;
 }
 
+/* Shared experts that config.json does not tell of: without them, answers would be wrong. */
+static enum mb_status check_no_shared(const struct mb_model *model, const struct mb_layer *layer,
+                                      struct mb_error *err)
+{
+    char name[MB_NAME_NBYTES_MAX];
+    mb_weight_name(&model->config, MB_W_SHARED_GATE, layer->index, 0, name);
+    if (layer->mlp->d_shared > 0 || mb_index_find(model->index, name) == NULL)
+        return MB_OK;
+    return mb_fail(err, MB_BAD_DATA,
+                   "%s: tensor %s is there, but config.json says that there is no shared expert",
+                   mb_checkpoint_path(model->ckpt), name);
+}
+
 static enum mb_status load_layer(struct mb_model *model, size_t i, struct mb_error *err)
 {
     const struct mb_config *c = &model->config;
@@ -83,6 +96,8 @@ static enum mb_status load_layer(struct mb_model *model, size_t i, struct mb_err
     for (size_t k = 0; k < list.n; k++)
         if (!mb_is_expert_matrix(list.at[k].id))
             MB_TRY(load_weight(model, layer, &list.at[k], err));
+    if (layer->mlp->kind->has_experts)
+        MB_TRY(check_no_shared(model, layer, err));
     for (size_t e = 0; layer->mlp->kind->has_experts && e < layer->mlp->router.n_experts; e++)
         MB_TRY(bind_expert(model, layer, &list, e, err));
     return MB_OK;
@@ -109,33 +124,39 @@ static enum mb_status make_notes(struct mb_model *model, struct mb_error *err)
     return mb_fail_memory(err, "the notes on a model");
 }
 
-/* One that is missing is an error: transformers would draw its weights. */
-static enum mb_status load_head(struct mb_model *model, struct mb_error *err)
+/*
+ * As transformers: a head of its own counts even where config.json ties it to the embedding, and if one of
+ * the two is missing then, the other one is both.  A head that is missing without that is an error:
+ * transformers would draw its weights.
+ */
+static enum mb_status load_embedding_and_head(struct mb_model *model, struct mb_error *err)
 {
     const struct mb_config *c = &model->config;
-    char name[MB_NAME_NBYTES_MAX];
-    mb_weight_name(c, MB_W_HEAD, 0, 0, name);
-    model->has_own_head = !c->is_tied;
+    char embedding[MB_NAME_NBYTES_MAX], head[MB_NAME_NBYTES_MAX];
+    mb_weight_name(c, MB_W_EMBEDDING, 0, 0, embedding);
+    mb_weight_name(c, MB_W_HEAD, 0, 0, head);
+    bool has_head = mb_index_find(model->index, head) != NULL;
+    bool has_embedding = mb_index_find(model->index, embedding) != NULL;
+    model->has_own_head = !c->is_tied || (has_head && has_embedding);
+    MB_TRY(load_matrix(model, c->is_tied && has_head && !has_embedding ? head : embedding, c->n_vocab,
+                       c->d_model, &model->embedding, err));
     model->head = model->embedding;
     if (model->has_own_head)
-        MB_TRY(load_matrix(model, name, c->n_vocab, c->d_model, &model->head, err));
-    bias_name(name);
-    return c->has_head_bias ? load_vector(model, name, c->n_vocab, &model->head.bias, err) : MB_OK;
+        MB_TRY(load_matrix(model, head, c->n_vocab, c->d_model, &model->head, err));
+    bias_name(head);
+    return c->has_head_bias ? load_vector(model, head, c->n_vocab, &model->head.bias, err) : MB_OK;
 }
 
-static enum mb_status load_ends(struct mb_model *model, struct mb_error *err)
+static enum mb_status load_final_norm(struct mb_model *model, struct mb_error *err)
 {
     const struct mb_config *c = &model->config;
     char name[MB_NAME_NBYTES_MAX];
-    mb_weight_name(c, MB_W_EMBEDDING, 0, 0, name);
-    MB_TRY(load_matrix(model, name, c->n_vocab, c->d_model, &model->embedding, err));
     mb_weight_name(c, MB_W_FINAL_NORM, 0, 0, name);
     MB_TRY(load_vector(model, name, c->d_model, &model->norm, err));
     if (!c->has_layer_norms)
-        return load_head(model, err);
+        return MB_OK;
     mb_weight_name(c, MB_W_FINAL_NORM_BIAS, 0, 0, name);
-    MB_TRY(load_vector(model, name, c->d_model, &model->norm_bias, err));
-    return load_head(model, err);
+    return load_vector(model, name, c->d_model, &model->norm_bias, err);
 }
 
 enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err)
@@ -144,7 +165,8 @@ enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err)
     model->layers = mb_alloc(n_layers, sizeof *model->layers);
     if (model->layers == NULL)
         return mb_fail_memory(err, "the layers");
-    MB_TRY(load_ends(model, err));
+    MB_TRY(load_embedding_and_head(model, err));
+    MB_TRY(load_final_norm(model, err));
     for (size_t i = 0; i < n_layers; i++)
         MB_TRY(load_layer(model, i, err));
     return make_notes(model, err);
@@ -176,6 +198,14 @@ static double nbytes_of(const struct mb_model *model, enum mb_weight_id id, size
     return (double)mb_index_find(model->index, name)->product_nbytes;
 }
 
+static double head_nbytes(const struct mb_model *model)
+{
+    char name[MB_NAME_NBYTES_MAX];
+    mb_weight_name(&model->config, MB_W_HEAD, 0, 0, name);
+    bool has_head = mb_index_find(model->index, name) != NULL;
+    return nbytes_of(model, has_head ? MB_W_HEAD : MB_W_EMBEDDING, 0, 0);
+}
+
 static void count_weight(const struct mb_model *model, const struct mb_layer *layer,
                          const struct mb_weight *weight, uint64_t *n_params, double *token_nbytes)
 {
@@ -195,7 +225,7 @@ void mb_layers_count(const struct mb_model *model, uint64_t *n_params, uint64_t 
     const struct mb_config *c = &model->config;
     uint64_t n = (uint64_t)c->n_vocab * c->d_model * (model->has_own_head ? 2 : 1);
     n += c->d_model * (c->has_layer_norms ? 2U : 1U) + (c->has_head_bias ? c->n_vocab : 0);
-    double nbytes = nbytes_of(model, model->has_own_head ? MB_W_HEAD : MB_W_EMBEDDING, 0, 0);
+    double nbytes = head_nbytes(model);
     struct mb_weight_list list;
     for (size_t i = 0; i < c->n_layers; i++) {
         mb_list_layer(c, i, &list);

@@ -25,13 +25,12 @@ static void read_sizes(struct mb_config_reader *r, struct mb_config *config)
 static void read_groups(struct mb_config_reader *r, struct mb_router_config *router)
 {
     const char *method = json_string_value(mb_read(r, "topk_method"));
-    size_t n_groups = mb_read_size_or(r, "n_group", 1, MB_EXPERTS_MAX, 1);
-    size_t n_groups_used = mb_read_size_or(r, "topk_group", 1, MB_EXPERTS_MAX, 1);
+    mb_read(r, "n_group");
     bool has_groups = method != NULL && strcmp(method, "group_limited_greedy") == 0;
     if (!has_groups)
         mb_read_only_text(r, "topk_method", "greedy");
-    router->n_groups = has_groups ? n_groups : 1;
-    router->n_groups_used = has_groups ? n_groups_used : 1;
+    router->n_groups = has_groups ? mb_read_size_or(r, "n_group", 1, MB_EXPERTS_MAX, 1) : 1;
+    router->n_groups_used = has_groups ? mb_read_size_or(r, "topk_group", 1, MB_EXPERTS_MAX, 1) : 1;
     router->group_score = MB_GROUP_BEST;
 }
 

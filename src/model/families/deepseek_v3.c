@@ -1,7 +1,7 @@
 /*
  * deepseek_v3.c - DeepSeek-V3 and what has its architecture (Moonlight): latent attention, a sigmoid router
- * with a correction bias and groups, shared experts, and a few dense layers before all others.  Sizes have to
- * be there; other settings that are missing are what `transformers` takes for them.
+ * with a correction bias and groups, shared experts, and a few dense layers before all others.  Settings
+ * that are missing are what `transformers` takes for them.
  */
 #include "attention.h"
 #include "family.h"
@@ -9,11 +9,11 @@
 
 static void read_sizes(struct mb_config_reader *r, struct mb_config *config)
 {
-    config->n_vocab = mb_read_size(r, "vocab_size", 1, 1 << 24);
-    config->d_model = mb_read_size(r, "hidden_size", 1, MB_DIM_MAX);
-    config->n_layers = mb_read_size(r, "num_hidden_layers", 1, MB_LAYERS_MAX);
-    config->n_ctx = mb_read_size(r, "max_position_embeddings", 1, MB_CTX_MAX);
-    config->norm_eps = (float)mb_read_number(r, "rms_norm_eps", 0, 1);
+    config->n_vocab = mb_read_size_or(r, "vocab_size", 1, 1 << 24, 129280);
+    config->d_model = mb_read_size_or(r, "hidden_size", 1, MB_DIM_MAX, 7168);
+    config->n_layers = mb_read_size_or(r, "num_hidden_layers", 1, MB_LAYERS_MAX, 61);
+    config->n_ctx = mb_read_size_or(r, "max_position_embeddings", 1, MB_CTX_MAX, 4096);
+    config->norm_eps = (float)mb_read_number_or(r, "rms_norm_eps", 0, 1, 1e-6);
     config->is_tied = mb_read_bool_or(r, "tie_word_embeddings", false);
     mb_read_only_text(r, "hidden_act", "silu");
 }
@@ -23,8 +23,8 @@ static void read_experts(struct mb_config_reader *r, struct mb_mlp_config *mlp)
     mlp->kind = &mb_mlp_experts;
     mlp->router = (struct mb_router_config){
         .score = MB_SCORE_SIGMOID,
-        .n_experts = mb_read_size(r, "n_routed_experts", 1, MB_EXPERTS_MAX),
-        .n_used = mb_read_size(r, "num_experts_per_tok", 1, MB_EXPERTS_MAX),
+        .n_experts = mb_read_size_or(r, "n_routed_experts", 1, MB_EXPERTS_MAX, 256),
+        .n_used = mb_read_size_or(r, "num_experts_per_tok", 1, MB_EXPERTS_MAX, 8),
         .has_bias = true,
         .n_groups = mb_read_size_or(r, "n_group", 1, MB_EXPERTS_MAX, 8),
         .n_groups_used = mb_read_size_or(r, "topk_group", 1, MB_EXPERTS_MAX, 4),
@@ -33,7 +33,7 @@ static void read_experts(struct mb_config_reader *r, struct mb_mlp_config *mlp)
         .norm_min = 1e-20F,
         .scale = (float)mb_read_number_or(r, "routed_scaling_factor", 0, 1e6, 2.5),
     };
-    mb_read_shared_experts(r, mb_read_size(r, "moe_intermediate_size", 1, MB_DIM_MAX), 1, mlp);
+    mb_read_shared_experts(r, mb_read_size_or(r, "moe_intermediate_size", 1, MB_DIM_MAX, 2048), 1, mlp);
     mb_read_only_text(r, "scoring_func", "sigmoid");
     mb_read_only_text(r, "topk_method", "noaux_tc");
     if (mb_read_size_or(r, "moe_layer_freq", 1, MB_LAYERS_MAX, 1) != 1)
@@ -57,7 +57,7 @@ static void read_mlps(struct mb_config_reader *r, struct mb_config *config)
     mb_read_first_dense(r, config, 3, DENSE, EXPERTS);
     config->n_mlps = config->mlp_of[config->n_layers - 1] == EXPERTS ? 2 : 1;
     config->mlps[DENSE].kind = &mb_mlp_dense;
-    config->mlps[DENSE].d_ff = mb_read_size(r, "intermediate_size", 1, MB_DIM_MAX);
+    config->mlps[DENSE].d_ff = mb_read_size_or(r, "intermediate_size", 1, MB_DIM_MAX, 18432);
     if (config->n_mlps > EXPERTS)
         read_experts(r, &config->mlps[EXPERTS]);
     else
@@ -72,6 +72,9 @@ static void read_config(struct mb_config_reader *r, struct mb_config *config)
     config->n_attentions = 1;
     mb_read_mla(r, config, &defaults, &config->attentions[0]);
     config->attentions[0].rope.is_interleaved = mb_read_bool_or(r, "rope_interleave", true);
+    size_t d_rope = config->attentions[0].rope.n_dims;
+    if (mb_read_size_or(r, "head_dim", 1, MB_DIM_MAX, d_rope) != d_rope) /* rotates so many, and fails */
+        MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: head_dim is not qk_rope_head_dim", r->path);
     read_mlps(r, config);
 }
 

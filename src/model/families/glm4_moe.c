@@ -46,6 +46,7 @@ static void read_experts(struct mb_config_reader *r, struct mb_mlp_config *mlp)
         .scale = (float)mb_read_number_or(r, "routed_scaling_factor", 0, 1e6, 1),
     };
     mb_read_shared_experts(r, mb_read_size_or(r, "moe_intermediate_size", 1, MB_DIM_MAX, 1408), 1, mlp);
+    mb_read_only_text(r, "scoring_func", "sigmoid"); /* transformers does not read it */
     mb_check_router(r, &mlp->router);
 }
 

@@ -33,9 +33,10 @@ static void read_scaled_rope(struct mb_config_reader *r, struct mb_config *confi
     rope->factor = (float)mb_read_number(&nested, "short_mscale", 0, 1e3);
     rope->long_factor = (float)mb_read_number(&nested, "long_mscale", 0, 1e3);
     r->status = nested.status;
-    size_t n_ctx =
-        mb_read_size_or(&nested, "original_max_position_embeddings", 1, config->n_ctx, config->n_ctx);
-    config->n_ctx = mb_read_size_or(r, "original_max_position_embeddings", 1, n_ctx, n_ctx);
+    static const char key[] = "original_max_position_embeddings";
+    size_t n = mb_read_size_or(&nested, key, 1, MB_CTX_MAX, config->n_ctx);
+    n = mb_read_size_or(r, key, 1, MB_CTX_MAX, n);
+    config->n_ctx = n < config->n_ctx ? n : config->n_ctx;
     config->note = "the context ends at original_max_position_embeddings: see docs/limits.md\n";
 }
 

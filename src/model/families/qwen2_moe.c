@@ -28,6 +28,8 @@ static void read_windowed_layers(struct mb_config_reader *r, struct mb_config *c
     size_t window = mb_read_size_or(r, "sliding_window", 1, MB_CTX_MAX, 4096);
     bool has_windows = mb_read_bool_or(r, "use_sliding_window", false);
     size_t n_windowed = mb_read_size_or(r, "max_window_layers", 0, MB_LAYERS_MAX, 28);
+    if (has_windows && mb_is_null(r, "sliding_window"))
+        MB_READ_FAIL(r, MB_BAD_DATA, "%s: use_sliding_window is true, but sliding_window is null", r->path);
     config->n_attentions = 2;
     config->attentions[WINDOWED] = config->attentions[FULL];
     config->attentions[WINDOWED].gqa.window = window;

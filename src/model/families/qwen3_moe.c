@@ -25,7 +25,9 @@ static void read_attention(struct mb_config_reader *r, const struct mb_config *c
     mb_read_gqa(r, config, 32, 4, a);
     a->gqa.has_qkv_bias = a->gqa.has_o_bias = mb_read_bool_or(r, "attention_bias", false);
     a->gqa.qk_norm = MB_QK_NORM_HEADS;
-    size_t window = mb_read_size_or(r, "sliding_window", 1, MB_CTX_MAX, 4096);
+    mb_read(r, "use_qk_norm"); /* transformers does not read it */
+    size_t window =
+        mb_read_size_or(r, "sliding_window", 1, MB_CTX_MAX, mb_is_null(r, "sliding_window") ? 0 : 4096);
     a->gqa.window = mb_read_bool_or(r, "use_sliding_window", false) ? window : 0;
     if (r->status == MB_OK)
         mb_read_rope(r, a->gqa.d_head, config->n_ctx, (struct mb_rope_defaults){10000, 0}, &a->rope);
