@@ -33,6 +33,7 @@ enum mb_status cli_chat_model_open(struct cli_chat_model *m, const char *path, c
     uint64_t begun_ns = mb_now_ns();
     m->sampler = cli_sampler_options(g);
     m->n_predict = g->n_predict == CLI_UNLIMITED ? 0 : (size_t)g->n_predict;
+    MB_TRY(mb_checkpoint_look(path, err)); /* first: it says more about what is no model */
     MB_TRY(mb_tokenizer_open(path, &m->tokenizer, err));
     MB_TRY(cli_template_open(&m->template, g, m->tokenizer, err));
     MB_TRY(mb_detokenizer_open(m->tokenizer, true, &m->detokenizer, err));

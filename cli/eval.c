@@ -58,6 +58,7 @@ static enum mb_status measure(struct eval *eval, struct mb_error *err)
 static enum mb_status run(struct eval *eval, struct mb_error *err)
 {
     struct mb_tokenizer *tokenizer = NULL;
+    MB_TRY(mb_checkpoint_look(eval->model_path, err)); /* first: it says more about what is no model */
     if (args.tokens == NULL)
         MB_TRY(mb_tokenizer_open(eval->model_path, &tokenizer, err));
     eval->tokenizer = tokenizer;

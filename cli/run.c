@@ -205,6 +205,7 @@ static enum mb_status open_all(struct generation *g, const char *path, struct mb
     struct mb_model_options model_options = {.size = sizeof model_options,
                                              .n_threads = args.generation.n_threads};
     uint64_t begun_ns = mb_now_ns();
+    MB_TRY(mb_checkpoint_look(path, err)); /* first: it says more about what is no model */
     MB_TRY(mb_tokenizer_open(path, &g->tokenizer, err));
     MB_TRY(encode_prompt(g, err));
     MB_TRY(mb_model_open(path, &model_options, &g->model, err));

@@ -110,11 +110,24 @@ static json_t *load(const char *text, size_t nbytes, json_error_t *where)
     return value;
 }
 
+/* Python, which reads these files elsewhere, refuses a byte order mark too. */
+static enum mb_status check_has_no_mark(const char *text, size_t nbytes, size_t begin, struct mb_error *err)
+{
+    static const char MARK[] = "\xef\xbb\xbf", LITTLE[] = "\xff\xfe", BIG[] = "\xfe\xff";
+    if (nbytes >= 3 && memcmp(text, MARK, 3) == 0)
+        return mb_fail(err, MB_BAD_DATA,
+                       "byte %zu: a byte order mark (EF BB BF); save the file as UTF-8 without one", begin);
+    if (nbytes >= 2 && (memcmp(text, LITTLE, 2) == 0 || memcmp(text, BIG, 2) == 0))
+        return mb_fail(err, MB_BAD_DATA, "byte %zu: UTF-16; save the file as UTF-8", begin);
+    return MB_OK;
+}
+
 enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json_t **root,
                              struct mb_error *err)
 {
     json_error_t where;
     *root = NULL;
+    MB_TRY(check_has_no_mark(text, nbytes, begin, err));
     json_t *value = load(text, nbytes, &where);
     if (value == NULL)
         return fail_at(&where, nbytes, begin, err);

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const char INSIDE[] = "moebius.partial", CONFIG[] = "config.json";
 static const uint64_t NOTE_NBYTES_MAX = 256 << 20;
 
 /* ---------------------------------------------------------------- files of a folder */
@@ -48,7 +49,7 @@ static bool is_side_file(const char *name)
 
 static bool is_model_file(const char *name)
 {
-    return strcmp(name, "config.json") == 0 || strcmp(name, MB_INDEX_NAME) == 0 ||
+    return strcmp(name, CONFIG) == 0 || strcmp(name, MB_INDEX_NAME) == 0 ||
            fnmatch("*.safetensors", name, FNM_PERIOD) == 0 || is_side_file(name);
 }
 
@@ -222,16 +223,44 @@ static bool ends_with_dots(const char *path, size_t n)
     return (n_dots == 1 || n_dots == 2) && (n_dots == n || path[n - 1 - n_dots] == '/');
 }
 
+/* What an OUT that counts as empty may hold: our own work, and what a new file system has. */
+static enum mb_status check_is_ours(void *ctx, const char *path, const char *name, struct mb_error *err)
+{
+    (void)ctx;
+    return strncmp(name, INSIDE, sizeof INSIDE - 1) == 0 || strcmp(name, "lost+found") == 0
+               ? MB_OK
+               : mb_fail(err, MB_USAGE, "%s: holds %.200s", path, name);
+}
+
+/* Whether OUT is there and empty, or work inside of it has begun. */
+static enum mb_status look_inside(const char *path, bool *is_inside, struct mb_error *err)
+{
+    struct stat there;
+    char note[MB_PATH_MAX];
+    *is_inside = false;
+    if (lstat(path, &there) != 0 || !S_ISDIR(there.st_mode))
+        return MB_OK;
+    if (snprintf(note, sizeof note, "%s/%s.json", path, INSIDE) < MB_PATH_MAX)
+        MB_TRY(mb_look_at(note, is_inside, NULL, err));
+    if (*is_inside)
+        return MB_OK;
+    enum mb_status status = mb_for_each_file(path, check_is_ours, NULL, err);
+    *is_inside = status == MB_OK;
+    return status == MB_USAGE ? MB_OK : status;
+}
+
 static enum mb_status set_paths(struct mb_output *output, const char *path, struct mb_error *err)
 {
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/')
         n--;
-    int n_note = snprintf(output->note_path, MB_PATH_MAX, "%.*s.partial.json", (int)n, path);
-    if (n == 0 || n_note < 0 || n_note >= MB_PATH_MAX || ends_with_dots(path, n))
+    snprintf(output->path, MB_PATH_MAX, "%.*s", (int)(n < MB_PATH_MAX ? n : 0), path);
+    MB_TRY(look_inside(output->path, &output->is_inside, err));
+    const char *join = output->is_inside ? "/" : "", *name = output->is_inside ? INSIDE : ".partial";
+    int n_note = snprintf(output->note_path, MB_PATH_MAX, "%.*s%s%s.json", (int)n, path, join, name);
+    if (n == 0 || n_note < 0 || n_note >= MB_PATH_MAX || (!output->is_inside && ends_with_dots(path, n)))
         return mb_fail(err, MB_USAGE, "'%.200s': is not a path for a new folder; give it a name", path);
-    snprintf(output->path, MB_PATH_MAX, "%.*s", (int)n, path);
-    snprintf(output->partial, MB_PATH_MAX, "%.*s.partial", (int)n, path);
+    snprintf(output->partial, MB_PATH_MAX, "%.*s%s%s", (int)n, path, join, name);
     return MB_OK;
 }
 
@@ -269,21 +298,62 @@ static enum mb_status check_replaced(const struct mb_output *output, struct mb_e
     return status;
 }
 
+/* A folder that is mounted cannot be exchanged for another one: better to know before all the work. */
+static enum mb_status check_is_not_mounted(const char *path, struct mb_error *err)
+{
+    struct statx there;
+    bool is_mounted = statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &there) == 0 &&
+                      (there.stx_attributes_mask & there.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+    return is_mounted
+               ? mb_fail(err, MB_USAGE,
+                         "%s: is a mount point and cannot be replaced; empty it, or give a folder in it",
+                         path)
+               : MB_OK;
+}
+
+static bool notes_same_work(const struct mb_output *output, const json_t *work)
+{
+    return json_equal(json_object_get(output->note, "work"), (json_t *)work);
+}
+
+/* Work inside of OUT: goes on where an earlier call began to move files, or did not come so far. */
+static enum mb_status open_inside(struct mb_output *output, const json_t *work, bool force,
+                                  struct mb_error *err)
+{
+    char config[MB_PATH_MAX];
+    bool has_config;
+    if (!json_is_true(json_object_get(output->note, "is_moving"))) {
+        MB_TRY(mb_for_each_file(output->path, check_is_ours, NULL, err));
+        return take_over(output, work, force, err);
+    }
+    MB_TRY(mb_join_path(config, output->path, CONFIG, err));
+    MB_TRY(mb_look_at(config, &has_config, NULL, err));
+    output->is_done =
+        notes_same_work(output, work) && (has_config || noted_inode(output) == output->folder_inode);
+    return output->is_done
+               ? MB_OK
+               : mb_fail(err, MB_USAGE, "%s: was being filled with other work; empty it first", output->path);
+}
+
 static enum mb_status open_locked(struct mb_output *output, const json_t *work, bool force,
                                   struct mb_error *err)
 {
     struct stat there;
     MB_TRY(read_note(output, err));
+    if (output->is_inside)
+        return open_inside(output, work, force, err);
     MB_TRY(mb_look_at(output->path, &output->replaces, &there, err));
-    output->is_done = output->replaces && noted_inode(output) == there.st_ino &&
-                      json_equal(json_object_get(output->note, "work"), (json_t *)work);
+    output->is_done =
+        output->replaces && noted_inode(output) == there.st_ino && notes_same_work(output, work);
     if (output->is_done)
         return MB_OK;
     if (output->replaces && !force)
         return mb_fail(err, MB_USAGE, "%s: exists already; give another folder, or --force to replace it",
                        output->path);
-    if (output->replaces)
+    if (output->replaces) {
         MB_TRY(check_replaced(output, err));
+        MB_TRY(check_is_not_mounted(output->path, err));
+    }
     return take_over(output, work, force, err);
 }
 
@@ -391,8 +461,56 @@ static enum mb_status clean_up(const struct mb_output *output, struct mb_error *
     return MB_OK;
 }
 
-static enum mb_status finish(const struct mb_output *output, struct mb_error *err)
+/* ---------------------------------------------------------------- moving files up, inside of OUT */
+
+struct move {
+    const struct mb_output *output;
+    bool with_config;
+    size_t n; /* files moved in this pass */
+};
+
+static enum mb_status move_file(void *ctx, const char *folder, const char *name, struct mb_error *err)
 {
+    struct move *move = ctx;
+    char from[MB_PATH_MAX], to[MB_PATH_MAX];
+    if (!move->with_config && strcmp(name, CONFIG) == 0)
+        return MB_OK;
+    MB_TRY(mb_join_path(from, folder, name, err));
+    MB_TRY(mb_join_path(to, move->output->path, name, err));
+    if (rename(from, to) != 0)
+        return mb_fail_errno(err, to, "rename");
+    move->n++;
+    return MB_OK;
+}
+
+/* A folder that changes while it is read may be read in part: until a pass finds nothing. */
+static enum mb_status move_files(const struct mb_output *output, bool with_config, struct mb_error *err)
+{
+    struct move move = {output, with_config, 0};
+    do {
+        move.n = 0;
+        MB_TRY(mb_for_each_file(output->partial, move_file, &move, err));
+    } while (move.n > 0);
+    return mb_sync_folder(output->path, err);
+}
+
+static enum mb_status finish_inside(struct mb_output *output, struct mb_error *err)
+{
+    if (!output->is_done) {
+        MB_TRY(mb_sync_folder(output->partial, err));
+        if (json_object_set_new(output->note, "is_moving", json_true()) != 0)
+            return mb_fail_memory(err, "the note about unfinished work");
+        MB_TRY(write_note(output, err));
+    }
+    MB_TRY(move_files(output, false, err));
+    MB_TRY(move_files(output, true, err));
+    return clean_up(output, err);
+}
+
+static enum mb_status finish(struct mb_output *output, struct mb_error *err)
+{
+    if (output->is_inside)
+        return finish_inside(output, err);
     if (!output->is_done) {
         MB_TRY(mb_sync_folder(output->partial, err));
         MB_TRY(swap_folders(output, err));
@@ -554,6 +672,6 @@ enum mb_status mb_output_write_files(struct mb_output *output, const struct mb_c
 enum mb_status mb_output_write_config(const struct mb_output *output, const char *text, struct mb_error *err)
 {
     char path[MB_PATH_MAX];
-    MB_TRY(mb_join_path(path, output->partial, "config.json", err));
+    MB_TRY(mb_join_path(path, output->partial, CONFIG, err));
     return mb_write_file(path, text, strlen(text), err);
 }

@@ -15,8 +15,9 @@ struct mb_output {
     char path[MB_PATH_MAX], partial[MB_PATH_MAX], note_path[MB_PATH_MAX];
     int folder_fd; /* of the partial folder, locked */
     uint64_t folder_inode;
-    bool replaces; /* a finished folder is there and will be removed */
-    bool is_done;  /* an earlier call was killed after its last rename: only the note is to be removed */
+    bool is_inside; /* the partial folder is in OUT, which was there and empty */
+    bool replaces;  /* a finished folder is there and will be removed */
+    bool is_done;   /* an earlier call made all files, and was killed while it moved them or cleaned up */
     json_t *note;
     json_t *files; /* checksums by name of what is beside config.json; of shards that of the header */
 };

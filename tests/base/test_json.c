@@ -33,6 +33,9 @@ static void errors_have_places(void **state)
         {"[\"\xff\"]", 0, "byte "},
         {"]4", 0, "byte "},
         {"[\"\\\"]", 0, "byte 5: the JSON text ends too early"},
+        {"\xef\xbb\xbf{}", 0, "byte 0: a byte order mark (EF BB BF); save the file as UTF-8 without one"},
+        {"\xff\xfe{", 0, "byte 0: UTF-16; save the file as UTF-8"},
+        {"\xfe\xff{", 8, "byte 8: UTF-16; save the file as UTF-8"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         json_t *root;

@@ -143,11 +143,10 @@ static bool same_file(const char *a, const char *b, const char *name, bool tells
     return is_same;
 }
 
-static bool compare_folders(const char *a, const char *b, bool tells)
+/* Whether b has all files of a. */
+static bool compare_files(const char *a, const char *b, bool tells)
 {
-    bool is_same = count_files(a) == count_files(b);
-    if (!is_same && tells)
-        print_message("%s and %s: different numbers of files\n", a, b);
+    bool is_same = true;
     DIR *folder = opendir(a);
     assert_non_null(folder);
     for (struct dirent *entry; (entry = readdir(folder)) != NULL;)
@@ -155,6 +154,19 @@ static bool compare_folders(const char *a, const char *b, bool tells)
             is_same = same_file(a, b, entry->d_name, tells) && is_same;
     closedir(folder);
     return is_same;
+}
+
+static bool compare_folders(const char *a, const char *b, bool tells)
+{
+    bool is_same = count_files(a) == count_files(b);
+    if (!is_same && tells)
+        print_message("%s and %s: different numbers of files\n", a, b);
+    return compare_files(a, b, tells) && is_same;
+}
+
+bool test_holds_folder(const char *a, const char *b)
+{
+    return compare_files(b, a, false);
 }
 
 bool test_same_folders(const char *a, const char *b)

@@ -34,6 +34,7 @@ void test_write_safetensors(const char *folder, const char *name, const char *he
 /* Both folders hold the same files with the same bytes; the first difference is printed. */
 bool test_same_folders(const char *a, const char *b);
 bool test_equal_folders(const char *a, const char *b); /* the same, nothing printed */
+bool test_holds_folder(const char *a, const char *b);  /* a has all files of b, and maybe more */
 
 /* Pointers to options with these members: VERIFY_OPTIONS(.n_threads = 2). */
 #define VERIFY_OPTIONS(...) \

@@ -259,6 +259,16 @@ static void a_folder_has_a_config(void **state)
     assert_refused(MB_BAD_DATA, "config.json", "has no config.json");
 }
 
+/* transformers refuses it too: Python's json does. */
+static void a_byte_order_mark_is_named(void **state)
+{
+    (void)state;
+    test_write_text(folder, INDEX, "\xef\xbb\xbf{\"weight_map\":{\"a\":\"one.safetensors\"}}");
+    assert_refused(MB_BAD_DATA, INDEX, "save the file as UTF-8 without one");
+    test_write_text(folder, "config.json", "\xef\xbb\xbf{}");
+    assert_refused(MB_BAD_DATA, "config.json", "byte order mark");
+}
+
 static void other_quantisations_are_refused_by_name(void **state)
 {
     (void)state;
@@ -418,6 +428,7 @@ int main(void)
         TEST(shard_names_stay_in_the_folder),
         TEST(a_bad_index_is_named),
         TEST(a_folder_has_a_config),
+        TEST(a_byte_order_mark_is_named),
         TEST(other_quantisations_are_refused_by_name),
         TEST(messages_are_printable),
         TEST(depth_bombs_are_refused),

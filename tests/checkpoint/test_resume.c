@@ -247,6 +247,57 @@ static void impossible_places_are_refused(void **state)
     assert_compressed("...", &options, NULL); /* a name like others */
 }
 
+/* As a fresh volume is mounted: the folder itself cannot be replaced. */
+static void an_empty_folder_is_filled(void **state)
+{
+    (void)state;
+    struct mb_compress_options options;
+    struct mb_error err;
+    struct stat before, after;
+    begin_model(&options);
+    assert_compressed("whole", &options, NULL);
+    test_make_folder(test_path("out"));
+    assert_int_equal(stat(test_path("out"), &before), 0);
+    int n_left = 3;
+    options.progress = stop_after;
+    options.progress_ctx = &n_left;
+    assert_int_equal(compress("out", &options, NULL, &err), MB_CANCELLED);
+    assert_true(test_exists(test_path("out/moebius.partial")));
+    assert_false(test_exists(test_path("out.partial")) || test_exists(test_path("out/config.json")));
+    n_left = 1 << 30;
+    struct mb_compress_options other = options;
+    other.has_bound = true;
+    other.bound = (struct mb_bound){MB_BOUND_MEAN_ABS, 0.1};
+    assert_int_equal(compress("out", &other, NULL, &err), MB_USAGE);
+    assert_non_null(strstr(err.msg, "unfinished work"));
+    assert_compressed("out", &options, NULL);
+    assert_true(test_same_folders(test_path("whole"), test_path("out")));
+    assert_int_equal(stat(test_path("out"), &after), 0);
+    assert_true(before.st_ino == after.st_ino);
+    assert_int_equal(compress("out", &options, NULL, &err), MB_USAGE);
+    assert_non_null(strstr(err.msg, "exists already"));
+    options.force = true;
+    assert_compressed("out", &options, NULL);
+    assert_true(test_same_folders(test_path("whole"), test_path("out")));
+}
+
+static void what_a_new_file_system_has_does_not_count(void **state)
+{
+    (void)state;
+    struct mb_compress_options options;
+    struct mb_error err;
+    begin_model(&options);
+    test_make_folder(test_path("out"));
+    test_make_folder(test_path("out/lost+found"));
+    assert_compressed("out", &options, NULL);
+    assert_true(test_exists(test_path("out/config.json")) && test_exists(test_path("out/lost+found")));
+    test_make_folder(test_path("letters"));
+    test_write_text(test_path("letters"), "to-mother.txt", "dear");
+    assert_int_equal(compress("letters", &options, NULL, &err), MB_USAGE);
+    assert_non_null(strstr(err.msg, "exists already"));
+    assert_false(test_exists(test_path("letters/moebius.partial")));
+}
+
 /* Replacing the input by its own coded form would lose it; so would replacing what is no model. */
 static void force_does_not_remove_what_is_no_output(void **state)
 {
@@ -365,6 +416,8 @@ int main(void)
         TEST(two_compressions_into_one_folder_are_refused),
         TEST(a_full_disk_leaves_nothing_finished),
         TEST(impossible_places_are_refused),
+        TEST(an_empty_folder_is_filled),
+        TEST(what_a_new_file_system_has_does_not_count),
         TEST(force_does_not_remove_what_is_no_output),
         TEST(links_are_not_followed),
         TEST(decompress_resumes_too),

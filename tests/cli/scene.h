@@ -12,10 +12,11 @@ struct scene {
     const char *command;
     const char *whole;
     const char *before; /* what "out" is before; NULL: nothing */
+    bool is_inside;     /* "out" is filled in place: it may be between the two as long as it is no model */
 };
 
-/* compress, compress --force and decompress. */
-extern const struct scene scene_fresh, scene_replaced, scene_plain;
+/* compress, compress --force and decompress, and compress to an empty folder. */
+extern const struct scene scene_fresh, scene_replaced, scene_plain, scene_inside;
 
 /* A group fixture: the folders "plain", "coded", "other" and "back". */
 int scene_begin_group(void **state);
@@ -29,7 +30,8 @@ long scene_count_calls(const struct scene *scene, const char *how);
 
 /*
  * Call by call: the program ends with exit_status, or 0 where it could do without; with one line that has
- * these words when that is 4.  OUT is what it was or what it is to be, and the same command finishes it.
+ * these words when that is 4.  OUT is what it was or what it is to be, or no model where it is filled in
+ * place, and the same command finishes it.
  */
 void assert_survives(const struct scene *scene, const char *how, int exit_status, const char *words);
 

@@ -32,6 +32,12 @@ static void decompress_is_killed(void **state)
     assert_survives(&scene_plain, "", KILLED, NULL);
 }
 
+static void compress_to_an_empty_folder_is_killed(void **state)
+{
+    (void)state;
+    assert_survives(&scene_inside, "", KILLED, NULL);
+}
+
 static void compress_fails_to_write(void **state)
 {
     (void)state;
@@ -39,6 +45,7 @@ static void compress_fails_to_write(void **state)
     snprintf(how, sizeof how, "CRASH_ERRNO=%d", EIO);
     assert_survives(&scene_fresh, how, 4, "out");
     assert_survives(&scene_replaced, how, 4, "out");
+    assert_survives(&scene_inside, how, 4, "out");
 }
 
 static void the_disk_is_full(void **state)
@@ -65,9 +72,13 @@ static void an_interrupt_ends_cleanly(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(compress_is_killed),   cmocka_unit_test(a_replacement_is_killed),
-        cmocka_unit_test(decompress_is_killed), cmocka_unit_test(compress_fails_to_write),
-        cmocka_unit_test(the_disk_is_full),     cmocka_unit_test(an_interrupt_ends_cleanly),
+        cmocka_unit_test(compress_to_an_empty_folder_is_killed),
+        cmocka_unit_test(compress_is_killed),
+        cmocka_unit_test(a_replacement_is_killed),
+        cmocka_unit_test(decompress_is_killed),
+        cmocka_unit_test(compress_fails_to_write),
+        cmocka_unit_test(the_disk_is_full),
+        cmocka_unit_test(an_interrupt_ends_cleanly),
     };
 #ifdef MB_EMULATED
     puts("skipped: LD_PRELOAD reaches the emulator, not the program");

@@ -29,7 +29,7 @@ static void an_unwritable_folder_is_named(void **state)
 /* Each call of a kind fails in a command that writes nothing. It may do without, but never tell less. */
 static void assert_starves(const char *command, const char *how, const char *words)
 {
-    const struct scene scene = {command, NULL, NULL};
+    const struct scene scene = {.command = command};
     char *whole = strdup(run_well("%s", command)), tell[100];
     snprintf(tell, sizeof tell, "%s CRASH_TELL=calls.txt", how);
     assert_non_null(whole);

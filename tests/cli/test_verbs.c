@@ -114,6 +114,34 @@ static void bad_input_is_3(void **state)
     assert_false(test_exists(test_path("out.partial")));
 }
 
+/* Whatever a verb opens first. */
+static void what_is_no_model_is_named_by_every_verb(void **state)
+{
+    (void)state;
+    static const char *const verbs[] = {"run %s -p x", "eval %s --perplexity plain/config.json",
+                                        "bench %s",    "chat %s",
+                                        "inspect %s",  "compress %s out",
+                                        "verify %s",   "decompress %s out"};
+    static const struct {
+        const char *path, *words;
+    } others[] = {
+        {"x-Q4_K_M.gguf", "is a GGUF file"},
+        {"owner/model-1B", "download it first"},
+        {"text.txt", "not a folder"},
+        {"files", "has no config.json"},
+    };
+    test_write_text(test_path(""), "x-Q4_K_M.gguf", "GGUF\003");
+    test_write_text(test_path(""), "text.txt", "words");
+    test_make_folder(test_path("files"));
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
+        for (size_t k = 0; k < sizeof others / sizeof others[0]; k++) {
+            char line[100];
+            snprintf(line, sizeof line, verbs[i], others[k].path);
+            assert_fails(run("%s", line), 3, others[k].words);
+        }
+    test_remove(test_path("files"));
+}
+
 static void a_nan_weight_is_3_with_its_place(void **state)
 {
     (void)state;
@@ -155,6 +183,22 @@ static void a_weight_that_spoils_a_bound_is_warned_of(void **state)
     assert_null(strstr(ran->err, "warning"));
     test_remove(test_path("odd"));
     test_remove(test_path("out"));
+}
+
+/* Only where this user may mount a file system; elsewhere there is nothing to see. */
+static void a_mount_point_is_filled_and_not_replaced(void **state)
+{
+    (void)state;
+    static const char MOUNT[] = "unshare -rm sh -c 'mount -t tmpfs none volume && exec \"$@\"' sh";
+    test_make_folder(test_path("volume"));
+    if (run_after(MOUNT, "--version")->exit_status == 0) {
+        assert_int_equal(run_after(MOUNT, "compress plain volume")->exit_status, 0);
+        assert_fails(run_after("unshare -rm sh -c 'mount -t tmpfs none volume && cp plain/* volume && "
+                               "exec \"$@\"' sh",
+                               "compress plain volume --force"),
+                     2, "is a mount point and cannot be replaced");
+    }
+    test_remove(test_path("volume"));
 }
 
 static void damage_is_found(void **state)
@@ -413,8 +457,10 @@ int main(void)
         cmocka_unit_test(an_unknown_cpu_feature_is_2),
         cmocka_unit_test(help_is_on_stdout),
         cmocka_unit_test(bad_input_is_3),
+        cmocka_unit_test(what_is_no_model_is_named_by_every_verb),
         cmocka_unit_test(a_nan_weight_is_3_with_its_place),
         cmocka_unit_test(a_weight_that_spoils_a_bound_is_warned_of),
+        cmocka_unit_test(a_mount_point_is_filled_and_not_replaced),
         cmocka_unit_test(damage_is_found),
         cmocka_unit_test(a_full_disk_is_4),
         cmocka_unit_test(a_hundred_files_are_opened),
