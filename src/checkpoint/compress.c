@@ -8,6 +8,7 @@
 #include "checksums.h"
 #include "compress_report.h"
 #include "estimate.h"
+#include "originals.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <xxhash.h>
@@ -212,10 +213,15 @@ static enum mb_status write_folder(struct compression *c, const char *out_path,
                                    struct mb_compress_report *report, struct mb_error *err)
 {
     json_t *block = quantization_config(options, c->layout);
+    enum mb_status status = block == NULL ? MB_OK : mb_originals_write(c->ckpt, block, err);
+    if (status != MB_OK) {
+        json_decref(block);
+        return status;
+    }
     json_t *work = json_pack("{s:o, s:{s:s, s:O}}", "input", mb_input_identity(c->ckpt), "options", "verb",
                              "compress", "quantization_config", block);
-    enum mb_status status = work == NULL ? mb_fail_memory(err, "the note about unfinished work")
-                                         : write_work(c, out_path, block, work, options->force, report, err);
+    status = work == NULL ? mb_fail_memory(err, "the note about unfinished work")
+                          : write_work(c, out_path, block, work, options->force, report, err);
     json_decref(work);
     json_decref(block);
     return status;

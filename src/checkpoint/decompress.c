@@ -7,11 +7,13 @@
 #include "config_text.h"
 #include "each_blob.h"
 #include "layout.h"
+#include "originals.h"
 #include "shard_writer.h"
 #include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,11 +22,19 @@ static const struct {
 } type_names[] = {
     [MB_F32] = {"F32", "float32"}, [MB_F16] = {"F16", "float16"}, [MB_BF16] = {"BF16", "bfloat16"}};
 
-/* A tensor of the output, and where it comes from. */
+/*
+ * What becomes of a tensor of the coded folder: a tensor of the output, or a part of a fused one, which is a
+ * content of its own.
+ */
 struct content {
-    struct mb_tensor tensor; /* file_pos: from the data section's beginning */
+    struct mb_tensor tensor; /* file_pos: from the data section's beginning; a part: of its first element */
+    char *out_name;          /* in the output; a part: NULL */
     const struct mb_tensor *stored;
-    size_t index; /* in its blob */
+    size_t index;                 /* in its blob */
+    const struct mb_fused *fused; /* whole or part */
+    size_t n_found;               /* whole: its parts in this shard */
+    struct mb_strides strides;    /* part: in elements; rows and columns of others follow one another */
+    uint8_t *gathered;            /* part: its rows until all are there, where they do not lie in a row */
 };
 
 struct decompression {
@@ -33,12 +43,14 @@ struct decompression {
     struct mb_pool *pool;
     struct mb_output output;
     struct mb_progress progress;
+    struct mb_originals originals;
 
     /* The shard at work. */
     struct mb_shard_writer writer;
     struct content *contents; /* by name */
-    struct content **places;  /* the same by their place in the file */
     size_t n_contents, cap;
+    struct content **places; /* those that are tensors of the output, by their place in the file */
+    size_t n_places;
     struct mb_decompress_report report;
     pthread_mutex_t lock;
 };
@@ -90,11 +102,15 @@ static enum mb_status add_blob(struct decompression *d, const struct mb_tensor *
 
 static void clear_contents(struct decompression *d)
 {
-    for (size_t i = 0; i < d->n_contents; i++)
+    for (size_t i = 0; i < d->n_contents; i++) {
         free((char *)d->contents[i].tensor.name);
+        free(d->contents[i].out_name);
+        free(d->contents[i].gathered);
+    }
     d->n_contents = 0;
     free(d->places);
     d->places = NULL;
+    d->n_places = 0;
 }
 
 /* Large elements first, so that all are aligned; else in the order of the coded folder. */
@@ -122,13 +138,141 @@ static enum mb_status place_contents(struct decompression *d, struct mb_error *e
     if (d->places == NULL)
         return mb_fail_memory(err, "the order of the tensors");
     for (size_t i = 0; i < d->n_contents; i++)
-        d->places[i] = &d->contents[i];
-    qsort(d->places, d->n_contents, sizeof(struct content *), by_place);
+        if (d->contents[i].out_name != NULL)
+            d->places[d->n_places++] = &d->contents[i];
+    qsort(d->places, d->n_places, sizeof(struct content *), by_place);
     uint64_t at = 0;
-    for (size_t i = 0; i < d->n_contents; i++) {
+    for (size_t i = 0; i < d->n_places; i++) {
         d->places[i]->tensor.file_pos = at;
         at += d->places[i]->tensor.nbytes;
     }
+    return MB_OK;
+}
+
+static int by_out_name(const void *a, const void *b)
+{
+    return strcmp((*(const struct content *const *)a)->out_name,
+                  (*(const struct content *const *)b)->out_name);
+}
+
+/* Before they get their places: what was renamed must not meet. */
+static enum mb_status check_out_names(const struct decompression *d, struct mb_error *err)
+{
+    struct content **sorted = calloc(d->n_places + 1, sizeof(struct content *));
+    if (sorted == NULL)
+        return mb_fail_memory(err, "the names of the tensors");
+    memcpy(sorted, d->places, d->n_places * sizeof(struct content *));
+    qsort(sorted, d->n_places, sizeof(struct content *), by_out_name);
+    enum mb_status status = MB_OK;
+    for (size_t i = 1; i < d->n_places && status == MB_OK; i++)
+        if (by_out_name(&sorted[i - 1], &sorted[i]) == 0)
+            status = mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice; make the folder anew",
+                             d->ckpt->path, sorted[i]->out_name);
+    free(sorted);
+    return status;
+}
+
+static struct content *find_content(const struct decompression *d, const char *name)
+{
+    const struct content key = {.tensor = {.name = name}};
+    return d->n_contents == 0 ? NULL : bsearch(&key, d->contents, d->n_contents, sizeof key, by_name);
+}
+
+static enum mb_status sort_contents(struct decompression *d, struct mb_error *err)
+{
+    if (d->n_contents > 0)
+        qsort(d->contents, d->n_contents, sizeof *d->contents, by_name);
+    for (size_t i = 1; i < d->n_contents; i++)
+        if (by_name(&d->contents[i - 1], &d->contents[i]) == 0)
+            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice; make the folder anew",
+                           d->ckpt->path, d->contents[i].tensor.name);
+    return MB_OK;
+}
+
+/* ---------------------------------------------------------------- fused tensors */
+
+static enum mb_status fail_part(const struct decompression *d, const struct content *part, const char *why,
+                                struct mb_error *err)
+{
+    return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: %s %s, which it is part of", d->ckpt->path,
+                   part->tensor.name, why, part->fused->tensor.name);
+}
+
+/* The whole is as its first part is: of that type, and in that place. */
+static enum mb_status add_whole(struct decompression *d, size_t i, struct mb_error *err)
+{
+    struct content whole = d->contents[i];
+    const struct mb_tensor *shape = &whole.fused->tensor;
+    whole.gathered = NULL;
+    whole.tensor.n_dims = 3;
+    memcpy(whole.tensor.shape, shape->shape, sizeof shape->shape);
+    whole.tensor.n_elems = shape->n_elems;
+    whole.tensor.nbytes = shape->n_elems * mb_elem_nbytes(&d->contents[i].tensor);
+    whole.out_name = strdup(shape->name);
+    if (whole.out_name == NULL)
+        return mb_fail_memory(err, "the name of a tensor");
+    char *name = NULL; /* nothing else has a name like this */
+    enum mb_status status =
+        add_content(d, whole, asprintf(&name, "%s\n", shape->name) < 0 ? NULL : name, err);
+    if (status != MB_OK)
+        free(whole.out_name);
+    return status;
+}
+
+static struct content *whole_of(const struct decompression *d, const struct mb_fused *fused)
+{
+    char name[MB_TENSOR_NAME_MAX + 2];
+    snprintf(name, sizeof name, "%s\n", fused->tensor.name);
+    return find_content(d, name);
+}
+
+/* Contents [0, n) get their names in the output, or become parts of tensors that are added. */
+static enum mb_status name_contents(struct decompression *d, size_t n, struct mb_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct content *content = &d->contents[i];
+        size_t expert, part;
+        if (!mb_original_part_of(&d->originals, content->tensor.name, &content->fused, &expert, &part)) {
+            content->out_name = mb_original_name(d->originals.renamed, content->tensor.name);
+            if (content->out_name == NULL)
+                return mb_fail_memory(err, "the name of a tensor");
+            if (strlen(content->out_name) > MB_TENSOR_NAME_MAX)
+                return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: its original name is too long",
+                               d->ckpt->path, content->tensor.name);
+            continue;
+        }
+        content->strides = mb_fused_strides(&content->fused->layout, expert, part);
+        if (expert == 0 && part == 0)
+            MB_TRY(add_whole(d, i, err)); /* may move the contents */
+    }
+    return MB_OK;
+}
+
+/* Where the parts of the tensors that are placed by now go. */
+static enum mb_status place_parts(struct decompression *d, struct mb_error *err)
+{
+    for (size_t i = 0; i < d->n_contents; i++) {
+        struct content *part = &d->contents[i];
+        if (part->out_name != NULL)
+            continue;
+        const struct mb_fused_layout *layout = &part->fused->layout;
+        struct content *whole = whole_of(d, part->fused);
+        if (whole == NULL)
+            return fail_part(d, part, "its file lacks the first part of", err);
+        if (part->tensor.n_dims != 2 || part->tensor.shape[0] != layout->n_rows ||
+            part->tensor.shape[1] != layout->n_cols)
+            return fail_part(d, part, "has not the shape of its place in", err);
+        if (strcmp(part->tensor.type_name, whole->tensor.type_name) != 0)
+            return fail_part(d, part, "is kept exact in another type than it is asked to have in", err);
+        part->tensor.file_pos = whole->tensor.file_pos + part->strides.first * mb_elem_nbytes(&part->tensor);
+        whole->n_found++;
+    }
+    for (size_t i = 0; i < d->n_places; i++)
+        if (d->places[i]->fused != NULL &&
+            d->places[i]->n_found != d->places[i]->fused->layout.n_parts * d->places[i]->tensor.shape[0])
+            return mb_fail(err, MB_BAD_DATA,
+                           "%s: tensor %s: %zu of its parts are in one file, others are missing",
+                           d->ckpt->path, d->places[i]->out_name, d->places[i]->n_found);
     return MB_OK;
 }
 
@@ -143,26 +287,87 @@ static enum mb_status list_contents(struct decompression *d, size_t first, size_
             MB_TRY(add_content(d, (struct content){.tensor = *stored, .stored = stored}, strdup(stored->name),
                                err));
     }
-    if (d->n_contents > 0)
-        qsort(d->contents, d->n_contents, sizeof *d->contents, by_name);
-    for (size_t i = 1; i < d->n_contents; i++)
-        if (by_name(&d->contents[i - 1], &d->contents[i]) == 0)
-            return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: is there twice; make the folder anew",
-                           d->ckpt->path, d->contents[i].tensor.name);
-    return place_contents(d, err);
+    MB_TRY(sort_contents(d, err));
+    MB_TRY(name_contents(d, d->n_contents, err));
+    MB_TRY(sort_contents(d, err));
+    MB_TRY(place_contents(d, err));
+    MB_TRY(check_out_names(d, err));
+    return place_parts(d, err);
 }
 
-static const struct content *find_content(const struct decompression *d, const char *name)
+/* ---------------------------------------------------------------- bytes of a tensor or part */
+
+static bool is_in_a_row(const struct content *content)
 {
-    const struct content key = {.tensor = {.name = name}};
-    return d->n_contents == 0 ? NULL : bsearch(&key, d->contents, d->n_contents, sizeof key, by_name);
+    return content->out_name != NULL ||
+           (content->strides.col == 1 && content->strides.row == content->tensor.shape[1]);
+}
+
+/* One column, or one row, of a part: n elements 'from' apart in memory, 'to' apart in the file. */
+static enum mb_status write_run(struct decompression *d, const struct content *part, uint64_t at,
+                                const uint8_t *bytes, uint64_t from, uint64_t to, uint64_t n, uint8_t *run,
+                                struct mb_error *err)
+{
+    size_t elem = mb_elem_nbytes(&part->tensor);
+    uint64_t pos = part->tensor.file_pos + at * elem, nbytes = ((n - 1) * to + 1) * elem;
+    if (to > 1) /* between them are elements of another part */
+        MB_TRY(mb_shard_read_at(&d->writer, pos, run, nbytes, err));
+    for (uint64_t i = 0; i < n; i++)
+        memcpy(run + i * to * elem, bytes + i * from * elem, elem);
+    return mb_shard_write_at(&d->writer, pos, run, nbytes, err);
+}
+
+/* A part that is complete. Rows that lie in a row are written so; else columns are, which lie nearer. */
+static enum mb_status write_part(struct decompression *d, const struct content *part, struct mb_error *err)
+{
+    uint64_t n_rows = part->tensor.shape[0], n_cols = part->tensor.shape[1];
+    size_t elem = mb_elem_nbytes(&part->tensor);
+    const struct mb_strides *strides = &part->strides;
+    bool by_rows = strides->col == 1;
+    uint8_t *run = by_rows ? malloc(n_cols * elem) : malloc(n_rows * strides->row * elem);
+    enum mb_status status = run == NULL ? mb_fail_memory(err, "the parts of a tensor") : MB_OK;
+    for (uint64_t i = 0; by_rows && i < n_rows && status == MB_OK; i++)
+        status =
+            write_run(d, part, i * strides->row, part->gathered + i * n_cols * elem, 1, 1, n_cols, run, err);
+    for (uint64_t i = 0; !by_rows && i < n_cols && status == MB_OK; i++)
+        status = write_run(d, part, i * strides->col, part->gathered + i * elem, n_cols, strides->row, n_rows,
+                           run, err);
+    free(run);
+    return status;
+}
+
+static enum mb_status begin_content(struct content *content, struct mb_error *err)
+{
+    if (is_in_a_row(content) || content->gathered != NULL)
+        return MB_OK;
+    content->gathered = malloc(content->tensor.nbytes);
+    return content->gathered == NULL ? mb_fail_memory(err, "the parts of a tensor") : MB_OK;
+}
+
+/* By any thread, the bytes in any order. */
+static enum mb_status write_bytes(struct decompression *d, const struct content *content, uint64_t pos,
+                                  const void *bytes, uint64_t nbytes, struct mb_error *err)
+{
+    if (content->gathered == NULL)
+        return mb_shard_write_at(&d->writer, content->tensor.file_pos + pos, bytes, nbytes, err);
+    memcpy(content->gathered + pos, bytes, nbytes);
+    return MB_OK;
+}
+
+/* By one thread at a time: parts of the same tensor may take turns in the file. */
+static enum mb_status end_content(struct decompression *d, struct content *content, struct mb_error *err)
+{
+    enum mb_status status = content->gathered == NULL ? MB_OK : write_part(d, content, err);
+    free(content->gathered);
+    content->gathered = NULL;
+    return status;
 }
 
 /* ---------------------------------------------------------------- decoding */
 
 /* Where the rows of a matrix go: what the walk keeps for it. */
 struct target {
-    const struct content *content;
+    struct content *content;
 };
 
 /* What rounding did to some rows. */
@@ -190,13 +395,13 @@ static struct rounding round_weights(float *weights, size_t n, enum mb_dtype dty
 static enum mb_status begin_matrix(void *ctx, struct mb_walk_matrix *matrix, struct mb_error *err)
 {
     const struct decompression *d = ctx;
-    const struct content *content = find_content(d, matrix->name);
+    struct content *content = find_content(d, matrix->name);
     if (content == NULL || content->tensor.shape[0] != matrix->info->n_rows ||
         content->tensor.shape[1] != matrix->info->n_cols)
         return mb_fail(err, MB_IO, "%s: tensor %s: changed while it was read",
                        mb_tensor_path(d->ckpt, matrix->tensor), matrix->tensor->name);
     ((struct target *)matrix->user)->content = content;
-    return MB_OK;
+    return begin_content(content, err);
 }
 
 static enum mb_status write_rows(void *ctx, const struct mb_walk_matrix *matrix, uint64_t row,
@@ -219,24 +424,24 @@ static enum mb_status write_rows(void *ctx, const struct mb_walk_matrix *matrix,
     d->report.n_weights_changed += rounding.n_changed;
     d->report.err_enlarged_ratio = fmax(d->report.err_enlarged_ratio, ratio);
     pthread_mutex_unlock(&d->lock);
-    return mb_shard_write_at(&d->writer, content->tensor.file_pos + row * matrix->info->n_cols * elem,
-                             weights, n * elem, err);
+    return write_bytes(d, content, row * matrix->info->n_cols * elem, weights, n * elem, err);
 }
 
 static enum mb_status end_matrix(void *ctx, struct mb_walk_matrix *matrix, struct mb_error *err)
 {
-    (void)err;
     struct decompression *d = ctx;
     d->report.n_weights += matrix->info->n_rows * matrix->info->n_cols;
-    return MB_OK;
+    return end_content(d, ((const struct target *)matrix->user)->content, err);
 }
 
 static enum mb_status write_exact(void *ctx, const struct mb_tensor *tensor, uint64_t pos, const void *bytes,
                                   uint64_t nbytes, struct mb_error *err)
 {
     struct decompression *d = ctx;
-    const struct content *content = find_content(d, tensor->name);
-    return mb_shard_write_at(&d->writer, content->tensor.file_pos + pos, bytes, nbytes, err);
+    struct content *content = find_content(d, tensor->name);
+    MB_TRY(begin_content(content, err));
+    MB_TRY(write_bytes(d, content, pos, bytes, nbytes, err));
+    return pos + nbytes == tensor->nbytes ? end_content(d, content, err) : MB_OK;
 }
 
 /* ---------------------------------------------------------------- shards */
@@ -245,8 +450,12 @@ static enum mb_status fill_shard(struct decompression *d, size_t first, size_t n
 {
     static const struct mb_walk_ops ops = {sizeof(struct target), begin_matrix, write_rows, end_matrix,
                                            write_exact};
+    uint64_t nbytes = 0;
+    for (size_t i = 0; i < d->n_places; i++)
+        nbytes += d->places[i]->tensor.nbytes;
+    MB_TRY(mb_shard_extend(&d->writer, nbytes, err));
     MB_TRY(mb_walk(d->ckpt, first, n, d->pool, &ops, d, &d->progress, "decompress", err));
-    for (size_t i = 0; i < d->n_contents; i++) {
+    for (size_t i = 0; i < d->n_places; i++) {
         d->writer.at += d->places[i]->tensor.nbytes;
         MB_TRY(mb_shard_add(&d->writer, d->places[i]->tensor.file_pos, err));
     }
@@ -272,13 +481,15 @@ static void add_report(struct mb_decompress_report *to, const json_t *from)
 
 static enum mb_status begin_shard(struct decompression *d, size_t shard, struct mb_error *err)
 {
-    struct mb_tensor *planned = calloc(d->n_contents + 1, sizeof *planned);
+    struct mb_tensor *planned = calloc(d->n_places + 1, sizeof *planned);
     if (planned == NULL)
         return mb_fail_memory(err, "the list of tensors");
-    for (size_t i = 0; i < d->n_contents; i++)
+    for (size_t i = 0; i < d->n_places; i++) {
         planned[i] = d->places[i]->tensor;
+        planned[i].name = d->places[i]->out_name;
+    }
     enum mb_status status =
-        mb_shard_begin(&d->output, shard, d->ckpt->n_shards, planned, d->n_contents, &d->writer, err);
+        mb_shard_begin(&d->output, shard, d->ckpt->n_shards, planned, d->n_places, &d->writer, err);
     free(planned);
     d->report = (struct mb_decompress_report){0};
     return status;
@@ -396,7 +607,10 @@ static enum mb_status decompress(const struct mb_checkpoint *ckpt, const char *o
     for (size_t i = 0; i < ckpt->n_tensors; i++)
         d.progress.total_nbytes += ckpt->tensors[i]->nbytes;
     MB_TRY(mb_pool_create(options->n_threads, &d.pool, err));
-    enum mb_status status = write_folder(&d, out_path, report, err);
+    enum mb_status status = mb_originals_read(ckpt, &d.originals, err);
+    if (status == MB_OK)
+        status = write_folder(&d, out_path, report, err);
+    mb_originals_free(&d.originals);
     mb_pool_destroy(d.pool);
     free(d.contents);
     return status;

@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { EXPERTS_MAX = 1 << 14 };
-
 /* ---------------------------------------------------------------- layouts */
 
 struct mb_strides mb_fused_strides(const struct mb_fused_layout *layout, size_t expert, size_t part)
@@ -208,7 +206,7 @@ static enum mb_status find_layout(const struct mb_checkpoint *ckpt, const struct
             "] is not known for model_type '%.64s'; take the checkpoint with a tensor for each expert",
             mb_tensor_path(ckpt, stored), stored->name, stored->shape[0], stored->shape[1], stored->shape[2],
             model_type);
-    if ((!is_plain && !is_transposed) || sizes.n_experts > EXPERTS_MAX)
+    if ((!is_plain && !is_transposed) || sizes.n_experts > MB_FUSED_EXPERTS_MAX)
         return fail_shape(ckpt, stored, &sizes, habit, is_down, err);
     *layout = (struct mb_fused_layout){n_parts, n_rows, n_cols, !is_plain,
                                        n_parts > 1 && habit != NULL && habit->is_interleaved};

@@ -18,6 +18,8 @@
 
 #include "views.h"
 
+enum { MB_FUSED_EXPERTS_MAX = 1 << 14 };
+
 /* How the matrices of an expert, [n_rows, n_cols] each, lie in the expert's part of a fused tensor. */
 struct mb_fused_layout {
     size_t n_parts;          /* 2: gate and up, 1: down */

@@ -72,7 +72,7 @@ static enum mb_status begin(struct mb_shard_writer *writer, const struct mb_tens
         return mb_fail_memory(err, "the tensors of a shard");
     if (writer->n_planned > 0)
         memcpy(writer->tensors, planned, writer->n_planned * sizeof *planned);
-    writer->fd = open(writer->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    writer->fd = open(writer->temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     return writer->fd < 0 ? mb_fail_errno(err, writer->temporary, "create") : MB_OK;
 }
 
@@ -93,6 +93,19 @@ enum mb_status mb_shard_write_at(struct mb_shard_writer *writer, uint64_t at, co
                                  uint64_t nbytes, struct mb_error *err)
 {
     return mb_write_at(writer->fd, writer->temporary, writer->data_pos + at, bytes, nbytes, err);
+}
+
+enum mb_status mb_shard_extend(struct mb_shard_writer *writer, uint64_t nbytes, struct mb_error *err)
+{
+    return ftruncate(writer->fd, (off_t)(writer->data_pos + nbytes)) == 0
+               ? MB_OK
+               : mb_fail_errno(err, writer->temporary, "set the size");
+}
+
+enum mb_status mb_shard_read_at(struct mb_shard_writer *writer, uint64_t at, void *bytes, uint64_t nbytes,
+                                struct mb_error *err)
+{
+    return mb_read_at(writer->fd, writer->temporary, writer->data_pos + at, bytes, nbytes, err);
 }
 
 enum mb_status mb_shard_write(struct mb_shard_writer *writer, const void *bytes, uint64_t nbytes,

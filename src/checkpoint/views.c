@@ -147,6 +147,7 @@ enum mb_status mb_views_add_slice(struct mb_view_list *list, const struct mb_ten
         .tensor = *stored,
         .kind = is_in_a_row ? NULL : &mb_slice_view,
         .stored = stored,
+        .is_piece = true,
         .first = first,
         .row_stride = row_stride,
         .col_stride = col_stride,

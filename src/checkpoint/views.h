@@ -45,6 +45,7 @@ struct mb_view {
     const struct mb_view_kind *kind; /* NULL: its bytes are at file_pos */
     const struct mb_tensor *stored;
     const struct mb_tensor *scales; /* another stored tensor that a kind needs, or NULL */
+    bool is_piece;                  /* of a fused tensor */
     /* mb_slice_view: element [r][c] is number first + r * row_stride + c * col_stride of 'stored'. */
     uint64_t first, row_stride, col_stride;
 };

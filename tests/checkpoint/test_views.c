@@ -380,6 +380,166 @@ static void other_parts_of_a_model_are_left_alone_and_noted(void **state)
     mb_checkpoint_close(ckpt);
 }
 
+/* ---------------------------------------------------------------- there and back */
+
+static void remove_outputs(void)
+{
+    test_remove(test_path("coded"));
+    test_remove(test_path("plain"));
+}
+
+/* The model in 'folder' is coded, patterns in 'exact' are not, and decoded. */
+static void go_there_and_back(const char *bound, const char *exact)
+{
+    struct mb_compress_options options = {.size = sizeof options, .has_bound = true, .dense = true};
+    const struct mb_tensor_bound rule = {exact, {MB_BOUND_EXACT, 0}};
+    struct mb_compress_report report;
+    struct mb_decompress_report back;
+    struct mb_verify_report verified;
+    struct mb_error err;
+    assert_int_equal(mb_bound_parse(bound, &options.bound, &err), MB_OK);
+    options.tensor_bounds = &rule;
+    options.n_tensor_bounds = exact != NULL;
+    remove_outputs();
+    if (mb_compress(folder, test_path("coded"), &options, &report, &err) != MB_OK ||
+        mb_verify(test_path("coded"), folder, VERIFY_OPTIONS(.n_threads = 2), &verified, &err) != MB_OK ||
+        mb_decompress(test_path("coded"), test_path("plain"), DECOMPRESS_OPTIONS(.dtype = MB_F32), &back,
+                      &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(verified.n_broken, 0);
+}
+
+/* The same stored tensors, of the same shapes, with values at most 'eps' away. */
+static void assert_same_stored(double eps)
+{
+    struct mb_checkpoint *a, *b;
+    struct mb_error err;
+    assert_int_equal(mb_checkpoint_open(folder, &a, &err), MB_OK);
+    if (mb_checkpoint_open(test_path("plain"), &b, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(a->n_stored, b->n_stored);
+    for (size_t i = 0; i < a->n_stored; i++) {
+        const struct mb_tensor *x = a->stored[i], *y = NULL;
+        for (size_t k = 0; k < b->n_stored; k++)
+            if (strcmp(b->stored[k]->name, x->name) == 0)
+                y = b->stored[k];
+        if (y == NULL)
+            fail_msg("%s is not there", x->name);
+        assert_int_equal(x->n_dims, y->n_dims);
+        assert_memory_equal(x->shape, y->shape, x->n_dims * sizeof x->shape[0]);
+        float *xs = malloc(x->nbytes), *ys = malloc(y->nbytes);
+        assert_int_equal(mb_stored_read(a, x, 0, xs, x->nbytes, &err), MB_OK);
+        assert_int_equal(mb_stored_read(b, y, 0, ys, y->nbytes, &err), MB_OK);
+        for (uint64_t k = 0; k < x->n_elems; k++)
+            if (!((double)xs[k] - (double)ys[k] <= eps && (double)ys[k] - (double)xs[k] <= eps))
+                fail_msg("%s[%d]: %g became %g", x->name, (int)k, (double)xs[k], (double)ys[k]);
+        free(xs);
+        free(ys);
+    }
+    mb_checkpoint_close(a);
+    mb_checkpoint_close(b);
+}
+
+static void fused_experts_come_back_as_they_were(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof fused_cases / sizeof fused_cases[0]; i++) {
+        const struct fused_case *want = &fused_cases[i];
+        write_config(want->model_type, H, I, E);
+        write_fused(want->gate_up, want->gate_up_shape, 2 * E * H * I, want->down, want->down_shape,
+                    E * H * I);
+        go_there_and_back("abs:0.3", NULL);
+        assert_same_stored(0.3);
+        go_there_and_back("0", NULL);
+        assert_same_stored(0);
+        go_there_and_back("abs:0.3", "experts\\.1\\.(up|w2)"); /* some coded, some not */
+        assert_same_stored(0.3);
+    }
+    remove_outputs();
+}
+
+static void names_come_back_as_they_were(void **state)
+{
+    (void)state;
+    static const char *const names[] = {
+        "model.language_model.layers.1.self_attn.o_proj.weight",
+        "model.language_model.layers.1.mlp.experts.0.up_proj.weight",
+        "model.language_model.layers.2.mlp.experts.0.up_proj.weight",
+        "model.language_model.norm.weight",
+        "model.visual.layers.0.attn.o_proj.weight",
+        "language_model.lm_head.weight",
+        "model.layers.3.eh_proj.weight", /* beginning as others do after they were renamed */
+        "mtp.norm.weight",
+        "strange",
+    };
+    enum { N = sizeof names / sizeof names[0] };
+    char header[1600] = "";
+    static float data[16 * N];
+    for (size_t i = 0; i < N; i++)
+        snprintf(header + strlen(header), sizeof header - strlen(header),
+                 "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[2,8],\"data_offsets\":[%zu,%zu]}",
+                 i == 0 ? "{" : ",", names[i], 64 * i, 64 * i + 64);
+    strcat(header, "}");
+    for (size_t i = 0; i < 16 * N; i++)
+        data[i] = (float)i;
+    write_config("qwen3_moe", 8, 2, 1);
+    test_write_safetensors(folder, "model.safetensors", header, data, sizeof data);
+    go_there_and_back("abs:0.3", NULL);
+    assert_same_stored(20); /* o_proj and head have a bound relative to their mean */
+    remove_outputs();
+}
+
+/* A coded folder, and then another text in its config.json. */
+static void assert_not_decoded(const char *from, const char *to, const char *words)
+{
+    size_t n;
+    char path[600];
+    struct mb_decompress_report back;
+    struct mb_error err = {0};
+    snprintf(path, sizeof path, "%s/config.json", test_path("coded"));
+    char *text = (char *)test_read(path, &n), *changed = NULL;
+    char *terminated = strndup(text, n), *at = strstr(terminated, from);
+    if (at == NULL)
+        fail_msg("no %s in %s", from, terminated);
+    assert_true(asprintf(&changed, "%.*s%s%s", (int)(at - terminated), terminated, to, at + strlen(from)) >
+                0);
+    test_write(path, changed, strlen(changed));
+    enum mb_status status = mb_decompress(test_path("coded"), test_path("plain"), NULL, &back, &err);
+    if (status != MB_BAD_DATA || strstr(err.msg, words) == NULL)
+        fail_msg("status %d, not '%s': %s", (int)status, words, err.msg);
+    test_write(path, text, n);
+    free(text);
+    free(terminated);
+    free(changed);
+}
+
+static void a_damaged_memory_of_the_original_is_refused(void **state)
+{
+    (void)state;
+    write_config("qwen3_moe", H, I, E);
+    write_fused(GATE_UP, "[3,8,6]", 144, DOWN, "[3,6,4]", 72);
+    go_there_and_back("abs:0.3", NULL);
+    test_remove(test_path("plain"));
+    const char *unsound = "original_tensors: an entry of 'fused' is not sound";
+    assert_not_decoded("\"transposed\": false", "\"transposed\": 0", unsound);
+    assert_not_decoded("\"parts\": [\"gate", "\"parts\": [\"x\", \"y\", \"gate", unsound);
+    assert_not_decoded("\"shape\": [3,", "\"shape\": [0,", unsound);
+    assert_not_decoded("\"shape\": [3,", "\"shape\": [3, 1,", unsound);
+    assert_not_decoded("\"shape\": [3,", "\"shape\": [4294967295,", unsound);
+    assert_not_decoded("\"shape\": [3, 8", "\"shape\": [3, 7", unsound);
+    assert_not_decoded("\"shape\": [3,", "\"shape\": [4,",
+                       "of its parts are in one file, others are missing");
+    assert_not_decoded("\"shape\": [3, 8", "\"shape\": [3, 10", "has not the shape of its place in " GATE_UP);
+    assert_not_decoded("\"transposed\": false", "\"transposed\": true", "has not the shape of its place in");
+    assert_not_decoded("up_proj.weight\"]", "gate_proj.weight\"]", "a matrix is part of two tensors");
+    assert_not_decoded("\"name\": \"" GATE_UP, "\"name\": \"" DOWN, "is there twice");
+    assert_not_decoded("\"name\": \"" GATE_UP "\"", "\"name\": \"\"", unsound);
+    assert_not_decoded("\"fused\": [", "\"renamed\": [1], \"fused\": [", "'renamed' is no object of names");
+    assert_not_decoded("\"fused\": [", "\"renamed\": {\"a\": 1}, \"fused\": [",
+                       "'renamed' is no object of names");
+    remove_outputs();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -390,6 +550,9 @@ int main(void)
         cmocka_unit_test(the_family_decides_where_shapes_do_not),
         cmocka_unit_test(experts_may_not_be_there_twice),
         cmocka_unit_test(other_parts_of_a_model_are_left_alone_and_noted),
+        cmocka_unit_test(fused_experts_come_back_as_they_were),
+        cmocka_unit_test(names_come_back_as_they_were),
+        cmocka_unit_test(a_damaged_memory_of_the_original_is_refused),
     };
     return cmocka_run_group_tests_name("checkpoint_views", tests, begin, end);
 }
