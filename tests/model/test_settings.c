@@ -111,7 +111,7 @@ static bool check_case(const char *family, const json_t *golden, const json_t *a
 
 static void settings_are_read_as_transformers_reads_them(void **state)
 {
-    static const char *const families[] = {"deepseek_v2", "deepseek_v3", "glm4_moe",  "mixtral",
+    static const char *const families[] = {"deepseek_v2", "deepseek_v3", "glm4_moe",  "granitemoe", "mixtral",
                                            "olmoe",       "phimoe",      "qwen2_moe", "qwen3_moe"};
     size_t n_wrong = 0;
     (void)state;

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 import deepseek_v2
 import deepseek_v3
 import glm4_moe
+import granitemoe
 import mixtral
 import olmoe
 import phimoe
@@ -28,7 +29,7 @@ from checkpoint import write_checkpoint
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATA = os.path.join(REPO, "tests", "model", "data")
 LAB_DATA = os.path.join(REPO, "tests", "lab", "data")
-FAMILIES = [deepseek_v2, deepseek_v3, glm4_moe, mixtral, olmoe, phimoe, qwen2_moe, qwen3_moe]
+FAMILIES = [deepseek_v2, deepseek_v3, glm4_moe, granitemoe, mixtral, olmoe, phimoe, qwen2_moe, qwen3_moe]
 VARIANTS = [variant for family in FAMILIES for variant in family.VARIANTS]
 REFERENCE = os.path.join(REPO, "models", "reference")
 

@@ -7,7 +7,6 @@ from transformers.models.deepseek_v2 import modeling_deepseek_v2 as deepseek_v2
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek_v3
 from transformers.models.glm4_moe import modeling_glm4_moe as glm4_moe
 from transformers.models.granitemoe import modeling_granitemoe as granitemoe
-from transformers.models.granitemoeshared import modeling_granitemoeshared as granitemoeshared
 from transformers.models.mixtral import modeling_mixtral as mixtral
 from transformers.models.olmoe import modeling_olmoe as olmoe
 from transformers.models.phimoe import modeling_phimoe as phimoe
@@ -84,7 +83,6 @@ ROUTERS = {
     deepseek_v3.DeepseekV3TopkRouter: sigmoid_margins,
     glm4_moe.Glm4MoeTopkRouter: sigmoid_margins,
     granitemoe.GraniteMoeTopKRouter: logit_margins,
-    granitemoeshared.GraniteMoeSharedTopKRouter: logit_margins,
     mixtral.MixtralTopKRouter: softmax_margins,
     olmoe.OlmoeTopKRouter: softmax_margins,
     phimoe.PhimoeTopKRouter: sparsemixer_margins,
