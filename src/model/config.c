@@ -19,12 +19,14 @@ static void find_family(struct mb_config_reader *r, struct mb_config *config)
     config->family = mb_family_find(name, type, &config->architecture);
     if (config->family != NULL)
         return;
-    char all[256];
+    char all[512];
     mb_family_list(all, sizeof all);
-    MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: architecture %.60s; these can be run: %s", r->path,
+    const char *needs = mb_family_needs(name, type);
+    MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: architecture %.60s %s%s; these can be run: %s", r->path,
                  name != NULL   ? name
                  : type != NULL ? type
                                 : "unknown",
+                 needs != NULL ? "cannot be run, it needs " : "is not known", needs != NULL ? needs : "",
                  all);
 }
 

@@ -89,8 +89,18 @@ static void check_refusals(const struct refusal *cases, size_t n)
 static void refused_by_name(void **state)
 {
     static const struct refusal cases[] = {
-        {"{\"architectures\": [\"JambaForCausalLM\"]}", MB_UNSUPPORTED, "architecture JambaForCausalLM"},
-        {"{\"architectures\": null, \"model_type\": \"jamba\"}", MB_UNSUPPORTED, "architecture jamba"},
+        {"{\"architectures\": [\"JambaForCausalLM\"]}", MB_UNSUPPORTED,
+         "architecture JambaForCausalLM cannot be run, it needs state-space layers (Mamba); these can be "
+         "run: Deepseek"},
+        {"{\"architectures\": null, \"model_type\": \"jamba\"}", MB_UNSUPPORTED,
+         "architecture jamba cannot be run"},
+        {"{\"architectures\": [\"GptOssForCausalLM\"]}", MB_UNSUPPORTED, "it needs attention sinks"},
+        {"{\"architectures\": [\"GraniteMoeHybridForCausalLM\"]}", MB_UNSUPPORTED,
+         "it needs state-space layers"},
+        {"{\"architectures\": [\"ParrotForCausalLM\"]}", MB_UNSUPPORTED,
+         "architecture ParrotForCausalLM is not known; these can be run"},
+        {"{\"architectures\": [\"MiniMaxForCausalLM\"]}", MB_UNSUPPORTED, "it needs linear attention"},
+
         {"{\"hidden_act\": \"gelu\"}", MB_UNSUPPORTED, "hidden_act is \"gelu\""},
         {"{\"scoring_func\": \"softmax\"}", MB_UNSUPPORTED, "scoring_func"},
         {"{\"topk_method\": \"greedy\"}", MB_UNSUPPORTED, "topk_method"},

@@ -28,6 +28,9 @@ struct mb_family {
 const struct mb_family *mb_family_find(const char *architecture, const char *model_type,
                                        const char **as_spelled);
 
+/* What the engine lacks for a well-known family that it does not run; NULL: it is not known. As above. */
+const char *mb_family_needs(const char *architecture, const char *model_type);
+
 /* The architectures of all families, separated by commas. */
 void mb_family_list(char *text, size_t nbytes);
 
