@@ -21,7 +21,8 @@
 
 enum { N_ROWS = 1408, N_COLS = 2048 };
 enum { DIRECTORY_NBYTES = 5 * N_ROWS }; /* at most */
-enum { N_ENCODED_ROWS = 256, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 80, N_ISAS = 3 };
+enum { N_ENCODED_ROWS = 256, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 128, N_ISAS = 3 };
+enum { N_FORMS = 3 }; /* as stored, and the two of struct mb_resident_form */
 /* Scalar code would take seconds for more. */
 enum { N_TOKENS_SCALAR = 8 };
 
@@ -64,6 +65,7 @@ static const char *const kind_names[] = {"fused", "matmul", "encode", "read"};
 struct row {
     enum kind kind;
     const struct mb_kernels *kernels; /* NULL: the plain read */
+    size_t form;                      /* 0: as stored; else of memory alone, with form - 1 more bits */
     double sigma_bound;
     bool is_dram;
     size_t n_tokens;               /* of a matmul */
@@ -71,6 +73,13 @@ struct row {
     double n_weights, nbytes;      /* of a call */
     size_t n_calls;                /* in a window */
     double seconds[N_REPEATS_MAX]; /* of a call */
+};
+
+/* Copies of a matrix in one form that fill their part of the memory. */
+struct copies {
+    uint8_t *memory;
+    struct mb_coded_matrix *at; /* [n] */
+    size_t nbytes, n, next;     /* nbytes: of each */
 };
 
 struct bench {
@@ -83,9 +92,9 @@ struct bench {
     void *view_memory;
     struct mb_coded_matrix w;
     void *map;
-    uint8_t *memory;                /* copies of what a view needs, directory and records */
-    struct mb_coded_matrix *copies; /* [n_copies] */
-    size_t map_nbytes, copy_nbytes, n_copies, next_copy;
+    uint8_t *memory;
+    size_t map_nbytes;
+    struct copies copies[N_FORMS]; /* of what a view needs, directory and records; n is 0: no such form */
     float *x, *y;
     int8_t *planes;
     struct mb_activation activations[N_TOKENS];
@@ -133,7 +142,8 @@ static void free_bench(struct bench *bench)
     free(bench->groups);
     free(bench->encoded_groups);
     free(bench->view_memory);
-    free(bench->copies);
+    for (size_t i = 0; i < N_FORMS; i++)
+        free(bench->copies[i].at);
     free(bench->x);
     free(bench->y);
     free(bench->planes);
@@ -184,8 +194,21 @@ static bool allocate(struct bench *bench)
            bench->scratch != NULL;
 }
 
+/* A table that has a form of its own for matrices in memory, or NULL. */
+static const struct mb_kernels *resident_table(void)
+{
+    for (size_t i = 0; i < N_ISAS; i++) {
+        const struct mb_kernels *kernels = mb_kernels_by_isa(isas[i]);
+        if (kernels != NULL && kernels->resident != NULL)
+            return kernels;
+    }
+    return NULL;
+}
+
 static void fill(struct bench *bench)
 {
+    /* All tables make the same activations, but one adds what its own form needs. */
+    const struct mb_kernels *maker = resident_table() != NULL ? resident_table() : mb_kernels();
     uint64_t state = 88172645463325252u;
     for (size_t i = 0; i < (size_t)N_ROWS * N_COLS; i++)
         bench->weights[i] = bf16_of(normal(&state));
@@ -194,30 +217,63 @@ static void fill(struct bench *bench)
     for (size_t t = 0; t < N_TOKENS; t++) {
         int8_t *hi = bench->planes + t * 2 * N_COLS;
         void *wide = bench->planes + 2 * N_TOKENS * N_COLS + t * mb_activation_wide_nbytes(N_COLS);
-        mb_kernels()->activation(bench->x + t * N_COLS, N_COLS, hi, hi + N_COLS, wide,
-                                 &bench->activations[t]);
+        maker->activation(bench->x + t * N_COLS, N_COLS, hi, hi + N_COLS, wide, &bench->activations[t]);
     }
+}
+
+static bool begin_copies(struct copies *copies, uint8_t *memory, size_t memory_nbytes, size_t copy_nbytes)
+{
+    free(copies->at);
+    *copies = (struct copies){.memory = memory, .nbytes = (copy_nbytes + 63) / 64 * 64};
+    copies->n = memory_nbytes / copies->nbytes;
+    copies->at = calloc(copies->n, sizeof *copies->at);
+    return copies->at != NULL;
+}
+
+static bool copy_stored(struct bench *bench, const struct mb_blob_matrix *info, size_t memory_nbytes)
+{
+    const size_t view_nbytes = mb_coded_view_nbytes(info);
+    struct copies *copies = &bench->copies[0];
+    if (!begin_copies(copies, bench->memory, memory_nbytes,
+                      view_nbytes + DIRECTORY_NBYTES + bench->records_nbytes))
+        return false;
+    for (size_t i = 0; i < copies->n; i++) {
+        uint8_t *memory = copies->memory + i * copies->nbytes, *directory = memory + view_nbytes;
+        uint8_t *records = directory + DIRECTORY_NBYTES;
+        memcpy(directory, bench->directory, DIRECTORY_NBYTES);
+        memcpy(records, bench->records, bench->records_nbytes);
+        copies->at[i] = mb_coded_view(info, records, directory, memory);
+    }
+    return true;
+}
+
+/* One is made; the others are copies of it. */
+static bool copy_resident(struct bench *bench, size_t form, const struct mb_resident_form *resident,
+                          size_t memory_nbytes)
+{
+    void *made = malloc(resident->nbytes_max(&bench->w));
+    struct copies *copies = &bench->copies[form];
+    if (made == NULL)
+        return false;
+    uint64_t nbytes = resident->make(&bench->w, (unsigned)form - 1, made);
+    bool ok = begin_copies(copies, bench->memory + form * memory_nbytes, memory_nbytes, nbytes);
+    for (size_t i = 0; ok && i < copies->n; i++) {
+        void *place = memcpy(copies->memory + i * copies->nbytes, made, nbytes);
+        copies->at[i] = resident->view(&bench->w, place, nbytes);
+    }
+    free(made);
+    return ok;
 }
 
 /* Nothing of a copy is in the cache, as in a model's next matrix. */
 static enum mb_status make_copies(struct bench *bench, const struct mb_blob_matrix *info)
 {
-    const size_t view_nbytes = mb_coded_view_nbytes(info);
-    bench->copy_nbytes = (view_nbytes + DIRECTORY_NBYTES + bench->records_nbytes + 63) / 64 * 64;
-    bench->n_copies = copies_nbytes() / bench->copy_nbytes;
-    bench->next_copy = 0;
-    free(bench->copies);
-    bench->copies = calloc(bench->n_copies, sizeof *bench->copies);
-    if (bench->copies == NULL)
-        return MB_NO_MEMORY;
-    for (size_t i = 0; i < bench->n_copies; i++) {
-        uint8_t *memory = bench->memory + i * bench->copy_nbytes, *directory = memory + view_nbytes;
-        uint8_t *records = directory + DIRECTORY_NBYTES;
-        memcpy(directory, bench->directory, DIRECTORY_NBYTES);
-        memcpy(records, bench->records, bench->records_nbytes);
-        bench->copies[i] = mb_coded_view(info, records, directory, memory);
-    }
-    return MB_OK;
+    const struct mb_kernels *table = resident_table();
+    size_t memory_nbytes = copies_nbytes() / (table == NULL ? 1 : N_FORMS) / 64 * 64;
+    bool ok = copy_stored(bench, info, memory_nbytes);
+    for (size_t form = 1; ok && table != NULL && form < N_FORMS; form++)
+        ok = copy_resident(bench, form, table->resident, memory_nbytes);
+    return ok ? MB_OK : MB_NO_MEMORY;
 }
 
 /* The matrix at a bound, and copies of it. */
@@ -249,11 +305,14 @@ static enum mb_status code(struct bench *bench, double sigma_bound)
 
 static void call(struct bench *bench, const struct row *row)
 {
-    const struct mb_coded_matrix *w = row->is_dram ? &bench->copies[bench->next_copy] : &bench->w;
-    const uint8_t *copy = bench->memory + bench->next_copy * bench->copy_nbytes;
+    struct copies *copies = &bench->copies[row->form];
+    const struct mb_coded_matrix *w = row->is_dram     ? &copies->at[copies->next]
+                                      : row->form == 0 ? &bench->w
+                                                       : &copies->at[0];
+    const uint8_t *copy = copies->memory + copies->next * copies->nbytes;
     size_t nbytes;
     if (row->is_dram)
-        bench->next_copy = (bench->next_copy + 1) % bench->n_copies;
+        copies->next = (copies->next + 1) % copies->n;
     switch (row->kind) {
     case FUSED:
         row->kernels->matvec(w, 0, N_ROWS, &bench->activations[0], bench->y);
@@ -268,7 +327,7 @@ static void call(struct bench *bench, const struct row *row)
                                   bench->encoded_groups, NULL);
         break;
     case READ:
-        bench->sink += cli_read_bytes(copy, bench->copy_nbytes);
+        bench->sink += cli_read_bytes(copy, copies->nbytes);
         break;
     }
 }
@@ -287,25 +346,28 @@ static void calibrate(struct bench *bench, struct row *row)
     row->n_calls = 1;
     time_calls(bench, row);
     double n_calls = (row->is_dram ? 0.2 : 0.02) / time_calls(bench, row);
-    if (row->is_dram && n_calls > (double)bench->n_copies)
-        n_calls = (double)bench->n_copies;
+    if (row->is_dram && n_calls > (double)bench->copies[row->form].n)
+        n_calls = (double)bench->copies[row->form].n;
     row->n_calls = n_calls < 1 ? 1 : (size_t)n_calls;
 }
 
-static void add_row(struct bench *bench, enum kind kind, const struct mb_kernels *kernels, bool is_dram,
-                    size_t n_tokens)
+static void add_row(struct bench *bench, enum kind kind, const struct mb_kernels *kernels, size_t form,
+                    bool is_dram, size_t n_tokens)
 {
     double n_weights = (double)N_ROWS * N_COLS;
     double coded =
-        (double)(bench->records_nbytes + mb_directory_nbytes(MB_FORM_PATCHED, bench->groups, N_ROWS));
-    struct row row = {.kind = kind, .kernels = kernels, .is_dram = is_dram, .n_tokens = n_tokens};
+        form > 0
+            ? (double)mb_coded_nbytes(&bench->copies[form].at[0])
+            : (double)(bench->records_nbytes + mb_directory_nbytes(MB_FORM_PATCHED, bench->groups, N_ROWS));
+    struct row row = {
+        .kind = kind, .kernels = kernels, .form = form, .is_dram = is_dram, .n_tokens = n_tokens};
     row.sigma_bound = bench->coding.eps;
     row.bits_per_weight = kind == READ ? 0 : 8 * coded / n_weights;
     row.n_weights = kind == READ     ? 0
                     : kind == ENCODE ? (double)N_ENCODED_ROWS * N_COLS
                     : kind == MATMUL ? n_weights * (double)n_tokens
                                      : n_weights;
-    row.nbytes = kind == READ     ? (double)bench->copy_nbytes
+    row.nbytes = kind == READ     ? (double)bench->copies[0].nbytes
                  : kind == ENCODE ? (double)N_ENCODED_ROWS * N_COLS * 2
                                   : coded;
     bench->rows[bench->n_rows++] = row;
@@ -319,14 +381,16 @@ static void measure_bound(struct bench *bench, bool with_matmul)
         const struct mb_kernels *kernels = mb_kernels_by_isa(isas[i]);
         if (kernels == NULL)
             continue;
-        add_row(bench, FUSED, kernels, false, 0);
-        add_row(bench, FUSED, kernels, true, 0);
+        for (size_t form = 0; form < (kernels->resident == NULL ? 1 : N_FORMS); form++) {
+            add_row(bench, FUSED, kernels, form, false, 0);
+            add_row(bench, FUSED, kernels, form, true, 0);
+        }
         for (size_t k = 0; k < sizeof token_counts / sizeof *token_counts && with_matmul; k++)
             if (kernels != mb_kernels_by_isa("scalar") || token_counts[k] <= N_TOKENS_SCALAR)
-                add_row(bench, MATMUL, kernels, false, token_counts[k]);
-        add_row(bench, ENCODE, kernels, false, 0);
+                add_row(bench, MATMUL, kernels, 0, false, token_counts[k]);
+        add_row(bench, ENCODE, kernels, 0, false, 0);
     }
-    add_row(bench, READ, NULL, true, 0);
+    add_row(bench, READ, NULL, 0, true, 0);
     for (size_t i = first; i < bench->n_rows; i++)
         calibrate(bench, &bench->rows[i]);
     for (int k = 0; k < args.n_repeats; k++)
@@ -381,18 +445,22 @@ static void number_cell(struct cli_table *table, bool is_given, int digits, doub
         cli_table_cell(table, "%s", "");
 }
 
+static const char *const form_names[N_FORMS] = {"stored", "compact", "fast"};
+
 static void print_table(const struct bench *bench)
 {
     char cpu[128];
     cli_cpu_name(cpu);
     printf("%s, commit %s, 1 thread, %d repetitions: medians (best)\n\n", cpu, cli_commit, args.n_repeats);
-    static const char *const heads[] = {"kernel",      "isa",         "eps/sigma", "source", "tokens",
-                                        "bits/weight", "G weights/s", "best",      "GB/s",   "% of read"};
-    struct cli_table *table = cli_table_new("llrlrrrrrr", heads);
+    static const char *const heads[] = {"kernel", "isa",    "form",        "eps/sigma",
+                                        "source", "tokens", "bits/weight", "G weights/s",
+                                        "best",   "GB/s",   "% of read"};
+    struct cli_table *table = cli_table_new("lllrlrrrrrr", heads);
     for (size_t i = 0; i < bench->n_rows; i++) {
         const struct row *row = &bench->rows[i];
         cli_table_cell(table, "%s", kind_names[row->kind]);
         cli_table_cell(table, "%s", row->kernels == NULL ? "" : row->kernels->isa);
+        cli_table_cell(table, "%s", row->kernels == NULL ? "" : form_names[row->form]);
         cli_table_cell(table, "%.3g", row->sigma_bound);
         cli_table_cell(table, "%s", row->is_dram ? "dram" : "cache");
         number_cell(table, row->kind == MATMUL, 0, (double)row->n_tokens);
@@ -413,6 +481,7 @@ static json_t *row_as_json(const struct bench *bench, const struct row *row)
                   "source", row->is_dram ? "dram" : "cache", "gbytes_per_s", row->nbytes / median(row) * 1e-9,
                   "gbytes_per_s_best", row->nbytes / row->seconds[0] * 1e-9);
     if (row->kind != READ) {
+        json_object_set_new(json, "form", json_string(form_names[row->form]));
         json_object_set_new(json, "gweights_per_s", json_real(row->n_weights / median(row) * 1e-9));
         json_object_set_new(json, "gweights_per_s_best", json_real(row->n_weights / row->seconds[0] * 1e-9));
         json_object_set_new(json, "bits_per_weight", json_real(row->bits_per_weight));

@@ -6,13 +6,19 @@
 enum mb_status test_weights_open(const char *path, int n_threads, struct test_weights *weights,
                                  struct mb_error *err)
 {
-    struct mb_store_options options = {.size = sizeof options, .n_threads = n_threads};
+    const struct mb_store_options options = {.size = sizeof options, .n_threads = n_threads};
+    return test_weights_open_with(path, &options, weights, err);
+}
+
+enum mb_status test_weights_open_with(const char *path, const struct mb_store_options *options,
+                                      struct test_weights *weights, struct mb_error *err)
+{
     *weights = (struct test_weights){0};
     enum mb_status status = mb_checkpoint_open(path, &weights->ckpt, err);
     if (status == MB_OK)
         status = mb_index_open(weights->ckpt, &weights->index, err);
     if (status == MB_OK)
-        status = mb_store_open(weights->index, &options, &weights->store, err);
+        status = mb_store_open(weights->index, options, &weights->store, err);
     if (status != MB_OK)
         test_weights_close(weights);
     return status;

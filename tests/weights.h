@@ -15,6 +15,9 @@ struct test_weights {
 /* After a failure there is nothing to close. */
 enum mb_status test_weights_open(const char *path, int n_threads, struct test_weights *weights,
                                  struct mb_error *err);
+/* The same with options of the store. */
+enum mb_status test_weights_open_with(const char *path, const struct mb_store_options *options,
+                                      struct test_weights *weights, struct mb_error *err);
 void test_weights_close(struct test_weights *weights);
 
 #endif

@@ -101,7 +101,8 @@ static inline size_t mb_group_rows(size_t n_cols)
 
 /* What the bytes of a coded matrix mean (docs/format.md). Values are those of the file format. */
 enum mb_form_id {
-    MB_FORM_PATCHED = 1, /* patched fixed width: the form that kernels multiply */
+    MB_FORM_PATCHED = 1, /* patched fixed width: the form of files, which all kernels multiply */
+    MB_FORM_CARRY = 256, /* in memory alone: made by kernels that multiply it faster */
 };
 
 /* How a matrix is coded: what the encoder needs beside the weights. */
@@ -208,6 +209,12 @@ struct mb_coded_matrix {
     uint64_t data_nbytes;
     const struct mb_tile *tiles; /* [n_tiles] */
 };
+
+/* Bytes that a product with a matrix reads, but for counts of outliers, which are few. */
+static inline uint64_t mb_coded_nbytes(const struct mb_coded_matrix *w)
+{
+    return w->data_nbytes + 3 * w->n_groups;
+}
 
 /* An open blob. It is valid as long as the bytes that it was opened from, which stay the caller's. */
 struct mb_blob {
@@ -339,6 +346,9 @@ struct mb_activation {
     const uint16_t *wide_at;        /* [n_wide] their numbers (columns from 128 times that on), increasing */
     const int8_t *wide;             /* [n_wide][n_wide_planes][128] E = plane 0 + 256 plane 1 + ... */
     int64_t wide_sum;               /* of all E */
+    /* The library's own: what tables with a resident form look up by column, with a 0 at -1; else NULL. */
+    const int32_t *columns, *wide_columns; /* [n_cols] 256 hi + lo, and E; the second where n_wide > 0 */
+    int64_t odd_sum, wide_odd_sum;         /* of their odd columns */
 };
 
 enum { MB_ACTIVATION_BLOCK = 128, MB_WIDE_UNIT = 32768, MB_WIDE_PLANES_MAX = 4 };
@@ -349,11 +359,19 @@ static inline size_t mb_activation_plane_nbytes(size_t n_cols)
     return (n_cols + MB_ACTIVATION_BLOCK - 1) / MB_ACTIVATION_BLOCK * MB_ACTIVATION_BLOCK;
 }
 
-/* Bytes that the wide blocks of any n_cols values can need. Those of an ordinary vector are not touched. */
-static inline size_t mb_activation_wide_nbytes(size_t n_cols)
+/*
+ * Bytes that the wide blocks of any n_cols values can need, and after them the library's own columns.  Those
+ * of an ordinary vector, or of a table that does not need them, are not touched.
+ */
+static inline size_t mb_activation_blocks_nbytes(size_t n_cols)
 {
     size_t n_blocks = (n_cols + MB_ACTIVATION_BLOCK - 1) / MB_ACTIVATION_BLOCK;
     return (n_blocks * sizeof(uint16_t) + 63) / 64 * 64 + n_blocks * MB_WIDE_PLANES_MAX * MB_ACTIVATION_BLOCK;
+}
+
+static inline size_t mb_activation_wide_nbytes(size_t n_cols)
+{
+    return mb_activation_blocks_nbytes(n_cols) + 2 * (64 + 4 * mb_activation_plane_nbytes(n_cols));
 }
 
 /* ---------------------------------------------------------------- kernels */
@@ -364,6 +382,26 @@ static inline size_t mb_activation_wide_nbytes(size_t n_cols)
  * is of MB_FORM_PATCHED, its blob has MB_SLACK_NBYTES readable bytes after it, and rows are below n_rows.
  * Arrays of float have the alignment of float.  Nothing fails but encode_rows.
  */
+/*
+ * A form that one instruction set multiplies faster than that of files.  It is made in memory when a model is
+ * loaded; decoded weights and products are the same bits.  Products take activations that the same table
+ * made.
+ */
+struct mb_resident_form {
+    /* Bytes that are enough for w in this form. */
+    uint64_t (*nbytes_max)(const struct mb_coded_matrix *w);
+
+    /*
+     * Writes w, which is of MB_FORM_PATCHED, to 'memory', 8-byte aligned.  Returns how many bytes it takes,
+     * MB_SLACK_NBYTES included; they may be moved.  n_more_bits, 0 or 1: bits that each weight may take
+     * beyond the fewest, for fewer operations.
+     */
+    uint64_t (*make)(const struct mb_coded_matrix *w, unsigned n_more_bits, void *memory);
+
+    /* The view of what 'make' wrote for w, at its present place. It takes the place of w. */
+    struct mb_coded_matrix (*view)(const struct mb_coded_matrix *w, const void *memory, uint64_t nbytes);
+};
+
 struct mb_kernels {
     const char *isa; /* "scalar", "avx2", "avx512" */
 
@@ -409,6 +447,8 @@ struct mb_kernels {
     enum mb_status (*encode_rows)(const struct mb_coding *coding, const void *weights, size_t n_rows,
                                   uint8_t *out, size_t out_cap, size_t *out_nbytes, struct mb_group *groups,
                                   size_t *bad_index);
+
+    const struct mb_resident_form *resident; /* that this table multiplies as well; NULL: none is faster */
 };
 
 /*

@@ -25,8 +25,9 @@ struct mb_session;
 
 /* Zeroed means defaults. */
 struct mb_model_options {
-    size_t size;   /* sizeof(struct mb_model_options) */
-    int n_threads; /* 0: as many as CPUs (affinity) and cgroup quotas allow */
+    size_t size;                     /* sizeof(struct mb_model_options) */
+    int n_threads;                   /* 0: as many as CPUs (affinity) and cgroup quotas allow */
+    enum mb_memory_form memory_form; /* of coded matrices: changes speed and memory, never a result */
 };
 
 struct mb_model_info {

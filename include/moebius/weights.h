@@ -39,7 +39,7 @@ struct mb_weight_info {
     uint64_t n_rows, n_cols;  /* is_matrix */
     enum mb_tensor_type type; /* of the original values */
     uint64_t n_elems;
-    uint64_t product_nbytes; /* that a product with it reads */
+    uint64_t product_nbytes; /* that a product with it reads, as it is stored */
 };
 
 struct mb_index;
@@ -72,10 +72,22 @@ struct mb_matrix {
     const void *dense;            /* plain: [n_rows][n_cols], maybe unaligned */
 };
 
+/*
+ * How coded matrices are kept in memory. Results are the same.  A faster form exists for some instruction
+ * sets (struct mb_resident_form); elsewhere all values mean STORED.
+ */
+enum mb_memory_form {
+    MB_MEMORY_FORM_AUTO = 0, /* what this machine multiplies fastest, by a short measurement of its memory */
+    MB_MEMORY_FORM_STORED = 1,  /* as they are in the file: fewest bytes */
+    MB_MEMORY_FORM_COMPACT = 2, /* the faster form, about 5 % larger */
+    MB_MEMORY_FORM_FAST = 3,    /* the same with a bit more a weight, about 17 % larger */
+};
+
 /* Zeroed means defaults. */
 struct mb_store_options {
     size_t size;   /* sizeof(struct mb_store_options) */
     int n_threads; /* that read and check; 0: as many as CPUs and cgroup quotas allow */
+    enum mb_memory_form memory_form;
 };
 
 struct mb_store_memory {
@@ -97,6 +109,10 @@ MB_API enum mb_status mb_store_open(const struct mb_index *index, const struct m
                                     struct mb_store **store, struct mb_error *err);
 MB_API void mb_store_close(struct mb_store *store); /* NULL is fine */
 MB_API struct mb_store_memory mb_store_memory(const struct mb_store *store);
+
+/* Bytes that a product with a matrix reads in this store, which may keep it in another form. 0: no such
+ * weight. */
+MB_API uint64_t mb_store_product_nbytes(const struct mb_store *store, const char *name);
 
 /*
  * A matrix that is always needed.  *matrix stays where it is until the store is closed; mb_store_overlay

@@ -18,11 +18,12 @@ struct trial {
     float x[N_TOKENS * N_COLS_MAX];
     float y[2][N_TOKENS * N_COLS_MAX + N_ROWS * N_COLS_MAX];
     _Alignas(64) int8_t planes[2][2][N_TOKENS][1152];
-    _Alignas(64) uint8_t wide[2][N_TOKENS][64 + MB_WIDE_PLANES_MAX * 1152];
+    _Alignas(64) uint8_t wide[2][N_TOKENS][64 + MB_WIDE_PLANES_MAX * 1152 + 2 * (64 + 4 * 1152)];
     struct mb_group groups[2][N_GROUPS_MAX];
     uint8_t records[2][sizeof(float) * N_ROWS * N_COLS_MAX + 64 + MB_SLACK_NBYTES];
     uint8_t directory[5 * N_GROUPS_MAX + MB_SLACK_NBYTES];
     _Alignas(64) uint8_t scratch[1 << 17];
+    _Alignas(64) uint8_t resident[1 << 16];
 };
 
 /* The second token has one outlier, the third several that need more planes. */
@@ -86,8 +87,11 @@ static bool same_activations(const struct mb_activation *a, const struct mb_acti
            (a->n_wide == 0 || same(a->wide, b->wide, (size_t)(mb_wide_planes(a, a->n_wide) - a->wide)));
 }
 
-static bool products_agree(const struct mb_kernels *k, struct trial *t, const struct mb_coded_matrix *w)
+/* 'own': w in a form that the table takes. */
+static bool products_agree(const struct mb_kernels *k, struct trial *t, const struct mb_coded_matrix *w,
+                           const struct mb_coded_matrix *own)
 {
+    const struct mb_coded_matrix *forms[2] = {w, own};
     const struct mb_kernels *tables[2] = {&mb_kernels_scalar, k};
     struct mb_activation x[2][N_TOKENS];
     size_t n_cols = w->n_cols;
@@ -96,16 +100,30 @@ static bool products_agree(const struct mb_kernels *k, struct trial *t, const st
         for (size_t token = 0; token < N_TOKENS; token++)
             tables[i]->activation(t->x + token * n_cols, n_cols, t->planes[i][0][token],
                                   t->planes[i][1][token], t->wide[i][token], &x[i][token]);
-        tables[i]->matvec(w, 0, N_ROWS, &x[i][0], y);
-        tables[i]->matmul(w, 1, N_ROWS - 1, x[i], N_TOKENS, y + N_ROWS, N_ROWS, t->scratch);
+        tables[i]->matvec(forms[i], 0, N_ROWS, &x[i][0], y);
+        tables[i]->matmul(forms[i], 1, N_ROWS - 1, x[i], N_TOKENS, y + N_ROWS, N_ROWS, t->scratch);
         struct mb_activation column = x[i][2];
-        tables[i]->matvec_transposed(w, 0, N_ROWS < n_cols ? N_ROWS : n_cols, &column, y + 64, t->scratch);
-        tables[i]->decode_rows(w, 0, N_ROWS, y + 64 + n_cols);
+        tables[i]->matvec_transposed(forms[i], 0, N_ROWS < n_cols ? N_ROWS : n_cols, &column, y + 64,
+                                     t->scratch);
+        tables[i]->decode_rows(forms[i], 0, N_ROWS, y + 64 + n_cols);
     }
     for (size_t token = 0; token < N_TOKENS; token++)
         if (!same_activations(&x[0][token], &x[1][token], n_cols))
             return false;
     return same(t->y[0], t->y[1], sizeof t->y[0]);
+}
+
+static bool resident_agrees(const struct mb_kernels *k, struct trial *t, const struct mb_coded_matrix *w)
+{
+    for (unsigned n_more_bits = 0; k->resident != NULL && n_more_bits < 2; n_more_bits++) {
+        if (k->resident->nbytes_max(w) > sizeof t->resident)
+            return false;
+        uint64_t nbytes = k->resident->make(w, n_more_bits, t->resident);
+        struct mb_coded_matrix own = k->resident->view(w, t->resident, nbytes);
+        if (!products_agree(k, t, w, &own))
+            return false;
+    }
+    return true;
 }
 
 static bool shape_agrees(const struct mb_kernels *k, struct trial *t, size_t n_cols, float step)
@@ -125,7 +143,7 @@ static bool shape_agrees(const struct mb_kernels *k, struct trial *t, size_t n_c
                                         .data_nbytes = nbytes};
     struct mb_tile tiles[N_GROUPS_MAX];
     struct mb_coded_matrix w = mb_patched_view(&info, t->records[0], t->directory, tiles);
-    return products_agree(k, t, &w);
+    return products_agree(k, t, &w, &w) && resident_agrees(k, t, &w);
 }
 
 bool mb_kernels_agree(const struct mb_kernels *kernels)

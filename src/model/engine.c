@@ -58,7 +58,8 @@ static enum mb_status open_parts(struct mb_model *model, const char *path,
     model->has_two_forms = has_two_forms(&model->config);
     MB_TRY(mb_pool_create(options.n_threads, &model->pool, err));
     MB_TRY(mb_index_open(model->ckpt, &model->index, err));
-    const struct mb_store_options store = {.size = sizeof store, .n_threads = options.n_threads};
+    const struct mb_store_options store = {
+        .size = sizeof store, .n_threads = options.n_threads, .memory_form = options.memory_form};
     MB_TRY(mb_store_open(model->index, &store, &model->store, err));
     model->n_wave = MB_STORE_WAVE;
     MB_TRY(mb_layers_load(model, err));

@@ -195,7 +195,7 @@ static double nbytes_of(const struct mb_model *model, enum mb_weight_id id, size
 {
     char name[MB_NAME_NBYTES_MAX];
     mb_weight_name(&model->config, id, layer, expert, name);
-    return (double)mb_index_find(model->index, name)->product_nbytes;
+    return (double)mb_store_product_nbytes(model->store, name);
 }
 
 static double head_nbytes(const struct mb_model *model)

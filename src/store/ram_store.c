@@ -5,12 +5,16 @@
  * checked there: kernels never read a mapping that somebody may change.  Tensors of plain folders stay
  * mapped, but for those that are computed: each is read when it is first viewed, so that what nobody uses
  * takes no memory.
+ *
+ * Where kernels have a faster form for matrices in memory and it pays, blobs are read into memory that is
+ * used again, and the arena has exact tensors alone.
  */
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/pool.h"
 #include "read.h"
+#include "resident.h"
 #include "store.h"
 #include <pthread.h>
 #include <stdlib.h>
@@ -34,17 +38,26 @@ struct ram_store {
     uint8_t *arena;
     uint64_t arena_nbytes;
     uint8_t *tables; /* of all blobs */
+    struct mb_resident
+        *resident; /* matrices in the faster form; NULL: they are in the arena as they were stored */
     struct mb_store_memory memory;
 };
 
 /* ---------------------------------------------------------------- places */
+
+/* Of a tensor in the arena. */
+static uint64_t padded_nbytes(const struct ram_store *ram, const struct mb_tensor *tensor)
+{
+    bool is_elsewhere = ram->resident != NULL && mb_tensor_is_blob(ram->ckpt, tensor);
+    return is_elsewhere ? 0 : mb_round_up(tensor->nbytes, MB_READ_PAGE_NBYTES);
+}
 
 static enum mb_status measure(struct ram_store *ram, struct mb_error *err)
 {
     uint64_t nbytes = 0;
     for (size_t i = 0; i < ram->n_tensors; i++) {
         const struct mb_tensor *tensor = mb_checkpoint_tensor(ram->ckpt, i);
-        uint64_t padded = mb_round_up(tensor->nbytes, MB_READ_PAGE_NBYTES);
+        uint64_t padded = padded_nbytes(ram, tensor);
         if (!mb_add_u64(nbytes, padded, &nbytes))
             return mb_fail(err, MB_BAD_DATA, "%s: tensors of impossible sizes",
                            mb_checkpoint_path(ram->ckpt));
@@ -71,7 +84,7 @@ static enum mb_status allocate(struct ram_store *ram, struct mb_error *err)
         ram->held[i].bytes = at;
         ram->held[i].tables = tables;
         tables += ram->index->tables_nbytes[i];
-        at += mb_round_up(mb_checkpoint_tensor(ram->ckpt, i)->nbytes, MB_READ_PAGE_NBYTES);
+        at += padded_nbytes(ram, mb_checkpoint_tensor(ram->ckpt, i));
     }
     return MB_OK;
 }
@@ -106,25 +119,49 @@ static enum mb_status check_blob(struct ram_store *ram, const struct mb_tensor *
     return status == MB_NO_SPACE ? mb_fail(err, MB_BAD_DATA, "%s", CHANGED) : status;
 }
 
-static enum mb_status load_tensor(const struct loading *loading, size_t i, struct mb_error *err)
+/* Bytes of a blob are the thread's until the next one, where matrices are made of them. */
+static enum mb_status place_tensor(struct ram_store *ram, const struct mb_tensor *tensor, int thread,
+                                   struct mb_error *err)
+{
+    struct held *held = &ram->held[tensor->number];
+    if (ram->resident == NULL || !mb_tensor_is_blob(ram->ckpt, tensor))
+        return MB_OK;
+    held->bytes = mb_resident_scratch(ram->resident, thread,
+                                      mb_round_up(tensor->nbytes, MB_READ_PAGE_NBYTES) + MB_READ_PAGE_NBYTES);
+    return held->bytes == NULL ? mb_fail_memory(err, "the weights of the model") : MB_OK;
+}
+
+static enum mb_status make_resident(struct ram_store *ram, const struct mb_tensor *tensor, int thread,
+                                    struct mb_error *err)
+{
+    struct held *held = &ram->held[tensor->number];
+    if (ram->resident == NULL || !mb_tensor_is_blob(ram->ckpt, tensor))
+        return MB_OK;
+    for (size_t i = 0; i < held->blob.n_matrices; i++)
+        MB_TRY(mb_resident_add(ram->resident, thread, &held->blob.matrix[i], err));
+    held->bytes = NULL;
+    return MB_OK;
+}
+
+static enum mb_status load_tensor(const struct loading *loading, size_t i, int thread, struct mb_error *err)
 {
     struct ram_store *ram = loading->ram;
     const struct mb_tensor *tensor = mb_checkpoint_tensor(ram->ckpt, i);
+    MB_TRY(place_tensor(ram, tensor, thread, err));
     uint8_t *bytes = ram->held[i].bytes;
     MB_TRY(mb_reader_read(loading->reader, tensor, 0, bytes, tensor->nbytes, err));
     enum mb_status status = mb_tensor_is_blob(ram->ckpt, tensor) ? check_blob(ram, tensor, err)
                                                                  : check_exact(ram->ckpt, tensor, bytes, err);
     if (status != MB_OK)
-        mb_fail_in(err, status, "%s: tensor %s", mb_tensor_path(ram->ckpt, tensor), tensor->name);
-    return status;
+        return mb_fail_in(err, status, "%s: tensor %s", mb_tensor_path(ram->ckpt, tensor), tensor->name);
+    return make_resident(ram, tensor, thread, err);
 }
 
 static void load_task(void *ctx, size_t task, int thread)
 {
-    (void)thread;
     struct loading *loading = ctx;
     struct mb_error err;
-    if (load_tensor(loading, task, &err) == MB_OK)
+    if (load_tensor(loading, task, thread, &err) == MB_OK)
         return;
     pthread_mutex_lock(&loading->lock);
     if (task < loading->failed) {
@@ -134,12 +171,9 @@ static void load_task(void *ctx, size_t task, int thread)
     pthread_mutex_unlock(&loading->lock);
 }
 
-static enum mb_status run_loading(struct loading *loading, int n_threads, struct mb_error *err)
+static enum mb_status run_loading(struct loading *loading, struct mb_pool *pool, struct mb_error *err)
 {
-    struct mb_pool *pool;
-    MB_TRY(mb_pool_create(n_threads, &pool, err));
     mb_pool_run(pool, loading->ram->n_tensors, load_task, loading);
-    mb_pool_destroy(pool);
     if (loading->failed == SIZE_MAX)
         return MB_OK;
     if (err != NULL)
@@ -147,15 +181,52 @@ static enum mb_status run_loading(struct loading *loading, int n_threads, struct
     return loading->err.status;
 }
 
-static enum mb_status load_coded(struct ram_store *ram, int n_threads, struct mb_error *err)
+/*
+ * Bytes per second that a thread has, of which it makes the most by: the form of files, which has the fewest
+ * bytes; the faster form; and one bit more a weight.  Measured on processors with AVX2 (docs/performance.md).
+ */
+static const double FASTER_BYTES_PER_S = 7e9, ONE_BIT_MORE_BYTES_PER_S = 9e9;
+
+static enum mb_status choose_form(struct ram_store *ram, enum mb_memory_form wanted, struct mb_pool *pool,
+                                  struct mb_error *err)
+{
+    const struct mb_resident_form *form = mb_kernels()->resident;
+    if (form == NULL || wanted == MB_MEMORY_FORM_STORED)
+        return MB_OK;
+    double bytes_per_s = wanted == MB_MEMORY_FORM_AUTO      ? mb_resident_thread_bytes_per_s(pool)
+                         : wanted == MB_MEMORY_FORM_COMPACT ? FASTER_BYTES_PER_S
+                                                            : ONE_BIT_MORE_BYTES_PER_S;
+    if (bytes_per_s < FASTER_BYTES_PER_S)
+        return MB_OK;
+    return mb_resident_create(form, bytes_per_s >= ONE_BIT_MORE_BYTES_PER_S, mb_pool_n_threads(pool),
+                              &ram->resident, err);
+}
+
+static enum mb_status read_all(struct ram_store *ram, struct mb_pool *pool, struct mb_error *err)
 {
     struct mb_reader *reader;
     MB_TRY(allocate(ram, err));
     MB_TRY(mb_reader_open(ram->ckpt, &reader, err));
     struct loading loading = {
         .ram = ram, .reader = reader, .lock = PTHREAD_MUTEX_INITIALIZER, .failed = SIZE_MAX};
-    enum mb_status status = run_loading(&loading, n_threads, err);
+    enum mb_status status = run_loading(&loading, pool, err);
     mb_reader_close(reader);
+    if (status == MB_OK && ram->resident != NULL) {
+        mb_resident_end(ram->resident);
+        ram->memory.blob_nbytes = mb_resident_nbytes(ram->resident);
+    }
+    return status;
+}
+
+static enum mb_status load_coded(struct ram_store *ram, const struct mb_store_options *options,
+                                 struct mb_error *err)
+{
+    struct mb_pool *pool;
+    MB_TRY(mb_pool_create(options->n_threads, &pool, err));
+    enum mb_status status = choose_form(ram, options->memory_form, pool, err);
+    if (status == MB_OK)
+        status = read_all(ram, pool, err);
+    mb_pool_destroy(pool);
     return status;
 }
 
@@ -204,7 +275,7 @@ static enum mb_status view(void *bytes, const struct mb_weight_info *weight, str
 {
     struct ram_store *ram = bytes;
     const struct held *held = &ram->held[weight->tensor->number];
-    if (held->bytes == NULL)
+    if (!weight->is_coded && held->bytes == NULL)
         MB_TRY(compute(ram, weight->tensor, err));
     *matrix = (struct mb_matrix){
         .is_coded = weight->is_coded, .n_rows = weight->n_rows, .n_cols = (size_t)weight->n_cols};
@@ -247,6 +318,7 @@ static void close_store(void *bytes)
         free(ram->held[i].computed);
     free(ram->held);
     free(ram->tables);
+    mb_resident_free(ram->resident);
     mb_pages_free(ram->arena, ram->arena_nbytes);
     free(ram);
 }
@@ -261,24 +333,25 @@ const struct mb_store_kind mb_ram_store = {
     .close = close_store,
 };
 
-static enum mb_status open_ram(struct ram_store *ram, int n_threads, struct mb_error *err)
+static enum mb_status open_ram(struct ram_store *ram, const struct mb_store_options *options,
+                               struct mb_error *err)
 {
     ram->n_tensors = mb_checkpoint_n_tensors(ram->ckpt);
     ram->held = calloc(ram->n_tensors + 1, sizeof *ram->held);
     if (ram->held == NULL)
         return mb_fail_memory(err, "the list of stored tensors");
-    return mb_checkpoint_is_coded(ram->ckpt) ? load_coded(ram, n_threads, err) : map_plain(ram, err);
+    return mb_checkpoint_is_coded(ram->ckpt) ? load_coded(ram, options, err) : map_plain(ram, err);
 }
 
-enum mb_status mb_ram_store_open(const struct mb_index *index, int n_threads, void **bytes,
-                                 struct mb_error *err)
+enum mb_status mb_ram_store_open(const struct mb_index *index, const struct mb_store_options *options,
+                                 void **bytes, struct mb_error *err)
 {
     struct ram_store *ram = calloc(1, sizeof *ram);
     if (ram == NULL)
         return mb_fail_memory(err, "a store of weights");
     ram->index = index;
     ram->ckpt = index->ckpt;
-    enum mb_status status = open_ram(ram, n_threads, err);
+    enum mb_status status = open_ram(ram, options, err);
     if (status != MB_OK) {
         close_store(ram);
         return status;

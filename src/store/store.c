@@ -31,7 +31,8 @@ struct mb_store {
 
 /* ---------------------------------------------------------------- open and close */
 
-static enum mb_status open_store(struct mb_store *store, int n_threads, struct mb_error *err)
+static enum mb_status open_store(struct mb_store *store, const struct mb_store_options *options,
+                                 struct mb_error *err)
 {
     size_t n = store->index->n_weights + 1;
     store->views = calloc(n, sizeof *store->views);
@@ -39,7 +40,7 @@ static enum mb_status open_store(struct mb_store *store, int n_threads, struct m
     if (store->views == NULL || store->originals == NULL)
         return mb_fail_memory(err, "the views of weights");
     store->kind = &mb_ram_store;
-    return mb_ram_store_open(store->index, n_threads, &store->bytes, err);
+    return mb_ram_store_open(store->index, options, &store->bytes, err);
 }
 
 enum mb_status mb_store_open(const struct mb_index *index, const struct mb_store_options *options,
@@ -51,7 +52,7 @@ enum mb_status mb_store_open(const struct mb_index *index, const struct mb_store
     if (s == NULL)
         return mb_fail_memory(err, "a store of weights");
     s->index = index;
-    enum mb_status status = open_store(s, taken.n_threads, err);
+    enum mb_status status = open_store(s, &taken, err);
     if (status != MB_OK) {
         mb_store_close(s);
         return status;
@@ -93,12 +94,22 @@ struct mb_store_memory mb_store_memory(const struct mb_store *store)
     return memory;
 }
 
-/* ---------------------------------------------------------------- weights that are always needed */
-
 static size_t number_of(const struct mb_store *store, const struct mb_weight_info *weight)
 {
     return (size_t)(weight - store->index->weights);
 }
+
+uint64_t mb_store_product_nbytes(const struct mb_store *store, const char *name)
+{
+    const struct mb_weight_info *weight = mb_index_find(store->index, name);
+    if (weight == NULL)
+        return 0;
+    const struct mb_matrix *view = &store->views[number_of(store, weight)];
+    bool is_as_stored = view->n_rows == 0 || !view->is_coded || view->coded.form == MB_FORM_PATCHED;
+    return is_as_stored ? weight->product_nbytes : mb_coded_nbytes(&view->coded);
+}
+
+/* ---------------------------------------------------------------- weights that are always needed */
 
 /* Finds a matrix and makes its view, unless there is one. */
 static enum mb_status view_matrix(struct mb_store *store, const struct mb_expert_part *part, mb_view_fn make,

@@ -36,7 +36,7 @@ struct mb_store_kind {
 
 /* All weights in memory, or mapped. */
 extern const struct mb_store_kind mb_ram_store;
-enum mb_status mb_ram_store_open(const struct mb_index *index, int n_threads, void **bytes,
-                                 struct mb_error *err);
+enum mb_status mb_ram_store_open(const struct mb_index *index, const struct mb_store_options *options,
+                                 void **bytes, struct mb_error *err);
 
 #endif

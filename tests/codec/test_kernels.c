@@ -178,6 +178,18 @@ static void add_outliers(float *x, size_t n, size_t token, uint64_t *seed)
         x[n - 1] *= 1e5F;
 }
 
+static const struct mb_kernels *tables[MB_DISPATCH_TABLES_MAX];
+static size_t n_tables;
+
+/* All tables make the same activations, but some add what their resident form needs. */
+static const struct mb_kernels *maker(void)
+{
+    for (size_t i = 0; i < n_tables; i++)
+        if (tables[i]->resident != NULL)
+            return tables[i];
+    return &mb_kernels_scalar;
+}
+
 static void make_vectors(struct vectors *v, size_t n)
 {
     uint64_t seed = n;
@@ -190,8 +202,8 @@ static void make_vectors(struct vectors *v, size_t n)
         v->wide[t] = guarded_alloc(mb_activation_wide_nbytes(n), t % 3 != 2);
         if (t % 3 != 0)
             add_outliers(x, n, t, &seed);
-        mb_kernels_scalar.activation(x, n, (int8_t *)v->planes[2 * t].data,
-                                     (int8_t *)v->planes[2 * t + 1].data, v->wide[t].data, &v->x[t]);
+        maker()->activation(x, n, (int8_t *)v->planes[2 * t].data, (int8_t *)v->planes[2 * t + 1].data,
+                            v->wide[t].data, &v->x[t]);
     }
     free(x);
 }
@@ -209,22 +221,23 @@ static void assert_same(const void *a, const void *b, size_t nbytes)
     assert_memory_equal(a, b, nbytes);
 }
 
-static void check_matvec(const struct mb_kernels *k, const struct mb_coded_matrix *w, uint64_t row, size_t n,
-                         const struct vectors *v)
+static void check_matvec(const struct mb_kernels *k, const struct mb_coded_matrix *w,
+                         const struct mb_coded_matrix *own, uint64_t row, size_t n, const struct vectors *v)
 {
     float *expected = malloc(n * sizeof(float));
     for (size_t t = 0; t < 3; t++) {
         struct guarded y = guarded_alloc(n * sizeof(float), row % 2 == 0);
         mb_kernels_scalar.matvec(w, row, n, &v->x[t], expected);
-        k->matvec(w, row, n, &v->x[t], (float *)y.data);
+        k->matvec(own, row, n, &v->x[t], (float *)y.data);
         assert_same(y.data, expected, n * sizeof(float));
         guarded_free(&y);
     }
     free(expected);
 }
 
-static void check_matmul(const struct mb_kernels *k, const struct mb_coded_matrix *w, uint64_t row, size_t n,
-                         const struct vectors *v, size_t n_tokens)
+static void check_matmul(const struct mb_kernels *k, const struct mb_coded_matrix *w,
+                         const struct mb_coded_matrix *own, uint64_t row, size_t n, const struct vectors *v,
+                         size_t n_tokens)
 {
     size_t stride = n + 3, nbytes = (stride * (n_tokens - 1) + n) * sizeof(float);
     float *expected = calloc(1, nbytes);
@@ -233,15 +246,15 @@ static void check_matmul(const struct mb_kernels *k, const struct mb_coded_matri
     struct guarded y = guarded_alloc(nbytes, at_end),
                    scratch = guarded_alloc((scratch_nbytes + 63) / 64 * 64, at_end);
     mb_kernels_scalar.matmul(w, row, n, v->x, n_tokens, expected, stride, NULL);
-    k->matmul(w, row, n, v->x, n_tokens, (float *)y.data, stride, scratch.data);
+    k->matmul(own, row, n, v->x, n_tokens, (float *)y.data, stride, scratch.data);
     assert_same(y.data, expected, nbytes); /* what lies between rows of y is still 0 */
     guarded_free(&y);
     guarded_free(&scratch);
     free(expected);
 }
 
-static void check_transposed(const struct mb_kernels *k, const struct mb_coded_matrix *w, uint64_t row,
-                             size_t n)
+static void check_transposed(const struct mb_kernels *k, const struct mb_coded_matrix *w,
+                             const struct mb_coded_matrix *own, uint64_t row, size_t n)
 {
     struct vectors v;
     make_vectors(&v, n);
@@ -254,7 +267,7 @@ static void check_transposed(const struct mb_kernels *k, const struct mb_coded_m
                    scratch = guarded_alloc(scratch_nbytes, at_end);
     for (size_t t = 0; t < 3; t++) {
         mb_kernels_scalar.matvec_transposed(w, row, n, &v.x[t], expected, scalar_scratch);
-        k->matvec_transposed(w, row, n, &v.x[t], (float *)y.data, scratch.data);
+        k->matvec_transposed(own, row, n, &v.x[t], (float *)y.data, scratch.data);
         assert_same(y.data, expected, w->n_cols * sizeof(float));
     }
     free(scalar_scratch);
@@ -264,36 +277,59 @@ static void check_transposed(const struct mb_kernels *k, const struct mb_coded_m
     free_vectors(&v);
 }
 
-static void check_rows(const struct mb_kernels *k, const struct mb_coded_matrix *w, uint64_t row, size_t n)
+static void check_rows(const struct mb_kernels *k, const struct mb_coded_matrix *w,
+                       const struct mb_coded_matrix *own, uint64_t row, size_t n)
 {
     size_t nbytes = n * w->n_cols * sizeof(float);
     float *expected = malloc(nbytes);
     struct guarded out = guarded_alloc(nbytes, row % 2 == 0);
     mb_kernels_scalar.decode_rows(w, row, n, expected);
-    k->decode_rows(w, row, n, (float *)out.data);
+    k->decode_rows(own, row, n, (float *)out.data);
     assert_same(out.data, expected, nbytes);
     guarded_free(&out);
     free(expected);
 }
 
-static void check_sample(const struct mb_kernels *k, struct sample *s, const struct vectors *v)
+/* 'own': the same matrix in a form that the table takes. */
+static void check_form(const struct mb_kernels *k, struct sample *s, const struct mb_coded_matrix *own,
+                       const struct vectors *v)
 {
     const struct mb_coded_matrix *w = &s->w;
     size_t n = (size_t)w->n_rows;
     size_t row = (size_t)(test_random(&s->seed) % n), part = 1 + (size_t)(test_random(&s->seed) % (n - row));
     size_t n_tokens = 1 + (size_t)(test_random(&s->seed) % N_TOKENS_MAX);
-    check_matvec(k, w, 0, n, v);
-    check_matvec(k, w, row, part, v);
-    check_matmul(k, w, 0, n, v, n_tokens);
-    check_matmul(k, w, row, part, v, 1 + n_tokens / 2);
-    check_transposed(k, w, 0, n);
-    check_transposed(k, w, row, part);
-    check_rows(k, w, 0, n);
-    check_rows(k, w, row, part);
+    check_matvec(k, w, own, 0, n, v);
+    check_matvec(k, w, own, row, part, v);
+    check_matmul(k, w, own, 0, n, v, n_tokens);
+    check_matmul(k, w, own, row, part, v, 1 + n_tokens / 2);
+    check_transposed(k, w, own, 0, n);
+    check_transposed(k, w, own, row, part);
+    check_rows(k, w, own, 0, n);
+    check_rows(k, w, own, row, part);
 }
 
-static const struct mb_kernels *tables[MB_DISPATCH_TABLES_MAX];
-static size_t n_tables;
+/* What is made is moved to memory that ends where it ends. */
+static void check_resident(const struct mb_kernels *k, struct sample *s, unsigned n_more_bits,
+                           const struct vectors *v)
+{
+    uint64_t room = k->resident->nbytes_max(&s->w);
+    struct guarded made = guarded_alloc((room + 7) / 8 * 8, true);
+    uint64_t nbytes = k->resident->make(&s->w, n_more_bits, made.data);
+    assert_true(nbytes <= room);
+    struct guarded moved = guarded_alloc((nbytes + 7) / 8 * 8, true);
+    memcpy(moved.data, made.data, nbytes);
+    guarded_free(&made);
+    struct mb_coded_matrix own = k->resident->view(&s->w, moved.data, nbytes);
+    check_form(k, s, &own, v);
+    guarded_free(&moved);
+}
+
+static void check_sample(const struct mb_kernels *k, struct sample *s, const struct vectors *v)
+{
+    check_form(k, s, &s->w, v);
+    for (unsigned n_more_bits = 0; k->resident != NULL && n_more_bits < 2; n_more_bits++)
+        check_resident(k, s, n_more_bits, v);
+}
 
 static void check_all_tables(enum pattern pattern, enum mb_dtype dtype, size_t n_rows, size_t n_cols,
                              unsigned a, unsigned b)

@@ -42,7 +42,8 @@ static void coding_and_products_ask_for_none(void **state)
     struct mb_group groups[N_ROWS];
     static float y[N_ROWS * N_COLS];
     static _Alignas(64) int8_t planes[2][N_TOKENS][(N_COLS + 127) / 128 * 128];
-    static _Alignas(64) uint8_t wide[N_TOKENS][64 + MB_WIDE_PLANES_MAX * (N_COLS + 127) / 128 * 128];
+    enum { N_PADDED = (N_COLS + 127) / 128 * 128 };
+    static _Alignas(64) uint8_t wide[N_TOKENS][64 + MB_WIDE_PLANES_MAX * N_PADDED + 2 * (64 + 4 * N_PADDED)];
     struct mb_activation x[N_TOKENS];
     const struct mb_kernels *k = mb_kernels();
     void *scratch = mb_alloc(1, k->matmul_scratch_nbytes(N_COLS) + k->transposed_scratch_nbytes(N_COLS));

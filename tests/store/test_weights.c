@@ -171,6 +171,38 @@ static void types_that_are_no_weights_are_refused(void **state)
     test_weights_close(&loaded);
 }
 
+/* ---------------------------------------------------------------- forms in memory */
+
+/* Which forms there are depends on the instruction set: CI runs this with each. */
+static void every_memory_form_has_the_same_weights(void **state)
+{
+    (void)state;
+    enum { N_WEIGHTS = 40 * 48 };
+    float expected[N_WEIGHTS], weights[N_WEIGHTS];
+    uint64_t stored_nbytes = 0;
+    for (int form = MB_MEMORY_FORM_STORED; form <= MB_MEMORY_FORM_FAST; form++) {
+        struct mb_store_options options = {
+            .size = sizeof options, .n_threads = 2, .memory_form = (enum mb_memory_form)form};
+        struct test_weights loaded;
+        const struct mb_matrix *matrix;
+        struct mb_error err;
+        bool is_stored = form == MB_MEMORY_FORM_STORED || mb_kernels()->resident == NULL;
+        assert_int_equal(test_weights_open_with(test_path("coded"), &options, &loaded, &err), MB_OK);
+        assert_int_equal(mb_store_matrix(loaded.store, UP, 40, 48, &matrix, &err), MB_OK);
+        assert_true((matrix->coded.form == MB_FORM_PATCHED) == is_stored);
+        mb_kernels()->decode_rows(&matrix->coded, 0, 40, form == MB_MEMORY_FORM_STORED ? expected : weights);
+        uint64_t nbytes = mb_store_product_nbytes(loaded.store, UP);
+        if (form == MB_MEMORY_FORM_STORED)
+            stored_nbytes = nbytes;
+        else
+            assert_memory_equal(weights, expected, sizeof expected);
+        assert_true((nbytes == stored_nbytes) == is_stored && nbytes > 0);
+        assert_true(mb_store_memory(loaded.store).blob_nbytes > 0);
+        assert_int_equal(mb_store_product_nbytes(loaded.store, "no.such.weight"), 0);
+        test_weights_close(&loaded);
+    }
+}
+
 /* ---------------------------------------------------------------- threads */
 
 enum { N_THREADS = 4, N_TIMES = 1000 };
@@ -221,6 +253,7 @@ int main(void)
         cmocka_unit_test(exact_matrices_stay_dense),
         cmocka_unit_test(memory_is_told_by_kind),
         cmocka_unit_test(types_that_are_no_weights_are_refused),
+        cmocka_unit_test(every_memory_form_has_the_same_weights),
         cmocka_unit_test(threads_acquire_at_once),
     };
     return cmocka_run_group_tests(tests, begin, test_folder_end);

@@ -1,16 +1,20 @@
 /*
  * convert_avx2.c - decoded rows as floats, and activations, 8 lanes at a time.
  */
-#include "simd_avx2.h"
+#include "carry_avx2.h"
 #include <string.h>
 
 #define NAMED(name) name##_avx2
 enum { LANES = 8, SPLIT = 32 };
 typedef __m256i ints;
 
-static int decode_group(const struct mb_group_view *view, uint8_t *bytes)
+#define SEEK mb_seek_avx2
+#define NEXT mb_next_avx2
+#define ADD_COLUMNS mb_carry_add_columns_avx2
+
+static int decode_group(const struct mb_coded_matrix *w, const struct mb_group_view *view, uint8_t *bytes)
 {
-    mb_group_indices_avx2(view, (int8_t *)bytes);
+    mb_indices_avx2(w, view, (int8_t *)bytes);
     return 0;
 }
 

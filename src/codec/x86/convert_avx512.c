@@ -7,8 +7,13 @@
 enum { LANES = 16, SPLIT = 16 };
 typedef __m512i ints;
 
-static int decode_group(const struct mb_group_view *view, uint8_t *bytes)
+#define SEEK mb_group_seek
+#define NEXT mb_group_next
+#define ADD_COLUMNS(n, wide, out) ((void)0)
+
+static int decode_group(const struct mb_coded_matrix *w, const struct mb_group_view *view, uint8_t *bytes)
 {
+    (void)w;
     mb_group_bytes_avx512(view, bytes);
     return (int)mb_offset_512(view->a, view->b);
 }

@@ -5,12 +5,14 @@
  *   NAMED(name)     the name with the suffix of the instruction set
  *   LANES           floats of a vector
  *   ints            type: as many 32-bit integers
+ *   SEEK, NEXT      the walk over groups: mb_group_seek and mb_group_next, or others
  *   decode_group    a group that is not raw to bytes; returns by how much they exceed its indices
  *   store_weights   the first n <= LANES of such bytes as floats
  *   store_values    n <= LANES original values as floats
  *   v_zero, v_add   of ints
  *   v_max_bits      the larger of ints and the magnitudes of n <= LANES floats, as their bits
  *   sum_of          over the lanes of ints
+ *   ADD_COLUMNS     what else the activation of a table has
  *   SPLIT, split    as many elements at once to both planes; returns the sums of X
  */
 #include "activation.h"
@@ -24,7 +26,7 @@ static void group_floats(const struct mb_coded_matrix *w, const struct mb_group_
                          size_t end, float *out)
 {
     uint8_t bytes[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
-    int offset = decode_group(view, bytes);
+    int offset = decode_group(w, view, bytes);
     size_t i = begin;
     for (; i + LANES <= end; i += LANES)
         store_weights(bytes + i, offset, w->step, LANES, out + (i - begin));
@@ -48,10 +50,10 @@ static void raw_floats(enum mb_dtype dtype, const uint8_t *values, size_t n, flo
 
 void NAMED(mb_decode_rows)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out)
 {
-    struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
+    struct mb_group_walk walk = n_rows > 0 ? SEEK(w, row) : (struct mb_group_walk){.w = w};
     for (uint64_t at = row, end = row + n_rows; at < end;) {
         struct mb_group_view view;
-        mb_group_next(&walk, &view);
+        NEXT(&walk, &view);
         uint64_t group_end = view.row + view.n_rows < end ? view.row + view.n_rows : end;
         size_t from = (size_t)(at - view.row) * w->n_cols, to = (size_t)(group_end - view.row) * w->n_cols;
         if (view.is_raw)
@@ -106,4 +108,5 @@ void NAMED(mb_activation)(const float *x, size_t n, int8_t *hi, int8_t *lo, void
 {
     static const struct mb_activation_ops ops = {parts, split_all};
     mb_activation_by(&ops, x, n, hi, lo, wide, out);
+    ADD_COLUMNS(n, wide, out);
 }

@@ -1,7 +1,7 @@
 /*
  * kernels_avx2.c - the kernels of AVX2 (with FMA, F16C, BMI).
  */
-#include "simd_avx2.h"
+#include "carry_avx2.h"
 
 const struct mb_kernels mb_kernels_avx2 = {
     .isa = "avx2",
@@ -13,4 +13,5 @@ const struct mb_kernels mb_kernels_avx2 = {
     .transposed_scratch_nbytes = mb_transposed_scratch_nbytes_avx2,
     .decode_rows = mb_decode_rows_avx2,
     .encode_rows = mb_encode_rows_avx2,
+    .resident = &mb_carry_form_avx2,
 };

@@ -6,8 +6,8 @@
  * shortest way, and multiplies q and X in one step.  Sixteen registers hold the sums of two rows and four
  * tokens, so that rows need no tile.
  */
+#include "carry_avx2.h"
 #include "encode.h"
-#include "simd_avx2.h"
 #include <string.h>
 
 enum { TILE_ROWS = 2, TILE_TOKENS = 4, BLOCK_ROWS_MAX = 64 };
@@ -51,10 +51,10 @@ struct source {
 
 static void next_group(struct source *source)
 {
-    mb_group_next(&source->walk, &source->next.group);
+    mb_next_avx2(&source->walk, &source->next.group);
     source->next.row_in_group = 0;
     if (!source->next.group.is_raw && source->walk.w->group_rows > 1)
-        mb_group_indices_avx2(&source->next.group, source->q);
+        mb_indices_avx2(source->walk.w, &source->next.group, source->q);
 }
 
 /* Bytes after a row's columns are unspecified: X is 0 there. */
@@ -71,7 +71,7 @@ static void fill_block(struct source *source, struct block *block, size_t n_rows
         if (!next->group.is_raw && block->w->group_rows > 1)
             memcpy(q, source->q + next->row_in_group * n_cols, n_cols);
         else if (!next->group.is_raw)
-            mb_group_indices_avx2(&next->group, q);
+            mb_indices_avx2(block->w, &next->group, q);
         next->row_in_group++;
     }
 }
@@ -217,7 +217,7 @@ void mb_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_ro
         return;
     }
     size_t block_rows = block_rows_of(w->n_cols), row_nbytes = mb_matmul_row_nbytes(w->n_cols);
-    struct source source = {.walk = mb_group_seek(w, row), .q = scratch};
+    struct source source = {.walk = mb_seek_avx2(w, row), .q = scratch};
     struct block block = {
         .w = w, .row_nbytes = row_nbytes, .q = (int8_t *)scratch + mb_group_room(w->n_cols)};
     block.x = (int16_t *)(void *)(block.q + block_rows * row_nbytes);

@@ -11,6 +11,7 @@
  * so that latencies are hidden by working on the next block, not on other groups.
  */
 #include "by_width.h"
+#include "carry_avx2.h"
 #include "spread_avx2.h"
 #include <string.h>
 
@@ -70,14 +71,6 @@ MB_INLINE __m256i widen(__m256i sum, __m256i pair_sums)
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pair_sums, _mm256_set1_epi16(1)));
 }
 
-/* The sum of all lanes. */
-MB_INLINE int32_t add_all_lanes(__m256i v)
-{
-    __m128i quad = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    __m128i pair = _mm_add_epi32(quad, _mm_unpackhi_epi64(quad, quad));
-    return _mm_cvtsi128_si32(pair) + _mm_extract_epi32(pair, 1);
-}
-
 /* ---------------------------------------------------------------- indices in L1 */
 
 int64_t mb_wide_sum_avx2(const int8_t *q, const int8_t *planes, size_t n_planes)
@@ -87,7 +80,7 @@ int64_t mb_wide_sum_avx2(const int8_t *q, const int8_t *planes, size_t n_planes)
         __m256i s = _mm256_setzero_si256();
         for (size_t c = 0; c < MB_BLOCK; c += 32)
             s = widen(s, mb_signed_pairs_avx2(_mm256_loadu_si256((const __m256i *)(q + c)), planes + c));
-        sum += (int64_t)add_all_lanes(s) << 8 * p;
+        sum += (int64_t)mb_add_lanes_avx2(s) << 8 * p;
     }
     return sum;
 }
@@ -154,7 +147,7 @@ MB_INLINE int64_t unsigned_wide_sum(const __m256i u[4], const int8_t *planes, si
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; k++)
             s = widen(s, pairs(u[k], planes + 32 * k));
-        sum += (int64_t)add_all_lanes(s) << 8 * p;
+        sum += (int64_t)mb_add_lanes_avx2(s) << 8 * p;
     }
     return sum;
 }
@@ -492,6 +485,10 @@ MB_INLINE void take_all(struct pending *pending, uint64_t row, uint64_t end, siz
 void mb_matvec_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                     const struct mb_activation *x, float *y)
 {
+    if (w->form == MB_FORM_CARRY) {
+        mb_carry_matvec_avx2(w, row, n_rows, x, y);
+        return;
+    }
     if (n_rows == 0)
         return;
     uint8_t tails[TAILS_NBYTES + 64]; /* whole vectors are read */

@@ -70,6 +70,14 @@ MB_INLINE __m256i mb_signed_pairs_avx2(__m256i q, const int8_t *x)
     return _mm256_maddubs_epi16(_mm256_abs_epi8(v), _mm256_sign_epi8(q, v));
 }
 
+/* The sum of all lanes. */
+MB_INLINE int32_t mb_add_lanes_avx2(__m256i v)
+{
+    __m128i quad = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    __m128i pair = _mm_add_epi32(quad, _mm_unpackhi_epi64(quad, quad));
+    return _mm_cvtsi128_si32(pair) + _mm_extract_epi32(pair, 1);
+}
+
 /* The sum of q E over a block of 128 columns, given the planes of E. */
 int64_t mb_wide_sum_avx2(const int8_t *q, const int8_t *planes, size_t n_planes);
 

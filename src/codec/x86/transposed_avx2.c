@@ -5,8 +5,8 @@
  * Sums of 32 bits hold 512 rows; then they are added to sums of 64 bits, where the columns are in their
  * order.
  */
+#include "carry_avx2.h"
 #include "encode.h"
-#include "simd_avx2.h"
 #include <string.h>
 
 enum { ROWS_BEFORE_WIDEN = 512 };
@@ -19,6 +19,7 @@ struct columns {
     int32_t *narrow;  /* [n_cols rounded up to 16] columns of each 16 in the order 0-3, 8-11, 4-7, 12-15 */
     size_t n_narrow;  /* rows in them */
     const struct mb_activation *x;
+    const struct mb_coded_matrix *w;
     size_t n_cols;
 };
 
@@ -105,7 +106,7 @@ static void add_group(struct columns *columns, struct waiting *waiting, const st
 {
     if (view->is_raw)
         return;
-    mb_group_indices_avx2(view, q);
+    mb_indices_avx2(columns->w, view, q);
     q += first * columns->n_cols;
     for (size_t r = 0; r < n_rows; r++, q += columns->n_cols, x_at++) {
         if (columns->x->n_wide > 0)
@@ -130,7 +131,7 @@ void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, ui
                                const struct mb_activation *x, float *y, void *scratch)
 {
     size_t n_cols = w->n_cols, n_narrow = n_narrow_of(n_cols);
-    struct columns columns = {.x = x, .n_cols = n_cols, .whole = scratch};
+    struct columns columns = {.x = x, .w = w, .n_cols = n_cols, .whole = scratch};
     columns.wide = columns.whole + n_cols;
     columns.outliers = (double *)(columns.wide + n_cols);
     columns.narrow = (int32_t *)(columns.outliers + n_cols);
@@ -138,10 +139,10 @@ void mb_matvec_transposed_avx2(const struct mb_coded_matrix *w, uint64_t row, ui
     memset(scratch, 0, n_cols * (2 * sizeof(int64_t) + sizeof(double)) + n_narrow * sizeof(int32_t));
     struct waiting waiting = {0};
     size_t n_decoded = 0; /* groups */
-    struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
+    struct mb_group_walk walk = n_rows > 0 ? mb_seek_avx2(w, row) : (struct mb_group_walk){.w = w};
     for (uint64_t at = row, end = row + n_rows; at < end;) {
         struct mb_group_view view;
-        mb_group_next(&walk, &view);
+        mb_next_avx2(&walk, &view);
         uint64_t group_end = view.row + view.n_rows < end ? view.row + view.n_rows : end;
         size_t first = (size_t)(at - view.row), n = (size_t)(group_end - at), x_at = (size_t)(at - row);
         add_uncoded(&columns, w->dtype, &view, first, n, x_at);

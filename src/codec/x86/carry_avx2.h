@@ -1,0 +1,169 @@
+/*
+ * carry_avx2.h - the carry form: a coded matrix as AVX2 multiplies it fastest, twice as fast as the patched
+ * form.
+ *
+ * It exists in memory alone; the loader makes it from the patched form of the files.  Here a body holds q mod
+ * 2^a, with no code kept for escapes, so that bodies are decoded without masks and tails; what a weight is
+ * off by is listed by column:
+ *
+ *     q = u - bias + 2^a k,    0 <= u < 2^a,    bias = 2^(a-1) in even columns, 2^(a-1) - 1 in odd ones
+ *
+ * A column with k > 0 is k times in the list "plus", one with k < 0 is -k times in the list "minus".  With S
+ * = sum u X over all columns:
+ *
+ *     sum q X = S - 2^(a-1) sum X + sum of odd X + 2^a (sum of X in plus - sum of X in minus)
+ *
+ * Odd columns reach one further up, which makes both lists about as long.
+ *
+ * Records, one a row, in order:
+ *
+ *     body      blocks of 128 columns, 16 a bytes each; columns after the last have q = 0
+ *               a = 2     bits 2k, 2k+1 of byte j: code 32 k + j
+ *               a = 4     bits 4k .. 4k+3 of byte j: code 64 k + j
+ *               a = 3, 5  as 2 and 4, then 16 bytes: bit k of byte j is the top bit of code 16 k + j
+ *               a = 6     as 4, then 32 bytes as 2: the two top bits
+ *               a = 8     bytes: q itself, and no lists
+ *     pairs     n_pairs / 4 times: 4 gaps of plus, 4 gaps of minus, a byte each: columns since the entry
+ *               before, from column -1 on
+ *     outliers  as in the patched form
+ *
+ * The lists are made as long as each other, and a multiple of 4, by gaps of 0 in front: they stay at column
+ * -1, where X is 0.  A gap over 255 is bridged by an entry in both lists at one column, which cancels.
+ *
+ * A raw row is stored as it was.  The view is a struct mb_coded_matrix with groups of one row: kinds[row] is
+ * a, MB_KIND_RAW, and MB_KIND_OUTLIERS; escape_counts are n_pairs.
+ *
+ * Include only from files compiled with the AVX2 flags.
+ */
+#ifndef MB_CODEC_CARRY_AVX2_H
+#define MB_CODEC_CARRY_AVX2_H
+
+#include "simd_avx2.h"
+
+enum { MB_CARRY_BLOCK = 128, MB_CARRY_BYTES = 8 /* the width whose body is q itself */ };
+
+MB_INLINE size_t mb_carry_n_blocks(size_t n_cols)
+{
+    return (n_cols + MB_CARRY_BLOCK - 1) / MB_CARRY_BLOCK;
+}
+
+/* Takes the next row (the caller knows that there is one): 'tail' are its pairs, n_escapes how many. */
+MB_INLINE void mb_carry_next(struct mb_group_walk *walk, struct mb_group_view *view)
+{
+    const struct mb_coded_matrix *w = walk->w;
+    uint64_t row = walk->group++;
+    uint8_t kind = w->kinds[row];
+    view->row = row;
+    view->n_rows = 1;
+    view->n = w->n_cols;
+    view->body = walk->record;
+    view->b = 0;
+    view->is_raw = kind == MB_KIND_RAW;
+    view->n_outliers = 0;
+    if (view->is_raw) {
+        view->a = view->n_escapes = 0;
+        view->tail = view->end = walk->record + w->n_cols * mb_dtype_nbytes(w->dtype);
+    } else {
+        view->a = kind & 0x7fu;
+        view->n_escapes = mb_load_u16(w->escape_counts + 2 * row);
+        view->tail = walk->record + 16 * (size_t)view->a * mb_carry_n_blocks(w->n_cols);
+        view->end = view->tail + 2 * (size_t)view->n_escapes;
+    }
+    unsigned flag = kind >> 7;
+    view->n_outliers = flag * mb_load_u16(walk->outlier_count);
+    walk->outlier_count += 2 * flag;
+    view->outlier_positions = view->end;
+    view->outlier_values = view->end + 2 * (size_t)view->n_outliers;
+    view->end = view->outlier_values + view->n_outliers * mb_dtype_nbytes(w->dtype);
+    walk->record = view->end;
+}
+
+/* A walk that begins at 'row'. */
+MB_INLINE struct mb_group_walk mb_carry_seek(const struct mb_coded_matrix *w, uint64_t row)
+{
+    uint64_t tile = row / w->tile_groups;
+    struct mb_group_walk walk = {
+        .w = w,
+        .group = tile * w->tile_groups,
+        .record = w->data + w->tiles[tile].data_pos,
+        .outlier_count = w->outlier_counts + 2 * (size_t)w->tiles[tile].first_outlier,
+    };
+    struct mb_group_view skipped;
+    while (walk.group < row)
+        mb_carry_next(&walk, &skipped);
+    return walk;
+}
+
+/* The u of the block at p. */
+MB_INLINE void mb_carry_unpack(unsigned a, const uint8_t *p, __m256i u[4])
+{
+    const __m256i low = _mm256_set1_epi8(a >= 4 ? 15 : 3), top = _mm256_set1_epi8((char)(a >= 4 ? 16 : 4));
+    __m256i v = _mm256_loadu_si256((const __m256i *)p);
+    if (a >= 4) {
+        __m256i w = _mm256_loadu_si256((const __m256i *)(p + 32));
+        __asm__("" : "+x"(v), "+x"(w)); /* gcc would load them twice */
+        u[0] = _mm256_and_si256(v, low);
+        u[1] = _mm256_and_si256(w, low);
+        u[2] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
+        u[3] = _mm256_and_si256(_mm256_srli_epi16(w, 4), low);
+    } else {
+        __asm__("" : "+x"(v));
+        u[0] = _mm256_and_si256(v, low);
+        u[1] = _mm256_and_si256(_mm256_srli_epi16(v, 2), low);
+        u[2] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
+        u[3] = _mm256_and_si256(_mm256_srli_epi16(v, 6), low);
+    }
+    if (a == 3 || a == 5) { /* 16 bytes; the upper half of a vector is one bit further on */
+        __m256i bits =
+            _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(p + (a == 3 ? 32 : 64))));
+        bits = _mm256_srlv_epi64(bits, _mm256_setr_epi64x(0, 0, 1, 1));
+        int up = a == 3 ? 2 : 4;
+        u[0] = _mm256_or_si256(u[0], _mm256_and_si256(_mm256_slli_epi16(bits, up), top));
+        u[1] = _mm256_or_si256(u[1], _mm256_and_si256(_mm256_slli_epi16(bits, up - 2), top));
+        u[2] = _mm256_or_si256(u[2], _mm256_and_si256(a == 3 ? _mm256_srli_epi16(bits, 2) : bits, top));
+        u[3] = _mm256_or_si256(u[3], _mm256_and_si256(_mm256_srli_epi16(bits, a == 3 ? 4 : 2), top));
+    } else if (a == 6) {
+        __m256i bits = _mm256_loadu_si256((const __m256i *)(p + 64)), two = _mm256_set1_epi8(0x30);
+        __asm__("" : "+x"(bits));
+        u[0] = _mm256_or_si256(u[0], _mm256_and_si256(_mm256_slli_epi16(bits, 4), two));
+        u[1] = _mm256_or_si256(u[1], _mm256_and_si256(_mm256_slli_epi16(bits, 2), two));
+        u[2] = _mm256_or_si256(u[2], _mm256_and_si256(bits, two));
+        u[3] = _mm256_or_si256(u[3], _mm256_and_si256(_mm256_srli_epi16(bits, 2), two));
+    }
+}
+
+/* All indices of a row that is not raw, to q[n_cols rounded up to MB_CARRY_BLOCK]. */
+void mb_carry_indices_avx2(const struct mb_group_view *view, size_t n_cols, int8_t *q);
+
+/* The walk and the indices of either form. */
+MB_INLINE struct mb_group_walk mb_seek_avx2(const struct mb_coded_matrix *w, uint64_t row)
+{
+    return w->form == MB_FORM_CARRY ? mb_carry_seek(w, row) : mb_group_seek(w, row);
+}
+
+MB_INLINE void mb_next_avx2(struct mb_group_walk *walk, struct mb_group_view *view)
+{
+    if (walk->w->form == MB_FORM_CARRY)
+        mb_carry_next(walk, view);
+    else
+        mb_group_next(walk, view);
+}
+
+MB_INLINE void mb_indices_avx2(const struct mb_coded_matrix *w, const struct mb_group_view *view, int8_t *q)
+{
+    if (w->form == MB_FORM_CARRY)
+        mb_carry_indices_avx2(view, w->n_cols, q);
+    else
+        mb_group_indices_avx2(view, q);
+}
+
+/* y[0 .. n_rows) = rows [row, row + n_rows) of a matrix in the carry form times x. */
+void mb_carry_matvec_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                          const struct mb_activation *x, float *y);
+
+/* Fills the columns of an activation of n values, in the memory 'wide' that it was given. */
+void mb_carry_add_columns_avx2(size_t n, void *wide, struct mb_activation *x);
+
+extern const struct mb_resident_form mb_carry_form_avx2;
+
+#endif
