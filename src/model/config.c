@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "config_reader.h"
 #include "families/family.h"
+#include <stdio.h>
 #include <string.h>
 
 enum { GENERATION_CONFIG_NBYTES_MAX = 1 << 20 };
@@ -100,8 +101,22 @@ static void find_n_ctx_short(struct mb_config_reader *r, struct mb_config *confi
     }
 }
 
-static enum mb_status read_all(struct mb_config_reader *r, const struct mb_checkpoint *ckpt,
-                               struct mb_config *config)
+/* What is missing in the object about the text may be beside it. */
+static void read_around(struct mb_config_reader *r, const json_t *root, struct mb_config *config)
+{
+    struct mb_config_reader top = *r;
+    top.object = root;
+    config->is_tied = config->is_tied || mb_read_bool_or(&top, "tie_word_embeddings", false);
+    if (config->bos_id < 0)
+        read_bos(&top, config);
+    if (config->n_eos_ids == 0)
+        read_eos(&top, config);
+    r->status = top.status;
+}
+
+/* 'root' is what the file holds; 'r' reads what it says of the text model: mostly the same. */
+static enum mb_status read_all(struct mb_config_reader *r, const json_t *root,
+                               const struct mb_checkpoint *ckpt, struct mb_config *config)
 {
     find_family(r, config);
     MB_TRY(r->status);
@@ -114,20 +129,29 @@ static enum mb_status read_all(struct mb_config_reader *r, const struct mb_check
     MB_TRY(read_generation_config(ckpt, config, r->err));
     if (config->n_eos_ids == 0)
         read_eos(r, config);
+    if (r->status == MB_OK && r->object != root)
+        read_around(r, root, config);
     return r->status;
 }
 
 enum mb_status mb_config_read(const struct mb_checkpoint *ckpt, struct mb_config *config,
                               struct mb_error *err)
 {
-    char path[MB_PATH_MAX];
+    char path[MB_PATH_MAX], text_path[MB_PATH_MAX + 16];
     *config = (struct mb_config){0};
     MB_TRY(mb_join_path(path, mb_checkpoint_path(ckpt), "config.json", err));
     const char *text = mb_checkpoint_config_text(ckpt);
     json_t *root;
     MB_TRY(mb_json_parse_file(path, text, strlen(text), &root, err));
     struct mb_config_reader r = {.object = root, .path = path, .where = "", .err = err};
-    enum mb_status status = read_all(&r, ckpt, config);
+    /* Models that read more than text describe their text model in an object of its own. */
+    const json_t *text_config = json_object_get(root, "text_config");
+    if (json_is_object(text_config)) {
+        snprintf(text_path, sizeof text_path, "%s: text_config", path);
+        r.object = text_config;
+        r.path = text_path;
+    }
+    enum mb_status status = read_all(&r, root, ckpt, config);
     json_decref(root);
     return status;
 }
