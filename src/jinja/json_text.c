@@ -84,6 +84,15 @@ static const struct mb_jinja_entry *sort_keys(run_t *run, const map_t *map)
     return sorted;
 }
 
+/* A key that is a number becomes a string. */
+static bool write_key(struct json_writer *w, const struct mb_jinja_entry *entry)
+{
+    const value_t key = mb_jinja_key(entry);
+    string_t text;
+    return mb_jinja_str(w->run, &key, &text) && write_string(w, text) &&
+           write_text(w, w->style->colon.p, w->style->colon.n);
+}
+
 static bool write_value(struct json_writer *w, const value_t *value, int depth)
 {
     string_t string;
@@ -114,8 +123,7 @@ static bool write_value(struct json_writer *w, const value_t *value, int depth)
     for (size_t i = 0; i < n; i++) {
         if (!write_gap(w, i, depth + 1))
             return false;
-        if (!is_list &&
-            !(write_string(w, entries[i].key) && write_text(w, w->style->colon.p, w->style->colon.n)))
+        if (!is_list && !write_key(w, &entries[i]))
             return false;
         if (!write_value(w, is_list ? &value->list->items[i] : &entries[i].value, depth + 1))
             return false;

@@ -370,7 +370,8 @@ static bool change_case(run_t *run, string_t string, size_t n_upper, value_t *ou
                                       : utf8proc_tolower((utf8proc_int32_t)code));
         ok = ok && mb_jinja_write(run, &bytes, text, mb_utf8_put(text, code));
     }
-    return mb_jinja_steps(run, string.n) && mb_jinja_finish_text(run, &bytes, ok, out);
+    ok = ok && mb_jinja_steps(run, string.n);
+    return mb_jinja_finish_text(run, &bytes, ok, out);
 }
 
 static bool method_upper(run_t *run, const value_t *input, const args_t *args, value_t *out)

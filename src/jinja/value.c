@@ -113,7 +113,9 @@ bool mb_jinja_put_key(run_t *run, map_t *map, const value_t *key, value_t value)
                              mb_jinja_kind_name(key->kind));
     if (entry.is_number)
         entry.number = key->number;
-    return mb_jinja_str(run, key, &entry.key) && put_entry(run, map, entry);
+    else
+        entry.key = key->string;
+    return put_entry(run, map, entry);
 }
 
 bool mb_jinja_put(run_t *run, map_t *map, string_t key, value_t value)

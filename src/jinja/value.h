@@ -29,7 +29,7 @@ struct mb_jinja_list {
 };
 
 struct mb_jinja_entry {
-    string_t key; /* of a key that is a number: its digits */
+    string_t key; /* unless it is a number */
     value_t value;
     bool is_number;
     int64_t number;
