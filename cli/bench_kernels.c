@@ -21,14 +21,14 @@
 
 enum { N_ROWS = 1408, N_COLS = 2048 };
 enum { DIRECTORY_NBYTES = 5 * N_ROWS }; /* at most */
-enum { N_ENCODED_ROWS = 256, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 128, N_ISAS = 3 };
+enum { N_ENCODED_ROWS = 256, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 192, N_ISAS = 7 };
 enum { N_FORMS = 3 }; /* as stored, and the two of struct mb_resident_form */
 /* Scalar code would take seconds for more. */
 enum { N_TOKENS_SCALAR = 8 };
 
 static const size_t token_counts[] = {1, 2, 4, 8, 16, 64, N_TOKENS};
 static const double sigma_bounds[] = {0.5, 0.25, 0.167, 0.122};
-static const char *const isas[N_ISAS] = {"scalar", "avx2", "avx512"};
+static const char *const isas[N_ISAS] = {"scalar", "avx2", "avxvnni", "avx512", "neon", "dotprod", "i8mm"};
 
 static struct {
     enum cli_format format;

@@ -403,7 +403,7 @@ struct mb_resident_form {
 };
 
 struct mb_kernels {
-    const char *isa; /* "scalar", "avx2", "avx512" */
+    const char *isa; /* "scalar"; x86-64: "avx2", "avx512"; ARM64: "neon", "dotprod", "i8mm" */
 
     /*
      * Fills planes 'hi' and 'lo' (mb_activation_plane_nbytes each) and, for a vector with outliers, 'wide'

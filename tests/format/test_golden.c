@@ -67,7 +67,7 @@ static size_t check_hashes(const struct mb_kernels *kernels, struct test_weights
 static void version_1_decodes_to_these_hashes(void **state)
 {
     (void)state;
-    static const char *const isas[] = {"scalar", "avx2", "avx512"};
+    static const char *const isas[] = {"scalar", "avx2", "avxvnni", "avx512", "neon", "dotprod", "i8mm"};
     struct test_weights weights;
     struct mb_error err;
     if (test_weights_open(GOLDEN, 2, &weights, &err) != MB_OK)

@@ -77,6 +77,11 @@ MB_INLINE bit_mask up_to(const int8_t *q, unsigned limit)
     return (bit_mask)_mm256_movemask_epi8(at_most(magnitudes, _mm256_set1_epi8((char)limit)));
 }
 
+MB_INLINE unsigned count_of(const int8_t *q, unsigned limit)
+{
+    return (unsigned)_mm_popcnt_u32(up_to(q, limit));
+}
+
 /* Body codes, one a byte (then zeros, to a multiple of 128), and tail codes; returns the number of these. */
 static size_t make_codes(const struct mb_widths *widths, const int8_t *q, size_t n, uint8_t *codes,
                          uint8_t *tail)

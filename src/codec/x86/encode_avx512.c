@@ -53,6 +53,11 @@ MB_INLINE bit_mask up_to(const int8_t *q, unsigned limit)
     return _mm512_cmple_epu8_mask(magnitudes, _mm512_set1_epi8((char)limit));
 }
 
+MB_INLINE unsigned count_of(const int8_t *q, unsigned limit)
+{
+    return (unsigned)_mm_popcnt_u64(up_to(q, limit));
+}
+
 /* Codes of 'width' bits, one a byte, to the stream at 'out': 8 * width bytes (64 are written). */
 MB_INLINE void pack_64(__m512i codes, unsigned width, uint8_t *out)
 {

@@ -8,6 +8,7 @@
  *   quantise_block    their indices; false where one is not finite
  *   BYTES, bit_mask   indices that are compared at once; type: a bit for each
  *   up_to             bit i: |q[i]| <= limit; an outlier's magnitude is 128
+ *   count_of          how many of its bits are set
  *   write_body        body codes to the record, tail codes, one a byte, to 'tail' (64 bytes more than the
  * group) write_tail        tail codes to the record
  */
@@ -76,7 +77,7 @@ static uint32_t count_up_to(const int8_t *q, size_t n, unsigned limit)
 {
     uint64_t count = 0;
     for (size_t i = 0; i < n; i += BYTES)
-        count += (uint64_t)_mm_popcnt_u64(up_to(q + i, limit));
+        count += count_of(q + i, limit);
     return (uint32_t)count;
 }
 
