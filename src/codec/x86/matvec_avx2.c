@@ -73,18 +73,6 @@ MB_INLINE __m256i widen(__m256i sum, __m256i pair_sums)
 
 /* ---------------------------------------------------------------- indices in L1 */
 
-int64_t mb_wide_sum_avx2(const int8_t *q, const int8_t *planes, size_t n_planes)
-{
-    int64_t sum = 0;
-    for (size_t p = 0; p < n_planes; p++, planes += MB_BLOCK) {
-        __m256i s = _mm256_setzero_si256();
-        for (size_t c = 0; c < MB_BLOCK; c += 32)
-            s = widen(s, mb_signed_pairs_avx2(_mm256_loadu_si256((const __m256i *)(q + c)), planes + c));
-        sum += (int64_t)mb_add_lanes_avx2(s) << 8 * p;
-    }
-    return sum;
-}
-
 static struct sums row_sums(const int8_t *q, size_t n, const struct mb_activation *x)
 {
     struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
