@@ -59,7 +59,9 @@ static void read_eos(struct mb_config_reader *r, struct mb_config *config)
 static void read_bos(struct mb_config_reader *r, struct mb_config *config)
 {
     const json_t *value = mb_read(r, "bos_token_id");
-    config->bos_id = -1;
+    bool is_default = value == NULL && !mb_is_null(r, "bos_token_id");
+    if (!is_default || (size_t)config->bos_id >= config->n_vocab)
+        config->bos_id = -1;
     if (value == NULL)
         return;
     json_int_t id = json_integer_value(value);
@@ -107,7 +109,7 @@ static void read_around(struct mb_config_reader *r, const json_t *root, struct m
     struct mb_config_reader top = *r;
     top.object = root;
     config->is_tied = config->is_tied || mb_read_bool_or(&top, "tie_word_embeddings", false);
-    if (config->bos_id < 0)
+    if (json_object_get(r->object, "bos_token_id") == NULL)
         read_bos(&top, config);
     if (config->n_eos_ids == 0)
         read_eos(&top, config);
@@ -131,6 +133,8 @@ static enum mb_status read_all(struct mb_config_reader *r, const json_t *root,
         read_eos(r, config);
     if (r->status == MB_OK && r->object != root)
         read_around(r, root, config);
+    if (config->n_eos_ids == 0 && config->eos_default >= 0 && !mb_is_null(r, "eos_token_id"))
+        config->eos_ids[config->n_eos_ids++] = config->eos_default;
     return r->status;
 }
 
@@ -138,7 +142,7 @@ enum mb_status mb_config_read(const struct mb_checkpoint *ckpt, struct mb_config
                               struct mb_error *err)
 {
     char path[MB_PATH_MAX], text_path[MB_PATH_MAX + 16];
-    *config = (struct mb_config){0};
+    *config = (struct mb_config){.bos_id = -1, .eos_default = -1};
     MB_TRY(mb_join_path(path, mb_checkpoint_path(ckpt), "config.json", err));
     const char *text = mb_checkpoint_config_text(ckpt);
     json_t *root;

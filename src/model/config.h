@@ -102,7 +102,8 @@ struct mb_config {
 
     const char *note; /* what a user should know of it, a line; NULL: nothing */
 
-    int32_t bos_id; /* -1: none */
+    int32_t bos_id; /* -1: none. A family sets what transformers takes where config.json does not say it, */
+    int32_t eos_default; /* and this in the same way; -1: none */
     int32_t eos_ids[MB_EOS_IDS_MAX];
     size_t n_eos_ids;
 };

@@ -78,7 +78,7 @@ static void read_layer_type(struct mb_config_reader *r, const json_t *type, uint
                      r->path);
     else if (windowed == full)
         MB_READ_FAIL(r, MB_BAD_DATA,
-                     "%s: layer_types has \"sliding_attention\", use_sliding_window is not true", r->path);
+                     "%s: layer_types has \"sliding_attention\", but there is no sliding window", r->path);
     else
         *attention = windowed;
 }
@@ -145,6 +145,30 @@ void mb_check_router(struct mb_config_reader *r, const struct mb_router_config *
         MB_READ_FAIL(r, MB_BAD_DATA, "%s: n_group leaves less than two experts in a group", r->path);
     else if (router->n_used > router->n_groups_used * (router->n_experts / router->n_groups))
         MB_READ_FAIL(r, MB_BAD_DATA, "%s: num_experts_per_tok is more than topk_group groups hold", r->path);
+}
+
+void mb_read_sigmoid_router(struct mb_config_reader *r, const struct mb_router_config *defaults,
+                            struct mb_router_config *router)
+{
+    const struct mb_router_config *d = defaults;
+    *router = (struct mb_router_config){
+        .score = MB_SCORE_SIGMOID,
+        .n_experts =
+            mb_read_aliased_or(r, "n_routed_experts", "num_local_experts", 1, MB_EXPERTS_MAX, d->n_experts),
+        .n_used = mb_read_size_or(r, "num_experts_per_tok", 1, MB_EXPERTS_MAX, d->n_used),
+        .has_bias = true,
+        .n_groups = mb_read_size_or(r, "n_group", 1, MB_EXPERTS_MAX, d->n_groups),
+        .n_groups_used = mb_read_size_or(r, "topk_group", 1, MB_EXPERTS_MAX, d->n_groups_used),
+        .group_score = MB_GROUP_BEST_TWO,
+        .norm_weights = mb_read_bool_or(r, "norm_topk_prob", d->norm_weights),
+        .norm_min = 1e-20F,
+        .scale = (float)mb_read_number_or(r, "routed_scaling_factor", 0, 1e6, (double)d->scale),
+    };
+    if (router->n_experts == 0 || router->n_used == 0)
+        MB_READ_FAIL(r, MB_BAD_DATA, "%s: %s is missing", r->path,
+                     router->n_experts == 0 ? "n_routed_experts" : "num_experts_per_tok");
+    if (r->status == MB_OK)
+        mb_check_router(r, router);
 }
 
 void mb_read_shared_experts(struct mb_config_reader *r, size_t d_expert, size_t otherwise,

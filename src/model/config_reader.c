@@ -123,6 +123,13 @@ size_t mb_read_size_or(struct mb_config_reader *r, const char *key, size_t min, 
     return value == NULL ? otherwise : whole_number(r, key, value, min, max);
 }
 
+size_t mb_read_aliased_or(struct mb_config_reader *r, const char *key, const char *alias, size_t min,
+                          size_t max, size_t otherwise)
+{
+    size_t n = mb_read_size_or(r, key, min, max, otherwise);
+    return mb_read_size_or(r, alias, min, max, n);
+}
+
 double mb_read_number(struct mb_config_reader *r, const char *key, double min, double max)
 {
     const json_t *value = mb_read(r, key);

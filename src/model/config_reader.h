@@ -38,6 +38,9 @@ bool mb_is_null(const struct mb_config_reader *r, const char *key);
 /* The second of each pair gives 'otherwise' for a missing setting, the first fails. */
 size_t mb_read_size(struct mb_config_reader *r, const char *key, size_t min, size_t max);
 size_t mb_read_size_or(struct mb_config_reader *r, const char *key, size_t min, size_t max, size_t otherwise);
+/* A setting that transformers knows under another name as well, which goes before the first. */
+size_t mb_read_aliased_or(struct mb_config_reader *r, const char *key, const char *alias, size_t min,
+                          size_t max, size_t otherwise);
 double mb_read_number(struct mb_config_reader *r, const char *key, double min, double max);
 double mb_read_number_or(struct mb_config_reader *r, const char *key, double min, double max,
                          double otherwise);
@@ -92,6 +95,13 @@ struct mb_mla_defaults {
 /* Latent attention, but for whether rotary pairs are interleaved. */
 void mb_read_mla(struct mb_config_reader *r, const struct mb_config *config,
                  const struct mb_mla_defaults *defaults, struct mb_attention_config *a);
+
+/*
+ * A router of DeepSeek-V3's sort: sigmoids with a bias for the choice, perhaps of groups first, and a scale.
+ * n_experts and so on of 'defaults' are for settings that are missing.
+ */
+void mb_read_sigmoid_router(struct mb_config_reader *r, const struct mb_router_config *defaults,
+                            struct mb_router_config *router);
 
 /* Numbers of experts, chosen ones and groups fit together. */
 void mb_check_router(struct mb_config_reader *r, const struct mb_router_config *router);

@@ -50,13 +50,30 @@ static int remove_folder(void **state)
     return rmdir(folder);
 }
 
+static json_t *good_config(void)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s%s/config.json", CHECKPOINTS, good);
+    json_t *config = json_load_file(path, 0, NULL);
+    assert_non_null(config);
+    return config;
+}
+
+static void write_config_without(const char *key)
+{
+    char path[512];
+    json_t *config = good_config();
+    assert_int_equal(json_object_del(config, key), 0);
+    path_of(path, "config.json");
+    assert_int_equal(json_dump_file(config, path, 0), 0);
+    json_decref(config);
+}
+
 /* config.json with the members of 'changes' in place of its own. */
 static void write_config(const char *changes)
 {
     char path[512];
-    snprintf(path, sizeof path, "%s%s/config.json", CHECKPOINTS, good);
-    json_t *config = json_load_file(path, 0, NULL), *changed = json_loads(changes, 0, NULL);
-    assert_non_null(config);
+    json_t *config = good_config(), *changed = json_loads(changes, 0, NULL);
     if (changed == NULL)
         fail_msg("not JSON: %s", changes);
     assert_int_equal(json_object_update(config, changed), 0);
@@ -231,7 +248,7 @@ static void qwen2_moe_refused_by_name(void **state)
         {"{\"decoder_sparse_step\": 2}", MB_BAD_DATA, "model.layers.0.mlp.gate_proj.weight: missing"},
         {"{\"attention_bias\": true}", MB_UNSUPPORTED, "attention_bias"},
         {"{\"layer_types\": [\"full_attention\", \"sliding_attention\"]}", MB_BAD_DATA,
-         "use_sliding_window is not true"},
+         "there is no sliding window"},
         {"{\"layer_types\": [\"full_attention\"]}", MB_BAD_DATA, "layer_types is not a list"},
         {"{\"layer_types\": \"full_attention\"}", MB_BAD_DATA, "layer_types is not a list"},
         {"{\"layer_types\": [\"full_attention\", \"linear_attention\"]}", MB_UNSUPPORTED, "layer_types"},
@@ -361,7 +378,27 @@ static void ends_of_a_reply(void **state)
     assert_int_equal(mb_model_info(model)->eos_ids[1], 7);
     mb_model_close(model);
 
+    /* What transformers takes where config.json does not say it; null is none. */
+    copy("mixtral");
+    write_config_without("eos_token_id");
+    assert_int_equal(mb_model_open(folder, NULL, &model, &err), MB_OK);
+    assert_int_equal(mb_model_info(model)->n_eos_ids, 1);
+    assert_int_equal(mb_model_info(model)->eos_ids[0], 2);
+    assert_int_equal(mb_model_info(model)->bos_id, 1);
+    mb_model_close(model);
+    write_config_without("bos_token_id");
+    assert_int_equal(mb_model_open(folder, NULL, &model, &err), MB_OK);
+    assert_int_equal(mb_model_info(model)->bos_id, 1);
+    mb_model_close(model);
+    write_config("{\"eos_token_id\": null, \"bos_token_id\": null}");
+    assert_int_equal(mb_model_open(folder, NULL, &model, &err), MB_OK);
+    assert_int_equal(mb_model_info(model)->n_eos_ids, 0);
+    assert_int_equal(mb_model_info(model)->bos_id, -1);
+    mb_model_close(model);
+
     /* generation_config.json is asked first. */
+    copy("yarn");
+    write_config("{\"eos_token_id\": [3, 7]}");
     path_of(path, "generation_config.json");
     json_t *generation = json_pack("{si}", "eos_token_id", 5);
     assert_int_equal(json_dump_file(generation, path, 0), 0);

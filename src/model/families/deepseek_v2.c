@@ -17,6 +17,8 @@ static void read_sizes(struct mb_config_reader *r, struct mb_config *config)
     config->n_layers = mb_read_size_or(r, "num_hidden_layers", 1, MB_LAYERS_MAX, 32);
     config->n_ctx = mb_read_size_or(r, "max_position_embeddings", 1, MB_CTX_MAX, 2048);
     config->norm_eps = (float)mb_read_number_or(r, "rms_norm_eps", 0, 1, 1e-6);
+    config->bos_id = 1;
+    config->eos_default = 2;
     config->is_tied = mb_read_bool_or(r, "tie_word_embeddings", false);
     mb_read_only_text(r, "hidden_act", "silu");
 }
@@ -39,7 +41,7 @@ static void read_experts(struct mb_config_reader *r, struct mb_mlp_config *mlp)
     mlp->kind = &mb_mlp_experts;
     mlp->router = (struct mb_router_config){
         .score = MB_SCORE_SOFTMAX,
-        .n_experts = mb_read_size_or(r, "n_routed_experts", 1, MB_EXPERTS_MAX, 64),
+        .n_experts = mb_read_aliased_or(r, "n_routed_experts", "num_experts", 1, MB_EXPERTS_MAX, 64),
         .n_used = mb_read_size(r, "num_experts_per_tok", 1, MB_EXPERTS_MAX),
         .scale = (float)mb_read_number_or(r, "routed_scaling_factor", 0, 1e6, 1),
     };

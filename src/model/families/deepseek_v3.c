@@ -14,32 +14,27 @@ static void read_sizes(struct mb_config_reader *r, struct mb_config *config)
     config->n_layers = mb_read_size_or(r, "num_hidden_layers", 1, MB_LAYERS_MAX, 61);
     config->n_ctx = mb_read_size_or(r, "max_position_embeddings", 1, MB_CTX_MAX, 4096);
     config->norm_eps = (float)mb_read_number_or(r, "rms_norm_eps", 0, 1, 1e-6);
+    config->bos_id = 0;
+    config->eos_default = 1;
     config->is_tied = mb_read_bool_or(r, "tie_word_embeddings", false);
     mb_read_only_text(r, "hidden_act", "silu");
 }
 
 static void read_experts(struct mb_config_reader *r, struct mb_mlp_config *mlp)
 {
+    static const struct mb_router_config defaults = {.n_experts = 256,
+                                                     .n_used = 8,
+                                                     .n_groups = 8,
+                                                     .n_groups_used = 4,
+                                                     .norm_weights = true,
+                                                     .scale = 2.5F};
     mlp->kind = &mb_mlp_experts;
-    mlp->router = (struct mb_router_config){
-        .score = MB_SCORE_SIGMOID,
-        .n_experts = mb_read_size_or(r, "n_routed_experts", 1, MB_EXPERTS_MAX, 256),
-        .n_used = mb_read_size_or(r, "num_experts_per_tok", 1, MB_EXPERTS_MAX, 8),
-        .has_bias = true,
-        .n_groups = mb_read_size_or(r, "n_group", 1, MB_EXPERTS_MAX, 8),
-        .n_groups_used = mb_read_size_or(r, "topk_group", 1, MB_EXPERTS_MAX, 4),
-        .group_score = MB_GROUP_BEST_TWO,
-        .norm_weights = mb_read_bool_or(r, "norm_topk_prob", true),
-        .norm_min = 1e-20F,
-        .scale = (float)mb_read_number_or(r, "routed_scaling_factor", 0, 1e6, 2.5),
-    };
+    mb_read_sigmoid_router(r, &defaults, &mlp->router);
     mb_read_shared_experts(r, mb_read_size_or(r, "moe_intermediate_size", 1, MB_DIM_MAX, 2048), 1, mlp);
     mb_read_only_text(r, "scoring_func", "sigmoid");
     mb_read_only_text(r, "topk_method", "noaux_tc");
     if (mb_read_size_or(r, "moe_layer_freq", 1, MB_LAYERS_MAX, 1) != 1)
         MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: moe_layer_freq other than 1 is not supported", r->path);
-    if (r->status == MB_OK)
-        mb_check_router(r, &mlp->router);
 }
 
 /* A model of dense layers alone: its config.json may still describe experts. */

@@ -32,22 +32,12 @@ static void read_attention(struct mb_config_reader *r, const struct mb_config *c
 
 static void read_experts(struct mb_config_reader *r, struct mb_mlp_config *mlp)
 {
+    static const struct mb_router_config defaults = {
+        .n_experts = 128, .n_used = 8, .n_groups = 1, .n_groups_used = 1, .norm_weights = true, .scale = 1};
     mlp->kind = &mb_mlp_experts;
-    mlp->router = (struct mb_router_config){
-        .score = MB_SCORE_SIGMOID,
-        .n_experts = mb_read_size_or(r, "n_routed_experts", 1, MB_EXPERTS_MAX, 128),
-        .n_used = mb_read_size_or(r, "num_experts_per_tok", 1, MB_EXPERTS_MAX, 8),
-        .has_bias = true,
-        .n_groups = mb_read_size_or(r, "n_group", 1, MB_EXPERTS_MAX, 1),
-        .n_groups_used = mb_read_size_or(r, "topk_group", 1, MB_EXPERTS_MAX, 1),
-        .group_score = MB_GROUP_BEST_TWO,
-        .norm_weights = mb_read_bool_or(r, "norm_topk_prob", true),
-        .norm_min = 1e-20F,
-        .scale = (float)mb_read_number_or(r, "routed_scaling_factor", 0, 1e6, 1),
-    };
+    mb_read_sigmoid_router(r, &defaults, &mlp->router);
     mb_read_shared_experts(r, mb_read_size_or(r, "moe_intermediate_size", 1, MB_DIM_MAX, 1408), 1, mlp);
     mb_read_only_text(r, "scoring_func", "sigmoid"); /* transformers does not read it */
-    mb_check_router(r, &mlp->router);
 }
 
 static void read_config(struct mb_config_reader *r, struct mb_config *config)

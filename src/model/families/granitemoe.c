@@ -14,6 +14,8 @@ static void read_sizes(struct mb_config_reader *r, struct mb_config *config)
     config->n_layers = mb_read_size_or(r, "num_hidden_layers", 1, MB_LAYERS_MAX, 32);
     config->n_ctx = mb_read_size_or(r, "max_position_embeddings", 1, MB_CTX_MAX, 2048);
     config->norm_eps = (float)mb_read_number_or(r, "rms_norm_eps", 0, 1, 1e-6);
+    config->bos_id = 1;
+    config->eos_default = 2;
     config->is_tied = mb_read_bool_or(r, "tie_word_embeddings", false);
     config->embedding_multiplier = (float)mb_read_number_or(r, "embedding_multiplier", 1e-6, 1e6, 1);
     config->residual_multiplier = (float)mb_read_number_or(r, "residual_multiplier", 1e-6, 1e6, 1);

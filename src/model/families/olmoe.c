@@ -13,6 +13,7 @@ static void read_sizes(struct mb_config_reader *r, struct mb_config *config)
     config->n_layers = mb_read_size_or(r, "num_hidden_layers", 1, MB_LAYERS_MAX, 16);
     config->n_ctx = mb_read_size_or(r, "max_position_embeddings", 1, MB_CTX_MAX, 4096);
     config->norm_eps = (float)mb_read_number_or(r, "rms_norm_eps", 0, 1, 1e-5);
+    config->eos_default = 50279;
     config->is_tied = mb_read_bool_or(r, "tie_word_embeddings", false);
     mb_read_only_text(r, "hidden_act", "silu");
 }
@@ -34,10 +35,9 @@ static void read_experts(struct mb_config_reader *r, struct mb_mlp_config *mlp)
 {
     mlp->kind = &mb_mlp_experts;
     mlp->d_expert = mb_read_size_or(r, "intermediate_size", 1, MB_DIM_MAX, 2048);
-    size_t n_experts = mb_read_size_or(r, "num_local_experts", 1, MB_EXPERTS_MAX, 64);
     mlp->router = (struct mb_router_config){
         .score = MB_SCORE_SOFTMAX,
-        .n_experts = mb_read_size_or(r, "num_experts", 1, MB_EXPERTS_MAX, n_experts),
+        .n_experts = mb_read_aliased_or(r, "num_experts", "num_local_experts", 1, MB_EXPERTS_MAX, 64),
         .n_used = mb_read_size_or(r, "num_experts_per_tok", 1, MB_EXPERTS_MAX, 8),
         .n_groups = 1,
         .n_groups_used = 1,

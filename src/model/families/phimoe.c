@@ -16,6 +16,8 @@ static void read_sizes(struct mb_config_reader *r, struct mb_config *config)
     config->n_ctx = mb_read_size_or(r, "max_position_embeddings", 1, MB_CTX_MAX, 4096 * 32);
     config->norm_eps = (float)mb_read_number_or(r, "rms_norm_eps", 0, 1, 1e-5);
     config->has_layer_norms = true;
+    config->bos_id = 1;
+    config->eos_default = 2;
     config->is_tied = mb_read_bool_or(r, "tie_word_embeddings", false);
     config->has_head_bias = mb_read_bool_or(r, "lm_head_bias", false);
     mb_read_only_text(r, "hidden_act", "silu");
