@@ -16,8 +16,11 @@ from tokenizers import Tokenizer
 
 import deepseek_v2
 import deepseek_v3
+import dots1
 import glm4_moe
+import glm4_moe_lite
 import granitemoe
+import minimax_m2
 import mixtral
 import olmoe
 import phimoe
@@ -29,7 +32,8 @@ from checkpoint import write_checkpoint
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATA = os.path.join(REPO, "tests", "model", "data")
 LAB_DATA = os.path.join(REPO, "tests", "lab", "data")
-FAMILIES = [deepseek_v2, deepseek_v3, glm4_moe, granitemoe, mixtral, olmoe, phimoe, qwen2_moe, qwen3_moe]
+FAMILIES = [deepseek_v2, deepseek_v3, dots1, glm4_moe, glm4_moe_lite, granitemoe, minimax_m2, mixtral, olmoe, phimoe,
+            qwen2_moe, qwen3_moe]
 VARIANTS = [variant for family in FAMILIES for variant in family.VARIANTS]
 REFERENCE = os.path.join(REPO, "models", "reference")
 

@@ -5,8 +5,11 @@ import torch
 from transformers import AutoModelForCausalLM, logging
 from transformers.models.deepseek_v2 import modeling_deepseek_v2 as deepseek_v2
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek_v3
+from transformers.models.dots1 import modeling_dots1 as dots1
 from transformers.models.glm4_moe import modeling_glm4_moe as glm4_moe
+from transformers.models.glm4_moe_lite import modeling_glm4_moe_lite as glm4_moe_lite
 from transformers.models.granitemoe import modeling_granitemoe as granitemoe
+from transformers.models.minimax_m2 import modeling_minimax_m2 as minimax_m2
 from transformers.models.mixtral import modeling_mixtral as mixtral
 from transformers.models.olmoe import modeling_olmoe as olmoe
 from transformers.models.phimoe import modeling_phimoe as phimoe
@@ -62,6 +65,12 @@ def softmax_margins(gate, router_logits):
     return margin_of(choice, gate.top_k), torch.full((len(choice),), torch.inf)
 
 
+def biased_margins(gate, router_logits):
+    """MiniMax-M2: sigmoids and a bias, which is its block's."""
+    choice = router_logits.sigmoid() + gate.bias_of_block
+    return margin_of(choice, gate.top_k), torch.full((len(choice),), torch.inf)
+
+
 def logit_margins(gate, router_logits):
     return margin_of(router_logits, gate.top_k), torch.full((len(router_logits),), torch.inf)
 
@@ -81,8 +90,11 @@ def sparsemixer_margins(gate, router_logits):
 ROUTERS = {
     deepseek_v2.DeepseekV2TopkRouter: greedy_margins,
     deepseek_v3.DeepseekV3TopkRouter: sigmoid_margins,
+    dots1.Dots1TopkRouter: sigmoid_margins,
     glm4_moe.Glm4MoeTopkRouter: sigmoid_margins,
+    glm4_moe_lite.Glm4MoeLiteTopkRouter: sigmoid_margins,
     granitemoe.GraniteMoeTopKRouter: logit_margins,
+    minimax_m2.MiniMaxM2TopKRouter: biased_margins,
     mixtral.MixtralTopKRouter: softmax_margins,
     olmoe.OlmoeTopKRouter: softmax_margins,
     phimoe.PhimoeTopKRouter: sparsemixer_margins,
@@ -99,6 +111,9 @@ def run(model, ids):
     def note(gate, _, out):
         seen.append((out[2].sort(-1).values, *ROUTERS[type(gate)](gate, out[0])))
 
+    for m in model.modules():
+        if isinstance(m, minimax_m2.MiniMaxM2SparseMoeBlock):
+            m.gate.bias_of_block = m.e_score_correction_bias
     gates = [m for m in model.modules() if type(m) in ROUTERS]
     hooks = [gate.register_forward_hook(note) for gate in gates]
     logits = model(torch.tensor([list(ids)]), use_cache=False).logits[0]

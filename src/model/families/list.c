@@ -9,7 +9,9 @@
 #define FAMILIES(X) \
     X(deepseek_v2)  \
     X(deepseek_v3)  \
-    X(glm4_moe) X(granitemoe) X(mixtral) X(olmoe) X(phimoe) X(qwen2_moe) X(qwen3_moe)
+    X(dots1)        \
+    X(glm4_moe)     \
+    X(glm4_moe_lite) X(granitemoe) X(minimax_m2) X(mixtral) X(olmoe) X(phimoe) X(qwen2_moe) X(qwen3_moe)
 
 #define DECLARE(name) extern const struct mb_family mb_family_##name;
 FAMILIES(DECLARE)
