@@ -101,7 +101,7 @@ static enum mb_status take_folder(struct mb_tokenizer *tokenizer, const char *fo
     for (const struct dirent *entry; status == MB_OK && (entry = readdir(dir)) != NULL;)
         status = take_entry(tokenizer, path, entry->d_name, err);
     closedir(dir);
-    if (tokenizer->n_templates > 1) /* the order of a folder is none */
+    if (status == MB_OK && tokenizer->n_templates > 1) /* the order of a folder is none */
         qsort(tokenizer->templates, tokenizer->n_templates, sizeof *tokenizer->templates, compare_names);
     return status;
 }

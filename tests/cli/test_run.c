@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define REFERENCE MB_REPO "/models/reference"
 #define SMALL MB_REPO "/tests/model/data/checkpoints/groups"
@@ -80,6 +81,30 @@ static void templates_can_be_replaced(void **state)
     test_write(test_path("zero.jinja"), "a\0b", 3);
     assert_fails(run("run %s --chat-template zero.jinja -p x", REFERENCE), 3, "zero.jinja: not a text");
     free(usual);
+}
+
+static void of_several_templates_the_used_one_is_named(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"config.json", "tokenizer.json", "tokenizer_config.json",
+                                        "model.safetensors"};
+    test_make_folder(test_path("several"));
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char from[512], to[64];
+        snprintf(from, sizeof from, "%s/%s", REFERENCE, files[i]);
+        snprintf(to, sizeof to, "several/%s", files[i]);
+        assert_int_equal(symlink(from, test_path(to)), 0);
+    }
+    test_make_folder(test_path("several/additional_chat_templates"));
+    test_write_text(test_path("several"), "chat_template.jinja", "{{ messages[0].content }}");
+    test_write_text(test_path("several"), "additional_chat_templates/tool_use.jinja", "tools");
+    test_write_text(test_path("several"), "tools.json", "[]");
+    const struct ran *ran = run("run several --chat -p hello -n 1");
+    assert_int_equal(ran->exit_status, 0);
+    assert_non_null(strstr(ran->err, "of 2 chat templates this is used: several/chat_template.jinja\n"));
+    ran = run("run several --tools several/tools.json -p hello -n 1");
+    assert_non_null(strstr(ran->err, "this is used: several/additional_chat_templates/tool_use.jinja\n"));
+    assert_null(strstr(run("run %s --chat -p hello -n 1", REFERENCE)->err, "chat templates"));
 }
 
 /* Given as an option, it is the message that the template would get first. */
@@ -289,6 +314,7 @@ int main(void)
         cmocka_unit_test(a_seed_gives_its_text),
         cmocka_unit_test(a_prompt_comes_from_stdin_and_file),
         cmocka_unit_test(templates_can_be_replaced),
+        cmocka_unit_test(of_several_templates_the_used_one_is_named),
         cmocka_unit_test(a_system_message_goes_before_the_prompt),
         cmocka_unit_test(tools_and_variables_reach_the_template),
         cmocka_unit_test(wrong_calls_are_told),

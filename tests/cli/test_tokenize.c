@@ -30,7 +30,7 @@ static int begin(void **state)
     test_write_text(test_path("t"), "tokenizer.json", tokenizer_json);
     test_write_text(test_path("t"), "tokenizer_config.json",
                     "{\"bos_token\": \"<s>\", \"eos_token\": \"</s>\", \"add_bos_token\": false,"
-                    " \"add_eos_token\": true}");
+                    " \"add_eos_token\": true, \"pad_token\": \"<pad>\"}");
     return 0;
 }
 
@@ -60,6 +60,7 @@ static void special_tokens_around_a_text(void **state)
     assert_string_equal(out_of("ab", "t --no-bos"), "2\n");
     assert_string_equal(out_of("ab", "t --config-bos"), "4 2\n");
     assert_string_equal(out_of("ab", "t/tokenizer.json --config-bos"), "4 2\n");
+    assert_string_equal(out_of("a<pad>b", "t"), "4 0 6 1\n"); /* the configuration's */
     assert_string_equal(out_of("", "t"), "4\n");
     assert_string_equal(out_of("", "t --no-bos"), "");
 }
@@ -113,7 +114,7 @@ static void bad_input_is_3(void **state)
     assert_fails(run_after("echo 1 -2 |", "tokenize t -d"), 3, "'-2' is not a token id");
     assert_fails(run_after("echo 4294967296 |", "tokenize t -d"), 3, "'4294967296'");
     assert_fails(run_after("echo 99999999999999999999 |", "tokenize t -d"), 3, "'99999999999999999999'");
-    assert_fails(run_after("echo 1 6 |", "tokenize t -d"), 3, "6");
+    assert_fails(run_after("echo 1 7 |", "tokenize t -d"), 3, "7");
     assert_fails(run_after("printf '1\\0002' |", "tokenize t -d"), 3, "zero byte");
     assert_fails(run("tokenize t <."), 3, "standard input: read: Is a directory");
 }

@@ -170,6 +170,29 @@ static void tokenizers_starve(void **state)
     }
 }
 
+/* Special tokens and templates in every place that a folder has. */
+static void folders_starve(void **state)
+{
+    (void)state;
+    size_t nbytes;
+    char *json = (char *)test_read(DATA "/small/gpt2.json", &nbytes);
+    test_write(test_path("tokenizer.json"), json, nbytes);
+    free(json);
+    test_write_text(test_path("."), "tokenizer_config.json",
+                    "{\"bos_token\": \"<s>\", \"eos_token\": {\"content\": \"<e>\", \"lstrip\": true}, "
+                    "\"x_token\": \"<x>\", \"extra_special_tokens\": [\"<y>\"], \"chat_template\": \"a\"}");
+    test_write_text(test_path("."), "special_tokens_map.json", "{\"pad_token\": \"<p>\"}");
+    test_write_text(test_path("."), "added_tokens.json", "{\"<q>\": 500, \"<r>\": 501}");
+    struct work work;
+    begin_work(&work, test_path("."));
+    starve("open", open_again, &work);
+    test_make_folder(test_path("additional_chat_templates"));
+    test_write_text(test_path("additional_chat_templates"), "default.jinja", "b");
+    test_write_text(test_path("additional_chat_templates"), "other.jinja", "c");
+    starve("open", open_again, &work);
+    end_work(&work);
+}
+
 static void chat_templates_starve(void **state)
 {
     (void)state;
@@ -198,8 +221,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokenizers_starve),
+        cmocka_unit_test(folders_starve),
         cmocka_unit_test(chat_templates_starve),
     };
     json_set_alloc_funcs(starve_spared_malloc, free);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
 }
