@@ -22,17 +22,29 @@ enum { SAMPLE_GROUPS_MIN = 128, SAMPLE_SHARE = 16, UNITS_AT_ONCE = 64 };
  */
 enum { ALL_GROUPS_MAX = 1 << 20, FEW_GROUPS_MIN = 16 };
 
+/* A matrix that is computed may have its rows all over the file: they cost little more where many are read.
+ */
+enum { COMPUTED_TOGETHER = 32 };
+
 /* The groups of a matrix that are looked at. */
 struct sample {
     const struct mb_tensor *tensor;
-    uint64_t group_rows, n_groups, n_sampled;
+    uint64_t group_rows, group_nbytes, n_groups, n_sampled;
+    uint64_t n_together;     /* that follow one another in the matrix */
+    uint64_t n_read, n_left; /* in the buffer: those that were read last, and how many come after this one */
 };
 
 /* 'n_all': groups that the samples of all matrices would have together. */
-static struct sample sample_of(const struct mb_tensor *tensor, uint64_t n_all)
+static struct sample sample_of(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                               uint64_t n_all)
 {
     struct sample sample = {.tensor = tensor, .group_rows = mb_group_rows((size_t)tensor->shape[1])};
+    sample.group_nbytes = sample.group_rows * tensor->shape[1] * mb_elem_nbytes(tensor);
+    sample.n_together = mb_tensor_is_mapped(ckpt, tensor) ? 1 : COMPUTED_TOGETHER;
     sample.n_groups = (tensor->shape[0] + sample.group_rows - 1) / sample.group_rows;
+    while (sample.n_together > 1 &&
+           (sample.n_together > sample.n_groups || sample.n_together * sample.group_nbytes > MB_CHUNK_NBYTES))
+        sample.n_together /= 2;
     uint64_t n = sample.n_groups / SAMPLE_SHARE;
     n = n < SAMPLE_GROUPS_MIN ? SAMPLE_GROUPS_MIN : n;
     if (n_all > ALL_GROUPS_MAX)
@@ -41,30 +53,48 @@ static struct sample sample_of(const struct mb_tensor *tensor, uint64_t n_all)
     return sample;
 }
 
-static uint64_t count_groups(const struct mb_layout *layout)
+static uint64_t count_groups(const struct mb_checkpoint *ckpt, const struct mb_layout *layout)
 {
     uint64_t n = 0;
     for (size_t i = 0; i < layout->n_items; i++)
         if (layout->items[i].bound.kind != MB_BOUND_EXACT)
-            n += sample_of(layout->items[i].tensor, 0).n_sampled;
+            n += sample_of(ckpt, layout->items[i].tensor, 0).n_sampled;
     return n;
 }
 
-/* The i-th group of a sample: all of them when there are no more, else from the middle of equal parts. */
+/*
+ * The i-th group of a sample: all of them when there are no more, else from the middle of equal parts, where
+ * n_together of them follow one another.
+ */
 static uint64_t sampled_group(const struct sample *sample, uint64_t i)
 {
-    return (2 * i + 1) * sample->n_groups / (2 * sample->n_sampled);
+    if (sample->n_sampled == sample->n_groups)
+        return i;
+    uint64_t n = sample->n_together, n_runs = (sample->n_sampled + n - 1) / n;
+    uint64_t middle = (2 * (i / n) + 1) * sample->n_groups / (2 * n_runs);
+    uint64_t begin = middle < n / 2 ? 0 : middle - n / 2;
+    begin = begin + n > sample->n_groups ? sample->n_groups - n : begin;
+    return begin + i % n;
 }
 
-/* Reads a group; *n_rows is its number of rows. */
-static enum mb_status read_group(const struct mb_checkpoint *ckpt, const struct sample *sample,
-                                 uint64_t group, uint8_t *buffer, uint64_t *n_rows, struct mb_error *err)
+/* The i-th group, after the ones before it, is at *rows in the buffer; *n_rows is its number of rows. */
+static enum mb_status read_group(const struct mb_checkpoint *ckpt, struct sample *sample, uint64_t i,
+                                 uint8_t *buffer, const uint8_t **rows, uint64_t *n_rows,
+                                 struct mb_error *err)
 {
     const struct mb_tensor *tensor = sample->tensor;
-    uint64_t row = group * sample->group_rows, n_left = tensor->shape[0] - row;
-    uint64_t row_nbytes = tensor->shape[1] * mb_dtype_nbytes(mb_tensor_dtype(tensor));
-    *n_rows = sample->group_rows < n_left ? sample->group_rows : n_left;
-    return mb_checkpoint_read(ckpt, tensor, row * row_nbytes, buffer, *n_rows * row_nbytes, err);
+    uint64_t row = sampled_group(sample, i) * sample->group_rows, n_after = tensor->shape[0] - row;
+    uint64_t row_nbytes = tensor->shape[1] * mb_elem_nbytes(tensor);
+    *n_rows = sample->group_rows < n_after ? sample->group_rows : n_after;
+    if (sample->n_left == 0) {
+        uint64_t n = sample->n_together - i % sample->n_together, n_sampled = sample->n_sampled - i;
+        sample->n_read = sample->n_left = n < n_sampled ? n : n_sampled;
+        uint64_t n_wanted = sample->n_read * sample->group_rows;
+        MB_TRY(mb_checkpoint_read(ckpt, tensor, row * row_nbytes, buffer,
+                                  (n_wanted < n_after ? n_wanted : n_after) * row_nbytes, err));
+    }
+    *rows = buffer + (sample->n_read - sample->n_left--) * sample->group_nbytes;
+    return MB_OK;
 }
 
 /* A unit's sums; a task. */
@@ -88,13 +118,14 @@ static enum mb_status add_stats(void *ctx, const struct mb_tensor *tensor, struc
     const struct job *job = ctx;
     if (tensor->n_dims != 2 || tensor->n_elems == 0)
         return MB_OK;
-    struct sample sample = sample_of(tensor, job->n_all);
+    struct sample sample = sample_of(job->ckpt, tensor, job->n_all);
     for (uint64_t i = 0; i < sample.n_sampled; i++) {
         uint64_t group = sampled_group(&sample, i), n_rows;
+        const uint8_t *rows;
         size_t bad;
-        MB_TRY(read_group(job->ckpt, &sample, group, job->buffer, &n_rows, err));
-        if (mb_weight_stats_add(stats, mb_tensor_dtype(tensor), job->buffer,
-                                (size_t)(n_rows * tensor->shape[1]), &bad) != MB_OK)
+        MB_TRY(read_group(job->ckpt, &sample, i, job->buffer, &rows, &n_rows, err));
+        if (mb_weight_stats_add(stats, mb_tensor_dtype(tensor), rows, (size_t)(n_rows * tensor->shape[1]),
+                                &bad) != MB_OK)
             return mb_fail_weight(job->ckpt, tensor, group * sample.group_rows * tensor->shape[1] + bad, err);
     }
     return MB_OK;
@@ -110,15 +141,16 @@ static enum mb_status estimate_matrix(struct job *job, const struct mb_blob_matr
                                       const struct mb_tensor *tensor, uint64_t *nbytes, struct mb_error *err)
 {
     struct mb_coding coding = {info->dtype, info->form, info->n_cols, info->eps, info->step};
-    struct sample sample = sample_of(tensor, job->n_all);
+    struct sample sample = sample_of(job->ckpt, tensor, job->n_all);
     uint64_t n_sampled_rows = 0, record_nbytes = 0, directory_nbytes = 0, n_outliers = 0, n_raw = 0;
     for (uint64_t i = 0; i < sample.n_sampled; i++) {
         uint64_t first = sampled_group(&sample, i), n_rows;
         struct mb_group group;
         size_t out_nbytes, bad;
-        MB_TRY(read_group(job->ckpt, &sample, first, job->buffer, &n_rows, err));
-        if (mb_encode_rows(&coding, job->buffer, (size_t)n_rows, job->out, job->out_nbytes, &out_nbytes,
-                           &group, &bad) != MB_OK)
+        const uint8_t *rows;
+        MB_TRY(read_group(job->ckpt, &sample, i, job->buffer, &rows, &n_rows, err));
+        if (mb_encode_rows(&coding, rows, (size_t)n_rows, job->out, job->out_nbytes, &out_nbytes, &group,
+                           &bad) != MB_OK)
             return mb_fail_weight(job->ckpt, tensor, first * sample.group_rows * info->n_cols + bad, err);
         n_sampled_rows += n_rows;
         record_nbytes += out_nbytes;
@@ -250,7 +282,7 @@ enum mb_status mb_estimate(const struct mb_checkpoint *ckpt, const struct mb_lay
     } else {
         estimate->ckpt = ckpt;
         estimate->layout = layout;
-        estimate->n_all = count_groups(layout);
+        estimate->n_all = count_groups(ckpt, layout);
         estimate->buffers = buffers;
         estimate->out_nbytes = out_nbytes;
         status = estimate_units(estimate, pool, progress, report, err);
