@@ -151,7 +151,7 @@ static void free_batch(struct mb_coder *coder)
 {
     for (size_t i = 0; i < coder->n_jobs; i++) {
         struct job *job = &coder->jobs[i];
-        for (size_t k = 0; k < job->unit->n_coded && job->matrices != NULL; k++)
+        for (size_t k = 0; job->matrices != NULL && k < job->unit->n_coded; k++)
             free(job->matrices[k].groups);
         free(job->matrices);
         free(job->infos);

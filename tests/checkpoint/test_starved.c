@@ -3,6 +3,7 @@
  * says so, leaks nothing, leaves nothing that looks finished, and then does the same work as if nothing had
  * been.
  */
+#include "base/error.h"
 #include "cmocka_all.h"
 #include "folder.h"
 #include "starve.h"
@@ -32,6 +33,27 @@ struct act {
 
 /* ---------------------------------------------------------------- the folders */
 
+/* Two experts, transposed and interleaved, so that nothing of them lies in a row, and a name with a prefix.
+ */
+static void write_fused(void)
+{
+    static const uint8_t zeros[2 * (96 + 48 + 6)];
+    test_make_folder(test_path("fused"));
+    test_write_text(
+        test_path("fused"), "config.json",
+        "{\"text_config\": {\"model_type\": \"gpt_oss\", \"hidden_size\": 6, \"intermediate_size\": 4, "
+        "\"num_local_experts\": 2, \"num_hidden_layers\": 1}}");
+    test_write_safetensors(
+        test_path("fused"), "model.safetensors",
+        "{\"language_model.model.layers.0.mlp.experts.gate_up_proj\":{\"dtype\":\"BF16\",\"shape\":[2,6,8],"
+        "\"data_offsets\":[0,192]},\"language_model.model.layers.0.mlp.experts.down_proj\":{\"dtype\":"
+        "\"BF16\","
+        "\"shape\":[2,4,6],\"data_offsets\":[192,288]},\"language_model.model.norm.weight\":{\"dtype\":"
+        "\"BF16\","
+        "\"shape\":[6],\"data_offsets\":[288,300]}}",
+        zeros, sizeof zeros);
+}
+
 static int begin(void **state)
 {
     /* A bound that a pattern is stronger than. */
@@ -54,6 +76,12 @@ static int begin(void **state)
     options.n_tensor_bounds = 0;
     assert_int_equal(mb_compress(test_path("plain"), test_path("other"), &options, &report, &err), MB_OK);
     assert_int_equal(mb_decompress(test_path("coded"), test_path("back"),
+                                   DECOMPRESS_OPTIONS(.dtype = MB_BF16, .n_threads = 1), &plain_report, &err),
+                     MB_OK);
+    write_fused();
+    assert_int_equal(mb_compress(test_path("fused"), test_path("fused-coded"), &options, &report, &err),
+                     MB_OK);
+    assert_int_equal(mb_decompress(test_path("fused-coded"), test_path("fused-back"),
                                    DECOMPRESS_OPTIONS(.dtype = MB_BF16, .n_threads = 1), &plain_report, &err),
                      MB_OK);
     return 0;
@@ -87,6 +115,11 @@ static enum mb_status open_dealt(struct mb_error *err)
     return open_folder("dealt", err);
 }
 
+static enum mb_status open_fused(struct mb_error *err)
+{
+    return open_folder("fused", err);
+}
+
 static enum mb_status open_coded(struct mb_error *err)
 {
     return open_folder("coded", err);
@@ -98,6 +131,18 @@ static enum mb_status load(const char *name, int n_threads, struct mb_error *err
     enum mb_status status = test_weights_open(test_path(name), n_threads, &weights, err);
     if (status == MB_OK)
         test_weights_close(&weights);
+    return status;
+}
+
+/* A matrix that is computed is read when it is asked for. */
+static enum mb_status load_fused(struct mb_error *err)
+{
+    struct test_weights weights;
+    const struct mb_matrix *matrix;
+    MB_TRY(test_weights_open(test_path("fused"), 1, &weights, err));
+    enum mb_status status =
+        mb_store_matrix(weights.store, "model.layers.0.mlp.experts.1.up_proj.weight", 4, 6, &matrix, err);
+    test_weights_close(&weights);
     return status;
 }
 
@@ -146,6 +191,20 @@ static enum mb_status compress_over(struct mb_error *err)
 static enum mb_status compress_planned(struct mb_error *err)
 {
     return compress((struct mb_compress_options){.plan_path = test_path("plan.json")}, err);
+}
+
+static enum mb_status compress_fused(struct mb_error *err)
+{
+    const struct mb_compress_options options = {.size = sizeof options, .n_threads = 1};
+    struct mb_compress_report report;
+    return mb_compress(test_path("fused"), test_path("out"), &options, &report, err);
+}
+
+static enum mb_status decompress_fused(struct mb_error *err)
+{
+    struct mb_decompress_report report;
+    return mb_decompress(test_path("fused-coded"), test_path("out"),
+                         DECOMPRESS_OPTIONS(.dtype = MB_BF16, .n_threads = 1), &report, err);
 }
 
 static enum mb_status compress_dry(struct mb_error *err)
@@ -316,6 +375,10 @@ static const struct act acts[] = {
     {.name = "open", .run = open_plain},
     {.name = "open shards", .run = open_dealt, .lasts = true},
     {.name = "open coded", .run = open_coded},
+    {.name = "open fused", .run = open_fused, .lasts = true},
+    {.name = "load fused", .run = load_fused},
+    {.name = "compress fused", .run = compress_fused, .out = "out", .whole = "fused-coded"},
+    {.name = "decompress fused", .run = decompress_fused, .lasts = true, .out = "out", .whole = "fused-back"},
     {.name = "load", .run = load_plain},
     {.name = "load coded", .run = load_coded, .lasts = true, .does_without = true},
     {.name = "load coded with threads", .run = load_with_threads, .does_without = true},
