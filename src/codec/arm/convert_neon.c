@@ -8,8 +8,13 @@
 enum { LANES = 4, SPLIT = 16 };
 typedef uint32x4_t ints;
 
-static int decode_group(const struct mb_group_view *view, uint8_t *bytes)
+#define SEEK mb_group_seek
+#define NEXT mb_group_next
+#define ADD_COLUMNS(n, wide, out) ((void)0)
+
+static int decode_group(const struct mb_coded_matrix *w, const struct mb_group_view *view, uint8_t *bytes)
 {
+    (void)w;
     mb_group_indices_neon(view, (int8_t *)bytes);
     return 0;
 }
