@@ -27,7 +27,7 @@ beside_llama() { # NAME [options of compare.py]
 beside_llama_avx2() { # NAME [options of compare.py]
     name=$1
     shift
-    compare "moebius, AVX2=env MOEBIUS_CPU=-avx512 $moebius bench $models/coded-$name" \
+    compare "moebius, AVX2=env MOEBIUS_CPU=-avx512,-avxvnni $moebius bench $models/coded-$name" \
         "llama.cpp, AVX2, repacked=$llama/build-avx2/bin/llama-bench -m $models/q4km-$name.gguf" \
         "llama.cpp, AVX2, plain=$llama/build-avx2-plain/bin/llama-bench -m $models/q4km-$name.gguf" "$@"
 }

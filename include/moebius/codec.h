@@ -403,7 +403,7 @@ struct mb_resident_form {
 };
 
 struct mb_kernels {
-    const char *isa; /* "scalar"; x86-64: "avx2", "avx512"; ARM64: "neon", "dotprod", "i8mm" */
+    const char *isa; /* "scalar"; x86-64: "avx2", "avxvnni", "avx512"; ARM64: "neon", "dotprod", "i8mm" */
 
     /*
      * Fills planes 'hi' and 'lo' (mb_activation_plane_nbytes each) and, for a vector with outliers, 'wide'
@@ -461,11 +461,11 @@ MB_API size_t mb_tile_rows(size_t n_cols);
 MB_API void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row);
 
 /*
- * The best table for this CPU less what the environment variable MOEBIUS_CPU takes away ("-avx512", "-avx2",
- * comma separated).  Never NULL, valid without end, the same at every call: it is chosen at the first one,
- * which takes about a millisecond, since each fast table has to agree with scalar on small hard rows before
- * it is handed out.  mb_cpu_check reports an unknown feature name (MB_USAGE); mb_kernels() then ignores the
- * variable.
+ * The best table for this CPU less what the environment variable MOEBIUS_CPU takes away ("-avx512",
+ * "-avxvnni", "-avx2", ..., comma separated).  Never NULL, valid without end, the same at every call: it is
+ * chosen at the first one, which takes about a millisecond, since each fast table has to agree with scalar on
+ * small hard rows before it is handed out.  mb_cpu_check reports an unknown feature name (MB_USAGE);
+ * mb_kernels() then ignores the variable.
  */
 MB_API const struct mb_kernels *mb_kernels(void);
 MB_API enum mb_status mb_cpu_check(struct mb_error *err);

@@ -52,6 +52,7 @@ static inline size_t mb_group_room(size_t n_cols)
  */
 extern const struct mb_kernels mb_kernels_scalar;
 extern const struct mb_kernels mb_kernels_avx2;
+extern const struct mb_kernels mb_kernels_avxvnni;
 extern const struct mb_kernels mb_kernels_avx512;
 
 /* What the architecture has, slowest first (x86/tables.c, generic/tables.c). */

@@ -162,8 +162,13 @@ static void threads_batches_and_instruction_sets_do_not_show(void **state)
 {
     (void)state;
     static const struct setting settings[] = {
-        {NULL, "", 1, false},       {NULL, "", 2, true},       {NULL, "", 3, false},
-        {NULL, "-avx512", 2, true}, {NULL, "-avx2", 1, false}, {NULL, "-avx2", 2, true},
+        {NULL, "", 1, false},
+        {NULL, "", 2, true},
+        {NULL, "", 3, false},
+        {NULL, "-avx512", 2, true},
+        {NULL, "-avx512,-avxvnni", 2, true},
+        {NULL, "-avx2", 1, false},
+        {NULL, "-avx2", 2, true},
     };
     const char *const folders[] = {PLAIN, WINDOW, coded};
     for (size_t f = 0; f < 3; f++) {

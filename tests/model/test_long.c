@@ -150,7 +150,12 @@ static void the_same_bits(void **state)
 {
     (void)state;
     static const struct setting settings[] = {
-        {"", 1, false}, {"", 2, true}, {"", 3, false}, {"-avx512", 2, true}, {"-avx2", 1, true},
+        {"", 1, false},
+        {"", 2, true},
+        {"", 3, false},
+        {"-avx512", 2, true},
+        {"-avx512,-avxvnni", 2, true},
+        {"-avx2", 1, true},
     };
     uint64_t first = test_hash_in_child(settings[0].cpu, run_setting, &settings[0]);
     for (size_t i = 1; i < sizeof settings / sizeof *settings; i++)

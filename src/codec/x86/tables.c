@@ -7,6 +7,7 @@
 const struct mb_dispatch_table mb_codec_tables[] = {
     {"scalar", &mb_kernels_scalar, 0},
     {"avx2", &mb_kernels_avx2, MB_CPU_AVX2},
+    {"avxvnni", &mb_kernels_avxvnni, MB_CPU_AVXVNNI},
     {"avx512", &mb_kernels_avx512, MB_CPU_AVX512},
     {0},
 };

@@ -1,0 +1,296 @@
+/*
+ * carry_matvec_kernels.h - the fused product y = W x of the carry form (carry_avx2.h), written once for AVX2
+ * and AVX-VNNI.
+ *
+ * Rows are taken in batches.  Rows of one width are multiplied one after another; then the sums of all rows
+ * are added over their lanes and scaled, four at a time.  The lists are read between blocks of the body, so
+ * that scalar and vector units work at the same time.
+ *
+ * A file that includes this has defined, for its instruction set:
+ *   NAMED(name)      the name with the suffix of the instruction set
+ *   multiply_plane   adds a block's products with one plane to lanes of 32 bits
+ *   add_signed       the same of 32 indices q, of any sign
+ */
+#include "by_width.h"
+#include "carry_avx2.h"
+#include <string.h>
+
+/*
+ * Memory is prefetched in order, line by line, so far ahead of a batch: rows of one width are not neighbours,
+ * and hardware sees no stream.
+ */
+enum { ROWS_PENDING = 32, AHEAD_NBYTES = 24576, LINE_NBYTES = 64 };
+
+/* Lanes of 32 bits; their sum is a row's. */
+struct sums {
+    __m256i hi, lo;
+};
+
+/* A row whose body and lists are to be multiplied. */
+struct task {
+    const uint8_t *body, *pairs, *pairs_end;
+    size_t row; /* among the pending ones */
+};
+
+struct row_outliers {
+    const uint8_t *positions, *values;
+    size_t n, row;
+};
+
+/* Rows that were taken. */
+struct pending {
+    struct sums sums[ROWS_PENDING];
+    double offset[ROWS_PENDING]; /* what is added to the sums: whole numbers */
+    int64_t wide[ROWS_PENDING];  /* sums of q E */
+    double outliers[ROWS_PENDING];
+    size_t n;
+    struct row_outliers row_outliers[ROWS_PENDING];
+    size_t n_row_outliers;
+    struct task tasks[MB_CARRY_BYTES + 1][ROWS_PENDING]; /* by width */
+    size_t n_tasks[MB_CARRY_BYTES + 1];
+    const struct mb_coded_matrix *w;
+    const struct mb_activation *x;
+    float *y;             /* of the first pending row */
+    const uint8_t *ahead; /* memory to prefetch next */
+};
+
+/* Places in both lists, and the sums of X there. */
+struct lists {
+    uint64_t plus, minus; /* not pointers: a scaled lea takes two cycles on Zen */
+    int32_t plus_sum, minus_sum;
+};
+
+/* The next four pairs; x[0] is that of column -1. */
+MB_INLINE void add_pairs_4(const uint8_t *gaps, const int32_t *x, struct lists *lists)
+{
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) {
+        lists->plus += gaps[i];
+        __asm__("" : "+r"(lists->plus));
+        lists->plus_sum += x[lists->plus];
+        lists->minus += gaps[4 + i];
+        __asm__("" : "+r"(lists->minus));
+        lists->minus_sum += x[lists->minus];
+    }
+}
+
+/* Bodies of width a are this many bytes for each eight of pairs, about. */
+MB_INLINE void multiply_rows(unsigned a, struct pending *pending)
+{
+    const size_t n_blocks = mb_carry_n_blocks(pending->w->n_cols);
+    const size_t pairs_a_block = a == 2 ? 8 : 4;
+    const int64_t bias = pending->x->sum * (1 << (a - 1)) - pending->x->odd_sum;
+    const int32_t *const x = pending->x->columns - 1;
+    const int8_t *const hi = pending->x->hi;
+    const ptrdiff_t to_lo = pending->x->lo - hi;
+    const uint8_t *ahead = pending->ahead;
+    for (const struct task *task = pending->tasks[a]; task < pending->tasks[a] + pending->n_tasks[a];
+         task++) {
+        const uint8_t *p = task->body, *gaps = task->pairs, *const end = task->pairs_end;
+        const uint8_t *const last = end - 2 * pairs_a_block;
+        struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        struct lists lists = {0, 0, 0, 0};
+        for (size_t i = 0; i < n_blocks; i++, p += 16 * a) {
+            __m256i u[4];
+            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+            if (a > 4)
+                _mm_prefetch((const char *)ahead + LINE_NBYTES, _MM_HINT_T1);
+            ahead += 16 * a;
+            mb_carry_unpack(a, p, u);
+            multiply_plane(a, u, hi + MB_CARRY_BLOCK * i, &s.hi);
+            multiply_plane(a, u, hi + MB_CARRY_BLOCK * i + to_lo, &s.lo);
+            if (gaps <= last) {
+#pragma GCC unroll 2
+                for (size_t k = 0; k < pairs_a_block; k += 4, gaps += 8)
+                    add_pairs_4(gaps, x, &lists);
+            }
+        }
+        for (; gaps < end; gaps += 8)
+            add_pairs_4(gaps, x, &lists);
+        for (const uint8_t *stop = ahead + (end - task->pairs); ahead < stop; ahead += LINE_NBYTES)
+            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+        pending->sums[task->row] = s;
+        pending->offset[task->row] = (double)(((int64_t)lists.plus_sum - lists.minus_sum) * (1 << a) - bias);
+    }
+    pending->ahead = ahead;
+}
+
+/* ---------------------------------------------------------------- wide blocks */
+
+/* The sum of E at the places of plus less that at those of minus. */
+static int64_t lists_of_wide(const struct task *task, const int32_t *wide_columns)
+{
+    const int32_t *x = wide_columns - 1;
+    uint64_t plus = 0, minus = 0;
+    int64_t sum = 0;
+    for (const uint8_t *gaps = task->pairs; gaps < task->pairs_end; gaps += 8)
+        for (size_t i = 0; i < 4; i++) {
+            plus += gaps[i];
+            minus += gaps[4 + i];
+            sum += (int64_t)x[plus] - x[minus];
+        }
+    return sum;
+}
+
+/* The sums of q E of all rows of width a, from the wide blocks alone. */
+MB_INLINE void multiply_wide_rows(unsigned a, struct pending *pending)
+{
+    const struct mb_activation *x = pending->x;
+    const int64_t bias = x->wide_sum * (1 << (a - 1)) - x->wide_odd_sum;
+    for (const struct task *task = pending->tasks[a]; task < pending->tasks[a] + pending->n_tasks[a];
+         task++) {
+        int64_t sum = lists_of_wide(task, x->wide_columns) * (1 << a) - bias;
+        for (size_t k = 0; k < x->n_wide; k++) {
+            __m256i u[4];
+            mb_carry_unpack(a, task->body + 16 * a * (size_t)x->wide_at[k], u);
+            const int8_t *planes = mb_wide_planes(x, k);
+            for (size_t p = 0; p < x->n_wide_planes; p++, planes += MB_CARRY_BLOCK) {
+                __m256i s = _mm256_setzero_si256();
+                multiply_plane(a, u, planes, &s);
+                sum += (int64_t)mb_add_lanes_avx2(s) << 8 * p;
+            }
+        }
+        pending->wide[task->row] = sum;
+    }
+}
+
+#define MULTIPLY(a)                                        \
+    MB_NOINLINE void multiply_##a(struct pending *pending) \
+    {                                                      \
+        multiply_rows(a, pending);                         \
+        if (pending->x->n_wide > 0)                        \
+            multiply_wide_rows(a, pending);                \
+    }
+MB_WIDTHS_2_TO_6(MULTIPLY)
+
+static void multiply_bytes(struct pending *pending)
+{
+    const size_t n = mb_carry_n_blocks(pending->w->n_cols) * MB_CARRY_BLOCK;
+    for (size_t i = 0; i < pending->n_tasks[MB_CARRY_BYTES]; i++) {
+        const struct task *task = &pending->tasks[MB_CARRY_BYTES][i];
+        struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        for (size_t c = 0; c < n; c += 32) {
+            __m256i q = _mm256_loadu_si256((const __m256i *)(task->body + c));
+            s.hi = add_signed(s.hi, q, pending->x->hi + c);
+            s.lo = add_signed(s.lo, q, pending->x->lo + c);
+        }
+        pending->sums[task->row] = s;
+        pending->offset[task->row] = 0;
+        pending->wide[task->row] = 0;
+        for (size_t k = 0; k < pending->x->n_wide; k++)
+            pending->wide[task->row] +=
+                mb_wide_sum_avx2((const int8_t *)task->body + MB_CARRY_BLOCK * (size_t)pending->x->wide_at[k],
+                                 mb_wide_planes(pending->x, k), pending->x->n_wide_planes);
+    }
+}
+
+static void (*const multiply_of_width[])(struct pending *) = {NULL, NULL, MB_NAMES_2_TO_6(multiply), NULL,
+                                                              multiply_bytes};
+
+/* ---------------------------------------------------------------- batches */
+
+/* hi, lo, hi, lo of a row, in each half: the sums of a quarter of its lanes. */
+MB_INLINE __m256i add_lanes_2(const struct sums *s)
+{
+    return _mm256_add_epi32(_mm256_unpacklo_epi32(s->hi, s->lo), _mm256_unpackhi_epi32(s->hi, s->lo));
+}
+
+/* hi, lo, hi, lo of two rows, in each half. */
+MB_INLINE __m256i add_lanes_4(const struct sums *s)
+{
+    __m256i first = add_lanes_2(s), second = add_lanes_2(s + 1);
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(first, second), _mm256_unpackhi_epi64(first, second));
+}
+
+/* What E adds to four sums. Rounded as mb_sum_of_parts rounds it: once, when both parts meet. */
+static __m256d wide_4(const int64_t *wide)
+{
+    const double unit = MB_WIDE_UNIT;
+    return _mm256_setr_pd(unit * (double)wide[0], unit * (double)wide[1], unit * (double)wide[2],
+                          unit * (double)wide[3]);
+}
+
+/* The results of four rows from the first-th pending one on. S is exact in double: it is below 2^53. */
+static __m128 results_4(const struct pending *pending, size_t first)
+{
+    __m256i rows_01 = add_lanes_4(pending->sums + first), rows_23 = add_lanes_4(pending->sums + first + 2);
+    __m256i sums = _mm256_add_epi32(_mm256_permute2x128_si256(rows_01, rows_23, 0x20),
+                                    _mm256_permute2x128_si256(rows_01, rows_23, 0x31));
+    sums = _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+    __m256d hi = _mm256_cvtepi32_pd(_mm256_castsi256_si128(sums));
+    __m256d lo = _mm256_cvtepi32_pd(_mm256_extracti128_si256(sums, 1));
+    __m256d s = _mm256_add_pd(_mm256_mul_pd(hi, _mm256_set1_pd(256)), lo);
+    s = _mm256_add_pd(s, _mm256_loadu_pd(pending->offset + first));
+    if (pending->x->n_wide > 0)
+        s = _mm256_add_pd(s, wide_4(pending->wide + first));
+    __m256d scale = _mm256_set1_pd((double)pending->x->scale);
+    __m256d y = _mm256_mul_pd(_mm256_mul_pd(s, _mm256_set1_pd((double)pending->w->step)), scale);
+    y = _mm256_add_pd(y, _mm256_mul_pd(_mm256_loadu_pd(pending->outliers + first), scale));
+    return _mm256_cvtpd_ps(y);
+}
+
+static void flush(struct pending *pending)
+{
+    for (unsigned a = 0; a <= MB_CARRY_BYTES; a++)
+        if (pending->n_tasks[a] > 0) {
+            multiply_of_width[a](pending);
+            pending->n_tasks[a] = 0;
+        }
+    for (size_t r = pending->n; r % 4 != 0; r++) { /* finished with the others, and not used */
+        pending->sums[r].hi = pending->sums[r].lo = _mm256_setzero_si256();
+        pending->offset[r] = pending->outliers[r] = 0;
+        pending->wide[r] = 0;
+    }
+    for (const struct row_outliers *row = pending->row_outliers;
+         row < pending->row_outliers + pending->n_row_outliers; row++)
+        pending->outliers[row->row] =
+            mb_outliers(pending->w->dtype, row->positions, row->values, row->n, 0, pending->x);
+    for (size_t first = 0; first < pending->n; first += 4) {
+        float y[4];
+        size_t left = pending->n - first;
+        _mm_storeu_ps(left >= 4 ? pending->y + first : y, results_4(pending, first));
+        if (left < 4)
+            memcpy(pending->y + first, y, left * sizeof y[0]);
+    }
+    pending->y += pending->n;
+    pending->n = pending->n_row_outliers = 0;
+}
+
+static void take_row(struct pending *pending, const struct mb_group_view *view)
+{
+    size_t row = pending->n++;
+    if (row == 0)
+        pending->ahead = view->body + AHEAD_NBYTES;
+    pending->tasks[view->a][pending->n_tasks[view->a]++] =
+        (struct task){view->body, view->tail, view->tail + 2 * view->n_escapes, row};
+    pending->outliers[row] = 0;
+    /* Without a branch: the processor cannot predict whether a row has outliers. */
+    pending->row_outliers[pending->n_row_outliers] =
+        (struct row_outliers){view->outlier_positions, view->outlier_values, view->n_outliers, row};
+    pending->n_row_outliers += view->n_outliers > 0;
+}
+
+void NAMED(mb_carry_matvec)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                            const struct mb_activation *x, float *y)
+{
+    if (n_rows == 0)
+        return;
+    struct pending pending;
+    pending.n = pending.n_row_outliers = 0;
+    memset(pending.n_tasks, 0, sizeof pending.n_tasks);
+    pending.w = w;
+    pending.x = x;
+    pending.y = y;
+    struct mb_group_walk walk = mb_carry_seek(w, row);
+    for (uint64_t end = row + n_rows; row < end; row++) {
+        struct mb_group_view view;
+        mb_carry_next(&walk, &view);
+        if (pending.n == ROWS_PENDING || (view.is_raw && pending.n > 0))
+            flush(&pending);
+        if (view.is_raw)
+            *pending.y++ = mb_raw_row_product(w->dtype, view.body, w->n_cols, x);
+        else
+            take_row(&pending, &view);
+    }
+    flush(&pending);
+}
