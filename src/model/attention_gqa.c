@@ -21,6 +21,7 @@
 enum {
     CHUNK_TOKENS = 128, /* keys and values of one head, as floats, stay in L2 */
     BLOCK_ROWS = 32,    /* queries that meet a chunk together: their scores stay in L1 */
+    MERGED_CHUNKS = 64, /* chunks of a generated token whose factors are computed together */
     GROUP_HEADS = 4,    /* query heads of a task, at least: a task is long beside the cost of taking it */
 };
 _Static_assert(MB_CHUNK_TOKENS % CHUNK_TOKENS == 0, "place() counts in chunks of MB_CHUNK_TOKENS");
@@ -253,24 +254,33 @@ static float weigh(const struct attending *a, float *scores, size_t n, float *we
     return most;
 }
 
-/* Adds a chunk (sums of values, maximum, sum of weights) to what came before it. */
-static void merge(const struct attending *a, const float *sums, float chunk_most, float chunk_weight,
-                  float *o, float *most, float *weight)
+/*
+ * A chunk is merged with what came before it.  The side with the smaller maximum is scaled, by e^delta; true:
+ * the chunk's is the larger one.
+ */
+static bool compare(float chunk_most, float *most, float *delta)
+{
+    bool is_larger = !(chunk_most <= *most); /* also where it is NaN */
+    *delta = is_larger ? *most - chunk_most : chunk_most - *most;
+    *most = is_larger ? chunk_most : *most;
+    return is_larger;
+}
+
+/* Adds a chunk (sums of values, sum of weights) to what came before it; 'factor' is e^delta. */
+static void merge(const struct attending *a, const float *sums, float chunk_weight, bool is_larger,
+                  float factor, float *o, float *weight)
 {
     const struct mb_float_ops *ops = a->model->ops;
     size_t d = a->c->gqa.d_head;
-    if (!(chunk_most <= *most)) { /* also where it is NaN */
-        float kept = *most - chunk_most;
-        ops->exp_sum(&kept, 1, 1, 0);
+    if (is_larger) {
         if (*weight > 0)
-            ops->scale(kept, d, o);
-        *weight *= kept;
-        *most = chunk_most;
+            ops->scale(factor, d, o);
+        ops->add(sums, d, o);
+        *weight = *weight * factor + chunk_weight;
+    } else {
+        ops->axpy(factor, sums, d, o);
+        *weight += factor * chunk_weight;
     }
-    float share = chunk_most - *most;
-    ops->exp_sum(&share, 1, 1, 0);
-    ops->axpy(share, sums, d, o);
-    *weight += share * chunk_weight;
 }
 
 /* ---------------------------------------------------------------- prompts: a block of tokens */
@@ -321,10 +331,16 @@ static void attend_block_head(const struct attending *a, const struct block *b, 
     if (n_full > 0)
         model->ops->weighted_rows(MB_F32, values, d, n, d, s->scores + first_full * CHUNK_TOKENS,
                                   CHUNK_TOKENS, n_full, s->sums + first_full * d, d);
+    float factors[BLOCK_ROWS] = {0};
+    bool is_larger[BLOCK_ROWS];
     for (size_t i = 0; i < b->n; i++)
         if (seen[i].n > 0)
-            merge(a, s->sums + i * d, most[i], weight[i], a->part->o + at + i * stride,
-                  &s->most[sharing * BLOCK_ROWS + i], &s->weight[sharing * BLOCK_ROWS + i]);
+            is_larger[i] = compare(most[i], &s->most[sharing * BLOCK_ROWS + i], &factors[i]);
+    model->ops->exp_sum(factors, b->n, 1, 0);
+    for (size_t i = 0; i < b->n; i++)
+        if (seen[i].n > 0)
+            merge(a, s->sums + i * d, weight[i], is_larger[i], factors[i], a->part->o + at + i * stride,
+                  &s->weight[sharing * BLOCK_ROWS + i]);
 }
 
 static void attend_block(const struct attending *a, const struct block *b, const struct scratch *s)
@@ -393,16 +409,31 @@ static void attend_chunk_heads(const struct attending *a, const struct mb_segmen
                               d + 2);
 }
 
+/* Merges chunks [first, first + n) of a head, n <= MERGED_CHUNKS. */
+static void merge_chunks(const struct attending *a, const struct mb_segment *segment, size_t head,
+                         size_t first, size_t n, float *most, float *weight)
+{
+    size_t d = a->c->gqa.d_head;
+    float *o = a->part->o + (segment->first * a->c->n_heads + head) * d, factors[MERGED_CHUNKS];
+    bool is_larger[MERGED_CHUNKS];
+    for (size_t i = 0; i < n; i++)
+        is_larger[i] = compare(partial_of(a, segment, first + i, head)[d], most, &factors[i]);
+    a->model->ops->exp_sum(factors, n, 1, 0);
+    for (size_t i = 0; i < n; i++) {
+        const float *sums = partial_of(a, segment, first + i, head);
+        merge(a, sums, sums[d + 1], is_larger[i], factors[i], o, weight);
+    }
+}
+
 /* Merges a head's chunks. */
 static void finish(const struct attending *a, const struct mb_segment *segment, size_t head)
 {
-    size_t d = a->c->gqa.d_head;
+    size_t d = a->c->gqa.d_head, n_chunks = n_chunks_of(a->c, segment);
     float *o = a->part->o + (segment->first * a->c->n_heads + head) * d, most = -INFINITY, weight = 0;
     memset(o, 0, d * sizeof *o);
-    for (size_t chunk = 0; chunk < n_chunks_of(a->c, segment); chunk++) {
-        const float *sums = partial_of(a, segment, chunk, head);
-        merge(a, sums, sums[d], sums[d + 1], o, &most, &weight);
-    }
+    for (size_t chunk = 0; chunk < n_chunks; chunk += MERGED_CHUNKS)
+        merge_chunks(a, segment, head, chunk,
+                     n_chunks - chunk < MERGED_CHUNKS ? n_chunks - chunk : MERGED_CHUNKS, &most, &weight);
     a->model->ops->scale(1.0F / weight, d, o);
 }
 
@@ -440,16 +471,18 @@ static void chunk_task(const struct attending *a, const struct mb_segment *segme
         finish(a, segment, head);
 }
 
+/* The units of a segment follow one another for each group: what a thread reads next follows in the cache. */
 static void task_of(void *ctx, size_t task, int thread)
 {
     const struct attending *a = ctx;
-    size_t unit = task / n_groups(a->c), kv_head = task % n_groups(a->c) * kv_heads_of_group(a->c);
-    size_t kv_end = kv_head + kv_heads_of_group(a->c), n_kv = a->c->gqa.n_kv_heads;
-    struct scratch s = place_scratch(a->c, a->model->scratch[thread].attention);
+    size_t n_units, unit = task / n_groups(a->c), n_kv = a->c->gqa.n_kv_heads;
     const struct mb_segment *segment = &a->model->work.segments[unit < a->n_prompt_units ? 0 : a->n_prompts];
-    while (unit >= segment->first_chunk + n_units_of(a->c, segment))
+    while (n_units = n_units_of(a->c, segment), unit >= segment->first_chunk + n_units)
         segment++;
-    (segment->is_generated ? chunk_task : prompt_task)(a, segment, unit - segment->first_chunk, kv_head,
+    struct scratch s = place_scratch(a->c, a->model->scratch[thread].attention);
+    task -= segment->first_chunk * n_groups(a->c);
+    size_t kv_head = task / n_units * kv_heads_of_group(a->c), kv_end = kv_head + kv_heads_of_group(a->c);
+    (segment->is_generated ? chunk_task : prompt_task)(a, segment, task % n_units, kv_head,
                                                        kv_end < n_kv ? kv_end : n_kv, &s);
 }
 

@@ -10,6 +10,8 @@
  *   v_fma_first              v_fma for the first n lanes; the others keep the last operand's
  *   v_max, v_min             the second operand where one is NaN
  *   v_select_nan             (a, b): a, NaN in lanes where b is NaN
+ *   BLOCK_TOKENS, BLOCK_VECTORS  of sums of weighted rows, each at most 4: as many accumulators as there are
+ *                            registers for
  *   TILE_ROWS, TILE_TOKENS   of a dense product: as many accumulators as there are registers for
  *   v_store_sums             the sums of TILE_ROWS accumulators by the fixed tree, of which n_rows are stored
  */
@@ -174,13 +176,27 @@ static float exp_sum(float *s, size_t n, float factor, float shift)
         sum = v_add(sum, e);
     }
     if (i < n) {
-        v_store(s + i, v_exp(v_fma(v_load(s + i, n - i), a, b)), n - i);
-        sum = v_add(sum, v_load(s + i, n - i));
+        struct lanes e = v_exp(v_fma(v_load(s + i, n - i), a, b));
+        v_store(s + i, e, n - i);
+        sum = v_fma_first(e, v_set1(1), sum, n - i);
     }
     return sum_lanes(sum);
 }
 
-enum { BLOCK_TOKENS = 4, BLOCK_VECTORS = 4 };
+/*
+ * Hardware predicts too few of a cache's rows, so lines are prefetched that far ahead.  What follows the rows
+ * of one call are those of the next.  Rows of floats are a thread's scratch memory: they are near.
+ */
+enum { PREFETCH_NBYTES = 16 << 10, LINE_NBYTES = 64 };
+
+MB_INLINE void prefetch_ahead(enum mb_dtype dtype, const uint8_t *w, size_t nbytes)
+{
+    for (size_t i = 0; dtype != MB_F32 && i < nbytes; i += LINE_NBYTES)
+        __builtin_prefetch((const void *)((uintptr_t)w + i + PREFETCH_NBYTES));
+}
+
+enum { VECTORS_MAX = 4 };
+_Static_assert(BLOCK_TOKENS <= 4 && BLOCK_VECTORS <= 4, "loops over them are unrolled four times");
 
 /* A block of tokens and columns stays in registers for all rows; 'last': elements of the last vector. */
 MB_INLINE void weighted_block(enum mb_dtype dtype, const uint8_t *w, size_t row_nbytes, size_t n_rows,
@@ -188,14 +204,15 @@ MB_INLINE void weighted_block(enum mb_dtype dtype, const uint8_t *w, size_t row_
                               float *out, size_t out_stride)
 {
     size_t elem_nbytes = mb_dtype_nbytes(dtype);
-    struct lanes acc[BLOCK_TOKENS][BLOCK_VECTORS];
+    struct lanes acc[BLOCK_TOKENS][VECTORS_MAX];
 #pragma GCC unroll 4
     for (size_t t = 0; t < n_tokens; t++)
 #pragma GCC unroll 4
         for (size_t v = 0; v < n_vectors; v++)
             acc[t][v] = v_load(out + t * out_stride + 16 * v, v + 1 == n_vectors ? last : 16);
     for (size_t r = 0; r < n_rows; r++, w += row_nbytes) {
-        struct lanes row[BLOCK_VECTORS];
+        struct lanes row[VECTORS_MAX];
+        prefetch_ahead(dtype, w, 16 * n_vectors * elem_nbytes);
 #pragma GCC unroll 4
         for (size_t v = 0; v < n_vectors; v++)
             row[v] = v_load_as(dtype, w + 16 * v * elem_nbytes, v + 1 == n_vectors ? last : 16);
@@ -214,25 +231,31 @@ MB_INLINE void weighted_block(enum mb_dtype dtype, const uint8_t *w, size_t row_
             v_store(out + t * out_stride + 16 * v, acc[t][v], v + 1 == n_vectors ? last : 16);
 }
 
-MB_INLINE void weighted_as(enum mb_dtype dtype, const uint8_t *w, size_t row_nbytes, size_t n_rows,
-                           size_t n_cols, const float *p, size_t p_stride, size_t n_tokens, float *out,
-                           size_t out_stride)
+/* Blocks of n_together tokens and n_vectors vectors; 'p' and 'out' are those of the first token. */
+MB_INLINE void weighted_blocks(enum mb_dtype dtype, const uint8_t *w, size_t row_nbytes, size_t n_rows,
+                               size_t n_cols, const float *p, size_t p_stride, size_t n_tokens, float *out,
+                               size_t out_stride, size_t n_together, size_t n_vectors)
 {
-    enum { WIDTH = 16 * BLOCK_VECTORS };
     size_t elem_nbytes = mb_dtype_nbytes(dtype), c = 0;
-    for (; c + WIDTH <= n_cols; c += WIDTH) {
-        size_t t = 0;
-        for (; t + BLOCK_TOKENS <= n_tokens; t += BLOCK_TOKENS)
+    for (; c + 16 * n_vectors <= n_cols; c += 16 * n_vectors)
+        for (size_t t = 0; t < n_tokens; t += n_together)
             weighted_block(dtype, w + c * elem_nbytes, row_nbytes, n_rows, p + t * p_stride, p_stride,
-                           BLOCK_TOKENS, BLOCK_VECTORS, 16, out + t * out_stride + c, out_stride);
-        for (; t < n_tokens; t++)
-            weighted_block(dtype, w + c * elem_nbytes, row_nbytes, n_rows, p + t * p_stride, p_stride, 1,
-                           BLOCK_VECTORS, 16, out + t * out_stride + c, out_stride);
-    }
+                           n_together, n_vectors, 16, out + t * out_stride + c, out_stride);
     for (; c < n_cols; c += 16)
         for (size_t t = 0; t < n_tokens; t++)
             weighted_block(dtype, w + c * elem_nbytes, row_nbytes, n_rows, p + t * p_stride, p_stride, 1, 1,
                            step_of(c, n_cols), out + t * out_stride + c, out_stride);
+}
+
+MB_INLINE void weighted_as(enum mb_dtype dtype, const uint8_t *w, size_t row_nbytes, size_t n_rows,
+                           size_t n_cols, const float *p, size_t p_stride, size_t n_tokens, float *out,
+                           size_t out_stride)
+{
+    size_t n = n_tokens / BLOCK_TOKENS * BLOCK_TOKENS;
+    weighted_blocks(dtype, w, row_nbytes, n_rows, n_cols, p, p_stride, n, out, out_stride, BLOCK_TOKENS,
+                    BLOCK_VECTORS);
+    weighted_blocks(dtype, w, row_nbytes, n_rows, n_cols, p + n * p_stride, p_stride, n_tokens - n,
+                    out + n * out_stride, out_stride, 1, VECTORS_MAX);
 }
 
 static void weighted_rows(enum mb_dtype dtype, const void *w, size_t w_stride, size_t n_rows, size_t n_cols,
@@ -263,9 +286,13 @@ MB_INLINE void dense_step(enum mb_dtype dtype, const struct tile *tile, size_t c
                           struct lanes acc[TILE_TOKENS][TILE_ROWS])
 {
     struct lanes w[TILE_ROWS];
+    size_t at = col * mb_dtype_nbytes(dtype);
 #pragma GCC unroll 4
-    for (size_t r = 0; r < TILE_ROWS; r++)
-        w[r] = v_load_as(dtype, tile->w[r] + col * mb_dtype_nbytes(dtype), n);
+    for (size_t r = 0; r < TILE_ROWS; r++) {
+        if (at % LINE_NBYTES == 0)
+            prefetch_ahead(dtype, tile->w[r] + at, LINE_NBYTES);
+        w[r] = v_load_as(dtype, tile->w[r] + at, n);
+    }
 #pragma GCC unroll 6
     for (size_t t = 0; t < n_tokens; t++) {
         struct lanes x = v_load(tile->x + t * tile->x_stride + col, n);

@@ -112,6 +112,7 @@ static inline struct lanes v_pow2(struct lanes a)
     return a;
 }
 
+enum { BLOCK_TOKENS = 1, BLOCK_VECTORS = 1 };
 enum { TILE_ROWS = 1, TILE_TOKENS = 1 };
 
 static inline void v_store_sums(float *y, const struct lanes acc[TILE_ROWS], size_t n_rows)

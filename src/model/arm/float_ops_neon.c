@@ -138,7 +138,8 @@ static inline struct lanes v_pow2(struct lanes a)
     return a;
 }
 
-enum { TILE_ROWS = 2, TILE_TOKENS = 2 }; /* 16 accumulators, 8 registers of weights and 4 of x */
+enum { BLOCK_TOKENS = 4, BLOCK_VECTORS = 1 }; /* 16 accumulators and 4 registers of rows */
+enum { TILE_ROWS = 2, TILE_TOKENS = 2 };      /* 16 accumulators, 8 registers of weights and 4 of x */
 
 static inline float sum_of(struct lanes v)
 {

@@ -125,7 +125,8 @@ static inline struct lanes v_pow2(struct lanes a)
     return BOTH(pow2_8(a.low), pow2_8(a.high));
 }
 
-enum { TILE_ROWS = 2, TILE_TOKENS = 3 }; /* 12 accumulators and 4 registers of weights */
+enum { BLOCK_TOKENS = 4, BLOCK_VECTORS = 1 }; /* 8 accumulators and 2 registers of rows */
+enum { TILE_ROWS = 2, TILE_TOKENS = 3 };      /* 12 accumulators and 4 registers of weights */
 
 static inline float sum_of(struct lanes v)
 {

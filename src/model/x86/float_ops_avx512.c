@@ -103,7 +103,8 @@ static inline struct lanes v_pow2(struct lanes a)
     return LANES(_mm512_castsi512_ps(_mm512_slli_epi32(n, 23)));
 }
 
-enum { TILE_ROWS = 4, TILE_TOKENS = 6 }; /* 24 accumulators and 4 registers of weights */
+enum { BLOCK_TOKENS = 4, BLOCK_VECTORS = 4 }; /* 16 accumulators and 4 registers of rows */
+enum { TILE_ROWS = 4, TILE_TOKENS = 6 };      /* 24 accumulators and 4 registers of weights */
 
 /* Four sums at once: from the second level of the tree on, all are in one register. */
 static inline void v_store_sums(float *y, const struct lanes acc[TILE_ROWS], size_t n_rows)
