@@ -88,6 +88,8 @@ static float pick_value(uint64_t *seed)
 {
     static const float odd[] = {0, -0.0F, 1e-40F, 3e38F, -1};
     uint64_t dice = next_random(seed);
+    if (dice % 64 == 5)
+        return (float)((double)(int64_t)dice * 0x1p-60 * (double)(1ull << dice / 64 % 60)); /* an outlier */
     if (dice % 16 < 2)
         return odd[dice / 16 % (sizeof odd / sizeof *odd)];
     return (float)((double)(int64_t)dice * 0x1p-60);

@@ -320,19 +320,27 @@ MB_API double mb_coded_entropy_bits(const struct mb_coded_statistics *statistics
  *
  * The scale.  The vector is dealt out to 32 parts, element i to part i mod 32 (fewer than 256 elements: to
  * the largest power of two of parts that have eight each).  Let 'typical' be the median of the largest
- * magnitudes of the parts: half of the parts or more reach it.  Then
+ * magnitudes of the parts: half of the parts or more reach it.  Up to 15 outliers (7 below 256 elements, 3
+ * below 128, 1 below 64, none below 32) do not change it, however large they are.  Then
  *
- *     scale = min(max |x|, 4 typical) / 32639, and at least max |x| 2^-45 and FLT_MIN
+ *     scale = min(max |x|, range) / 32639, and at least max |x| 2^-45 and FLT_MIN
  *
- * and |x - scale X| <= 0.5001 scale for each element.  So an ordinary vector is scaled by its largest
- * element, and up to 15 outliers (7 below 256 elements, 3 below 128, 1 below 64, none below 32), however
- * large they are, take nothing from the others: each element is within typical / 16300 while max |x| <= 2^32
- * typical. Typical is about 2.5 times the rms of normally distributed values: an error of at most rms / 6500,
- * and of max / 65000 (rms / 18600 for the 3.5 rms of 2,000 values) where there is no outlier.  It is never
- * more than max / 65000.
+ * where range = 4 typical if at most 3 more blocks have elements above 4 typical than have elements above 16
+ * typical (a vector of one block: if as many have), else 16 typical: many elements above 4 are no outliers
+ * but heavy tails, and wide blocks cost time.
  *
- * What a product adds to the error of the weights is therefore at most 0.5001 scale times the sum of the
- * row's |w'|, and one rounding to float.
+ * So |x - scale X| <= scale / 2 + 2^-24 |x| for each element (the second term is the rounding of x / scale to
+ * float).  The first is
+ *   - at most max / 65000: as if the largest element had set the scale, and exactly so where it is within the
+ *     range, as in nearly all vectors;
+ *   - at most typical / 4000, and typical / 16000 where few blocks have outliers, while max <= 2^30 times the
+ *     range.  Beyond, the bound grows with max: 2^-46 of it.
+ * Typical is about 2.5 times the rms of normally distributed values: there each element is within rms / 18000
+ * without outliers (of some 2,000 values the largest is 3.5 rms), and within rms / 6500 of the others' rms
+ * beside any outliers.
+ *
+ * What this adds to the error of a product is at most the sum of |w'| times that over the row, and one
+ * rounding to float.
  *
  * All zero (or max |x| < 32639 FLT_MIN): scale 0.  A non-finite element: scale NaN, and every product with it
  * is NaN.

@@ -9,8 +9,13 @@
 #include <math.h>
 #include <string.h>
 
-/* A vector is ordinary while its largest element is at most so many times the typical one. */
-static const float ORDINARY_RATIO = 4;
+/*
+ * The range of the narrow blocks, in typical elements.  Heavy tails are no outliers: hidden vectors of
+ * trained experts reach 5 to 50 times the typical element, here and there.  So a block above NEAR is wide
+ * where there are few such blocks besides those above FAR, which are wide always.
+ */
+static const float NEAR = 4, FAR = 16;
+enum { FEW_BLOCKS = 3 };
 
 /* The largest X is 2^45, and the largest E 2^30 (128 more where the division rounds up): four signed bytes.
  */
@@ -18,6 +23,8 @@ static const float LEAST_RATIO = 0x1p-45F;
 
 /* The fewest elements of a part. */
 enum { PART_ELEMENTS = 8 };
+
+enum { BLOCKS_MAX = (MB_COLS_MAX + MB_ACTIVATION_BLOCK - 1) / MB_ACTIVATION_BLOCK };
 
 static size_t fold_parts(uint32_t *largest, size_t n)
 {
@@ -49,15 +56,41 @@ static float typical_of(const uint32_t *largest, size_t n_parts)
     return mb_float_of_bits(typical);
 }
 
-/* The scale of a vector whose largest element alone would make it 'by_max', which is not 0. */
-static float scale_of(const uint32_t *largest, size_t n_parts, float max, float by_max)
+static float largest_of(const uint32_t *largest)
 {
-    size_t n_near = 0;
-    for (size_t i = 0; i < n_parts; i++)
-        n_near += ORDINARY_RATIO * mb_float_of_bits(largest[i]) >= max;
-    if (n_near >= (n_parts + 1) / 2)
-        return by_max;
-    float scale = ORDINARY_RATIO * typical_of(largest, n_parts) / (float)MB_ACTIVATION_MAX;
+    uint32_t max = 0;
+    for (size_t i = 0; i < MB_PARTS; i++)
+        max = largest[i] > max ? largest[i] : max;
+    return mb_float_of_bits(max);
+}
+
+/* Fills the largest magnitude of each block of x[n]; returns how many blocks there are. */
+static size_t find_block_max(const struct mb_activation_ops *ops, const float *x, size_t n, float *block_max)
+{
+    size_t n_blocks = 0;
+    for (size_t c = 0; c < n; c += MB_ACTIVATION_BLOCK) {
+        uint32_t largest[MB_PARTS];
+        ops->parts(x + c, n - c < MB_ACTIVATION_BLOCK ? n - c : MB_ACTIVATION_BLOCK, largest);
+        block_max[n_blocks++] = largest_of(largest);
+    }
+    return n_blocks;
+}
+
+static size_t count_above(const float *block_max, size_t n_blocks, float limit)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < n_blocks; i++)
+        count += block_max[i] > limit;
+    return count;
+}
+
+/* The scale of a vector whose largest element alone would make it 'by_max', which is not 0. */
+static float scale_of(float max, float by_max, float typical, const float *block_max, size_t n_blocks)
+{
+    size_t n_near = count_above(block_max, n_blocks, NEAR * typical);
+    size_t n_far = count_above(block_max, n_blocks, FAR * typical);
+    size_t n_few = n_blocks > 1 ? FEW_BLOCKS : 0;
+    float scale = (n_near <= n_far + n_few ? NEAR : FAR) * typical / (float)MB_ACTIVATION_MAX;
     scale = fmaxf(scale, fmaxf(max * LEAST_RATIO, FLT_MIN));
     return fminf(scale, by_max);
 }
@@ -99,19 +132,10 @@ static void split_wide(const float *x, size_t n, size_t n_planes, struct mb_acti
     }
 }
 
-static float largest_of(const struct mb_activation_ops *ops, const float *x, size_t n)
-{
-    uint32_t largest[MB_PARTS], max = 0;
-    ops->parts(x, n, largest);
-    for (size_t i = 0; i < MB_PARTS; i++)
-        max = largest[i] > max ? largest[i] : max;
-    return mb_float_of_bits(max);
-}
-
 static void split_with_outliers(const struct mb_activation_ops *ops, const float *x, size_t n, float max,
-                                int8_t *hi, int8_t *lo, void *wide, struct mb_activation *out)
+                                const float *block_max, size_t n_blocks, int8_t *hi, int8_t *lo, void *wide,
+                                struct mb_activation *out)
 {
-    size_t n_blocks = (n + MB_ACTIVATION_BLOCK - 1) / MB_ACTIVATION_BLOCK;
     uint16_t *wide_at = wide;
     int8_t *planes = (int8_t *)wide + (n_blocks * sizeof *wide_at + 63) / 64 * 64;
     out->wide_at = wide_at;
@@ -119,7 +143,7 @@ static void split_with_outliers(const struct mb_activation_ops *ops, const float
     out->n_wide_planes = planes_of(wide_of(rintf(max / out->scale)));
     for (size_t c = 0; c < n; c += MB_ACTIVATION_BLOCK) {
         size_t n_here = n - c < MB_ACTIVATION_BLOCK ? n - c : MB_ACTIVATION_BLOCK;
-        if (wide_of(rintf(largest_of(ops, x + c, n_here) / out->scale)) == 0) {
+        if (wide_of(rintf(block_max[c / MB_ACTIVATION_BLOCK] / out->scale)) == 0) {
             out->sum += ops->split(x + c, n_here, out->scale, hi + c, lo + c);
             continue;
         }
@@ -133,11 +157,9 @@ static void split_with_outliers(const struct mb_activation_ops *ops, const float
 void mb_activation_by(const struct mb_activation_ops *ops, const float *x, size_t n, int8_t *hi, int8_t *lo,
                       void *wide, struct mb_activation *out)
 {
-    uint32_t largest[MB_PARTS], max_bits = 0;
+    uint32_t largest[MB_PARTS];
     ops->parts(x, n, largest);
-    for (size_t i = 0; i < MB_PARTS; i++)
-        max_bits = largest[i] > max_bits ? largest[i] : max_bits;
-    float max = mb_float_of_bits(max_bits), by_max = max / (float)MB_ACTIVATION_MAX;
+    float max = largest_of(largest), by_max = max / (float)MB_ACTIVATION_MAX;
     bool is_finite = max <= FLT_MAX;
     *out = (struct mb_activation){.hi = hi, .lo = lo};
     if (!is_finite || !(by_max >= FLT_MIN)) { /* a subnormal scale would let X overflow: such vectors are 0 */
@@ -146,11 +168,18 @@ void mb_activation_by(const struct mb_activation_ops *ops, const float *x, size_
         out->scale = is_finite ? 0 : NAN;
         return;
     }
-    out->scale = scale_of(largest, fold_parts(largest, n), max, by_max);
-    if (out->scale == by_max)
-        out->sum = ops->split(x, n, by_max, hi, lo);
-    else
-        split_with_outliers(ops, x, n, max, hi, lo, wide, out);
+    out->scale = by_max;
+    float typical = typical_of(largest, fold_parts(largest, n));
+    if (max > NEAR * typical) {
+        float block_max[BLOCKS_MAX];
+        size_t n_blocks = find_block_max(ops, x, n, block_max);
+        out->scale = scale_of(max, by_max, typical, block_max, n_blocks);
+        if (out->scale < by_max) {
+            split_with_outliers(ops, x, n, max, block_max, n_blocks, hi, lo, wide, out);
+            return;
+        }
+    }
+    out->sum = ops->split(x, n, by_max, hi, lo);
 }
 
 int32_t mb_wide_value(const struct mb_activation *x, size_t i)

@@ -210,13 +210,24 @@ static inline double mb_sum_of_parts(int64_t narrow, int64_t wide)
     return (double)narrow + (double)MB_WIDE_UNIT * (double)wide;
 }
 
-/* An outlier's part of a row's product; 'begin' is the row's first position in its group. */
+/* The narrow part of an outlier's product; 'begin' is the row's first position in its group. */
 static inline double mb_outlier_product(enum mb_dtype dtype, const uint8_t *positions, const uint8_t *values,
                                         size_t i, size_t begin, const struct mb_activation *x)
 {
     size_t c = mb_load_u16(positions + 2 * i) - begin;
-    return (double)mb_load_value(dtype, values, i) * mb_activation_value(x, c);
+    return (double)mb_load_value(dtype, values, i) * (double)mb_narrow_value(x, c);
 }
+
+/*
+ * The wide part of n outliers' products: 32768 times the sum of (double)w E, in order.  It is added to the
+ * sum of the narrow parts, for activations with wide blocks alone.
+ */
+double mb_wide_outliers(enum mb_dtype dtype, const uint8_t *positions, const uint8_t *values, size_t n,
+                        size_t begin, const struct mb_activation *x);
+
+/* The same of a raw row. */
+double mb_wide_raw_row(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,
+                       const struct mb_activation *x);
 
 /* Products of raw rows and of outliers, which no instruction set speeds up; scalar.c says their order. */
 float mb_raw_row_product(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,

@@ -3,9 +3,11 @@
  *
  * A row's product is, in double,  S step scale + O scale,  evaluated from the left, where S is the exact
  * integer sum of q X, rounded once (mb_sum_of_parts), and O adds (double)w X over the row's outliers in
- * order.  A raw row's is  R scale,
- * where R sums (double)w X in 8 lanes (element i in lane i % 8, in order), added as ((0+4)+(2+6)) +
- * ((1+5)+(3+7)).  Both are rounded to float once.
+ * order. A raw row's is  R scale, where R sums (double)w X in 8 lanes (element i in lane i % 8, in order),
+ * added as
+ * ((0+4)+(2+6)) + ((1+5)+(3+7)).  Where x has wide blocks, these are sums of the narrow parts of X, 256 hi +
+ * lo, to which the wide parts are added: 32768 times the sum of (double)w E in order.  Both products are
+ * rounded to float once.
  */
 #include "activation.h"
 #include "decode.h"
@@ -55,9 +57,34 @@ float mb_raw_row_product(enum mb_dtype dtype, const uint8_t *values, size_t n_co
 {
     double lane[8] = {0};
     for (size_t c = 0; c < n_cols; c++)
-        lane[c % 8] += (double)mb_load_value(dtype, values, c) * mb_activation_value(x, c);
+        lane[c % 8] += (double)mb_load_value(dtype, values, c) * (double)mb_narrow_value(x, c);
     double sum = ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+    if (x->n_wide > 0)
+        sum += mb_wide_raw_row(dtype, values, n_cols, x);
     return (float)(sum * (double)x->scale);
+}
+
+double mb_wide_outliers(enum mb_dtype dtype, const uint8_t *positions, const uint8_t *values, size_t n,
+                        size_t begin, const struct mb_activation *x)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t wide = mb_wide_value(x, mb_load_u16(positions + 2 * i) - begin);
+        sum += (double)mb_load_value(dtype, values, i) * (double)wide;
+    }
+    return (double)MB_WIDE_UNIT * sum;
+}
+
+double mb_wide_raw_row(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,
+                       const struct mb_activation *x)
+{
+    double sum = 0;
+    for (size_t k = 0; k < x->n_wide; k++) {
+        size_t c = (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK, end = c + MB_ACTIVATION_BLOCK;
+        for (; c < end && c < n_cols; c++)
+            sum += (double)mb_load_value(dtype, values, c) * (double)mb_wide_value(x, c);
+    }
+    return (double)MB_WIDE_UNIT * sum;
 }
 
 double mb_outliers(enum mb_dtype dtype, const uint8_t *positions, const uint8_t *values, size_t n,
@@ -66,6 +93,8 @@ double mb_outliers(enum mb_dtype dtype, const uint8_t *positions, const uint8_t 
     double sum = 0;
     for (size_t i = 0; i < n; i++)
         sum += mb_outlier_product(dtype, positions, values, i, begin, x);
+    if (x->n_wide > 0 && n > 0)
+        sum += mb_wide_outliers(dtype, positions, values, n, begin, x);
     return sum;
 }
 

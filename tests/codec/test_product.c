@@ -30,6 +30,10 @@ static struct vectors make_vectors(const struct mb_kernels *k, size_t n, size_t 
     for (size_t t = 0; t < n_tokens; t++) {
         for (size_t i = 0; i < n; i++)
             v.x[t * n + i] = (float)(test_normal(&state) * (t + 1.0));
+        if (t == 1 && n > 30) { /* in one block and in two, of two planes and of three */
+            v.x[t * n + 17] *= 3e4F;
+            v.x[t * n + n - 1] *= -1e6F;
+        }
         int8_t *planes = v.planes + t * each;
         k->activation(v.x + t * n, n, planes, planes + plane, planes + 2 * plane, &v.activations[t]);
     }
@@ -66,6 +70,67 @@ static void activations_are_near_and_padded(void **state)
     for (size_t i = 333; i < 384; i++)
         assert_true(x->hi[i] == 0 && x->lo[i] == 0);
     free_vectors(&v);
+}
+
+/* What codec.h promises: half a scale for each element, and a scale that outliers do not change. */
+static void outliers_leave_the_others_their_precision(void **state)
+{
+    (void)state;
+    enum { N = 2048, N_OUTLIERS = 15 };
+    static const float factors[] = {1, 16, 256, 4096, 0x1p20F, 0x1p30F, 0x1p40F};
+    static float x[N];
+    static _Alignas(64) int8_t hi[N], lo[N], wide[5 * N];
+    uint64_t seed = 3;
+    float first_scale = 0;
+    for (size_t k = 0; k < sizeof factors / sizeof *factors; k++) {
+        struct mb_activation a;
+        for (size_t i = 0; i < N; i++)
+            x[i] = (float)test_normal(&seed);
+        for (size_t i = 0; i < N_OUTLIERS; i++)
+            x[i * 135 + 1] = (float)(i % 2 == 0 ? 2 : -2) * factors[k];
+        mb_kernels_scalar.activation(x, N, hi, lo, wide, &a);
+        int64_t sum = 0, wide_sum = 0;
+        for (size_t i = 0; i < N; i++) {
+            double error = fabs((double)x[i] - mb_activation_value(&a, i) * (double)a.scale);
+            assert_true(error <= 0.5 * (double)a.scale + 0x1p-24 * fabs((double)x[i]));
+            assert_true(abs(mb_narrow_value(&a, i)) <= MB_ACTIVATION_MAX);
+            sum += mb_narrow_value(&a, i);
+            wide_sum += mb_wide_value(&a, i);
+        }
+        assert_true(sum == a.sum && wide_sum == a.wide_sum);
+        if (k == 0)
+            first_scale = a.scale;
+        assert_true(a.n_wide == (k == 0 ? 0 : k == 1 ? a.n_wide : N_OUTLIERS));
+        if (k < 6) /* 16 times the typical element, and that is less than the largest */
+            assert_true(a.scale <= 16 * first_scale);
+        else /* X has no more bits */
+            assert_true(a.scale == 0x1p41F * 0x1p-45F);
+    }
+}
+
+/* One outlier more or less does not change the scale, and its block alone is wide. */
+static void a_block_with_an_outlier_is_wide(void **state)
+{
+    (void)state;
+    enum { N = 1408 };
+    static float x[N];
+    static _Alignas(64) int8_t hi[N], lo[N], wide[5 * N];
+    uint64_t seed = 4;
+    struct mb_activation a;
+    float scale = 0;
+    for (size_t i = 0; i < N; i++)
+        x[i] = (float)test_normal(&seed);
+    for (float outlier = 50; outlier < 1e9F; outlier *= 10) {
+        x[700] = outlier;
+        mb_kernels_scalar.activation(x, N, hi, lo, wide, &a);
+        assert_true(scale == 0 || a.scale == scale);
+        scale = a.scale;
+        assert_true(a.n_wide == 1 && a.wide_at[0] == 700 / 128 && a.wide_sum == mb_wide_value(&a, 700));
+    }
+    assert_true((double)scale * 0.5 < 1.0 / 5000); /* rms is 1 */
+    x[700] = 5;
+    mb_kernels_scalar.activation(x, N, hi, lo, wide, &a);
+    assert_true(a.n_wide == 0 && a.scale == 5 / 32639.0F); /* ordinary: by the largest */
 }
 
 static void odd_vectors_have_their_scales(void **state)
@@ -233,6 +298,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(activations_are_near_and_padded),
+        cmocka_unit_test(outliers_leave_the_others_their_precision),
+        cmocka_unit_test(a_block_with_an_outlier_is_wide),
         cmocka_unit_test(odd_vectors_have_their_scales),
         cmocka_unit_test(products_are_what_the_format_says),
         cmocka_unit_test(transposed_products_sum_over_rows),

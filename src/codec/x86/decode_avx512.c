@@ -81,15 +81,16 @@ void mb_group_bytes_avx512(const struct mb_group_view *group, uint8_t *out)
 float mb_raw_row_product_avx512(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,
                                 const struct mb_activation *x)
 {
-    if (x->n_wide > 0)
-        return mb_raw_row_product(dtype, values, n_cols, x);
     __m512d sum = _mm512_setzero_pd();
     for (size_t c = 0; c < n_cols; c += 8) {
         __m512 w =
             mb_load_values_16(dtype, values + c * mb_dtype_nbytes(dtype), mb_lanes_16(n_cols - c) & 0xff);
-        sum = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(w)), mb_activation_values_8(x, c), sum);
+        sum = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm512_castps512_ps256(w)), mb_narrow_values_8(x, c), sum);
     }
     __m256d y = _mm256_add_pd(_mm512_castpd512_pd256(sum), _mm512_extractf64x4_pd(sum, 1));
     __m128d z = _mm_add_pd(_mm256_castpd256_pd128(y), _mm256_extractf128_pd(y, 1));
-    return (float)((_mm_cvtsd_f64(z) + _mm_cvtsd_f64(_mm_unpackhi_pd(z, z))) * (double)x->scale);
+    double product = _mm_cvtsd_f64(z) + _mm_cvtsd_f64(_mm_unpackhi_pd(z, z));
+    if (x->n_wide > 0)
+        product += mb_wide_raw_row(dtype, values, n_cols, x);
+    return (float)(product * (double)x->scale);
 }

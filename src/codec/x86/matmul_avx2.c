@@ -154,17 +154,17 @@ static void tile_product(const struct block *block, size_t r, const int16_t *x, 
     }
 }
 
-/* The sum of a row's q E. */
-static int64_t wide_sum(const int8_t *q, const struct mb_activation *x)
+/* The row's S, given the sum of its q (256 hi + lo). */
+MB_NOINLINE double add_wide(const int8_t *q, int64_t narrow, const struct mb_activation *x)
 {
-    int64_t sum = 0;
-    for (size_t k = 0; x->n_wide > k; k++)
-        sum += mb_wide_sum_avx2(q + (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK, mb_wide_planes(x, k),
-                                x->n_wide_planes);
-    return sum;
+    int64_t wide = 0;
+    for (size_t k = 0; k < x->n_wide; k++)
+        wide += mb_wide_sum_avx2(q + (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK, mb_wide_planes(x, k),
+                                 x->n_wide_planes);
+    return mb_sum_of_parts(narrow, wide);
 }
 
-static float finish(const struct mb_coded_matrix *w, const struct row *row, const int8_t *q, int64_t s,
+static float finish(const struct mb_coded_matrix *w, const struct row *row, double s,
                     const struct mb_activation *x)
 {
     const struct mb_group_view *group = &row->group;
@@ -176,7 +176,7 @@ static float finish(const struct mb_coded_matrix *w, const struct row *row, cons
     double o = group->n_outliers == 0
                    ? 0
                    : mb_row_outliers(w->dtype, group, w->n_cols, row->row_in_group, &first, x);
-    return (float)(mb_sum_of_parts(s, wide_sum(q, x)) * (double)w->step * scale + o * scale);
+    return (float)(s * (double)w->step * scale + o * scale);
 }
 
 /* All rows of a block times at most BLOCK_TOKENS tokens. */
@@ -191,10 +191,12 @@ static void multiply_block(const struct block *block, const struct mb_activation
             int64_t sums[TILE_TOKENS][TILE_ROWS] = {{0}};
             tile_product(block, r, block->x + t * block->row_nbytes, tokens, sums);
             for (size_t i = 0; i < tokens; i++)
-                for (size_t k = 0; k < TILE_ROWS && r + k < block->n_rows; k++)
-                    y[(t + i) * y_stride + r + k] =
-                        finish(block->w, &block->rows[r + k], block->q + (r + k) * block->row_nbytes,
-                               sums[i][k], &x[t + i]);
+                for (size_t k = 0; k < TILE_ROWS && r + k < block->n_rows; k++) {
+                    double s = (double)sums[i][k];
+                    if (x[t + i].n_wide > 0)
+                        s = add_wide(block->q + (r + k) * block->row_nbytes, sums[i][k], &x[t + i]);
+                    y[(t + i) * y_stride + r + k] = finish(block->w, &block->rows[r + k], s, &x[t + i]);
+                }
         }
     }
 }

@@ -365,7 +365,7 @@ MB_INLINE void tile_product(const struct tile *tile, size_t n_chunks, const stru
 #pragma GCC unroll 3
             for (size_t t = 0; t < n_tokens; t++)
                 sums->outliers[t][outlier->slot] +=
-                    outlier->value * mb_activation_value(x + t, outlier->column);
+                    outlier->value * (double)mb_narrow_value(x + t, outlier->column);
         }
         __m512i u[QUADS];
 #pragma GCC unroll 4
@@ -437,6 +437,18 @@ static void tile_wide(const struct tile *tile, const struct mb_activation *x, in
     memcpy(wide, sums, sizeof sums);
 }
 
+/* Adds the wide parts of a token's products with outliers. */
+static void add_wide_outliers(enum mb_dtype dtype, const struct tile *tile, const struct mb_activation *x,
+                              double *outliers)
+{
+    const struct uncoded *end = tile->uncoded + tile->n_uncoded;
+    for (const struct uncoded *uncoded = tile->uncoded; uncoded < end; uncoded++)
+        if (uncoded->n_outliers > 0)
+            outliers[uncoded->slot] +=
+                mb_wide_outliers(dtype, uncoded->outlier_positions, uncoded->outlier_values,
+                                 uncoded->n_outliers, uncoded->begin, x);
+}
+
 /* Eight rows of one token, finished: S step scale + O scale. 'wide': sums of q E, or NULL. */
 static inline __m256 finish_8(__m256i hi, __m256i lo, const int64_t *wide, const int64_t *offset,
                               const double *outliers, const struct mb_coded_matrix *w,
@@ -469,8 +481,10 @@ MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct tile *t
     for (size_t t = 0; t < n_tokens; t++, x++, y += y_stride) {
         int64_t wide[TILE_ROWS];
         bool is_wide = x->n_wide > 0;
-        if (is_wide)
+        if (is_wide) {
             tile_wide(tile, x, wide);
+            add_wide_outliers(w->dtype, tile, x, sums->outliers[t]);
+        }
         __m256 low = finish_8(_mm512_castsi512_si256(sums->hi[t]), _mm512_castsi512_si256(sums->lo[t]),
                               is_wide ? wide : NULL, tile->offset, sums->outliers[t], w, x);
         __m256 high =

@@ -211,8 +211,8 @@ MB_INLINE void multiply_last(unsigned a, const struct lane *lane, const struct m
 /*
  * The sums of the groups which[0 .. n_lanes): n_cols is a multiple of 128, or groups have one row.
  */
-MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, size_t n_tokens, struct product *product,
-                         const struct mb_batch_512 *batch, const uint32_t *which)
+MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, size_t n_tokens, bool is_wide,
+                         struct product *product, const struct mb_batch_512 *batch, const uint32_t *which)
 {
     const struct mb_activation *x = product->x;
     size_t n_cols = product->w->n_cols, n_rows = product->w->group_rows;
@@ -230,15 +230,17 @@ MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, size_t n_tokens
     }
     const size_t n_whole = n_cols / MB_ACTIVATION_BLOCK * MB_ACTIVATION_BLOCK;
     for (size_t r = 0; r < n_rows; r++) {
-        const struct stop *stop = product->stops;
         __m512i s[LANES][MB_FUSED_TOKENS][2];
 #pragma GCC unroll 4
         for (size_t i = 0; i < n_lanes; i++)
 #pragma GCC unroll 4
             for (size_t t = 0; t < n_tokens; t++)
                 s[i][t][0] = s[i][t][1] = _mm512_setzero_si512();
-        for (size_t c = 0;; stop++) {
-            for (size_t end = stop->column; c < end; c += 128, ahead += 16 * a * n_lanes) {
+        size_t c = 0;
+        const struct stop *stop = product->stops;
+        for (;; stop++) {
+            const size_t end = is_wide ? stop->column : n_whole;
+            for (; c < end; c += 128, ahead += 16 * a * n_lanes) {
 #pragma GCC unroll 8
                 for (size_t i = 0; i < 16 * a * n_lanes; i += 64)
                     _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
@@ -247,12 +249,11 @@ MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, size_t n_tokens
                 else
                     multiply_128_by(a, n_lanes, n_tokens, lane, &body, product->planes + 2 * n_tokens * c, s);
             }
-            if (c == n_whole)
+            if (!is_wide || c == n_whole)
                 break;
             multiply_wide(a, n_lanes, n_tokens, product, lane, &body, stop, 128, row);
         }
-        size_t c = n_whole;
-        if (c < n_cols && product->has_wide)
+        if (is_wide && c < n_cols)
             multiply_wide(a, n_lanes, n_tokens, product, lane, &body, stop, n_cols - c, row);
 #pragma GCC unroll 4
         for (size_t i = 0; i < n_lanes; i++) {
@@ -273,32 +274,37 @@ MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, size_t n_tokens
  * The sums of n groups of width a, as many at a time as their sums leave registers for. For a > 6 the
  * constants depend on b, too, so each group is alone.
  */
-MB_INLINE void group_sums(unsigned a, size_t n_tokens, struct product *product,
+MB_INLINE void group_sums(unsigned a, size_t n_tokens, bool is_wide, struct product *product,
                           const struct mb_batch_512 *batch, const uint32_t *which, size_t n)
 {
     const size_t n_lanes = n_tokens <= 2 ? 4 : 2;
     if (a > 6) {
         for (size_t i = 0; i < n; i++)
-            lane_sums(a, batch->b[which[i]], 1, n_tokens, product, batch, which + i);
+            lane_sums(a, batch->b[which[i]], 1, n_tokens, is_wide, product, batch, which + i);
         return;
     }
     for (; n >= n_lanes; n -= n_lanes, which += n_lanes)
-        lane_sums(a, 0, n_lanes, n_tokens, product, batch, which);
+        lane_sums(a, 0, n_lanes, n_tokens, is_wide, product, batch, which);
     if (n_lanes == 4 && n >= 2)
-        lane_sums(a, 0, 2, n_tokens, product, batch, which);
+        lane_sums(a, 0, 2, n_tokens, is_wide, product, batch, which);
     if (n % 2 != 0)
-        lane_sums(a, 0, 1, n_tokens, product, batch, which + n - 1);
+        lane_sums(a, 0, 1, n_tokens, is_wide, product, batch, which + n - 1);
 }
 
 typedef void (*group_sums_fn)(struct product *product, const struct mb_batch_512 *batch,
                               const uint32_t *which, size_t n);
 
-/* group_sums_n_a: of n tokens. */
+/* group_sums_n_a: of n tokens. wide_sums_n_a: one of which has wide blocks; the others' loops do not stop. */
 #define GROUP_SUMS(n_tokens, a)                                                                        \
     static void group_sums_##n_tokens##_##a(struct product *product, const struct mb_batch_512 *batch, \
                                             const uint32_t *which, size_t n)                           \
     {                                                                                                  \
-        group_sums(a, n_tokens, product, batch, which, n);                                             \
+        group_sums(a, n_tokens, false, product, batch, which, n);                                      \
+    }                                                                                                  \
+    static void wide_sums_##n_tokens##_##a(struct product *product, const struct mb_batch_512 *batch,  \
+                                           const uint32_t *which, size_t n)                            \
+    {                                                                                                  \
+        group_sums(a, n_tokens, true, product, batch, which, n);                                       \
     }
 #define GROUP_SUMS_1(a) GROUP_SUMS(1, a)
 #define GROUP_SUMS_2(a) GROUP_SUMS(2, a)
@@ -317,12 +323,20 @@ static void group_sums_0(struct product *product, const struct mb_batch_512 *bat
             memset(product->rows->sums[t] + n_sums * which[i], 0, n_sums * sizeof(__m512i));
 }
 
-/* By the number of tokens (three run as four), and by width. */
-static const group_sums_fn group_sums_of[MB_FUSED_TOKENS + 1][MB_WIDTH_MAX + 1] = {
-    [1] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_1)},
-    [2] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_2)},
-    [3] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_4)},
-    [4] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_4)},
+/* Without and with wide blocks, by the number of tokens (three run as four), and by width. */
+static const group_sums_fn group_sums_of[2][MB_FUSED_TOKENS + 1][MB_WIDTH_MAX + 1] = {
+    {
+        [1] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_1)},
+        [2] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_2)},
+        [3] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_4)},
+        [4] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_4)},
+    },
+    {
+        [1] = {group_sums_0, MB_NAMES_1_TO_8(wide_sums_1)},
+        [2] = {group_sums_0, MB_NAMES_1_TO_8(wide_sums_2)},
+        [3] = {group_sums_0, MB_NAMES_1_TO_8(wide_sums_4)},
+        [4] = {group_sums_0, MB_NAMES_1_TO_8(wide_sums_4)},
+    },
 };
 
 static void clear_wide(const struct product *product)
@@ -337,7 +351,7 @@ static void multiply_batch(struct product *product, const struct mb_batch_512 *b
     uint32_t which[MB_BATCH];
     for (__mmask16 left = mb_lanes_16(batch->n); left != 0;) {
         size_t n = mb_next_width_512(batch, &left, which);
-        group_sums_of[product->n_tokens][batch->a[which[0]]](product, batch, which, n);
+        group_sums_of[product->has_wide][product->n_tokens][batch->a[which[0]]](product, batch, which, n);
     }
 }
 
@@ -356,6 +370,8 @@ static double row_outliers(enum mb_dtype dtype, const uint8_t *positions, size_t
     sum += second ? product : 0;
     for (size_t i = 2; i < n; i++)
         sum += mb_outlier_product(dtype, positions, values, i, 0, x);
+    if (x->n_wide > 0)
+        sum += mb_wide_outliers(dtype, positions, values, n, 0, x);
     return sum;
 }
 

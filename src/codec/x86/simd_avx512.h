@@ -237,8 +237,8 @@ MB_INLINE __m512i mb_dot_512(__m512i sum, __m512i u, __m512i x)
     return sum;
 }
 
-/* Eight X of an activation without wide blocks as double. */
-MB_INLINE __m512d mb_activation_values_8(const struct mb_activation *x, size_t i)
+/* Eight narrow values of an activation as double. */
+MB_INLINE __m512d mb_narrow_values_8(const struct mb_activation *x, size_t i)
 {
     __m256i hi = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(x->hi + i)));
     __m256i lo = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(x->lo + i)));
