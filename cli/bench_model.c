@@ -373,6 +373,8 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
     enum mb_status status = mb_model_open(bench->path, &model_options, &model, err);
     if (status != MB_OK)
         return status;
+    if (bench->n_results == 0) /* else it was said of the same model with other threads */
+        cli_print_notes(mb_model_info(model)->notes);
     bench->info = *mb_model_info(model);
     snprintf(bench->architecture, sizeof bench->architecture, "%s", bench->info.architecture);
     n_threads = bench->info.n_threads;

@@ -9,6 +9,7 @@
 #include "cli.h"
 #include "conversation.h"
 #include "machine.h"
+#include "report.h"
 #include <moebius/codec.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -346,8 +347,7 @@ static void greet(const struct chat *chat)
 {
     const struct mb_model_info *info = chat->model.info;
     char a[32], threads[64];
-    if (args.is_verbose && info->notes[0] != '\0')
-        fprintf(stderr, "[note: %s]\n", info->notes);
+    cli_print_notes(info->notes);
     if (args.is_verbose)
         fprintf(stderr, "[load: %s, %s weights, %s, %s, context %zu tokens]\n",
                 cli_seconds(a, chat->model.load_seconds), info->is_coded ? "coded" : "plain",

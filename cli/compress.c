@@ -253,6 +253,7 @@ int cli_compress(int argc, char **argv)
         status = run(positional[0], positional[1], &to, &report, &err);
     if (status != MB_OK)
         return cli_fail(&err);
+    cli_print_notes(report.notes);
     warn(&report.extremes);
     if (args.format == CLI_JSON)
         return cli_print_json(report_json(&report));

@@ -3,6 +3,7 @@
  */
 #include "eval.h"
 #include "base/error.h"
+#include "report.h"
 #include <string.h>
 
 static struct eval_args args;
@@ -46,6 +47,7 @@ static enum mb_status measure(struct eval *eval, struct mb_error *err)
 {
     struct mb_model_options model_options = {.size = sizeof model_options, .n_threads = args.n_threads};
     MB_TRY(mb_model_open(eval->model_path, &model_options, &eval->model, err));
+    cli_print_notes(mb_model_info(eval->model)->notes);
     cli_catch_interrupts(); /* only now: while the model loads nothing looks at the flag */
     enum mb_status status = args.task != NULL         ? eval_task(eval, err)
                             : args.perplexity != NULL ? eval_perplexity(eval, err)

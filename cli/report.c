@@ -59,3 +59,12 @@ double cli_ratio(double over, double under)
 {
     return under == 0 ? 0 : over / under;
 }
+
+void cli_print_notes(const char *notes)
+{
+    while (*notes != '\0') {
+        size_t n = strcspn(notes, "\n");
+        fprintf(stderr, "note: %.*s\n", (int)n, notes);
+        notes += n + (notes[n] == '\n');
+    }
+}

@@ -28,4 +28,7 @@ json_t *cli_json_path(const char *path);
 /* over / under; 0 when there is nothing to divide by (reports hold no NaN: JSON has none). */
 double cli_ratio(double over, double under);
 
+/* Lines about what a model has and nobody uses, on stderr; nothing for "". */
+void cli_print_notes(const char *notes);
+
 #endif

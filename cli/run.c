@@ -210,6 +210,7 @@ static enum mb_status open_all(struct generation *g, const char *path, struct mb
     MB_TRY(encode_prompt(g, err));
     MB_TRY(mb_model_open(path, &model_options, &g->model, err));
     g->info = mb_model_info(g->model);
+    cli_print_notes(g->info->notes);
     MB_TRY(choose_context(g, err));
     MB_TRY(open_scheduler(g, err));
     g->load_seconds = cli_seconds_since(begun_ns);
@@ -346,8 +347,6 @@ static void print_words(const struct generation *g)
     uint64_t nbytes = w->blob_nbytes + w->table_nbytes + w->exact_nbytes + w->mapped_nbytes;
     char a[32], b[32], c[32], threads[64];
     fflush(stdout);
-    if (g->info->notes[0] != '\0')
-        fprintf(stderr, "\nnote:       %s", g->info->notes);
     fprintf(stderr, "\nload:       %s, %s weights of %s, %s, %s\n", cli_seconds(a, g->load_seconds),
             g->info->is_coded ? "coded" : "plain", cli_bytes(b, nbytes), mb_kernels()->isa,
             cli_threads(threads, g->info->n_threads));

@@ -132,6 +132,12 @@ struct mb_tensor_role {
 };
 
 /*
+ * Whether a tensor is of the text model, by its name.  The others (multi-token prediction, towers for images
+ * and sound) are used by nobody: mb_checkpoint_notes counts them.
+ */
+MB_API bool mb_tensor_is_text(const struct mb_checkpoint *ckpt, const char *tensor_name);
+
+/*
  * Told by the name alone, as Hugging Face models name their tensors (DeepSeek, Qwen, Mixtral, Granite). Never
  * fails: what it does not know is MB_ROLE_OTHER.  Any thread.
  */
@@ -239,6 +245,7 @@ struct mb_compress_report {
     size_t n_shards;                 /* files of the output */
     size_t n_shards_resumed;         /* of these, finished by an earlier call */
     struct mb_extremes extremes;     /* where dry_run is set, those that the samples hint at */
+    char notes[1024];                /* the input's mb_checkpoint_notes, cut to fit */
 };
 
 /*

@@ -125,6 +125,12 @@ MB_API enum mb_status mb_store_matrix(struct mb_store *store, const char *name, 
 MB_API enum mb_status mb_store_vector(struct mb_store *store, const char *name, uint64_t n, float *out,
                                       struct mb_error *err);
 
+/*
+ * Names of the weights that nobody has taken or bound so far, in their order: the first n_max of them are
+ * stored in 'names' and belong to the index.  Returns how many there are.
+ */
+MB_API size_t mb_store_unused(const struct mb_store *store, const char **names, size_t n_max);
+
 /* ---------------------------------------------------------------- experts */
 
 /* Most experts that can be acquired at once: every store has room for that many. */

@@ -288,6 +288,7 @@ enum mb_status mb_compress(const char *in_path, const char *out_path, const stru
     *report = (struct mb_compress_report){0};
     MB_TRY(MB_OPTIONS_TAKE(options, given, err));
     MB_TRY(mb_checkpoint_open(in_path, &ckpt, err));
+    snprintf(report->notes, sizeof report->notes, "%s", mb_checkpoint_notes(ckpt));
     enum mb_status status = compress(ckpt, out_path, &options, report, err);
     mb_checkpoint_close(ckpt);
     report->seconds = (double)(mb_now_ns() - begun_ns) * 1e-9;

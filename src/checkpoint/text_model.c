@@ -80,6 +80,11 @@ enum mb_part mb_part_of(const struct mb_checkpoint *ckpt, const char *name)
                                                                               : MB_PART_TEXT;
 }
 
+bool mb_tensor_is_text(const struct mb_checkpoint *ckpt, const char *tensor_name)
+{
+    return mb_part_of(ckpt, tensor_name) == MB_PART_TEXT;
+}
+
 enum mb_status mb_note_parts(struct mb_checkpoint *ckpt, struct mb_error *err)
 {
     static const char *const what[MB_N_PARTS] = {NULL, "multi-token prediction",

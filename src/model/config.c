@@ -147,7 +147,8 @@ enum mb_status mb_config_read(const struct mb_checkpoint *ckpt, struct mb_config
     const char *text = mb_checkpoint_config_text(ckpt);
     json_t *root;
     MB_TRY(mb_json_parse_file(path, text, strlen(text), &root, err));
-    struct mb_config_reader r = {.object = root, .path = path, .where = "", .err = err};
+    struct mb_known_settings known = {.n = 0};
+    struct mb_config_reader r = {.object = root, .path = path, .where = "", .err = err, .known = &known};
     /* Models that read more than text describe their text model in an object of its own. */
     const json_t *text_config = json_object_get(root, "text_config");
     if (json_is_object(text_config)) {
@@ -156,6 +157,8 @@ enum mb_status mb_config_read(const struct mb_checkpoint *ckpt, struct mb_config
         r.path = text_path;
     }
     enum mb_status status = read_all(&r, root, ckpt, config);
+    if (status == MB_OK)
+        mb_list_unused_settings(&r, config->unused);
     json_decref(root);
     return status;
 }

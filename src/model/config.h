@@ -81,6 +81,8 @@ struct mb_mlp_config {
     struct mb_router_config router;
 };
 
+enum { MB_NOTE_NBYTES = 640 };
+
 struct mb_config {
     const struct mb_family *family;
     const char *architecture; /* as its family spells it */
@@ -100,7 +102,8 @@ struct mb_config {
     struct mb_mlp_config mlps[MB_SHAPES_MAX];
     uint8_t attention_of[MB_LAYERS_MAX], mlp_of[MB_LAYERS_MAX]; /* indices into them, of each layer */
 
-    const char *note; /* what a user should know of it, a line; NULL: nothing */
+    const char *note;            /* what a user should know of it, a line; NULL: nothing */
+    char unused[MB_NOTE_NBYTES]; /* a line about settings that nobody asked for, or "" */
 
     int32_t bos_id; /* -1: none. A family sets what transformers takes where config.json does not say it, */
     int32_t eos_default; /* and this in the same way; -1: none */

@@ -46,11 +46,21 @@ static const struct {
 enum { N_TELLING = sizeof telling / sizeof *telling };
 _Static_assert(N_TELLING <= 64, "'seen' has a bit for each");
 
+static void know(struct mb_known_settings *known, const char *key)
+{
+    size_t i = 0;
+    while (known != NULL && i < known->n && strcmp(known->keys[i], key) != 0)
+        i++;
+    if (known != NULL && i == known->n && i < sizeof known->keys / sizeof known->keys[0])
+        known->keys[known->n++] = key;
+}
+
 const json_t *mb_read(struct mb_config_reader *r, const char *key)
 {
     for (size_t i = 0; i < N_TELLING; i++)
         if (strcmp(key, telling[i].key) == 0)
             r->seen |= UINT64_C(1) << i;
+    know(r->known, key);
     const json_t *value = json_object_get(r->object, key);
     return value == NULL || json_is_null(value) ? NULL : value;
 }
@@ -188,10 +198,12 @@ void mb_read_rest(struct mb_config_reader *r)
 {
     for (size_t i = 0; i < N_TELLING; i++) {
         const json_t *value = json_object_get(r->object, telling[i].key);
+        know(r->known, telling[i].key); /* judged here, if nowhere else */
         if ((r->seen >> i & 1) == 0 && !is_harmless(value, telling[i].neutral))
             MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: %s is set; models of this architecture run only without it",
                          r->path, telling[i].key);
     }
+    know(r->known, "layer_types");
     if (!r->knows_layer_types && !has_only_full_attention(json_object_get(r->object, "layer_types")))
         MB_READ_FAIL(r, MB_UNSUPPORTED, "%s: layer_types: only \"full_attention\" is supported", r->path);
 }

@@ -8,6 +8,12 @@
 #include "base/json.h"
 #include "config.h"
 
+/* Settings that somebody asked for, there or not. For the object and those in it. */
+struct mb_known_settings {
+    const char *keys[160]; /* each once */
+    size_t n;
+};
+
 /*
  * A JSON object that is being read.  The first failure is kept in status and err; after it, reads give
  * values in range that nobody uses.  A setting that is null is refused, or counts as missing or false, as
@@ -21,6 +27,7 @@ struct mb_config_reader {
     struct mb_error *err;
     uint64_t seen;          /* settings that change results and that somebody read: see mb_read_rest */
     bool knows_layer_types; /* the family has read `layer_types` */
+    struct mb_known_settings *known; /* or NULL: nobody wants to know */
 };
 
 #define MB_READ_FAIL(r, code, ...)                              \
@@ -119,5 +126,12 @@ void mb_read_first_dense(struct mb_config_reader *r, struct mb_config *config, s
  * did not read, and that are not neutral.
  */
 void mb_read_rest(struct mb_config_reader *r);
+
+/*
+ * What nobody asked for, in this object and in those that describe rotary embeddings, and what changes no
+ * result in any family is not meant: "2 settings of config.json are not used: a, rope_scaling.b".  "" when
+ * there is none.  null and false do not count.
+ */
+void mb_list_unused_settings(const struct mb_config_reader *r, char text[MB_NOTE_NBYTES]);
 
 #endif

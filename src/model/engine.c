@@ -37,7 +37,7 @@ static void fill_info(struct mb_model *model)
     model->info.memory = mb_store_memory(model->store);
     model->info.work_nbytes = model->work_nbytes;
     model->info.n_threads = mb_pool_n_threads(model->pool);
-    model->info.notes = model->notes;
+    model->info.notes = model->notes.p;
 }
 
 static bool has_two_forms(const struct mb_config *c)

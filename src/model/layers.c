@@ -103,27 +103,6 @@ static enum mb_status load_layer(struct mb_model *model, size_t i, struct mb_err
     return MB_OK;
 }
 
-/* Layers after the last one are for predicting several tokens: they are left alone, and noted. */
-static enum mb_status make_notes(struct mb_model *model, struct mb_error *err)
-{
-    size_t n_extra = 0;
-    for (size_t i = model->config.n_layers; i < model->config.n_layers + 64; i++) {
-        char name[MB_NAME_NBYTES_MAX];
-        mb_weight_name(&model->config, MB_W_INPUT_NORM, i, 0, name);
-        n_extra += mb_index_find(model->index, name) != NULL;
-    }
-    const char *note = model->config.note != NULL ? model->config.note : "";
-    int n = n_extra == 0
-                ? asprintf(&model->notes, "%s", note)
-                : asprintf(&model->notes,
-                           "%s%zu layer%s beyond num_hidden_layers (multi-token prediction) not run\n", note,
-                           n_extra, n_extra == 1 ? "" : "s");
-    if (n >= 0)
-        return MB_OK;
-    model->notes = NULL;
-    return mb_fail_memory(err, "the notes on a model");
-}
-
 /*
  * As transformers: a head of its own counts even where config.json ties it to the embedding, and if one of
  * the two is missing then, the other one is both.  A head that is missing without that is an error:
@@ -169,7 +148,7 @@ enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err)
     MB_TRY(load_final_norm(model, err));
     for (size_t i = 0; i < n_layers; i++)
         MB_TRY(load_layer(model, i, err));
-    return make_notes(model, err);
+    return mb_notes_make(model, err);
 }
 
 void mb_layers_free(struct mb_model *model)
@@ -185,7 +164,7 @@ void mb_layers_free(struct mb_model *model)
     free(model->norm);
     free(model->norm_bias);
     free(model->head.bias);
-    free(model->notes);
+    free(model->notes.p);
 }
 
 /* ---------------------------------------------------------------- counting */

@@ -8,6 +8,7 @@
 #ifndef MB_MODEL_MODEL_H
 #define MB_MODEL_MODEL_H
 
+#include "base/buf.h"
 #include "config.h"
 #include "layer_weights.h"
 #include "linear.h"
@@ -60,7 +61,7 @@ struct mb_model {
     struct mb_model_timing timing;
     uint64_t mark_ns; /* when the last lap ended */
     uint64_t waited_before_ns;
-    char *notes;
+    struct mb_bytes notes; /* lines, terminated (notes.c) */
     struct mb_workspace work;
     void *work_pages;
     uint64_t work_nbytes;
@@ -93,6 +94,9 @@ struct mb_session {
 /* Binds all weights to their places. */
 enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err);
 void mb_layers_free(struct mb_model *model);
+
+/* What was found and is not used, after everything is bound. */
+enum mb_status mb_notes_make(struct mb_model *model, struct mb_error *err);
 
 /* Numbers in all weights, and bytes that a generated token reads, its experts of average size. */
 void mb_layers_count(const struct mb_model *model, uint64_t *n_params, uint64_t *token_nbytes);

@@ -23,6 +23,7 @@ struct mb_store {
     const struct mb_store_kind *kind;
     void *bytes;
     struct mb_matrix *views;      /* [n_weights] of the index, zeroed until they are made */
+    bool *is_used;                /* [n_weights] */
     struct mb_matrix **originals; /* [n_weights] what an overlay lies on; NULL: there is none */
     struct layer *layers;
     size_t n_layers;
@@ -37,7 +38,8 @@ static enum mb_status open_store(struct mb_store *store, const struct mb_store_o
     size_t n = store->index->n_weights + 1;
     store->views = calloc(n, sizeof *store->views);
     store->originals = calloc(n, sizeof(struct mb_matrix *));
-    if (store->views == NULL || store->originals == NULL)
+    store->is_used = calloc(n, sizeof *store->is_used);
+    if (store->views == NULL || store->originals == NULL || store->is_used == NULL)
         return mb_fail_memory(err, "the views of weights");
     store->kind = &mb_ram_store;
     return mb_ram_store_open(store->index, options, &store->bytes, err);
@@ -80,6 +82,7 @@ void mb_store_close(struct mb_store *store)
     for (size_t i = 0; store->originals != NULL && i < store->index->n_weights; i++)
         free(store->originals[i]);
     free(store->originals);
+    free(store->is_used);
     free(store->views);
     if (store->kind != NULL)
         store->kind->close(store->bytes);
@@ -120,6 +123,7 @@ static enum mb_status view_matrix(struct mb_store *store, const struct mb_expert
     struct mb_matrix *view = &store->views[number_of(store, *weight)];
     if (view->n_rows == 0)
         MB_TRY(make(store->bytes, *weight, view, err));
+    store->is_used[number_of(store, *weight)] = true;
     *matrix = view;
     return MB_OK;
 }
@@ -145,7 +149,21 @@ enum mb_status mb_store_vector(struct mb_store *store, const char *name, uint64_
     MB_TRY(store->kind->keep(store->bytes, weight, &view, err));
     for (uint64_t i = 0; i < n; i++)
         out[i] = mb_load_value(view.dtype, view.dense, i);
+    store->is_used[number_of(store, weight)] = true;
     return MB_OK;
+}
+
+size_t mb_store_unused(const struct mb_store *store, const char **names, size_t n_max)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < store->index->n_weights; i++) {
+        if (store->is_used[i])
+            continue;
+        if (n < n_max)
+            names[n] = store->index->weights[i].name;
+        n++;
+    }
+    return n;
 }
 
 /* ---------------------------------------------------------------- experts */

@@ -45,6 +45,28 @@ static void the_stream_is_the_tokens_text(void **state)
     free(streamed);
 }
 
+/* Once, on stderr, by every verb that runs the model; and not for folders in which all is used. */
+static void what_nobody_uses_is_noted(void **state)
+{
+    (void)state;
+    static const char NOTE[] = "note: 1 setting of config.json is not used: brand_new_gate\n";
+    assert_null(strstr(run("run %s -p x -n 1", REFERENCE)->err, "note"));
+    run_after("mkdir noted && ln -s " REFERENCE "/[mtge]* noted/ && "
+              "sed 's/^{/{\"brand_new_gate\": 0.5,/' " REFERENCE "/config.json >noted/config.json && ",
+              "--version");
+    test_write(test_path("ids.txt"), "0 1 2", 5);
+    static const char *const commands[] = {"run noted -p x -n 1", "bench noted -p 4 -n 1 -r 1 -t 1,2",
+                                           "eval noted --tokens ids.txt --logits logits.npy",
+                                           "chat noted -n 1 </dev/null"};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        const struct ran *ran = run("%s", commands[i]);
+        const char *note = strstr(ran->err, NOTE);
+        if (ran->exit_status != 0 || note == NULL || strstr(note + 1, "note: ") != NULL)
+            fail_msg("%s: exit status %d: %s", commands[i], ran->exit_status, ran->err);
+        assert_null(strstr(ran->out, "note"));
+    }
+}
+
 static void a_seed_gives_its_text(void **state)
 {
     (void)state;
@@ -311,6 +333,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_question_is_answered),
         cmocka_unit_test(the_stream_is_the_tokens_text),
+        cmocka_unit_test(what_nobody_uses_is_noted),
         cmocka_unit_test(a_seed_gives_its_text),
         cmocka_unit_test(a_prompt_comes_from_stdin_and_file),
         cmocka_unit_test(templates_can_be_replaced),

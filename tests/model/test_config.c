@@ -424,9 +424,69 @@ static void a_head_that_is_missing_is_named(void **state)
         &(struct refusal){"{\"tie_word_embeddings\": false}", MB_BAD_DATA, "lm_head.weight: missing"}, 1);
 }
 
+/* Opens 'name' with changes in config.json; its notes are these words, or have them. */
+static void assert_notes(const char *name, const char *changes, const char *words)
+{
+    struct mb_model *model = NULL;
+    struct mb_error err = {0};
+    copy(name);
+    write_config(changes);
+    if (mb_model_open(folder, NULL, &model, &err) != MB_OK)
+        fail_msg("%s with %s: %s", name, changes, err.msg);
+    const char *notes = mb_model_info(model)->notes;
+    if (words[0] == '\0' ? notes[0] != '\0' : strstr(notes, words) == NULL)
+        fail_msg("%s with %s: notes '%s', expected '%s'", name, changes, notes, words);
+    mb_model_close(model);
+}
+
+static void settings_and_tensors_that_nobody_uses_are_noted(void **state)
+{
+    (void)state;
+    assert_notes("mixtral", "{\"brand_new_gate\": 0.5}",
+                 "1 setting of config.json is not used: brand_new_gate");
+    assert_notes("qwen3-moe", "{\"a\": 1, \"b\": [], \"c\": {}, \"d\": true, \"e\": null, \"f\": false}",
+                 "4 settings of config.json are not used: a, b, c and 1 more");
+    assert_notes("qwen3-moe",
+                 "{\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 2, \"new_beta\": 0.1}}",
+                 "1 setting of config.json is not used: rope_scaling.new_beta");
+    assert_notes("glm4-moe-yarn", "{\"attention_bias\": false}",
+                 "tensors are not used: model.layers.0.self_attn.k_proj.bias, "
+                 "model.layers.0.self_attn.q_proj.bias, model.layers.0.self_attn.v_proj.bias and");
+}
+
+/* What folders on the hub have, and what transformers writes. */
+static void settings_of_published_folders_are_not_noted(void **state)
+{
+    (void)state;
+    static const char common[] =
+        "{\"_name_or_path\": \"a\", \"auto_map\": {\"AutoConfig\": \"a.B\"}, \"attention_dropout\": 0.1, "
+        "\"initializer_range\": 0.02, \"output_router_logits\": true, \"pad_token_id\": 1, "
+        "\"pretraining_tp\": 1, \"router_aux_loss_coef\": 0.001, \"tokenizer_class\": \"T\", "
+        "\"torch_dtype\": \"bfloat16\", \"dtype\": \"bfloat16\", \"transformers_version\": \"5.24.0\", "
+        "\"use_cache\": true, \"id2label\": {\"0\": \"LABEL_0\"}, \"label2id\": {\"LABEL_0\": 0}, "
+        "\"problem_type\": \"x\", \"return_dict\": true, \"chunk_size_feed_forward\": 0}";
+    static const char *const names[] = {"deepseek-v2", "glm4-moe-yarn", "mixtral", "olmoe",
+                                        "qwen2-moe",   "qwen3-moe",     "shapes",  "yarn"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        assert_notes(names[i], common, "");
+    assert_notes("shapes",
+                 "{\"ep_size\": 1, \"num_nextn_predict_layers\": 1, \"aux_loss_alpha\": 0.001, \"seq_aux\": "
+                 "true, \"moe_layer_freq\": 1}",
+                 "");
+    assert_notes("deepseek-v2",
+                 "{\"ep_size\": 1, \"aux_loss_alpha\": 0.001, \"seq_aux\": true, \"moe_layer_freq\": 1, "
+                 "\"n_group\": 1, \"topk_group\": 1, \"scoring_func\": \"softmax\"}",
+                 "");
+    assert_notes("mixtral", "{\"router_jitter_noise\": 0.1, \"sliding_window\": null}", "");
+    assert_notes("qwen2-moe", "{\"sliding_window\": 0, \"use_sliding_window\": false}", "");
+    assert_notes("qwen3-moe", "{\"max_window_layers\": 48, \"sliding_window\": null}", "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(settings_and_tensors_that_nobody_uses_are_noted),
+        cmocka_unit_test(settings_of_published_folders_are_not_noted),
         cmocka_unit_test(refused_by_name),
         cmocka_unit_test(grouped_query_attention_refused_by_name),
         cmocka_unit_test(deepseek_v2_refused_by_name),

@@ -13,6 +13,7 @@
 #include <string.h>
 
 static const char NORM[] = "model.norm.weight", UP[] = "model.layers.1.mlp.experts.1.up_proj.weight",
+                  Q_PROJ[] = "model.layers.0.self_attn.q_proj.weight",
                   EMBEDDING[] = "model.embed_tokens.weight";
 
 static void load(struct test_weights *weights, const char *path)
@@ -87,6 +88,41 @@ static void vectors_are_the_same_in_both(void **state)
     assert_int_equal(mb_store_vector(coded.store, UP, 40 * 48, a, &err), MB_BAD_DATA);
     test_weights_close(&plain);
     test_weights_close(&coded);
+}
+
+static bool is_among(const char *name, const char *const *names, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(names[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* Matrices, vectors and the parts of experts, in blobs or not. */
+static void what_nobody_took_is_listed(void **state)
+{
+    (void)state;
+    static const char *const folders[] = {"plain", "coded"};
+    for (size_t k = 0; k < 2; k++) {
+        struct test_weights loaded;
+        struct mb_error err;
+        const struct mb_matrix *matrix;
+        const char *names[64];
+        float norm[48];
+        const struct mb_expert_part part = {UP, 40, 48};
+        load(&loaded, test_path(folders[k]));
+        size_t n = mb_store_unused(loaded.store, names, 64);
+        assert_in_range(n, 10, 64);
+        assert_true(is_among(UP, names, n) && is_among(NORM, names, n) && is_among(Q_PROJ, names, n));
+        assert_int_equal(mb_store_vector(loaded.store, NORM, 47, norm, &err), MB_BAD_DATA);
+        assert_int_equal(mb_store_unused(loaded.store, NULL, 0), n);
+        assert_int_equal(mb_store_vector(loaded.store, NORM, 48, norm, &err), MB_OK);
+        assert_int_equal(mb_store_matrix(loaded.store, Q_PROJ, 48, 48, &matrix, &err), MB_OK);
+        assert_int_equal(mb_store_bind_expert(loaded.store, 1, 1, &part, 1, &err), MB_OK);
+        assert_int_equal(mb_store_unused(loaded.store, names, 64), n - 3);
+        assert_false(is_among(UP, names, n - 3) || is_among(NORM, names, n - 3));
+        test_weights_close(&loaded);
+    }
 }
 
 /* The coded expert's decoded weights against the plain ones: within the stated bound, and not the same. */
@@ -249,6 +285,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shapes_are_checked),
         cmocka_unit_test(vectors_are_the_same_in_both),
+        cmocka_unit_test(what_nobody_took_is_listed),
         cmocka_unit_test(a_coded_matrix_is_near_the_plain_one),
         cmocka_unit_test(exact_matrices_stay_dense),
         cmocka_unit_test(memory_is_told_by_kind),

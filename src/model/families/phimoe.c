@@ -39,7 +39,7 @@ static void read_scaled_rope(struct mb_config_reader *r, struct mb_config *confi
     size_t n = mb_read_size_or(&nested, key, 1, MB_CTX_MAX, config->n_ctx);
     n = mb_read_size_or(r, key, 1, MB_CTX_MAX, n);
     config->n_ctx = n < config->n_ctx ? n : config->n_ctx;
-    config->note = "the context ends at original_max_position_embeddings: see docs/limits.md\n";
+    config->note = "the context ends at original_max_position_embeddings: see docs/limits.md";
 }
 
 static void read_attention(struct mb_config_reader *r, struct mb_config *config,

@@ -25,8 +25,9 @@ static void read_sizes(struct mb_config_reader *r, struct mb_config *config)
 /* Without layer_types, every other one of the first max_window_layers layers has a window. */
 static void read_windowed_layers(struct mb_config_reader *r, struct mb_config *config)
 {
-    size_t window = mb_read_size_or(r, "sliding_window", 1, MB_CTX_MAX, 4096);
     bool has_windows = mb_read_bool_or(r, "use_sliding_window", false);
+    /* transformers writes 0 where there are none. */
+    size_t window = mb_read_size_or(r, "sliding_window", has_windows ? 1 : 0, MB_CTX_MAX, 4096);
     size_t n_windowed = mb_read_size_or(r, "max_window_layers", 0, MB_LAYERS_MAX, 28);
     if (has_windows && mb_is_null(r, "sliding_window"))
         MB_READ_FAIL(r, MB_BAD_DATA, "%s: use_sliding_window is true, but sliding_window is null", r->path);
