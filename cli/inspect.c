@@ -284,6 +284,13 @@ static const char *const numbers[][2] = {
 };
 enum { N_NUMBERS = sizeof numbers / sizeof numbers[0] };
 
+/* Models that read more than text describe their text model in an object of its own. */
+static json_t *number_of(const json_t *config, const char *key)
+{
+    json_t *number = json_object_get(config, key);
+    return number != NULL ? number : json_object_get(json_object_get(config, "text_config"), key);
+}
+
 static const char *architecture_of(const json_t *config)
 {
     const char *name = json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
@@ -299,7 +306,7 @@ static void print_model(const char *path, const json_t *config, bool is_coded)
     cli_table_cell(table, "architecture");
     cli_table_cell(table, "%s", architecture_of(config));
     for (size_t i = 0; i < N_NUMBERS; i++) {
-        const json_t *number = json_object_get(config, numbers[i][0]);
+        const json_t *number = number_of(config, numbers[i][0]);
         if (json_is_integer(number)) {
             cli_table_cell(table, "%s", numbers[i][1]);
             cli_table_cell(table, "%" JSON_INTEGER_FORMAT, json_integer_value(number));
@@ -309,7 +316,7 @@ static void print_model(const char *path, const json_t *config, bool is_coded)
     putchar('\n');
 }
 
-/* The options that the folder was made with: quantization_config without the checksums of files. */
+/* The options that the folder was made with: quantization_config without checksums and lists of tensors. */
 static void print_bounds(const json_t *config)
 {
     const json_t *quantization = json_object_get(config, "quantization_config");
@@ -319,7 +326,8 @@ static void print_bounds(const json_t *config)
     json_t *value;
     json_object_foreach((json_t *)quantization, key, value)
     {
-        if (strcmp(key, "files_xxh3") == 0 || strcmp(key, "config_xxh3") == 0)
+        if (strcmp(key, "files_xxh3") == 0 || strcmp(key, "config_xxh3") == 0 ||
+            strcmp(key, "original_tensors") == 0)
             continue;
         char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
         cli_table_cell(table, "%s", key);
@@ -449,7 +457,7 @@ static json_t *numbers_json(const json_t *config)
 {
     json_t *json = json_object();
     for (size_t i = 0; i < N_NUMBERS; i++) {
-        json_t *number = json_object_get(config, numbers[i][0]);
+        json_t *number = number_of(config, numbers[i][0]);
         if (json_is_integer(number))
             json_object_set(json, numbers[i][0], number);
     }

@@ -48,6 +48,9 @@ static void other_parts_are_told_apart(void **state)
     assert_role("model.embed_tokens.weight", MB_ROLE_EMBEDDING, -1, -1, MB_PROJECTION_NONE);
     assert_role("model.layers.3.mlp.gate.weight", MB_ROLE_ROUTER, 3, -1, MB_PROJECTION_NONE);
     assert_role("model.layers.3.mlp.gate.e_score_correction_bias", MB_ROLE_ROUTER, 3, -1, MB_PROJECTION_NONE);
+    assert_role("model.layers.3.block_sparse_moe.router.layer.weight", MB_ROLE_ROUTER, 3, -1,
+                MB_PROJECTION_NONE);
+    assert_role("model.layers.3.feed_forward.router.weight", MB_ROLE_ROUTER, 3, -1, MB_PROJECTION_NONE);
     assert_role("model.layers.3.mlp.shared_expert_gate.weight", MB_ROLE_ROUTER, 3, -1, MB_PROJECTION_NONE);
     assert_role("model.layers.3.input_layernorm.weight", MB_ROLE_OTHER, 3, -1, MB_PROJECTION_NONE);
     assert_role("model.norm.weight", MB_ROLE_OTHER, -1, -1, MB_PROJECTION_NONE);

@@ -450,9 +450,49 @@ static void decompress_says_what_rounding_costs(void **state)
     test_remove(test_path("back"));
 }
 
+/* ---------------------------------------------------------------- a model of text and images */
+
+static void write_multimodal(void)
+{
+    static const uint8_t zeros[1024];
+    test_make_folder(test_path("multimodal"));
+    test_write_text(
+        test_path("multimodal"), "config.json",
+        "{\"architectures\": [\"X\"], \"text_config\": {\"model_type\": \"qwen3_moe\", \"hidden_size\": 6, "
+        "\"moe_intermediate_size\": 4, \"num_experts\": 2, \"num_experts_per_tok\": 1, "
+        "\"num_hidden_layers\": 1}}");
+    test_write_safetensors(
+        test_path("multimodal"), "model.safetensors",
+        "{\"model.language_model.layers.0.mlp.experts.gate_up_proj\":{\"dtype\":\"F32\",\"shape\":[2,8,6],"
+        "\"data_offsets\":[0,384]},\"model.language_model.layers.0.mlp.experts.down_proj\":{\"dtype\":"
+        "\"F32\","
+        "\"shape\":[2,6,4],\"data_offsets\":[384,576]},\"model.visual.blocks.0.o_proj.weight\":{\"dtype\":"
+        "\"F32\","
+        "\"shape\":[2,8],\"data_offsets\":[576,640]}}",
+        zeros, 640);
+}
+
+static void fused_experts_are_shown_one_by_one(void **state)
+{
+    (void)state;
+    write_multimodal();
+    json_t *report = run_json("inspect multimodal -o json");
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(report, "config"), "num_experts")),
+                     2);
+    json_decref(report);
+    run_well("compress multimodal multimodal-coded");
+    const char *shown = run_well("inspect multimodal-coded --experts");
+    assert_non_null(strstr(shown, "experts a token"));
+    assert_null(strstr(shown, "original_tensors")); /* a list of all of them */
+    assert_int_equal(run("verify multimodal-coded multimodal")->exit_status, 0);
+    test_remove(test_path("multimodal"));
+    test_remove(test_path("multimodal-coded"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fused_experts_are_shown_one_by_one),
         cmocka_unit_test(wrong_usage_is_2),
         cmocka_unit_test(an_unknown_cpu_feature_is_2),
         cmocka_unit_test(help_is_on_stdout),
