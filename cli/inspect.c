@@ -110,13 +110,13 @@ static struct sum *find_expert(struct survey *survey, struct mb_tensor_role plac
     return &survey->experts[survey->n_experts++].sum;
 }
 
-static enum mb_status add_to_survey(struct survey *survey, const char *name, const struct sum *sum,
-                                    struct mb_error *err)
+static enum mb_status add_to_survey(struct survey *survey, const struct mb_checkpoint *ckpt, const char *name,
+                                    const struct sum *sum, struct mb_error *err)
 {
     struct mb_tensor_role place = mb_role_of(name);
     add_sum(&survey->parts[place.role], sum);
     add_sum(&survey->total, sum);
-    if (!cli_parameters_add(&survey->parameters, name, sum->n_weights))
+    if (!cli_parameters_add(&survey->parameters, ckpt, name, sum->n_weights))
         return mb_fail_memory(err, "the list of layers");
     if (!args.experts || place.role != MB_ROLE_EXPERT)
         return MB_OK;
@@ -183,7 +183,7 @@ static enum mb_status survey_bytes(const struct mb_checkpoint *ckpt, const struc
         0)
         status = mb_fail_memory(err, "the name of a tensor");
     else
-        status = add_to_survey(survey, name, &sum, err);
+        status = add_to_survey(survey, ckpt, name, &sum, err);
     free(name);
     mb_blob_close(&blob);
     return status;
@@ -206,12 +206,13 @@ static enum mb_status survey_tensor(const struct mb_checkpoint *ckpt, const stru
                                     struct survey *survey, struct mb_error *err)
 {
     survey->shards[tensor->shard].n_tensors++;
-    survey->shards[tensor->shard].nbytes += tensor->nbytes;
+    uint64_t nbytes = mb_tensor_stored_nbytes(ckpt, tensor);
+    survey->shards[tensor->shard].nbytes += nbytes;
     if (is_blob(ckpt, tensor))
         return survey_blob(ckpt, tensor, survey, err);
-    struct sum sum = {.n_tensors = 1, .n_weights = tensor->n_elems, .nbytes = tensor->nbytes};
-    add_type(&sum, tensor->type_name);
-    return add_to_survey(survey, tensor->name, &sum, err);
+    struct sum sum = {.n_tensors = 1, .n_weights = tensor->n_elems, .nbytes = nbytes};
+    add_type(&sum, mb_tensor_stored_type(ckpt, tensor));
+    return add_to_survey(survey, ckpt, tensor->name, &sum, err);
 }
 
 static int by_layer_and_expert(const void *a, const void *b)
@@ -227,7 +228,7 @@ static enum mb_status survey_tensors(const struct mb_checkpoint *ckpt, struct su
     for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
         const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
         MB_TRY(survey_tensor(ckpt, tensor, survey, err));
-        done += tensor->nbytes;
+        done += mb_tensor_stored_nbytes(ckpt, tensor);
         cli_progress_show(progress, "reading", done, mb_checkpoint_file_nbytes(ckpt));
     }
     return MB_OK;

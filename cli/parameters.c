@@ -2,7 +2,6 @@
  * parameters.c - counts parameters by the names of tensors.
  */
 #include "parameters.h"
-#include <moebius/checkpoint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,7 +17,6 @@ static json_int_t number_of(const json_t *config, const char *key)
 struct cli_parameters cli_parameters_new(const json_t *config)
 {
     return (struct cli_parameters){
-        .n_layers_used = number_of(config, "num_hidden_layers"),
         .n_experts_used = number_of(config, "num_experts_per_tok"),
     };
 }
@@ -29,13 +27,10 @@ void cli_parameters_free(struct cli_parameters *parameters)
     *parameters = (struct cli_parameters){0};
 }
 
-static bool is_used(const struct cli_parameters *parameters, const char *name, int layer)
+static bool ends_with(const char *name, const char *end)
 {
-    static const char rotary[] = "rotary_emb.inv_freq";
-    size_t n = strlen(name), n_rotary = sizeof rotary - 1;
-    if (n >= n_rotary && strcmp(name + n - n_rotary, rotary) == 0)
-        return false;
-    return parameters->n_layers_used < 0 || layer < parameters->n_layers_used;
+    size_t n = strlen(name), n_end = strlen(end);
+    return n >= n_end && strcmp(name + n - n_end, end) == 0;
 }
 
 /* NULL: no memory. Experts of a layer lie together, so the search is short. */
@@ -56,11 +51,14 @@ static struct cli_moe_layer *find_layer(struct cli_parameters *parameters, int l
     return &parameters->layers[parameters->n_layers++];
 }
 
-bool cli_parameters_add(struct cli_parameters *parameters, const char *name, uint64_t n_weights)
+bool cli_parameters_add(struct cli_parameters *parameters, const struct mb_checkpoint *ckpt, const char *name,
+                        uint64_t n_weights)
 {
     struct mb_tensor_role place = mb_role_of(name);
+    if (ends_with(name, ".weight_scale_inv"))
+        return true;
     parameters->n_all += n_weights;
-    if (!is_used(parameters, name, place.layer)) {
+    if (!mb_tensor_is_text(ckpt, name) || ends_with(name, ".rotary_emb.inv_freq")) {
         parameters->n_unused += n_weights;
         return true;
     }

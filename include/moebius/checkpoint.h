@@ -28,7 +28,7 @@ enum mb_tensor_type {
     MB_TENSOR_F16 = 1,
     MB_TENSOR_BF16 = 2,
     MB_TENSOR_U8 = 3,
-    MB_TENSOR_F8_E4M3 = 4, /* refused by name for linear matrices */
+    MB_TENSOR_F8_E4M3 = 4, /* of no matrix: those are handed out as F32, times their scales */
     MB_TENSOR_OTHER = 5,
 };
 
@@ -74,7 +74,8 @@ MB_API const char *mb_checkpoint_notes(const struct mb_checkpoint *ckpt);
 /*
  * Tensors by the names that the model's family gives them, ordered by shard and position: i is 0 to
  * n_tensors - 1.  Mostly they are as stored (blobs are U8 tensors).  Others are pieces of stored tensors or
- * computed from them (an expert of a tensor that fuses all experts of a layer).
+ * computed from them (an expert of a tensor that fuses all experts of a layer, an 8-bit matrix times its
+ * scales).
  */
 MB_API size_t mb_checkpoint_n_tensors(const struct mb_checkpoint *ckpt);
 MB_API const struct mb_tensor *mb_checkpoint_tensor(const struct mb_checkpoint *ckpt, size_t i);
@@ -88,6 +89,14 @@ MB_API const char *mb_tensor_path(const struct mb_checkpoint *ckpt, const struct
 
 /* Whether the bytes of a tensor lie in its file as they are, and can be mapped; always in coded folders. */
 MB_API bool mb_tensor_is_mapped(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);
+
+/*
+ * Bytes that a tensor takes in the files, with its scales, and the name of its type there ("F8_E4M3"): what
+ * differs from nbytes and type_name where it is computed.  Of all tensors together: what the files hold
+ * beside headers.
+ */
+MB_API uint64_t mb_tensor_stored_nbytes(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);
+MB_API const char *mb_tensor_stored_type(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor);
 
 /*
  * The nbytes of such a tensor, mapped read-only, maybe unaligned.  MB_USAGE: it is computed.  Reading them
@@ -232,7 +241,7 @@ struct mb_extremes {
 struct mb_compress_report {
     uint64_t n_weights;       /* in coded matrices */
     uint64_t n_weights_exact; /* in tensors kept exact */
-    uint64_t in_nbytes;       /* of all tensors of the input */
+    uint64_t in_nbytes;       /* of all tensors of the input, as its files store them */
     uint64_t out_nbytes;      /* of the output's safetensors files, headers and padding included */
     uint64_t coded_nbytes;    /* of blobs, without page padding */
     uint64_t padding_nbytes;  /* of the padding that follows blobs */

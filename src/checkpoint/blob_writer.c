@@ -308,7 +308,7 @@ static enum mb_status end_blob(struct mb_coder *coder, struct job *job, struct m
     MB_TRY(mb_shard_write(coder->writer, zeros, mb_round_up(nbytes, MB_ST_PAGE_NBYTES) - nbytes, err));
     for (size_t i = 0; i < job->unit->n_coded; i++) {
         n_weights += job->matrices[i].item->tensor->n_elems;
-        in_nbytes += job->matrices[i].item->tensor->nbytes;
+        in_nbytes += mb_tensor_stored_nbytes(coder->ckpt, job->matrices[i].item->tensor);
     }
     mb_report_blob(coder->report, job->matrices[0].item->class, n_weights, in_nbytes, nbytes);
     return mb_shard_add(coder->writer, coder->blob_pos, err);

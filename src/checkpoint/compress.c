@@ -121,13 +121,14 @@ static enum mb_status fill_shard(struct compression *c, const struct mb_shard_la
 {
     MB_TRY(mb_coder_run(c->coder, c->layout->units + planned->first_unit, planned->n_units, writer, report,
                         err));
+    report->in_nbytes = report->expert_in_nbytes + report->dense_in_nbytes;
     for (size_t i = 0; i < planned->n_exact; i++) {
         const struct mb_tensor *tensor = c->layout->exact[planned->first_exact + i].tensor;
         MB_TRY(copy_exact(c, tensor, writer, err));
         report->n_weights_exact += tensor->n_elems;
         report->exact_nbytes += tensor->nbytes;
+        report->in_nbytes += mb_tensor_stored_nbytes(c->ckpt, tensor);
     }
-    report->in_nbytes = report->expert_in_nbytes + report->dense_in_nbytes + report->exact_nbytes;
     report->out_nbytes = writer->data_pos + writer->at;
     return MB_OK;
 }
@@ -150,6 +151,21 @@ static enum mb_status write_shard(struct compression *c, size_t shard, const str
     return status;
 }
 
+/* What a shard is made from, as it is read. */
+static uint64_t read_nbytes(const struct compression *c, const struct mb_shard_layout *planned)
+{
+    uint64_t nbytes = 0;
+    for (size_t u = planned->first_unit; u < planned->first_unit + planned->n_units; u++) {
+        const struct mb_unit *unit = &c->layout->units[u];
+        for (size_t i = unit->first; i < unit->first + unit->n; i++)
+            if (c->layout->items[i].bound.kind != MB_BOUND_EXACT)
+                nbytes += c->layout->items[i].tensor->nbytes;
+    }
+    for (size_t i = 0; i < planned->n_exact; i++)
+        nbytes += c->layout->exact[planned->first_exact + i].tensor->nbytes;
+    return nbytes;
+}
+
 /* A shard that an earlier call finished is only counted. */
 static enum mb_status finish_shard(struct compression *c, size_t shard, const struct mb_shard_layout *planned,
                                    struct mb_compress_report *report, bool *is_resumed, struct mb_error *err)
@@ -159,7 +175,7 @@ static enum mb_status finish_shard(struct compression *c, size_t shard, const st
     if (noted == NULL)
         return write_shard(c, shard, planned, report, err);
     mb_report_add_json(report, noted);
-    return mb_progress_add(&c->progress, "compress", report->in_nbytes, err);
+    return mb_progress_add(&c->progress, "compress", read_nbytes(c, planned), err);
 }
 
 static enum mb_status compress_shard(struct compression *c, size_t shard, struct mb_compress_report *sum,
@@ -235,7 +251,7 @@ static enum mb_status predict(struct compression *c, const struct mb_compress_op
 {
     for (size_t i = 0; i < c->layout->n_items; i++)
         if (c->layout->items[i].bound.kind != MB_BOUND_EXACT)
-            c->progress.total_nbytes += c->layout->items[i].tensor->nbytes;
+            c->progress.total_nbytes += mb_tensor_stored_nbytes(c->ckpt, c->layout->items[i].tensor);
     return mb_estimate(c->ckpt, c->layout, options->n_threads, &c->progress, report, err);
 }
 

@@ -183,7 +183,7 @@ static enum mb_status estimate_matrices(struct job *job, double *eps, struct mb_
         infos[n] = mb_item_info(item, eps[i]);
         MB_TRY(estimate_matrix(job, &infos[n++], item->tensor, &nbytes, err));
         n_weights += item->tensor->n_elems;
-        job->in_nbytes += item->tensor->nbytes;
+        job->in_nbytes += mb_tensor_stored_nbytes(job->ckpt, item->tensor);
     }
     mb_report_blob(&job->report, class, n_weights, job->in_nbytes,
                    nbytes + mb_blob_header_nbytes(infos, unit->n_coded));
@@ -252,7 +252,7 @@ static enum mb_status estimate_rest(const struct mb_checkpoint *ckpt, const stru
         report->exact_nbytes += layout->exact[i].tensor->nbytes;
     }
     for (size_t i = 0; i < ckpt->n_tensors; i++)
-        report->in_nbytes += ckpt->tensors[i]->nbytes;
+        report->in_nbytes += mb_tensor_stored_nbytes(ckpt, ckpt->tensors[i]);
     report->n_shards = layout->n_shards;
     report->out_nbytes = report->coded_nbytes + report->padding_nbytes + report->exact_nbytes;
     for (size_t i = 0; i < layout->n_shards; i++) {

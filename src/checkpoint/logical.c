@@ -3,6 +3,7 @@
  * through the rules.
  */
 #include "base/error.h"
+#include "fp8.h"
 #include "fused.h"
 #include "text_model.h"
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 
 /* Asked in this order; the first that takes a tensor is the last that sees it. */
 static const mb_view_rule rules[] = {
+    mb_rule_fp8,
     mb_rule_fused,
 };
 

@@ -109,6 +109,20 @@ bool mb_tensor_is_mapped(const struct mb_checkpoint *ckpt, const struct mb_tenso
     return mb_view_of(ckpt, tensor) == NULL;
 }
 
+uint64_t mb_tensor_stored_nbytes(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor)
+{
+    const struct mb_view *view = mb_view_of(ckpt, tensor);
+    if (view == NULL)
+        return tensor->nbytes;
+    return tensor->n_elems * mb_elem_nbytes(view->stored) + (view->scales == NULL ? 0 : view->scales->nbytes);
+}
+
+const char *mb_tensor_stored_type(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor)
+{
+    const struct mb_view *view = mb_view_of(ckpt, tensor);
+    return view == NULL ? tensor->type_name : view->stored->type_name;
+}
+
 static enum mb_status check_range(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
                                   uint64_t pos, uint64_t nbytes, struct mb_error *err)
 {

@@ -48,6 +48,8 @@ struct mb_view {
     bool is_piece;                  /* of a fused tensor */
     /* mb_slice_view: element [r][c] is number first + r * row_stride + c * col_stride of 'stored'. */
     uint64_t first, row_stride, col_stride;
+    /* fp8.h: [r][c] is stored element [r][c] times scale [r / block_rows][c / block_cols]. */
+    uint64_t block_rows, block_cols;
 };
 
 /* Columns that are not neighbours in the file: transposed, or every second one. */

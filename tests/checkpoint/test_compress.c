@@ -575,8 +575,10 @@ static void assert_not_compressed(const struct mb_tensor_bound *bound, enum mb_s
 static void what_cannot_be_coded_is_told(void **state)
 {
     (void)state;
+    write_one(test_path("plain"), "model.layers.3.mlp.experts.0.up_proj.weight", "F8_E5M2", 4, 8, 1);
+    assert_not_compressed(NULL, MB_UNSUPPORTED, "F8_E5M2 weights are not supported; convert them to bf16");
     write_one(test_path("plain"), "model.layers.3.mlp.experts.0.up_proj.weight", "F8_E4M3", 4, 8, 1);
-    assert_not_compressed(NULL, MB_UNSUPPORTED, "F8_E4M3 weights are not supported; convert them to bf16");
+    assert_not_compressed(NULL, MB_BAD_DATA, "up_proj.weight_scale_inv is missing");
     test_make_folder(test_path("plain"));
     test_write_text(test_path("plain"), "config.json", "{}");
     test_write_safetensors(

@@ -143,7 +143,7 @@ static void refused_by_name(void **state)
          MB_BAD_DATA, "high_freq_factor is not more than low_freq_factor"},
         {"{\"rope_scaling\": 7}", MB_BAD_DATA, "rope_scaling is not an object"},
         {"{\"rope_scaling\": {\"type\": \"yarn\", \"factor\": -1}}", MB_BAD_DATA, "rope_scaling.factor"},
-        {"{\"quantization_config\": {\"quant_method\": \"fp8\"}}", MB_UNSUPPORTED, "fp8"},
+        {"{\"quantization_config\": {\"quant_method\": \"awq\"}}", MB_UNSUPPORTED, "awq"},
         {"{\"hidden_size\": null}", MB_BAD_DATA, "hidden_size is null"},
         {"{\"n_shared_experts\": null}", MB_BAD_DATA, "shared_experts.gate_proj.weight is there"},
         {"{\"num_key_value_heads\": 1}", MB_UNSUPPORTED, "num_key_value_heads is not num_attention_heads"},
