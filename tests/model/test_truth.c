@@ -228,6 +228,7 @@ static const char *const small[] = {"groups",
                                     "yarn-5",
                                     "shapes",
                                     "halves",
+                                    "fp8",
                                     "deepseek-v2",
                                     "deepseek-v2-groups",
                                     "deepseek-v2-shapes",
@@ -264,7 +265,8 @@ static const char *const small[] = {"groups",
                                     "qwen3-moe-mixed",
                                     "qwen3-moe-yarn",
                                     "qwen3-moe-long",
-                                    "qwen3-moe-window"};
+                                    "qwen3-moe-window",
+                                    "qwen3-moe-fp8"};
 static const char *const reference[] = {"reference-0", "reference-1", "reference-2", "reference-long"};
 enum { N_SMALL = sizeof small / sizeof *small, N_REFERENCE = sizeof reference / sizeof *reference };
 

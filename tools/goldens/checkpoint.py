@@ -7,6 +7,7 @@ here and not by `save_pretrained`, whose names may change with its version.
 import json
 import os
 
+import fp8
 import torch
 from safetensors.torch import save_file
 
@@ -18,10 +19,11 @@ TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.
 class Variant:
     """What a checkpoint is for, its family (base config.json, layer(gen, variant, index) -> tensors), what its
     config.json changes, and how the weights are stored.  n_rows: of the golden's logits, the last ones; 0: all.
-    without: what config.json does not say, though layer() is told.  ends(gen, variant): more tensors at the end."""
+    without: what config.json does not say, though layer() is told.  ends(gen, variant): more tensors at the end.
+    scale_type: of 8-bit matrices, where the config has a quantization_config."""
 
     def __init__(self, name, about, base, layer, n_tokens=40, n_rows=0, bias_type="float32", n_shards=1, v5=False,
-                 n_extra_layers=0, without=(), ends=None, **config):
+                 n_extra_layers=0, without=(), ends=None, scale_type="float32", **config):
         self.name = name
         self.about = about
         self.layer = layer
@@ -31,8 +33,10 @@ class Variant:
         self.bias_type = bias_type
         self.n_shards = n_shards
         self.n_extra_layers = n_extra_layers
+        self.scale_type = scale_type
         self.config = {**base, **config}
         self.dtype = TYPES[self.config["torch_dtype"]]
+        self.fp8_blocks = self.config.get("quantization_config", {}).get("weight_block_size")
         said = {key: value for key, value in self.config.items() if key not in without}
         self.file_config = as_v5(said) if v5 else said
 
@@ -61,17 +65,27 @@ def tensors(v):
         t["lm_head.weight"] = matrix(gen, c["vocab_size"], c["hidden_size"], 2.0)
     if v.ends is not None:
         t.update(v.ends(gen, v))
-    return {name: (x if "correction_bias" in name else x.to(v.dtype)).contiguous() for name, x in t.items()}
+    t = {name: (x if "correction_bias" in name else x.to(v.dtype)).contiguous() for name, x in t.items()}
+    return fp8.quantised(t, v.fp8_blocks, TYPES[v.scale_type]) if v.fp8_blocks else t
 
 
 def write_checkpoint(v, folder):
+    write_files(v, folder, v.file_config, tensors(v))
+
+
+def write_as_float32(v, folder):
+    """The values that 8-bit matrices stand for: transformers cannot read these here without more packages."""
+    config = {key: value for key, value in v.file_config.items() if key != "quantization_config"}
+    write_files(v, folder, config, fp8.values(tensors(v), v.fp8_blocks))
+
+
+def write_files(v, folder, config, t):
     os.makedirs(folder, exist_ok=True)
     for old in os.listdir(folder):
         os.remove(os.path.join(folder, old))
     with open(os.path.join(folder, "config.json"), "w") as f:
-        json.dump(v.file_config, f, indent=2)
+        json.dump(config, f, indent=2)
         f.write("\n")
-    t = tensors(v)
     if v.n_shards == 1:
         save_file(t, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
         return

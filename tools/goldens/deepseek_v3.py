@@ -1,5 +1,6 @@
 """DeepSeek-V3: its small random checkpoints, what each one is for, and their layers."""
 
+import fp8
 import torch
 
 from checkpoint import TYPES, Variant
@@ -123,4 +124,8 @@ VARIANTS = [
             "and not neutral", v5=True, rope_interleave=False, num_hidden_layers=2, n_routed_experts=16,
             moe_intermediate_size=10, n_group=8, topk_group=4, routed_scaling_factor=2.5,
             without=["n_group", "topk_group", "routed_scaling_factor", "n_shared_experts", "norm_topk_prob"]),
+    variant("fp8", "8-bit matrices with float32 scales of blocks of 16 x 24, which divide no size; low-rank queries, a "
+            "prediction layer in the file, shards", n_shards=2, q_lora_rank=36, num_hidden_layers=2, n_routed_experts=6,
+            num_experts_per_tok=2, moe_intermediate_size=22, num_nextn_predict_layers=1, n_extra_layers=1,
+            quantization_config=fp8.config(16, 24, scale_fmt="ue8m0")),
 ]

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ import phimoe
 import qwen2_moe
 import qwen3_moe
 import truth
-from checkpoint import write_checkpoint
+from checkpoint import write_as_float32, write_checkpoint
 
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATA = os.path.join(REPO, "tests", "model", "data")
@@ -56,6 +57,15 @@ def write_golden(name, tokens, logits, experts, margins):
 def small_golden(variant):
     folder = os.path.join(DATA, "checkpoints", variant.name)
     write_checkpoint(variant, folder)
+    if not variant.fp8_blocks:
+        golden_of(variant, folder)
+        return
+    with tempfile.TemporaryDirectory() as plain:
+        write_as_float32(variant, plain)
+        golden_of(variant, plain)
+
+
+def golden_of(variant, folder):
     model = truth.load(folder)
     for seed in range(4000):
         rng = np.random.default_rng(seed)

@@ -1,5 +1,6 @@
 """Qwen3-MoE: its small random checkpoints, what each one is for, and their layers."""
 
+import fp8
 from checkpoint import Variant
 from weights import bias, matrix, mlp, norm
 
@@ -99,4 +100,9 @@ VARIANTS = [
             moe_intermediate_size=16, vocab_size=59, rope_scaling={
                 "rope_type": "llama3", "rope_theta": 300.0, "factor": 8.0, "low_freq_factor": 1.0,
                 "high_freq_factor": 4.0, "original_max_position_embeddings": 32}),
+    variant("qwen3-moe-fp8", "8-bit matrices with bfloat16 scales of blocks of 128 x 128, some of them cut off",
+            hidden_size=132, num_attention_heads=2, num_key_value_heads=1, head_dim=68, num_experts=4, vocab_size=50,
+            num_experts_per_tok=2, moe_intermediate_size=18, num_hidden_layers=2, mlp_only_layers=[0],
+            intermediate_size=136, scale_type="bfloat16",
+            quantization_config=fp8.config(128, 128, modules_to_not_convert=["lm_head"])),
 ]
