@@ -545,6 +545,7 @@ static int inspect(const struct mb_checkpoint *ckpt)
     if (mb_json_parse(text, strlen(text), 0, &config, &err) != MB_OK)
         return cli_fail(&err);
     struct survey survey = {.parameters = cli_parameters_new(config)};
+    cli_print_notes(mb_checkpoint_notes(ckpt));
     int exit_status =
         make_survey(ckpt, &survey, &err) == MB_OK ? print(ckpt, config, &survey) : cli_fail(&err);
     free_survey(&survey);

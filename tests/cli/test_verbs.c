@@ -479,7 +479,9 @@ static void fused_experts_are_shown_one_by_one(void **state)
     json_t *report = run_json("inspect multimodal -o json");
     assert_int_equal(json_integer_value(json_object_get(json_object_get(report, "config"), "num_experts")),
                      2);
+    assert_int_equal(number(report, "parameters", "not_used"), 16);
     json_decref(report);
+    assert_non_null(strstr(run("inspect multimodal")->err, "(0.0 MB) are of towers"));
     run_well("compress multimodal multimodal-coded");
     const char *shown = run_well("inspect multimodal-coded --experts");
     assert_non_null(strstr(shown, "experts a token"));
