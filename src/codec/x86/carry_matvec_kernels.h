@@ -13,6 +13,7 @@
  */
 #include "by_width.h"
 #include "carry_avx2.h"
+#include <assert.h>
 #include <string.h>
 
 /*
@@ -233,6 +234,7 @@ static void flush(struct pending *pending)
 {
     for (unsigned a = 0; a <= MB_CARRY_BYTES; a++)
         if (pending->n_tasks[a] > 0) {
+            assert(multiply_of_width[a] != NULL); /* the loader makes no row of another width */
             multiply_of_width[a](pending);
             pending->n_tasks[a] = 0;
         }
