@@ -181,6 +181,14 @@ FAMILIES |= {
         {"first_k_dense_replace": 0}, out("first_k_dense_replace"), {"n_shared_experts": 0}, out("n_shared_experts"),
         {"n_shared_experts": 1}, out("scoring_func"), refused(scoring_func="softmax"),
         {**out("n_routed_experts"), "num_local_experts": 8}, {"num_local_experts": 4}, out("n_routed_experts")]),
+    "ernie4_5_moe": ("ernie4-5-moe-shapes", [
+        out("moe_layer_start_index"), {"moe_layer_start_index": 2}, {"moe_layer_end_index": -1},
+        out("moe_layer_end_index"), {"moe_layer_end_index": 2}, {"moe_layer_interval": 1}, out("moe_layer_interval"),
+        out("moe_num_shared_experts"), refused(moe_num_shared_experts=0), {"moe_num_shared_experts": None},
+        {"moe_norm_min": 1e-15}, out("moe_norm_min"), refused(moe_norm_min=0.9), refused(use_bias=True),
+        {"use_bias": False}, {"use_bias": None}, out("use_bias"), {"moe_k": 1}, out("moe_k"),
+        {**out("moe_num_experts"), "num_experts": 5}, {"num_experts": 4}, {"num_experts_per_tok": 2, "moe_k": 1},
+        refused(sliding_window=5), refused(routed_scaling_factor=2.0), refused(n_shared_experts=1)]),
     "glm4_moe_lite": ("glm4-moe-lite-halves", [
         {"norm_topk_prob": False}, either(norm_topk_prob=None), out("norm_topk_prob"), {"routed_scaling_factor": 1.0},
         out("routed_scaling_factor"), out("topk_method"), refused(topk_method="greedy"),

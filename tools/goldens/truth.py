@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM, logging
 from transformers.models.deepseek_v2 import modeling_deepseek_v2 as deepseek_v2
 from transformers.models.deepseek_v3 import modeling_deepseek_v3 as deepseek_v3
 from transformers.models.dots1 import modeling_dots1 as dots1
+from transformers.models.ernie4_5_moe import modeling_ernie4_5_moe as ernie4_5_moe
 from transformers.models.glm4_moe import modeling_glm4_moe as glm4_moe
 from transformers.models.glm4_moe_lite import modeling_glm4_moe_lite as glm4_moe_lite
 from transformers.models.granitemoe import modeling_granitemoe as granitemoe
@@ -71,6 +72,11 @@ def biased_margins(gate, router_logits):
     return margin_of(choice, gate.top_k), torch.full((len(choice),), torch.inf)
 
 
+def biased_softmax_margins(gate, router_logits):
+    choice = gate.moe_statics(router_logits.softmax(-1))
+    return margin_of(choice, gate.top_k), torch.full((len(choice),), torch.inf)
+
+
 def logit_margins(gate, router_logits):
     return margin_of(router_logits, gate.top_k), torch.full((len(router_logits),), torch.inf)
 
@@ -91,6 +97,7 @@ ROUTERS = {
     deepseek_v2.DeepseekV2TopkRouter: greedy_margins,
     deepseek_v3.DeepseekV3TopkRouter: sigmoid_margins,
     dots1.Dots1TopkRouter: sigmoid_margins,
+    ernie4_5_moe.Ernie4_5_MoeTopKRouter: biased_softmax_margins,
     glm4_moe.Glm4MoeTopkRouter: sigmoid_margins,
     glm4_moe_lite.Glm4MoeLiteTopkRouter: sigmoid_margins,
     granitemoe.GraniteMoeTopKRouter: logit_margins,

@@ -6,12 +6,23 @@
 #include <string.h>
 
 /* mb_family_NAME is in NAME.c. */
+/* clang-format never comes to an end with this list. */
+/* clang-format off */
 #define FAMILIES(X) \
-    X(deepseek_v2)  \
-    X(deepseek_v3)  \
-    X(dots1)        \
-    X(glm4_moe)     \
-    X(glm4_moe_lite) X(granitemoe) X(minimax_m2) X(mixtral) X(olmoe) X(phimoe) X(qwen2_moe) X(qwen3_moe)
+    X(deepseek_v2) \
+    X(deepseek_v3) \
+    X(dots1) \
+    X(ernie4_5_moe) \
+    X(glm4_moe) \
+    X(glm4_moe_lite) \
+    X(granitemoe) \
+    X(minimax_m2) \
+    X(mixtral) \
+    X(olmoe) \
+    X(phimoe) \
+    X(qwen2_moe) \
+    X(qwen3_moe)
+/* clang-format on */
 
 #define DECLARE(name) extern const struct mb_family mb_family_##name;
 FAMILIES(DECLARE)
