@@ -148,7 +148,7 @@ MB_INLINE void multiply_wide_rows(unsigned a, struct pending *pending)
             for (size_t p = 0; p < x->n_wide_planes; p++, planes += MB_CARRY_BLOCK) {
                 __m256i s = _mm256_setzero_si256();
                 multiply_plane(a, u, planes, &s);
-                sum += (int64_t)mb_add_lanes_avx2(s) << 8 * p;
+                sum += (int64_t)mb_add_lanes_avx2(s) * ((int64_t)1 << 8 * p);
             }
         }
         pending->wide[task->row] = sum;

@@ -135,7 +135,7 @@ MB_INLINE int64_t unsigned_wide_sum(const __m256i u[4], const int8_t *planes, si
 #pragma GCC unroll 4
         for (size_t k = 0; k < 4; k++)
             s = widen(s, pairs(u[k], planes + 32 * k));
-        sum += (int64_t)mb_add_lanes_avx2(s) << 8 * p;
+        sum += (int64_t)mb_add_lanes_avx2(s) * ((int64_t)1 << 8 * p);
     }
     return sum;
 }

@@ -12,7 +12,7 @@ int64_t mb_wide_sum_avx2(const int8_t *q, const int8_t *planes, size_t n_planes)
             __m256i pairs = mb_signed_pairs_avx2(_mm256_loadu_si256((const __m256i *)(q + c)), planes + c);
             s = _mm256_add_epi32(s, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
         }
-        sum += (int64_t)mb_add_lanes_avx2(s) << 8 * p;
+        sum += (int64_t)mb_add_lanes_avx2(s) * ((int64_t)1 << 8 * p);
     }
     return sum;
 }
