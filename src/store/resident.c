@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -185,8 +186,8 @@ uint64_t mb_resident_nbytes(const struct mb_resident *resident)
 enum { PROBE_NBYTES = 16 << 20, N_PROBES = 3 };
 
 struct probe {
-    const uint8_t *bytes; /* [n_threads][PROBE_NBYTES] */
-    volatile uint64_t sink;
+    const uint8_t *bytes;  /* [n_threads][PROBE_NBYTES] */
+    _Atomic uint64_t sink; /* what was read is used */
 };
 
 static void probe_task(void *ctx, size_t task, int thread)
@@ -200,7 +201,7 @@ static void probe_task(void *ctx, size_t task, int thread)
         for (size_t k = 0; k < 4; k++)
             sum[k] += mb_load_u64(bytes + i + 8 * k);
     }
-    probe->sink = sum[0] + sum[1] + sum[2] + sum[3];
+    atomic_fetch_add(&probe->sink, sum[0] + sum[1] + sum[2] + sum[3]);
 }
 
 double mb_resident_thread_bytes_per_s(struct mb_pool *pool)
