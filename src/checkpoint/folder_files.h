@@ -14,7 +14,7 @@
  * a failure.
  */
 typedef enum mb_status (*mb_file_fn)(void *ctx, const char *folder, const char *name, struct mb_error *err);
-enum mb_status mb_for_each_file(const char *folder, mb_file_fn fn, void *ctx, struct mb_error *err);
+enum mb_status mb_for_each_file(const char *path, mb_file_fn fn, void *ctx, struct mb_error *err);
 
 /* Notes safetensors files that neither are read nor belong to what is read. */
 enum mb_status mb_note_other_weights(struct mb_checkpoint *ckpt, struct mb_error *err);

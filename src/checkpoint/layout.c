@@ -91,11 +91,10 @@ static enum mb_status ask_for_bounds(const struct mb_checkpoint *ckpt, struct mb
 }
 
 /* The matrices of routed experts are what compression is for: without them a mistake is likely. */
-static enum mb_status check_experts(const struct mb_checkpoint *ckpt, const struct mb_layout *layout,
-                                    struct mb_error *err)
+static enum mb_status check_experts(const struct mb_checkpoint *ckpt, struct mb_error *err)
 {
-    for (size_t i = 0; i < layout->n_items; i++) {
-        struct mb_tensor_role role = mb_role_of(layout->items[i].tensor->name);
+    for (size_t i = 0; i < ckpt->n_tensors; i++) {
+        struct mb_tensor_role role = mb_role_of(ckpt->tensors[i]->name);
         if (role.role == MB_ROLE_EXPERT && role.projection != MB_PROJECTION_NONE)
             return MB_OK;
     }
@@ -286,7 +285,7 @@ static enum mb_status make_layout(const struct mb_checkpoint *ckpt, const struct
         layout->items[layout->n_items++] = make_item(ckpt->tensors[i]);
     }
     if (!options->dense)
-        MB_TRY(check_experts(ckpt, layout, err));
+        MB_TRY(check_experts(ckpt, err));
     MB_TRY(set_bounds(ckpt, options, layout, err));
     MB_TRY(assign_shards(layout, err));
     qsort(layout->items, layout->n_items, sizeof *layout->items, by_place);
