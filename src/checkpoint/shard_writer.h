@@ -27,7 +27,7 @@ enum mb_status mb_shard_write(struct mb_shard_writer *writer, const void *bytes,
 enum mb_status mb_shard_write_at(struct mb_shard_writer *writer, uint64_t at, const void *bytes,
                                  uint64_t nbytes, struct mb_error *err);
 
-/* Makes the data section that long, zeros for now; what has been written or so can be read again. */
+/* Makes the data section so long, with zeros where nothing was written. All of it can be read back. */
 enum mb_status mb_shard_extend(struct mb_shard_writer *writer, uint64_t nbytes, struct mb_error *err);
 enum mb_status mb_shard_read_at(struct mb_shard_writer *writer, uint64_t at, void *bytes, uint64_t nbytes,
                                 struct mb_error *err);
