@@ -53,11 +53,12 @@ enum mb_status mb_resident_create(const struct mb_resident_form *form, unsigned 
     made->n_threads = n_threads;
     made->threads = calloc((size_t)n_threads, sizeof *made->threads);
     pthread_mutex_init(&made->lock, NULL);
+    if (made->threads == NULL) {
+        mb_resident_free(made);
+        return mb_fail_memory(err, "the weights of the model");
+    }
     *resident = made;
-    if (made->threads != NULL)
-        return MB_OK;
-    mb_resident_free(made);
-    return mb_fail_memory(err, "the weights of the model");
+    return MB_OK;
 }
 
 void mb_resident_end(struct mb_resident *resident)

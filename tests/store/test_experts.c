@@ -358,10 +358,10 @@ static void a_file_that_changes_after_its_index_is_refused(void **state)
 /* ---------------------------------------------------------------- memory that is out */
 
 /* Everything that allocates, on a checkpoint that is open. */
-static enum mb_status use_all(const struct mb_checkpoint *ckpt, struct mb_index **index,
-                              struct mb_store **store, struct mb_error *err)
+static enum mb_status use_all(const struct mb_checkpoint *ckpt, enum mb_memory_form form,
+                              struct mb_index **index, struct mb_store **store, struct mb_error *err)
 {
-    const struct mb_store_options options = {.size = sizeof options, .n_threads = 1};
+    const struct mb_store_options options = {.size = sizeof options, .n_threads = 1, .memory_form = form};
     const struct mb_matrix changed = changed_up();
     enum mb_status status = mb_index_open(ckpt, index, err);
     if (status == MB_OK)
@@ -373,12 +373,9 @@ static enum mb_status use_all(const struct mb_checkpoint *ckpt, struct mb_index 
     return status;
 }
 
-static void every_allocation_may_fail(void **state)
+static void starve(const struct mb_checkpoint *ckpt, enum mb_memory_form form)
 {
-    (void)state;
-    struct mb_checkpoint *ckpt;
     struct mb_error err;
-    assert_int_equal(mb_checkpoint_open(test_path("coded"), &ckpt, &err), MB_OK);
     enum mb_status status = MB_NO_MEMORY;
     long n = 0;
     while (status != MB_OK && n < 10000) {
@@ -386,7 +383,7 @@ static void every_allocation_may_fail(void **state)
         struct mb_store *store = NULL;
         struct starve_held before = starve_held();
         starve_begin(STARVE_MEMORY, ++n, false);
-        status = use_all(ckpt, &index, &store, &err);
+        status = use_all(ckpt, form, &index, &store, &err);
         starve_end();
         if (status != MB_OK && status != MB_NO_MEMORY)
             fail_msg("allocation %ld: %s", n, err.msg);
@@ -398,6 +395,16 @@ static void every_allocation_may_fail(void **state)
         assert_int_equal(after.n_files, before.n_files);
     }
     assert_true(n > 10 && n < 10000);
+}
+
+static void every_allocation_may_fail(void **state)
+{
+    (void)state;
+    struct mb_checkpoint *ckpt;
+    struct mb_error err;
+    assert_int_equal(mb_checkpoint_open(test_path("coded"), &ckpt, &err), MB_OK);
+    for (int form = MB_MEMORY_FORM_AUTO; form <= MB_MEMORY_FORM_FAST; form++)
+        starve(ckpt, (enum mb_memory_form)form);
     mb_checkpoint_close(ckpt);
 }
 
