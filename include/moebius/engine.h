@@ -64,6 +64,17 @@ MB_API enum mb_status mb_model_overlay(struct mb_model *model, const char *name,
                                        const struct mb_matrix *changed, struct mb_error *err);
 
 /*
+ * Drops a routed expert of a layer, or takes it back (is_dropped false): the router passes it over, as if it
+ * had no row for it, chooses as many of the others as usual, and weighs them as the family does.  Other
+ * layers and all weights stay as they are; once all are taken back, results are again what they were, bit for
+ * bit. Sessions keep what their caches hold: reset them.  MB_USAGE: the layer has no such expert, or fewer
+ * would be left than a token goes to; then nothing has changed. Threads: none may be in mb_decode with this
+ * model.
+ */
+MB_API enum mb_status mb_model_drop_expert(struct mb_model *model, size_t layer, size_t expert,
+                                           bool is_dropped, struct mb_error *err);
+
+/*
  * Where time went since the model was opened or the timing was reset, in nanoseconds of the thread that
  * called mb_decode.  'waiting' is contained in the others: the calling thread had no work left, another
  * thread had.

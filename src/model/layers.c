@@ -159,6 +159,7 @@ void mb_layers_free(struct mb_model *model)
             free(layer->vector[k]);
         for (size_t k = 0; k < MB_N_LAYER_MATRICES; k++)
             free(layer->matrix[k].bias);
+        free(layer->dropped);
     }
     free(model->layers);
     free(model->norm);

@@ -84,9 +84,10 @@ static void choose_experts(struct mb_model *model, const struct mb_layer *layer,
     (void)thread;
     const struct experts_part *part = mb_mlp_part(model, layer);
     const struct mb_router_config *r = &layer->mlp->router;
-    part->margin[t] = mb_router_choose(r, model->ops, mb_layer_vector(layer, MB_W_ROUTER_BIAS),
-                                       part->scores + t * r->n_experts, part->choice + t * r->n_experts,
-                                       part->chosen + t * r->n_used, part->chosen_weight + t * r->n_used);
+    part->margin[t] =
+        mb_router_choose(r, model->ops, mb_layer_vector(layer, MB_W_ROUTER_BIAS), layer->dropped,
+                         part->scores + t * r->n_experts, part->choice + t * r->n_experts,
+                         part->chosen + t * r->n_used, part->chosen_weight + t * r->n_used);
 }
 
 static void report_routes(const struct mb_model *model, const struct mb_layer *layer)

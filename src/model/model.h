@@ -23,6 +23,7 @@ struct mb_layer {
     const struct mb_mlp_config *mlp;
     struct mb_linear matrix[MB_N_LAYER_MATRICES]; /* by mb_weight_id; what the layer has not is zero */
     float *vector[MB_N_LAYER_VECTORS];            /* see mb_layer_vector */
+    bool *dropped; /* [n_experts] those that the router passes over; NULL: none (dropped.c) */
 };
 
 static inline const float *mb_layer_vector(const struct mb_layer *layer, enum mb_weight_id id)

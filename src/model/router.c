@@ -3,7 +3,8 @@
  *
  * What all routers share: logits become scores, scores (with a bias, in some families) become choice scores,
  * the n_used best are chosen, perhaps from the best groups alone, and their scores without bias become
- * weights.
+ * weights.  A dropped expert has a logit and a choice score of -infinity, and is taken before the choice
+ * begins.
  */
 #include "router.h"
 #include <math.h>
@@ -76,9 +77,12 @@ static void limit_groups(const struct mb_router_config *r, float *choice)
             choice[g * n + i] = -INFINITY;
 }
 
-static float choose(const struct mb_router_config *r, const float *choice, int32_t *chosen)
+static float choose(const struct mb_router_config *r, const bool *dropped, const float *choice,
+                    int32_t *chosen)
 {
     bool taken[MB_EXPERTS_MAX] = {false};
+    if (dropped != NULL)
+        memcpy(taken, dropped, r->n_experts * sizeof *taken);
     for (size_t k = 0; k < r->n_used; k++) {
         size_t e = largest_left(choice, taken, r->n_experts);
         taken[e] = true;
@@ -105,11 +109,14 @@ static void weigh(const struct mb_router_config *r, float *weight)
  * As transformers does, logits that were chosen before count in the measure of distance alone.
  */
 static float sparsemixer_weight(const struct mb_router_config *r, const struct mb_float_ops *ops,
-                                const float *logits, const int32_t *chosen, size_t k, float *kept)
+                                const bool *dropped, const float *logits, const int32_t *chosen, size_t k,
+                                float *kept)
 {
     float best = logits[chosen[k]];
     size_t n = 0;
     for (size_t e = 0; e < r->n_experts; e++) {
+        if (dropped != NULL && dropped[e])
+            continue;
         float size = fabsf(logits[e]) > best ? fabsf(logits[e]) : best;
         bool is_far = (best - logits[e]) / size > 2 * r->jitter, is_before = false;
         for (size_t i = 0; i < k; i++)
@@ -120,20 +127,29 @@ static float sparsemixer_weight(const struct mb_router_config *r, const struct m
     return 1.0F / ops->exp_sum(kept, n, 1, best);
 }
 
+static void rule_out(const bool *dropped, size_t n_experts, float *values)
+{
+    for (size_t e = 0; dropped != NULL && e < n_experts; e++)
+        if (dropped[e])
+            values[e] = -INFINITY;
+}
+
 float mb_router_choose(const struct mb_router_config *r, const struct mb_float_ops *ops, const float *bias,
-                       float *scores, float *choice, int32_t *chosen, float *weight)
+                       const bool *dropped, float *scores, float *choice, int32_t *chosen, float *weight)
 {
     const struct score_kind *kind = &score_kinds[r->score];
+    rule_out(dropped, r->n_experts, scores);
     kind->all(ops, scores, r->n_experts);
     for (size_t e = 0; e < r->n_experts; e++)
         choice[e] = r->has_bias ? scores[e] + bias[e] : scores[e];
+    rule_out(dropped, r->n_experts, choice);
     if (r->n_groups > 1)
         limit_groups(r, choice);
-    float margin = choose(r, choice, chosen);
+    float margin = choose(r, dropped, choice, chosen);
     for (size_t k = 0; k < r->n_used; k++)
         weight[k] = scores[chosen[k]];
     for (size_t k = 0; r->score == MB_SCORE_SPARSEMIXER && k < r->n_used; k++)
-        weight[k] = sparsemixer_weight(r, ops, scores, chosen, k, choice);
+        weight[k] = sparsemixer_weight(r, ops, dropped, scores, chosen, k, choice);
     kind->chosen(ops, weight, r->n_used);
     weigh(r, weight);
     return margin;

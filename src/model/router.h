@@ -40,11 +40,12 @@ struct mb_router_config {
 
 /*
  * Chooses for one token.  'scores' [n_experts] holds the router's logits, then scores; 'choice' [n_experts]
- * is scratch; bias [n_experts], or NULL without has_bias.  chosen and weight [n_used], the best first, the
- * lower index among equals.  Returns how far the choice scores of the last chosen and the first not chosen
- * expert are apart.
+ * is scratch; bias [n_experts], or NULL without has_bias.  Experts with dropped[e] ([n_experts], or NULL:
+ * none) are passed over as if the router had no row for them; at least n_used are not dropped.  chosen and
+ * weight [n_used], the best first, the lower index among equals.  Returns how far the choice scores of the
+ * last chosen and the first not chosen expert are apart.
  */
 float mb_router_choose(const struct mb_router_config *r, const struct mb_float_ops *ops, const float *bias,
-                       float *scores, float *choice, int32_t *chosen, float *weight);
+                       const bool *dropped, float *scores, float *choice, int32_t *chosen, float *weight);
 
 #endif
