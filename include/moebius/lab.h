@@ -42,9 +42,6 @@ struct mb_score {
 
 MB_API struct mb_score mb_score_reply(const struct mb_task_item *item, const char *reply);
 
-/* Wilson score interval of k successes in n at 95 %. */
-MB_API void mb_wilson95(uint64_t k, uint64_t n, double *low, double *high);
-
 /* Called for every finished question, in the order of the file. 'reply' is valid UTF-8. */
 typedef void (*mb_reply_fn)(void *ctx, size_t index, const struct mb_task_item *item, const char *reply,
                             struct mb_score score, size_t n_tokens);
@@ -95,6 +92,104 @@ MB_API enum mb_status mb_eval_perplexity(struct mb_model *model, const struct mb
                                          const char *text, size_t text_nbytes,
                                          const struct mb_perplexity_options *options,
                                          struct mb_perplexity_report *report, struct mb_error *err);
+
+/* ---------------------------------------------------------------- statistics (docs/scoring.md) */
+
+/* Wilson score interval of k successes in n at 95 %. */
+MB_API void mb_wilson95(uint64_t k, uint64_t n, double *low, double *high);
+
+struct mb_estimate {
+    double value, low, high; /* low to high: a 95 % interval */
+};
+
+/* Zeroed means defaults. */
+struct mb_bootstrap_options {
+    size_t size;        /* sizeof(struct mb_bootstrap_options) */
+    size_t n_resamples; /* 0: 10000 */
+    uint64_t seed;      /* the same seed and values give the same interval, bit for bit */
+};
+
+/*
+ * The mean of values[n] with its percentile bootstrap interval: values, one a question, are drawn again with
+ * replacement.  The same for the mean of a[i] - b[i], question by question.  'options' may be NULL.
+ * MB_USAGE: n is 0, or a value is not finite.
+ */
+MB_API enum mb_status mb_bootstrap_mean95(const double *values, size_t n,
+                                          const struct mb_bootstrap_options *options,
+                                          struct mb_estimate *estimate, struct mb_error *err);
+MB_API enum mb_status mb_bootstrap_difference95(const double *a, const double *b, size_t n,
+                                                const struct mb_bootstrap_options *options,
+                                                struct mb_estimate *estimate, struct mb_error *err);
+
+/*
+ * McNemar's test of two runs on the same questions, of which n_better are right in the second one alone and
+ * n_worse in the first one alone.  Both p-values are two-sided, from the binomial distribution.
+ */
+struct mb_mcnemar {
+    double p_exact; /* never more than the stated share of false alarms */
+    double p_mid;   /* mid-p: close to it on average, so that it sees more */
+};
+MB_API struct mb_mcnemar mb_mcnemar(uint64_t n_better, uint64_t n_worse);
+
+enum mb_verdict { MB_NO_DIFFERENCE_SEEN = 0, MB_BETTER = 1, MB_WORSE = 2 };
+
+/* 'p' (corrected where many were compared) below alpha: MB_BETTER or MB_WORSE by the difference's sign. */
+MB_API enum mb_verdict mb_verdict_of(double difference, double p, double alpha);
+
+/* "better", "worse", or "no difference seen (n = 1000)". Returns text. */
+MB_API const char *mb_verdict_text(enum mb_verdict verdict, uint64_t n, char text[64]);
+
+/* Two runs on the same questions: rights[i] says whether question i was answered rightly. */
+struct mb_paired {
+    uint64_t n, n_better, n_worse; /* n_better + n_worse: the flips */
+    struct mb_estimate difference; /* share right in 'run' less that in 'base'; paired bootstrap */
+    struct mb_mcnemar mcnemar;
+    enum mb_verdict verdict; /* by p_exact at 5 % */
+    double detectable;       /* mb_detectable_difference of n and these flips, 5 %, power 80 % */
+};
+
+/* 'options' may be NULL. MB_USAGE: n is 0. */
+MB_API enum mb_status mb_compare_paired(const bool *base, const bool *run, size_t n,
+                                        const struct mb_bootstrap_options *options, struct mb_paired *paired,
+                                        struct mb_error *err);
+
+/*
+ * The smallest difference of two shares that McNemar's test on n questions, of which the share 'discordance'
+ * flips, shows at level alpha (two-sided) with this power (Connor 1987).  Many comparisons: divide alpha by
+ * their number.  INFINITY: none can be, even if all flips go one way.
+ */
+MB_API double mb_detectable_difference(uint64_t n, double discordance, double alpha, double power);
+
+/* How many questions it takes to show 'difference' so; 0: no number is enough (difference > discordance). */
+MB_API uint64_t mb_questions_needed(double difference, double discordance, double alpha, double power);
+
+/*
+ * Several seeds on the same questions, the sampling of either kept apart: value [seed][question] = mean +
+ * seed + question + rest, all three random (two-way analysis of variance).
+ */
+struct mb_two_level {
+    double mean;
+    double se_questions; /* standard error if only the questions had been drawn */
+    double se_seeds;     /* if only the seeds had been drawn; 0 with one seed, which shows nothing of it */
+    double se;           /* both */
+    double var_seeds, var_questions, var_rest; /* components of variance, >= 0 */
+    double df;                                 /* degrees of freedom of 'se' (Satterthwaite) */
+    double low, high; /* 95 % interval by Student's t with df; with one seed: of this seed alone */
+    double p;         /* two-sided, of mean = 0: for differences from a clean run */
+};
+
+/* values: [n_seeds][n_questions], n_questions >= 2. MB_USAGE: fewer, no seed, or a value is not finite. */
+MB_API enum mb_status mb_two_level(const double *values, size_t n_seeds, size_t n_questions,
+                                   struct mb_two_level *result, struct mb_error *err);
+
+/*
+ * Corrects n p-values for their number, in their order: Holm's keeps the chance of any false alarm, Benjamini
+ * and Hochberg's the expected share of false ones among the alarms.  'adjusted' may be 'p'.  MB_USAGE: a
+ * value is not in 0 to 1.
+ */
+MB_API enum mb_status mb_adjust_holm(const double *p, size_t n, double *adjusted, struct mb_error *err);
+MB_API enum mb_status mb_adjust_benjamini_hochberg(const double *p, size_t n, double *adjusted,
+                                                   struct mb_error *err);
 
 #ifdef __cplusplus
 }
