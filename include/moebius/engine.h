@@ -160,6 +160,20 @@ MB_API enum mb_status mb_session_sync(struct mb_session *session, const int32_t 
                                       enum mb_keep keep, float *logits, size_t *n_kept, struct mb_error *err);
 
 /*
+ * For measurements: where the tokens of an item enter the model, and what is handed out on their way.  A
+ * hidden state is the residual stream of a token at the input of a layer, [d_model] floats; the one at the
+ * input of layer n_layers is what the last norm reads.  Tokens that enter at a layer with the hidden states
+ * that were handed out there give the bits that they give from their embeddings: what is repeated many times
+ * with changes in late layers alone needs the early layers once.
+ */
+struct mb_hidden_states {
+    size_t first_layer; /* layers before it do not run, nor do their caches change. n_layers: logits alone */
+    const float *in;    /* first_layer > 0: [n_tokens][d_model] at its input */
+    float *const
+        *out; /* NULL, or [n_layers + 1] of [n_tokens][d_model] or NULL: filled from first_layer on */
+};
+
+/*
  * One session's part of a batch.  A batch of many items gives each item the bits it would get alone.  With
  * latent attention, prompt tokens take the expanded form and generated ones (one a call and session) the
  * absorbed form, which differ in rounding; with grouped-query attention both have one form.
@@ -171,11 +185,18 @@ struct mb_batch_item {
     bool is_generated; /* n_tokens is 1 and the token follows the model's own output */
     float *logits;     /* [n_vocab] for the last token, or [n_tokens][n_vocab] when all_logits; NULL: none */
     bool all_logits;
+    size_t logits_from;                    /* all_logits: the first so many tokens have no row in 'logits' */
+    const struct mb_hidden_states *hidden; /* NULL: all layers run, and nothing is handed out */
 };
 
 /*
  * Feed tokens. MB_USAGE when a token id is out of range or a session's context would overflow; then no
  * session has changed.
+ *
+ * The items of a batch begin at the same layer (MB_USAGE).  A session whose tokens began at a later layer
+ * holds nothing for earlier ones: fed from an earlier layer it computes its tokens again if that is the first
+ * one, else it has to be reset before (MB_USAGE); so has one whose tokens have to be computed again for
+ * another reason (a sequence that becomes long, a batch that failed) and that begins at a later layer.
  */
 MB_API enum mb_status mb_decode(struct mb_model *model, const struct mb_batch_item *items, size_t n_items,
                                 struct mb_error *err);

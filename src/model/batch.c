@@ -4,7 +4,7 @@
  * How a batch is cut does not change results: every token's arithmetic depends on its own session alone.
  *
  * A session whose cache is not what its tokens need is fed again from the first one on: one that becomes long
- * (config.n_ctx_short), and one that lost rows in a batch that failed.
+ * (config.n_ctx_short), one that lost rows in a batch that failed, and one that lacks the first layers.
  */
 #include "base/error.h"
 #include "model.h"
@@ -32,6 +32,46 @@ static enum mb_status check_item(const struct mb_model *model, const struct mb_b
     return MB_OK;
 }
 
+static size_t first_layer_of(const struct mb_batch_item *item)
+{
+    return item->hidden != NULL ? item->hidden->first_layer : 0;
+}
+
+static bool becomes_long(const struct mb_model *model, const struct mb_batch_item *item)
+{
+    size_t n_short = model->config.n_ctx_short;
+    return n_short > 0 && item->session->n_past + item->n_tokens > n_short;
+}
+
+/* Whether the session's tokens have to be fed again before those of the item. */
+static bool is_unfit(const struct mb_model *model, const struct mb_batch_item *item)
+{
+    const struct mb_session *session = item->session;
+    return session->n_past > 0 && (session->is_stale || session->is_long != becomes_long(model, item) ||
+                                   session->first_layer > first_layer_of(item));
+}
+
+static enum mb_status check_hidden(const struct mb_model *model, const struct mb_batch_item *items, size_t i,
+                                   struct mb_error *err)
+{
+    size_t first = first_layer_of(&items[i]);
+    if (first != first_layer_of(&items[0]))
+        return mb_fail(err, MB_USAGE, "item %zu of the batch begins at layer %zu, item 0 at layer %zu", i,
+                       first, first_layer_of(&items[0]));
+    if (first > model->config.n_layers)
+        return mb_fail(err, MB_USAGE, "item %zu of the batch begins at layer %zu of %zu", i, first,
+                       model->config.n_layers);
+    if (first > 0 && items[i].n_tokens > 0 && items[i].hidden->in == NULL)
+        return mb_fail(err, MB_USAGE, "item %zu of the batch begins at layer %zu without hidden states", i,
+                       first);
+    if (first > 0 && items[i].n_tokens > 0 && is_unfit(model, &items[i]))
+        return mb_fail(err, MB_USAGE,
+                       "item %zu of the batch begins at layer %zu, but its session has to compute its tokens "
+                       "from the first layer: reset it",
+                       i, first);
+    return MB_OK;
+}
+
 static enum mb_status check_items(const struct mb_model *model, const struct mb_batch_item *items,
                                   size_t n_items, struct mb_error *err)
 {
@@ -39,6 +79,8 @@ static enum mb_status check_items(const struct mb_model *model, const struct mb_
     enum mb_status status = MB_OK;
     for (; n < n_items && status == MB_OK; n++) {
         status = check_item(model, &items[n], n, err);
+        if (status == MB_OK)
+            status = check_hidden(model, items, n, err);
         if (status != MB_OK)
             break;
         items[n].session->is_in_batch = true;
@@ -52,18 +94,19 @@ static enum mb_status check_items(const struct mb_model *model, const struct mb_
 static void begin_item(const struct mb_model *model, const struct mb_batch_item *item)
 {
     struct mb_session *session = item->session;
-    size_t n_short = model->config.n_ctx_short, n = session->n_past + item->n_tokens;
-    bool is_long = n_short > 0 && n > n_short;
     session->n_fed = session->n_again = 0;
     session->n_before = session->n_past;
     if (item->n_tokens == 0)
         return;
-    if (session->is_stale || session->is_long != is_long || session->n_past == 0) {
+    bool is_long = becomes_long(model, item);
+    if (session->n_past == 0 || is_unfit(model, item)) {
         session->n_again = session->n_past;
-        session->n_past = session->n_prompt = session->n_high = 0;
+        session->n_past = session->n_prompt = session->n_high = session->first_layer = 0;
     }
     session->is_stale = false;
     session->is_long = is_long;
+    if (first_layer_of(item) > session->first_layer)
+        session->first_layer = first_layer_of(item);
 }
 
 static bool is_behind(const struct mb_session *session)
@@ -98,6 +141,16 @@ static void add_again(struct mb_model *model, struct mb_session *session)
                 session->n_again - session->n_past);
 }
 
+/* Where the rows of a segment's logits go, and of which tokens there are some. */
+static void place_rows(const struct mb_model *model, const struct mb_batch_item *item,
+                       struct mb_segment *segment)
+{
+    size_t n_fed = item->session->n_fed, from = item->logits_from;
+    segment->logits_from = from > n_fed ? from - n_fed : 0;
+    if (segment->logits_from < segment->n)
+        segment->logits = item->logits + (n_fed + segment->logits_from - from) * model->config.n_vocab;
+}
+
 /* The next tokens of an item. */
 static void add_item(struct mb_model *model, const struct mb_batch_item *item)
 {
@@ -106,12 +159,14 @@ static void add_item(struct mb_model *model, const struct mb_batch_item *item)
     size_t n = add_segment(model,
                            (struct mb_segment){.session = session,
                                                .is_generated = item->is_generated,
-                                               .all_logits = item->all_logits},
+                                               .all_logits = item->all_logits,
+                                               .hidden = item->hidden,
+                                               .hidden_at = session->n_fed},
                            item->tokens + session->n_fed, item->n_tokens - session->n_fed);
     if (n == 0)
         return;
     if (item->logits != NULL && item->all_logits)
-        segment->logits = item->logits + session->n_fed * model->config.n_vocab;
+        place_rows(model, item, segment);
     else if (session->n_fed + n == item->n_tokens)
         segment->logits = item->logits;
     session->n_fed += n;
@@ -151,8 +206,9 @@ static void give_logits(struct mb_model *model)
             mb_logits_add(model, segment->first + segment->n - 1, segment->logits);
             continue;
         }
-        for (size_t i = 0; i < segment->n; i++)
-            mb_logits_add(model, segment->first + i, segment->logits + i * model->config.n_vocab);
+        for (size_t i = segment->logits_from; i < segment->n; i++)
+            mb_logits_add(model, segment->first + i,
+                          segment->logits + (i - segment->logits_from) * model->config.n_vocab);
     }
     mb_logits_finish(model);
 }
@@ -160,11 +216,12 @@ static void give_logits(struct mb_model *model)
 static enum mb_status run_passes(struct mb_model *model, const struct mb_batch_item *items, size_t n_items,
                                  struct mb_error *err)
 {
+    size_t first_layer = n_items > 0 ? first_layer_of(&items[0]) : 0;
     for (;;) {
         fill_pass(model, items, n_items);
         if (model->work.n_tokens == 0)
             return MB_OK;
-        MB_TRY(mb_pass_run(model, err));
+        MB_TRY(mb_pass_run(model, first_layer, err));
         give_logits(model);
     }
 }

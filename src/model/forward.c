@@ -9,16 +9,10 @@
 #include "rope.h"
 #include <string.h>
 
-/* The embedding of a token, and the angles of its position for each attention. */
-static void embed(struct mb_model *model, const struct mb_layer *layer, size_t t, int thread)
+static void embed_token(struct mb_model *model, size_t id, float *x)
 {
-    (void)layer, (void)thread;
     const struct mb_config *c = &model->config;
-    struct mb_workspace *work = &model->work;
     const struct mb_matrix *m = model->embedding.matrix;
-    size_t id = (size_t)work->tokens[t];
-    bool is_long = work->segments[work->segment_of[t]].session->is_long;
-    float *x = work->x + t * c->d_model;
     if (m->is_coded)
         model->kernels->decode_rows(&m->coded, id, 1, x);
     else
@@ -26,6 +20,23 @@ static void embed(struct mb_model *model, const struct mb_layer *layer, size_t t
                           c->d_model, x);
     if (c->embedding_multiplier != 0)
         model->ops->scale(c->embedding_multiplier, c->d_model, x);
+}
+
+/* Where a token enters its first layer: its embedding or given hidden states, and the angles of its position
+ * for each attention. */
+static void enter(struct mb_model *model, const struct mb_layer *layer, size_t t, int thread)
+{
+    (void)layer, (void)thread;
+    const struct mb_config *c = &model->config;
+    struct mb_workspace *work = &model->work;
+    const struct mb_segment *segment = &work->segments[work->segment_of[t]];
+    bool is_long = segment->session->is_long;
+    float *x = work->x + t * c->d_model;
+    if (segment->hidden != NULL && segment->hidden->first_layer > 0)
+        memcpy(x, segment->hidden->in + (segment->hidden_at + t - segment->first) * c->d_model,
+               c->d_model * sizeof *x);
+    else
+        embed_token(model, (size_t)work->tokens[t], x);
     for (size_t i = 0; i < c->n_attentions; i++) {
         const struct mb_rope *rope = &c->attentions[i].rope;
         size_t at = t * (rope->n_dims / 2);
@@ -100,14 +111,33 @@ static enum mb_status run_layer(struct mb_model *model, const struct mb_layer *l
     return MB_OK;
 }
 
-enum mb_status mb_pass_run(struct mb_model *model, struct mb_error *err)
+/* Hands out the hidden states at the input of a layer to those who want them. */
+static void hand_out(const struct mb_model *model, size_t layer)
 {
+    const struct mb_workspace *work = &model->work;
+    size_t d_model = model->config.d_model;
+    for (size_t s = 0; s < work->n_segments; s++) {
+        const struct mb_segment *segment = &work->segments[s];
+        float *const *out = segment->hidden != NULL ? segment->hidden->out : NULL;
+        if (out != NULL && out[layer] != NULL)
+            memcpy(out[layer] + segment->hidden_at * d_model, work->x + segment->first * d_model,
+                   segment->n * d_model * sizeof *work->x);
+    }
+}
+
+enum mb_status mb_pass_run(struct mb_model *model, size_t first_layer, struct mb_error *err)
+{
+    size_t n_layers = model->config.n_layers;
     model->mark_ns = mb_now_ns();
-    mb_for_tokens(model, NULL, embed);
-    mb_for_tokens(model, &model->layers[0], norm_input);
+    mb_for_tokens(model, NULL, enter);
+    if (first_layer < n_layers)
+        mb_for_tokens(model, &model->layers[first_layer], norm_input);
     mb_lap(model, &model->timing.embedding_ns);
-    for (size_t i = 0; i < model->config.n_layers; i++)
+    for (size_t i = first_layer; i < n_layers; i++) {
+        hand_out(model, i);
         MB_TRY(run_layer(model, &model->layers[i], err));
+    }
+    hand_out(model, n_layers);
     model->timing.n_passes++;
     model->timing.n_tokens += model->work.n_tokens;
     return MB_OK;

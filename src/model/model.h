@@ -40,6 +40,9 @@ struct mb_segment {
     size_t first_chunk; /* attention's own: index of the first of its chunks */
     float *logits;      /* as the batch item has them, of the segment's last token or all; NULL: none */
     bool all_logits;
+    size_t logits_from;                    /* all_logits: the first token of the segment that has a row */
+    const struct mb_hidden_states *hidden; /* the item's; NULL: none */
+    size_t hidden_at;                      /* tokens of the item before the segment */
 };
 
 struct mb_model {
@@ -84,6 +87,7 @@ struct mb_session {
     size_t n_high;      /* the most tokens that the cache has held since it was empty */
     bool is_long;       /* its tokens are rotated as those of a long sequence: config.n_ctx_short */
     bool is_stale;      /* the cache does not hold what 'tokens' says: mb_decode feeds them again */
+    size_t first_layer; /* layers before it have no cache of these tokens */
     size_t n_fed;       /* tokens of its item that mb_decode has fed */
     size_t n_before;    /* n_past before that */
     size_t n_again;     /* the first tokens that mb_decode feeds again before those of the item */
@@ -137,10 +141,10 @@ void mb_session_record(struct mb_session *session, const int32_t *tokens, size_t
 /* ---------------------------------------------------------------- a pass */
 
 /*
- * All layers over the pass's tokens; work.x is then the residual stream after the last one.  Fails only where
- * experts cannot be had from the store.
+ * The layers from first_layer on over the pass's tokens; work.x is then the residual stream after the last
+ * one. Fails only where experts cannot be had from the store.
  */
-enum mb_status mb_pass_run(struct mb_model *model, struct mb_error *err);
+enum mb_status mb_pass_run(struct mb_model *model, size_t first_layer, struct mb_error *err);
 
 /* Logits of a token of the pass that ran last, to 'to' [n_vocab]; they are there after mb_logits_finish. */
 void mb_logits_add(struct mb_model *model, size_t token, float *to);

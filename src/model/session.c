@@ -116,7 +116,7 @@ size_t mb_session_rewind(struct mb_session *session, size_t n_past)
         return session->n_past;
     session->n_past = mb_session_can_rewind(session, n_past) ? n_past : 0;
     if (session->n_past == 0) {
-        session->n_high = 0;
+        session->n_high = session->first_layer = 0;
         session->is_stale = false;
     }
     if (session->n_past < session->n_prompt)
@@ -134,6 +134,8 @@ size_t mb_session_n_common(const struct mb_session *session, const int32_t *toke
 {
     size_t n = keep == MB_KEEP_ALL ? session->n_past : session->n_prompt, i = 0;
     n = n < n_tokens ? n : n_tokens;
+    if (session->first_layer > 0) /* earlier layers hold nothing */
+        return 0;
     while (i < n && session->tokens[i] == tokens[i])
         i++;
     return i;
