@@ -24,6 +24,8 @@ static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "cache-type", "TYPE", args.cache, "f16 (default) or f32: what the attention cache holds"),
     CLI_ROW_THREADS(args.n_threads),
     CLI_ROW_TEXT(0, "replies", "FILE.jsonl", args.replies, "write every reply and its score, one a line"),
+    CLI_ROW_FLAG(0, "strict", args.is_strict,
+                 "stop at a malformed line of the task instead of leaving it out"),
     CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON, "table (default) or JSON"),
 };
 
@@ -76,8 +78,9 @@ static const char *find_contradiction(void)
         return "give one of --task, --perplexity and --tokens";
     if ((args.tokens != NULL) != (args.logits != NULL))
         return "--tokens and --logits need each other";
-    if (args.task == NULL && (args.replies != NULL || args.n_predict != 0 || args.n_parallel != 0))
-        return "--replies, --predict and --parallel go with --task";
+    if (args.task == NULL &&
+        (args.replies != NULL || args.n_predict != 0 || args.n_parallel != 0 || args.is_strict))
+        return "--replies, --predict, --parallel and --strict go with --task";
     if (args.perplexity == NULL && args.n_ctx != 0)
         return "-c goes with --perplexity";
     if (args.tokens != NULL && args.limit != 0)

@@ -12,6 +12,7 @@
 struct eval_args {
     const char *task, *perplexity, *tokens, *logits, *replies, *cache;
     int limit, n_ctx, n_threads, n_predict, n_parallel;
+    bool is_strict;
     enum cli_format format;
 };
 

@@ -24,14 +24,13 @@ static bool show_questions(void *ctx, const char *what, uint64_t done, uint64_t 
 static void write_reply(void *ctx, size_t index, const struct mb_task_item *item, const char *reply,
                         struct mb_score score, size_t n_tokens)
 {
-    static const char *const formats[] = {"hash", "boxed", "json", "plain"};
     struct task_work *work = ctx;
     if (work->replies.file == NULL)
         return;
-    json_t *line =
-        json_pack("{s:I, s:s, s:s, s:s, s:s, s:I, s:b, s:b}", "index", (json_int_t)index, "question",
-                  item->question, "reply", reply, "number", item->number, "format", formats[item->format],
-                  "n_tokens", (json_int_t)n_tokens, "ica", (int)score.ica, "pia", (int)score.pia);
+    json_t *line = json_pack("{s:I, s:s, s:s, s:s, s:s, s:I, s:b, s:b}", "index", (json_int_t)index,
+                             "question", item->question, "reply", reply, "answer", item->answer, "format",
+                             mb_answer_format_name(item->format), "n_tokens", (json_int_t)n_tokens, "ica",
+                             (int)score.ica, "pia", (int)score.pia);
     if (line == NULL || json_dumpf(line, work->replies.file, JSON_COMPACT) != 0 ||
         fputc('\n', work->replies.file) == EOF)
         work->has_write_error = true;
@@ -106,12 +105,37 @@ static enum mb_status answer(const struct eval *eval, const struct mb_task *task
     return cli_output_close(&work->replies, status, err);
 }
 
+enum { N_NAMED_MAX = 10 }; /* malformed lines that are named; the rest is counted */
+
+static void name_malformed(void *ctx, const char *message)
+{
+    size_t *n_named = ctx;
+    if (++*n_named <= N_NAMED_MAX)
+        fprintf(stderr, "moebius: left out: %s\n", message);
+}
+
+static enum mb_status open_task(const struct eval_args *args, struct mb_task *task, struct mb_error *err)
+{
+    size_t n_named = 0;
+    struct mb_task_options options = {.size = sizeof options,
+                                      .limit = (size_t)args->limit,
+                                      .skips_malformed = !args->is_strict,
+                                      .malformed = name_malformed,
+                                      .malformed_ctx = &n_named};
+    MB_TRY(mb_task_open(args->task, &options, task, err));
+    if (task->n_malformed > 0)
+        fprintf(stderr,
+                "moebius: %zu malformed lines left out, %zu questions read (--strict stops instead)\n",
+                task->n_malformed, task->n_items + task->n_choices);
+    return MB_OK;
+}
+
 enum mb_status eval_task(const struct eval *eval, struct mb_error *err)
 {
     struct mb_task task;
     struct mb_eval_report report;
     struct task_work work = {0};
-    MB_TRY(mb_task_open(eval->args->task, (size_t)eval->args->limit, &task, err));
+    MB_TRY(open_task(eval->args, &task, err));
     enum mb_status status = answer(eval, &task, &work, &report, err);
     mb_task_close(&task);
     MB_TRY(status);

@@ -17,30 +17,90 @@
 extern "C" {
 #endif
 
-enum mb_answer_format { MB_ANSWER_HASH = 0, MB_ANSWER_BOXED = 1, MB_ANSWER_JSON = 2, MB_ANSWER_PLAIN = 3 };
+/* ---------------------------------------------------------------- tasks */
 
-struct mb_task_item {
-    const char *question; /* with the request for a format already appended */
-    const char *number;   /* what follows #### in the answer, normalised */
-    enum mb_answer_format format;
+enum mb_answer_format {
+    MB_ANSWER_HASH = 0,
+    MB_ANSWER_BOXED = 1,
+    MB_ANSWER_JSON = 2,
+    MB_ANSWER_PLAIN = 3,
+    MB_ANSWER_MATH = 4, /* the last \boxed{}, equal by the rules of the MATH data set */
 };
 
+/* How an answer is compared. */
+enum mb_answer_kind { MB_ANSWER_NUMBER = 0, MB_ANSWER_TEXT = 1, MB_ANSWER_LATEX = 2 };
+
+/* A question that is answered in words. */
+struct mb_task_item {
+    const char *question; /* with the request for a format already appended */
+    const char *answer;   /* a number in its one form, a text, or LaTeX as it was in the box */
+    enum mb_answer_format format;
+    enum mb_answer_kind kind;
+    size_t line; /* of the file, from 1; of a JSON array: the element */
+};
+
+/* A question whose likeliest choice counts: choice i is P(continuations[i] | contexts[i]). */
+struct mb_choice_item {
+    char **contexts, **continuations; /* [n_choices] each; a space begins a continuation */
+    size_t n_choices, right;
+    size_t line; /* as above */
+};
+
+/* All questions of a task are of one kind: the other list is empty. */
 struct mb_task {
     struct mb_task_item *items;
     size_t n_items;
+    struct mb_choice_item *choices;
+    size_t n_choices;
+    size_t n_malformed; /* lines left out */
 };
 
-/* Reads a jsonl file in GSM8K form. Errors name file and line. */
-MB_API enum mb_status mb_task_open(const char *path, size_t limit, struct mb_task *task,
-                                   struct mb_error *err);
+/* 'message' names file, line and what is wrong with it. */
+typedef void (*mb_malformed_fn)(void *ctx, const char *message);
+
+/* Zeroed means defaults. */
+struct mb_task_options {
+    size_t size;               /* sizeof(struct mb_task_options) */
+    size_t limit;              /* questions; 0: all */
+    bool skips_malformed;      /* leave malformed lines out, count them; otherwise they are an error */
+    mb_malformed_fn malformed; /* called for each that is left out; may be NULL */
+    void *malformed_ctx;
+};
+
+/*
+ * Reads a file of questions: JSON lines, or one JSON array, in a form of docs/scoring.md.  Errors name file
+ * and line.  'options' may be NULL.  MB_BAD_DATA, too: no question is left.
+ */
+MB_API enum mb_status mb_task_open(const char *path, const struct mb_task_options *options,
+                                   struct mb_task *task, struct mb_error *err);
 MB_API void mb_task_close(struct mb_task *task);
+
+/* ---------------------------------------------------------------- replies */
+
+/* Why a reply is of no use. */
+enum mb_dead {
+    MB_ALIVE = 0,
+    MB_DEAD_EMPTY = 1,   /* nothing but white space */
+    MB_DEAD_REPEATS = 2, /* it ends with one piece of text over and over */
+    MB_DEAD_CUT = 3,     /* cut at the limit, without a sign of an answer */
+    MB_DEAD_NO_ROOM = 4, /* the question does not fit in the model's context */
+};
 
 struct mb_score {
     bool ica; /* right, in the format that the question asks for */
     bool pia; /* right, whatever the format */
+    enum mb_dead dead;
 };
 
-MB_API struct mb_score mb_score_reply(const struct mb_task_item *item, const char *reply);
+/* is_cut: the reply did not end by itself. */
+MB_API struct mb_score mb_score_reply(const struct mb_task_item *item, const char *reply, bool is_cut);
+
+/* Whether two answers are equal by the rules of the MATH data set (Hendrycks et al. 2021). */
+MB_API bool mb_math_equal(const char *a, const char *b);
+
+/* "hash", "boxed", "json", "plain", "math"; "alive", "empty", "repeats", "cut", "no room". */
+MB_API const char *mb_answer_format_name(enum mb_answer_format format);
+MB_API const char *mb_dead_name(enum mb_dead dead);
 
 /* Called for every finished question, in the order of the file. 'reply' is valid UTF-8. */
 typedef void (*mb_reply_fn)(void *ctx, size_t index, const struct mb_task_item *item, const char *reply,
@@ -63,9 +123,11 @@ struct mb_eval_report {
     uint64_t n_prompt_tokens, n_reply_tokens;
     uint64_t n_truncated; /* replies cut at n_predict or at the model's context */
     double seconds;
+    uint64_t n_dead, n_no_room; /* replies of no use, and of these: questions longer than the context */
 };
 
-/* 'options' may be NULL. After an error the report holds what was finished. */
+/* 'options' may be NULL. Multiple choice is mb_eval_choices'. After an error the report holds what was
+ * finished. */
 MB_API enum mb_status mb_eval_task(struct mb_model *model, const struct mb_tokenizer *tokenizer,
                                    const struct mb_task *task, const struct mb_eval_options *options,
                                    struct mb_eval_report *report, struct mb_error *err);

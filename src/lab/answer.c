@@ -24,6 +24,7 @@ struct prompt {
 struct result {
     char *reply; /* NULL: not finished */
     size_t n_tokens;
+    bool is_cut, has_no_room;
 };
 
 struct answering;
@@ -131,8 +132,12 @@ static void report_finished(struct answering *a)
         const struct mb_task_item *item = &a->task->items[a->next_report];
         if (result->reply == NULL)
             return;
-        struct mb_score score = mb_score_reply(item, result->reply);
+        struct mb_score score = mb_score_reply(item, result->reply, result->is_cut);
+        if (result->has_no_room)
+            score.dead = MB_DEAD_NO_ROOM;
         a->report->n++;
+        a->report->n_dead += score.dead != MB_ALIVE;
+        a->report->n_no_room += result->has_no_room;
         a->report->n_ica += score.ica;
         a->report->n_pia += score.pia;
         if (a->options.reply != NULL)
@@ -161,6 +166,7 @@ static enum mb_status finish(struct asking *asking, bool is_truncated, struct mb
     MB_TRY(mb_tokenizer_decode(a->tokenizer, asking->reply, n_known, true, &result->reply, &nbytes, err));
     mb_utf8_clean(result->reply, nbytes);
     result->n_tokens = asking->n_reply;
+    result->is_cut = is_truncated;
     asking->is_busy = false;
     a->n_done++;
     a->report->n_truncated += is_truncated;
@@ -209,10 +215,12 @@ static enum mb_status ask(struct asking *asking, struct mb_error *err)
         asking->question = a->next_question++;
         asking->n_reply = 0;
         asking->is_busy = true;
-        if (prompt->n == 0 || prompt->n > a->n_ctx)
-            MB_TRY(finish(asking, true, err));
-        else
+        if (prompt->n > 0 && prompt->n <= a->n_ctx) {
             MB_TRY(mb_scheduler_submit(a->scheduler, &request, NULL, err));
+        } else {
+            a->results[asking->question].has_no_room = true;
+            MB_TRY(finish(asking, true, err));
+        }
     }
     return MB_OK;
 }

@@ -24,10 +24,11 @@ static struct mb_task task;
 static int open_all(void **state)
 {
     struct mb_error err;
+    struct mb_task_options task_options = {.size = sizeof task_options, .limit = N_QUESTIONS};
     (void)state;
     if (mb_model_open(REFERENCE, NULL, &model, &err) != MB_OK ||
         mb_tokenizer_open(REFERENCE, &tokenizer, &err) != MB_OK ||
-        mb_task_open(REFERENCE "/eval.jsonl", N_QUESTIONS, &task, &err) != MB_OK) {
+        mb_task_open(REFERENCE "/eval.jsonl", &task_options, &task, &err) != MB_OK) {
         fprintf(stderr, "%s\n", err.msg);
         return -1;
     }

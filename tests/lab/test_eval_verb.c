@@ -143,9 +143,13 @@ static void bad_input_is_told(void **state)
     test_write_text(test_path("."), "task.jsonl",
                     "{\"question\": \"Q\", \"answer\": \"#### 1\"}\nnonsense\n");
     test_write_text(test_path("."), "short.txt", "too short");
-    assert_int_equal(run(REFERENCE " --task task.jsonl --replies replies.jsonl", output, sizeof output), 3);
+    assert_int_equal(
+        run(REFERENCE " --task task.jsonl --strict --replies replies.jsonl", output, sizeof output), 3);
     assert_non_null(strstr(output, "task.jsonl: line 2"));
     assert_false(test_exists(test_path("replies.jsonl")) || test_exists(test_path("replies.jsonl.tmp")));
+    assert_int_equal(run(REFERENCE " --task task.jsonl", output, sizeof output), 0);
+    assert_non_null(strstr(output, "left out: task.jsonl: line 2"));
+    assert_non_null(strstr(output, "1 malformed lines left out, 1 questions read"));
     assert_int_equal(run(REFERENCE " --task missing.jsonl", output, sizeof output), 3);
     assert_int_equal(run(REFERENCE " --perplexity short.txt", output, sizeof output), 3);
     assert_int_equal(run("missing-model --perplexity short.txt", output, sizeof output), 3);

@@ -176,8 +176,8 @@ static void replies_are_scored(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof samples / sizeof *samples; i++) {
         const struct sample *sample = &samples[i];
-        struct mb_task_item item = {.question = "", .number = sample->number, .format = sample->format};
-        struct mb_score score = mb_score_reply(&item, sample->reply);
+        struct mb_task_item item = {.question = "", .answer = sample->number, .format = sample->format};
+        struct mb_score score = mb_score_reply(&item, sample->reply, false);
         if (score.ica != (sample->verdict == RIGHT) || score.pia != (sample->verdict != WRONG))
             fail_msg("reply %zu, '%s': ICA %d, PIA %d", i, sample->reply, score.ica, score.pia);
     }
@@ -242,10 +242,78 @@ static void numbers_end_at_the_end(void **state)
     assert_null(mb_lab_number_read(text, text, &number));
 }
 
+/* The examples that hendrycks/math tests its rules with, and cases of each rule beside them. */
+static void math_answers_are_equal_by_the_published_rules(void **state)
+{
+    static const struct {
+        const char *a, *b;
+        bool is_equal;
+    } pairs[] = {
+        {"\\tfrac{1}{2} + \\frac1{72}", "\\\\frac{1}{2} + 2/3", false},
+        {"10, 4, -2", "4, 10, -2", false},
+        {"10, 4, 2", "4, 12, 2", false},
+        {"\\tfrac{1}{2} +\\! \\frac1{72}", "\\\\dfrac{1}{2} +\\frac{1}{72}", true},
+        {"10\\text{ units}", "10 ", true},
+        {"10\\text{ units}", "100 ", false},
+        {"10", "\\$10", true},
+        {"\\left(x-2\\right)\\left(x+2\\right)", "(x-2)(x+2)", true},
+        {"0.1, 4, 2", "4, .1, 2", false},
+        {"0.1", ".1", true},
+        {"10\\%", "10", true},
+        {"10\\sqrt{3} + \\sqrt4", "10\\sqrt3 + \\sqrt{4}", true},
+        {"\\frac34i", "\\frac{3}{4}i", true},
+        {"\\tfrac83", "\\frac{8}{3}", true},
+        {"5x - 7y + 11z + 4 = 0", "x + y - z + 2 = 0", false},
+        {"1/2", "\\frac{1}{2}", true},
+        /* each rule */
+        {"3\n4", "34", true},
+        {"2\\\\pi", "2\\pi", true},
+        {"90^\\circ", "90", true},
+        {"90^{\\circ}", "90", true},
+        {"50%", "50", true},
+        {"{.5}", "{0.5}", true},
+        {"(1, .5)", "(1,0.5)", true},
+        {"k = 5", "5", true},
+        {"xy=5", "5", true},
+        {"xyz=5", "5", false},
+        {"a=b=5", "5", false},
+        {"\xce\xb1\xce\xb2=5", "5", true}, /* two characters, four bytes */
+        {"\\sqrt2x", "\\sqrt{2}x", true},
+        {"\\sqrt\\pi", "\\sqrt\\pi", true},
+        {"\\frac12", "\\frac{1}{2}", true},
+        {"\\frac1{2}", "\\frac{1}{2}", true},
+        {"\\frac{1}2", "\\frac{1}{2}", false}, /* the published rules leave it */
+        {"\\frac\xce\xb1\xce\xb2", "\\frac{\xce\xb1}{\xce\xb2}", true},
+        {"0.5", "\\frac{1}{2}", true},
+        {"1.5", "\\frac{3}{2}", false},
+        {"-3/4", "\\frac{-3}{4}", true},
+        {"03/4", "\\frac{03}{4}", false},
+        {"3/4/5", "\\frac{3}{4}/5", false},
+        {"x/4", "\\frac{x}{4}", false},
+        {"1,000", "1000", false},
+        {"18.0", "18", false},
+        {"", "", true},
+        {"", "0", false},
+        /* where a step fails, answers are compared as they are */
+        {"2 \\sqrt", "2\\sqrt", false},
+        {"2\\sqrt", "2\\sqrt", true},
+        {"2 \\frac", "2\\frac", false},
+        {"\\frac1", "\\frac 1", true}, /* one character after it: only spaces go */
+        {"5\\text{ a}\\text{ b}", "5", false},
+        {"5\\text{ a}\\text{ b}", "5\\text{ a}\\text{ b}", true},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        if (mb_math_equal(pairs[i].a, pairs[i].b) != pairs[i].is_equal ||
+            mb_math_equal(pairs[i].b, pairs[i].a) != pairs[i].is_equal)
+            fail_msg("'%s' and '%s' are%s equal", pairs[i].a, pairs[i].b, pairs[i].is_equal ? "" : " not");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(replies_are_scored),
+        cmocka_unit_test(math_answers_are_equal_by_the_published_rules),
         cmocka_unit_test(numbers_have_one_form),
         cmocka_unit_test(numbers_end_at_the_end),
     };
