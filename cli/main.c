@@ -20,6 +20,7 @@ static const struct cli_verb verbs[] = {
     {"run", "MODEL -p PROMPT", "continue a text, or answer a message (--chat)", cli_run},
     {"chat", "MODEL", "talk with a model in the terminal", cli_chat},
     {"eval", "MODEL --task FILE", "score a model's answers, or its perplexity", cli_eval},
+    {"sweep", "MODEL -o FILE.db", "measure a model with errors in chosen weights, run after run", cli_sweep},
     {"tokenize", "MODEL [--decode] < TEXT", "token ids of a text, and back", cli_tokenize},
     {"bench", "MODEL | kernels",
      "tokens per second of a model; or how fast this machine multiplies and encodes", cli_bench},

@@ -4,7 +4,7 @@
 #   coverage: the tests and what counts lines; cross: the compiler, libraries and emulator for aarch64.
 set -eu
 
-build="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libedit-dev libcmocka-dev jq"
+build="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libsqlite3-dev libedit-dev libcmocka-dev jq"
 test="$build python3 python3-numpy python3-xxhash"
 case "${1:-build}" in
 build) packages=$build ;;
@@ -13,7 +13,7 @@ check) packages="$test clang clang-format clang-tidy libclang-rt-14-dev shellche
 coverage) packages="$test gcovr" ;;
 cross)
     packages="$build gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user"
-    for library in jansson pcre2 utf8proc xxhash edit cmocka; do packages="$packages lib$library-dev:arm64"; done
+    for library in jansson pcre2 utf8proc xxhash sqlite3 edit cmocka; do packages="$packages lib$library-dev:arm64"; done
     ;;
 *) echo "usage: setup.sh [build|test|check|coverage|cross]" >&2; exit 2 ;;
 esac

@@ -9,8 +9,10 @@
 #include <moebius/codec.h>
 #include <moebius/engine.h>
 #include <moebius/lab.h>
+#include <moebius/results.h>
 #include <moebius/scheduler.h>
 #include <moebius/status.h>
+#include <moebius/sweep.h>
 #include <moebius/tokenizer.h>
 #include <moebius/version.h>
 #include <moebius/weights.h>

@@ -1,0 +1,37 @@
+/*
+ * sweep_file.h - a sweep as it is in memory.
+ */
+#ifndef MB_LAB_SWEEP_FILE_H
+#define MB_LAB_SWEEP_FILE_H
+
+#include <moebius/sweep.h>
+
+/* One run of the plan, before anybody looked at the model. Texts belong to the sweep. */
+struct mb_sweep_item {
+    char *label, *target, *error;
+    char *bound; /* NULL: none */
+    uint64_t seed;
+};
+
+struct mb_sweep {
+    char *task, *text; /* paths; NULL: none */
+    size_t limit, n_predict, n_ctx, n_windows;
+    uint64_t *seeds;
+    size_t n_seeds;
+    char *suite;                 /* NULL: none */
+    char *form;                  /* the sweep as a sweep file */
+    struct mb_sweep_item *items; /* the clean run first */
+    size_t n_items, cap;
+};
+
+enum { MB_SWEEP_ITEMS_MAX = 20000 };
+
+/* The same run twice is one. bound NULL: none. */
+enum mb_status mb_sweep_add(struct mb_sweep *sweep, const char *label, const char *target, const char *error,
+                            const char *bound, struct mb_error *err);
+
+/* Whether an error has a bound ('normal', not 'drop') and whether it is random. */
+bool mb_sweep_has_bound(const char *error);
+bool mb_sweep_is_random(const char *error);
+
+#endif

@@ -1,0 +1,103 @@
+/*
+ * sweep_task.c - a run's answers to the task, and how they differ from the clean run's.
+ */
+#include "base/error.h"
+#include "sweep_work.h"
+#include <math.h>
+#include <stdlib.h>
+
+/* More answers at once make larger batches; their replies do not depend on it. */
+enum { N_PARALLEL_DEFAULT = 64, N_RESAMPLES = 1000 };
+
+/* An mb_reply_fn; ctx is the row. */
+static void take_reply(void *ctx, size_t index, const struct mb_task_item *item, const char *reply,
+                       struct mb_score score, size_t n_tokens)
+{
+    struct mb_sweep_row *row = ctx;
+    (void)item;
+    row->answers[index] = (struct mb_result_answer){.ica = score.ica,
+                                                    .pia = score.pia,
+                                                    .dead = (int)score.dead,
+                                                    .n_tokens = n_tokens,
+                                                    .reply_hash = mb_sweep_hash_text(reply)};
+}
+
+static uint64_t count(const struct mb_sweep_row *row, bool (*is)(const struct mb_result_answer *))
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < row->n_answers; i++)
+        n += is(&row->answers[i]);
+    return n;
+}
+
+static bool is_ica(const struct mb_result_answer *answer)
+{
+    return answer->ica;
+}
+
+static bool is_pia(const struct mb_result_answer *answer)
+{
+    return answer->pia;
+}
+
+static bool is_dead(const struct mb_result_answer *answer)
+{
+    return answer->dead != MB_ALIVE;
+}
+
+static void put_differences(struct mb_sweep_row *row, const struct mb_result_answer *clean)
+{
+    uint64_t n_lost = 0, n_gained = 0, n_same = 0;
+    for (size_t i = 0; i < row->n_answers; i++) {
+        n_lost += clean[i].pia && !row->answers[i].pia;
+        n_gained += !clean[i].pia && row->answers[i].pia;
+        n_same += clean[i].reply_hash == row->answers[i].reply_hash;
+    }
+    mb_sweep_row_share(row, "flips", n_lost + n_gained, row->n_answers);
+    mb_sweep_row_share(row, "lost", n_lost, row->n_answers);
+    mb_sweep_row_share(row, "gained", n_gained, row->n_answers);
+    mb_sweep_row_share(row, "same_reply", n_same, row->n_answers);
+}
+
+static enum mb_status put_length(struct mb_sweep_row *row, struct mb_error *err)
+{
+    struct mb_bootstrap_options options = {.size = sizeof options, .n_resamples = N_RESAMPLES, .seed = 1};
+    struct mb_estimate mean;
+    double *lengths = malloc(row->n_answers * sizeof *lengths);
+    if (lengths == NULL)
+        return mb_fail_memory(err, "the replies' lengths");
+    for (size_t i = 0; i < row->n_answers; i++)
+        lengths[i] = (double)row->answers[i].n_tokens;
+    enum mb_status status = mb_bootstrap_mean95(lengths, row->n_answers, &options, &mean, err);
+    free(lengths);
+    if (status == MB_OK)
+        mb_sweep_row_value(row, "reply_tokens", mean.value, mean.low, mean.high, row->n_answers);
+    return status;
+}
+
+enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb_sweep_item *item,
+                                     struct mb_sweep_row *row, struct mb_error *err)
+{
+    struct mb_eval_report report;
+    struct mb_eval_options options = {
+        .size = sizeof options,
+        .n_parallel = work->options.n_parallel == 0 ? N_PARALLEL_DEFAULT : work->options.n_parallel,
+        .n_predict = work->sweep->n_predict,
+        .cache_type = work->options.cache_type,
+        .reply = take_reply,
+        .reply_ctx = row,
+        .progress = mb_sweep_progress,
+        .progress_ctx = work,
+    };
+    (void)item;
+    row->n_answers = work->task.n_items;
+    row->answers = calloc(row->n_answers, sizeof *row->answers);
+    if (row->answers == NULL)
+        return mb_fail_memory(err, "the answers");
+    MB_TRY(mb_eval_task(work->model, work->tokenizer, &work->task, &options, &report, err));
+    mb_sweep_row_share(row, "ica", count(row, is_ica), row->n_answers);
+    mb_sweep_row_share(row, "pia", count(row, is_pia), row->n_answers);
+    mb_sweep_row_share(row, "dead", count(row, is_dead), row->n_answers);
+    put_differences(row, work->clean == NULL ? row->answers : work->clean);
+    return put_length(row, err);
+}

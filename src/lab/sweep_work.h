@@ -1,0 +1,100 @@
+/*
+ * sweep_work.h - a sweep under way: what is open, the row of the run in hand, and the seams to errors and
+ * measurements.
+ */
+#ifndef MB_LAB_SWEEP_WORK_H
+#define MB_LAB_SWEEP_WORK_H
+
+#include "base/buf.h"
+#include "sweep_file.h"
+#include <moebius/lab.h>
+#include <moebius/results.h>
+#include <moebius/tokenizer.h>
+
+/* ---------------------------------------------------------------- the row of a run */
+
+enum { MB_SWEEP_VALUES_MAX = 48 };
+
+struct mb_sweep_row {
+    struct mb_result_value values[MB_SWEEP_VALUES_MAX];
+    size_t n_values;
+    struct mb_result_answer *answers;
+    size_t n_answers;
+    struct mb_result_routing *routing;
+    size_t n_routing;
+    struct mb_result_load *loads;
+    size_t n_loads;
+    struct mb_result_percentile *percentiles;
+    size_t n_percentiles;
+};
+
+void mb_sweep_row_free(struct mb_sweep_row *row); /* and zeroed */
+
+/* 'name' is not copied. Low and high are NAN where there is no interval. */
+void mb_sweep_row_value(struct mb_sweep_row *row, const char *name, double value, double low, double high,
+                        uint64_t n);
+
+/* k of n, with its Wilson interval. */
+void mb_sweep_row_share(struct mb_sweep_row *row, const char *name, uint64_t k, uint64_t n);
+
+/* ---------------------------------------------------------------- the sweep */
+
+/* What an error has done. Texts are malloc'ed. */
+struct mb_sweep_change {
+    char *selected, *projection;
+    uint64_t n_matrices, n_weights;
+    double err_max, err_rms, norm; /* NAN: not known */
+    bool has_text, has_task;
+};
+
+struct mb_sweep_work {
+    const struct mb_sweep *sweep; /* as it was read */
+    struct mb_sweep *plan;        /* its runs: with a suite, those that the model gives it */
+    struct mb_sweep_options options;
+    const char *model_path;
+    struct mb_model *model;
+    struct mb_tokenizer *tokenizer;
+    struct mb_task task; /* no items: no task */
+    char *text;          /* NULL: none */
+    size_t text_nbytes, n_windows;
+    struct mb_results *results;
+    struct mb_result_answer *clean; /* [task.n_items]: the clean run's, once it is done */
+    struct mb_sweep_step step;
+    double share_begin, share_end; /* of the run in hand, that the measurement in hand takes */
+};
+
+/* ---------------------------------------------------------------- sweep_work.c, beside the row */
+
+/* An mb_progress_fn for what a measurement calls; ctx is the work. */
+bool mb_sweep_progress(void *work, const char *what, uint64_t done, uint64_t total);
+
+/* sweep_task.c, sweep_text.c: one way to measure a run. Each has its place in a table in sweep_run.c. */
+enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb_sweep_item *item,
+                                     struct mb_sweep_row *row, struct mb_error *err);
+enum mb_status mb_sweep_measure_text(struct mb_sweep_work *work, const struct mb_sweep_item *item,
+                                     struct mb_sweep_row *row, struct mb_error *err);
+
+/* sweep_error.c: puts the error of a run into the model, and takes it out. */
+enum mb_status mb_sweep_apply(struct mb_sweep_work *work, const struct mb_sweep_item *item,
+                              struct mb_sweep_change *change, struct mb_error *err);
+enum mb_status mb_sweep_undo(struct mb_sweep_work *work, struct mb_error *err);
+
+/* sweep_compare.c: all runs of the results file against the clean one. */
+enum mb_status mb_sweep_compare(struct mb_sweep_work *work, bool is_ended, struct mb_error *err);
+
+/* sweep_hash.c: XXH3-128 as 32 hexadecimal digits. */
+enum { MB_SWEEP_HASH_NBYTES = 33 };
+enum mb_status mb_sweep_hash_model(const char *model_path, char hash[MB_SWEEP_HASH_NBYTES],
+                                   struct mb_error *err);
+void mb_sweep_hash_task(const struct mb_task *task, char hash[MB_SWEEP_HASH_NBYTES]);
+void mb_sweep_hash_bytes(const void *bytes, size_t nbytes, char hash[MB_SWEEP_HASH_NBYTES]);
+
+/* Of all that the rows of a plan depend on beside model, task and text. */
+enum mb_status mb_sweep_hash_plan(const struct mb_sweep_work *work, char hash[MB_SWEEP_HASH_NBYTES],
+                                  struct mb_error *err);
+int64_t mb_sweep_hash_text(const char *text); /* XXH3-64 */
+
+/* UTC, ISO 8601. */
+void mb_sweep_now(char text[32]);
+
+#endif
