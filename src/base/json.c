@@ -89,9 +89,10 @@ static void fit_numbers(char *text, size_t nbytes)
  * As Python reads JSON: numbers may be larger than jansson's (int(1e30) is transformers' "no limit"), and may
  * be NaN or infinite.
  */
-static json_t *load(const char *text, size_t nbytes, size_t flags, json_error_t *where)
+static json_t *load(const char *text, size_t nbytes, json_error_t *where)
 {
-    json_t *value = json_loadb(text, nbytes, flags, where);
+    enum { FLAGS = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY };
+    json_t *value = json_loadb(text, nbytes, FLAGS, where);
     enum json_error_code code = json_error_code(where);
     if (value != NULL || where->text[0] == '\0' ||
         (code != json_error_numeric_overflow && code != json_error_invalid_syntax))
@@ -104,7 +105,7 @@ static json_t *load(const char *text, size_t nbytes, size_t flags, json_error_t 
     memcpy(fitted, text, nbytes);
     fitted[nbytes] = '\0';
     fit_numbers(fitted, nbytes);
-    value = json_loadb(fitted, nbytes, flags, where);
+    value = json_loadb(fitted, nbytes, FLAGS, where);
     free(fitted);
     return value;
 }
@@ -121,13 +122,13 @@ static enum mb_status check_has_no_mark(const char *text, size_t nbytes, size_t 
     return MB_OK;
 }
 
-static enum mb_status parse(const char *text, size_t nbytes, size_t begin, size_t flags, json_t **root,
-                            struct mb_error *err)
+enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json_t **root,
+                             struct mb_error *err)
 {
     json_error_t where;
     *root = NULL;
     MB_TRY(check_has_no_mark(text, nbytes, begin, err));
-    json_t *value = load(text, nbytes, flags | JSON_DECODE_ANY, &where);
+    json_t *value = load(text, nbytes, &where);
     if (value == NULL)
         return fail_at(&where, nbytes, begin, err);
     if (json_is_object(value) || json_is_array(value)) {
@@ -136,18 +137,6 @@ static enum mb_status parse(const char *text, size_t nbytes, size_t begin, size_
     }
     json_decref(value);
     return mb_fail(err, MB_BAD_DATA, "byte %zu: not one object or array", begin);
-}
-
-enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json_t **root,
-                             struct mb_error *err)
-{
-    return parse(text, nbytes, begin, JSON_REJECT_DUPLICATES, root, err);
-}
-
-enum mb_status mb_json_parse_last(const char *text, size_t nbytes, size_t begin, json_t **root,
-                                  struct mb_error *err)
-{
-    return parse(text, nbytes, begin, 0, root, err);
 }
 
 enum mb_status mb_json_parse_file(const char *path, const char *text, size_t nbytes, json_t **object,

@@ -1,0 +1,117 @@
+/*
+ * report_read.c - opens a results file for reading, and reads its tables.
+ *
+ * The file may be anybody's: SQLite reads it in defensive mode and without trust in its schema, and no more
+ * rows of a table are taken than the text may have bytes.
+ */
+#include "report_read.h"
+#include "base/error.h"
+#include <moebius/report.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { QUERY_NBYTES = 256, CELL_NBYTES_MAX = 16 << 20 };
+
+/* 'order' makes the text the same for the same rows. */
+static const struct mb_report_table tables[] = {
+    {"manifest", "key", NULL},
+    {"run", "id", NULL},
+    {"value", "run, name", NULL},
+    {"answer", "run, question", ""},
+    {"question", "id", ""},
+    {"routing", "run, layer", NULL},
+    {"load", "run, layer, expert", "run = (SELECT min(id) FROM run WHERE error = 'none')"},
+    {"percentile", "run, name, percent", NULL},
+    {"comparison", "run, name", NULL},
+    {"pooled", "label, target, error, bound, name", NULL},
+    {"paper", "rowid", NULL},
+    {"timing", "run", NULL},
+};
+
+size_t mb_report_n_tables(void)
+{
+    return sizeof tables / sizeof tables[0];
+}
+
+const struct mb_report_table *mb_report_table(size_t i)
+{
+    return i < mb_report_n_tables() ? &tables[i] : NULL;
+}
+
+const char *mb_report_table_name(size_t i)
+{
+    return i < mb_report_n_tables() ? tables[i].name : NULL;
+}
+
+static enum mb_status fail(const struct mb_report *report, const char *doing, struct mb_error *err)
+{
+    int code = sqlite3_errcode(report->db) & 0xff;
+    enum mb_status status = code == SQLITE_NOMEM ? MB_NO_MEMORY
+                            : code == SQLITE_NOTADB || code == SQLITE_CORRUPT || code == SQLITE_ERROR ||
+                                    code == SQLITE_TOOBIG || code == SQLITE_SCHEMA
+                                ? MB_BAD_DATA
+                                : MB_IO;
+    return mb_fail(err, status, "%s: %s: %s", report->path, doing, sqlite3_errmsg(report->db));
+}
+
+enum mb_status mb_report_open(const char *path, struct mb_report **report, struct mb_error *err)
+{
+    size_t path_nbytes = strlen(path) + 1;
+    struct mb_report *made = calloc(1, sizeof *made + path_nbytes);
+    if (made == NULL)
+        return mb_fail_memory(err, "the report");
+    memcpy(made->path, path, path_nbytes);
+    enum mb_status status = mb_results_read(path, &made->results, err);
+    if (status != MB_OK) {
+        free(made);
+        return status;
+    }
+    made->db = mb_results_sqlite(made->results);
+    sqlite3_db_config(made->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    sqlite3_db_config(made->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    sqlite3_limit(made->db, SQLITE_LIMIT_LENGTH, CELL_NBYTES_MAX);
+    *report = made;
+    return MB_OK;
+}
+
+void mb_report_close(struct mb_report *report)
+{
+    if (report == NULL)
+        return;
+    mb_results_close(report->results);
+    free(report);
+}
+
+static enum mb_status run(struct mb_report *report, sqlite3_stmt *statement, mb_report_row_fn begin,
+                          mb_report_row_fn row, void *ctx, const char *name, struct mb_error *err)
+{
+    if (!begin(ctx, statement))
+        return mb_fail_memory(err, "the report");
+    int code;
+    while ((code = sqlite3_step(statement)) == SQLITE_ROW)
+        if (!row(ctx, statement))
+            return mb_fail_memory(err, "the report");
+    if (code == SQLITE_DONE)
+        return MB_OK;
+    char doing[64];
+    snprintf(doing, sizeof doing, "table %s cannot be read", name);
+    return fail(report, doing, err);
+}
+
+enum mb_status mb_report_rows(struct mb_report *report, const struct mb_report_table *table, bool for_page,
+                              mb_report_row_fn begin, mb_report_row_fn row, void *ctx, struct mb_error *err)
+{
+    const char *where = for_page && table->page_where != NULL ? table->page_where : "1";
+    char sql[QUERY_NBYTES];
+    snprintf(sql, sizeof sql, "SELECT * FROM \"%s\" WHERE %s ORDER BY %s", table->name, where, table->order);
+    sqlite3_stmt *statement;
+    if (sqlite3_prepare_v2(report->db, sql, -1, &statement, NULL) != SQLITE_OK) {
+        char doing[64];
+        snprintf(doing, sizeof doing, "table %s", table->name);
+        return fail(report, doing, err);
+    }
+    enum mb_status status = run(report, statement, begin, row, ctx, table->name, err);
+    sqlite3_finalize(statement);
+    return status;
+}
