@@ -9,6 +9,7 @@
 #include <moebius/codec.h>
 #include <moebius/engine.h>
 #include <moebius/lab.h>
+#include <moebius/measure.h>
 #include <moebius/report.h>
 #include <moebius/results.h>
 #include <moebius/scheduler.h>
