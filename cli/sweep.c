@@ -244,6 +244,75 @@ static void add_json_row(void *ctx, const struct mb_result_pooled *row)
     json_array_append_new(printing->rows, json);
 }
 
+/* ---------------------------------------------------------------- the paper's tables */
+
+struct papers {
+    struct cli_table *table;
+    char part[16]; /* of the table that is open */
+    uint64_t n_agree, n_disagree, n_small;
+};
+
+static void close_part(struct papers *papers)
+{
+    if (papers->table != NULL)
+        cli_table_print(papers->table);
+    papers->table = NULL;
+}
+
+static void print_paper_row(void *ctx, const struct mb_result_paper *row)
+{
+    static const char *const heads[] = {"place",         "bound", "error",        "figure", "paper",
+                                        "paper - clean", "ours",  "ours - clean", "verdict"};
+    struct papers *papers = ctx;
+    if (strcmp(papers->part, row->part) != 0) {
+        close_part(papers);
+        snprintf(papers->part, sizeof papers->part, "%s", row->part);
+        printf("\n%s%s\n\n", row->part,
+               row->part[0] == 'T' && row->part[1] >= '8' ? " (there on MATH, here on the task)" : "");
+        papers->table = cli_table_new("llllrrrrl", heads);
+    }
+    struct cli_table *table = papers->table;
+    cli_table_cell(table, "%s", row->place);
+    cli_table_cell(table, "%s", or_empty(row->bound));
+    cli_table_cell(table, "%s", row->error);
+    cli_table_cell(table, "%s", strcmp(row->name, "ica") == 0 ? "ICA" : "PIA");
+    cell_interval(table, row->paper, NAN, NAN, 100, "%.0f");
+    cell_interval(table, row->paper - row->paper_clean, row->paper_low, row->paper_high, 100, "%+.0f");
+    cell_interval(table, row->ours, NAN, NAN, 100, "%.1f");
+    cell_interval(table, row->ours - row->ours_clean, row->low, row->high, 100, "%+.1f");
+    cli_table_cell(table, "%s", row->agrees);
+    papers->n_agree += strcmp(row->agrees, "agree") == 0;
+    papers->n_disagree += strcmp(row->agrees, "disagree") == 0;
+    papers->n_small += strcmp(row->agrees, "n too small to tell") == 0;
+}
+
+static enum mb_status print_paper_md(struct mb_results *results, struct mb_error *err)
+{
+    struct papers papers = {0};
+    enum mb_status status = mb_results_each_paper(results, print_paper_row, &papers, err);
+    close_part(&papers);
+    if (status == MB_OK && papers.part[0] != '\0')
+        printf("\nFigures of the paper: %llu agree, %llu disagree, %llu with n too small to tell.\n",
+               (unsigned long long)papers.n_agree, (unsigned long long)papers.n_disagree,
+               (unsigned long long)papers.n_small);
+    return status;
+}
+
+static void add_paper_json(void *ctx, const struct mb_result_paper *row)
+{
+    struct printing *printing = ctx;
+    json_array_append_new(
+        printing->rows,
+        json_pack("{s:s, s:s, s:s?, s:s, s:s, s:o, s:o, s:[o, o], s:o, s:o, s:[o, o], s:s}", "part",
+                  row->part, "place", row->place, "bound", row->bound, "error", row->error, "name", row->name,
+                  "paper", cli_json_real(row->paper), "paper_clean", cli_json_real(row->paper_clean),
+                  "paper_difference95", cli_json_real(row->paper_low), cli_json_real(row->paper_high), "ours",
+                  cli_json_real(row->ours), "ours_clean", cli_json_real(row->ours_clean), "difference95",
+                  cli_json_real(row->low), cli_json_real(row->high), "agrees", row->agrees));
+}
+
+/* ---------------------------------------------------------------- all in one form */
+
 static enum mb_status print_md(struct mb_results *results, struct mb_error *err)
 {
     static const char *const heads[] = {
@@ -252,7 +321,8 @@ static enum mb_status print_md(struct mb_results *results, struct mb_error *err)
     struct printing printing = {.table = cli_table_new("lllrlrrl", heads)};
     enum mb_status status = mb_results_each_pooled(results, print_md_row, &printing, err);
     cli_table_print(printing.table);
-    return status;
+    MB_TRY(status);
+    return print_paper_md(results, err);
 }
 
 static enum mb_status print_csv(struct mb_results *results, struct mb_error *err)
@@ -265,16 +335,20 @@ static enum mb_status print_csv(struct mb_results *results, struct mb_error *err
 static enum mb_status print_json(struct mb_results *results, const struct mb_sweep_report *report,
                                  struct mb_error *err)
 {
-    struct printing printing = {.rows = json_array()};
+    struct printing printing = {.rows = json_array()}, paper = {.rows = json_array()};
     enum mb_status status = mb_results_each_pooled(results, add_json_row, &printing, err);
+    if (status == MB_OK)
+        status = mb_results_each_paper(results, add_paper_json, &paper, err);
     if (status != MB_OK) {
         json_decref(printing.rows);
+        json_decref(paper.rows);
         return status;
     }
-    return cli_print_json(json_pack(
-               "{s:o, s:I, s:I, s:I, s:f, s:o}", "results", cli_json_path(args.out), "n_runs",
-               (json_int_t)report->n_runs, "n_done", (json_int_t)report->n_done, "n_done_before",
-               (json_int_t)report->n_done_before, "seconds", report->seconds, "pooled", printing.rows)) == 0
+    return cli_print_json(json_pack("{s:o, s:I, s:I, s:I, s:f, s:o, s:o}", "results", cli_json_path(args.out),
+                                    "n_runs", (json_int_t)report->n_runs, "n_done",
+                                    (json_int_t)report->n_done, "n_done_before",
+                                    (json_int_t)report->n_done_before, "seconds", report->seconds, "pooled",
+                                    printing.rows, "paper", paper.rows)) == 0
                ? MB_OK
                : mb_fail_memory(err, "the report");
 }

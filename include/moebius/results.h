@@ -145,7 +145,8 @@ struct mb_result_pooled {
 
 struct mb_result_paper {
     const char *part, *place, *bound, *error, *name;
-    double paper, paper_clean, ours, ours_clean, low, high; /* low, high: of ours - ours_clean */
+    double paper, paper_clean, paper_low, paper_high; /* low, high: of the difference from the clean run */
+    double ours, ours_clean, low, high;
     const char *agrees;
 };
 

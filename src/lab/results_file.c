@@ -40,7 +40,8 @@ static const char tables[] =
     " mean REAL, low REAL, high REAL, seed_sd REAL, difference REAL, difference_low REAL,"
     " difference_high REAL, p REAL, p_adjusted REAL, verdict TEXT);"
     "CREATE TABLE paper(part TEXT, place TEXT, bound TEXT, error TEXT, name TEXT, paper REAL,"
-    " paper_clean REAL, ours REAL, ours_clean REAL, low REAL, high REAL, agrees TEXT);"
+    " paper_clean REAL, paper_low REAL, paper_high REAL, ours REAL, ours_clean REAL, low REAL, high REAL, "
+    "agrees TEXT);"
     "CREATE TABLE timing(run INTEGER PRIMARY KEY, begun TEXT, seconds REAL, n_threads INTEGER);"
 #define PIVOT(name)                                                   \
     ", max(v.value) FILTER (WHERE v.name = '" name "') AS " name      \

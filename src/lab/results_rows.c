@@ -213,13 +213,13 @@ static enum mb_status put_paper(struct mb_results *results, const struct mb_resu
 {
     sqlite3_stmt *statement;
     enum mb_status status = MB_OK;
-    MB_TRY(mb_results_prepare(results, "INSERT INTO paper VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    MB_TRY(mb_results_prepare(results, "INSERT INTO paper VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                               &statement, err));
     for (size_t i = 0; i < summary->n_paper && status == MB_OK; i++) {
         const struct mb_result_paper *p = &summary->paper[i];
-        status = mb_results_put(results, statement, err, "sssssdddddds", p->part, p->place, p->bound,
-                                p->error, p->name, p->paper, p->paper_clean, p->ours, p->ours_clean, p->low,
-                                p->high, p->agrees);
+        status = mb_results_put(results, statement, err, "sssssdddddddds", p->part, p->place, p->bound,
+                                p->error, p->name, p->paper, p->paper_clean, p->paper_low, p->paper_high,
+                                p->ours, p->ours_clean, p->low, p->high, p->agrees);
     }
     sqlite3_finalize(statement);
     return status;
@@ -384,11 +384,13 @@ static void give_paper(sqlite3_stmt *s, mb_paper_fn fn, void *ctx)
                                   .name = text_of(s, 4),
                                   .paper = column(s, 5),
                                   .paper_clean = column(s, 6),
-                                  .ours = column(s, 7),
-                                  .ours_clean = column(s, 8),
-                                  .low = column(s, 9),
-                                  .high = column(s, 10),
-                                  .agrees = text_of(s, 11)};
+                                  .paper_low = column(s, 7),
+                                  .paper_high = column(s, 8),
+                                  .ours = column(s, 9),
+                                  .ours_clean = column(s, 10),
+                                  .low = column(s, 11),
+                                  .high = column(s, 12),
+                                  .agrees = text_of(s, 13)};
     fn(ctx, &row);
 }
 

@@ -343,7 +343,14 @@ static enum mb_status put_summary(const struct comparing *c, bool is_ended, stru
                                         .pooled = c->pooled,
                                         .n_pooled = c->n_pooled,
                                         .ended = is_ended ? ended : NULL};
-    return mb_results_put_summary(c->work->results, &summary, err);
+    struct mb_result_paper *paper = NULL;
+    struct mb_sweep_shape shape = mb_sweep_shape_of(c->work);
+    if (c->work->plan->suite != NULL)
+        MB_TRY(mb_sweep_paper_compare(c->pooled, c->n_pooled, &shape, &paper, &summary.n_paper, err));
+    summary.paper = paper;
+    enum mb_status status = mb_results_put_summary(c->work->results, &summary, err);
+    mb_sweep_paper_free(paper, summary.n_paper);
+    return status;
 }
 
 enum mb_status mb_sweep_compare(struct mb_sweep_work *work, bool is_ended, struct mb_error *err)

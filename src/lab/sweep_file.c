@@ -392,6 +392,20 @@ enum mb_status mb_sweep_read(const char *path, const struct mb_sweep_flags *flag
     return status;
 }
 
+enum mb_status mb_sweep_copy(const struct mb_sweep *sweep, struct mb_sweep **copy, struct mb_error *err)
+{
+    json_t *root;
+    MB_TRY(mb_json_parse(sweep->form, strlen(sweep->form), 0, &root, err));
+    struct mb_sweep *made = calloc(1, sizeof *made);
+    enum mb_status status = made == NULL ? mb_fail_memory(err, "the sweep") : read_sweep(made, root, err);
+    json_decref(root);
+    if (status == MB_OK)
+        *copy = made;
+    else
+        mb_sweep_close(made);
+    return status;
+}
+
 void mb_sweep_close(struct mb_sweep *sweep)
 {
     if (sweep == NULL)

@@ -26,6 +26,9 @@ struct mb_sweep {
 
 enum { MB_SWEEP_ITEMS_MAX = 20000 };
 
+/* A sweep of the same form, with runs of its own. */
+enum mb_status mb_sweep_copy(const struct mb_sweep *sweep, struct mb_sweep **copy, struct mb_error *err);
+
 /* The same run twice is one. bound NULL: none. */
 enum mb_status mb_sweep_add(struct mb_sweep *sweep, const char *label, const char *target, const char *error,
                             const char *bound, struct mb_error *err);

@@ -93,6 +93,46 @@ enum mb_status mb_sweep_hash_model(const char *model_path, char hash[MB_SWEEP_HA
     return status;
 }
 
+/* A blob is named by its first matrix. */
+static int expert_layer(const struct mb_checkpoint *ckpt, const char *name)
+{
+    struct mb_tensor_role role = mb_role_of(name);
+    return role.expert >= 0 && mb_tensor_is_text(ckpt, name) ? role.layer : -1;
+}
+
+enum { LAYERS_MAX = 1 << 16 };
+
+static enum mb_status find_layers(const struct mb_checkpoint *ckpt, int **layers, size_t *n,
+                                  struct mb_error *err)
+{
+    bool *has_experts = calloc(LAYERS_MAX, sizeof *has_experts);
+    *layers = malloc(LAYERS_MAX * sizeof **layers);
+    *n = 0;
+    if (has_experts == NULL || *layers == NULL) {
+        free(has_experts);
+        return mb_fail_memory(err, "the layers");
+    }
+    for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
+        int layer = expert_layer(ckpt, mb_checkpoint_tensor(ckpt, i)->name);
+        if (layer >= 0 && layer < LAYERS_MAX)
+            has_experts[layer] = true;
+    }
+    for (int layer = 0; layer < LAYERS_MAX; layer++)
+        if (has_experts[layer])
+            (*layers)[(*n)++] = layer;
+    free(has_experts);
+    return MB_OK;
+}
+
+enum mb_status mb_sweep_find_moe_layers(const char *model_path, int **layers, size_t *n, struct mb_error *err)
+{
+    struct mb_checkpoint *ckpt;
+    MB_TRY(mb_checkpoint_open(model_path, &ckpt, err));
+    enum mb_status status = find_layers(ckpt, layers, n, err);
+    mb_checkpoint_close(ckpt);
+    return status;
+}
+
 void mb_sweep_hash_bytes(const void *bytes, size_t nbytes, char hash[MB_SWEEP_HASH_NBYTES])
 {
     write_hash(XXH3_128bits(bytes, nbytes), hash);

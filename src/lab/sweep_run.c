@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/options.h"
+#include "sweep_paper.h"
 #include "sweep_work.h"
 #include <math.h>
 #include <moebius/version.h>
@@ -256,6 +257,7 @@ struct manifest {
     struct mb_manifest_row rows[N_ROWS_MAX];
     size_t n;
     char numbers[N_ROWS_MAX][NUMBER_NBYTES];
+    char layers[1024];
 };
 
 static void add(struct manifest *manifest, const char *key, const char *value)
@@ -284,6 +286,15 @@ static void add_share(struct manifest *manifest, const char *key, double value)
     add(manifest, key, text);
 }
 
+/* "1,2,3"; the end of a very long list is left out. */
+static void write_layers(const struct mb_sweep_work *work, char text[1024])
+{
+    size_t n = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < work->n_moe_layers && n < 1000; i++)
+        n += (size_t)snprintf(text + n, 1024 - n, "%s%d", i == 0 ? "" : ",", work->moe_layers[i]);
+}
+
 static void fill_manifest(const struct mb_sweep_work *work, const struct hashes *hashes, const char *now,
                           struct manifest *m)
 {
@@ -303,6 +314,8 @@ static void fill_manifest(const struct mb_sweep_work *work, const struct hashes 
     add_number(m, "n_experts_used", info->n_experts_used);
     add_number(m, "n_params", info->n_params);
     add_number(m, "is_coded", info->is_coded);
+    write_layers(work, m->layers);
+    add(m, "moe_layers", m->layers);
     add(m, "task", sweep->task == NULL ? "" : sweep->task);
     add_telling(m, "task_hash", hashes->task, "the task, or what is used of it,");
     add_number(m, "n_questions", work->task.n_items);
@@ -382,11 +395,21 @@ static enum mb_status open_model(struct mb_sweep_work *work, struct mb_error *er
     return mb_model_open(work->model_path, &options, &work->model, err);
 }
 
+/* The runs, now that the model is known. */
+static enum mb_status make_plan(struct mb_sweep_work *work, struct mb_error *err)
+{
+    MB_TRY(mb_sweep_copy(work->sweep, &work->plan, err));
+    MB_TRY(mb_sweep_find_moe_layers(work->model_path, &work->moe_layers, &work->n_moe_layers, err));
+    struct mb_sweep_shape shape = mb_sweep_shape_of(work);
+    return work->sweep->suite == NULL ? MB_OK : mb_sweep_paper_add(work->plan, &shape, err);
+}
+
 static enum mb_status run_sweep(struct mb_sweep_work *work, const char *results_path,
                                 struct mb_sweep_report *report, struct mb_error *err)
 {
     MB_TRY(open_data(work, results_path, err));
     MB_TRY(open_model(work, err));
+    MB_TRY(make_plan(work, err));
     return run_with_results(work, results_path, report, err);
 }
 
@@ -395,7 +418,7 @@ enum mb_status mb_sweep_run(const char *model_path, const struct mb_sweep *sweep
                             struct mb_error *err)
 {
     uint64_t begun_ns = mb_now_ns();
-    struct mb_sweep_work work = {.model_path = model_path, .sweep = sweep, .plan = (struct mb_sweep *)sweep};
+    struct mb_sweep_work work = {.model_path = model_path, .sweep = sweep};
     *report = (struct mb_sweep_report){0};
     MB_TRY(MB_OPTIONS_TAKE(work.options, options, err));
     enum mb_status status = run_sweep(&work, results_path, report, err);
@@ -403,6 +426,8 @@ enum mb_status mb_sweep_run(const char *model_path, const struct mb_sweep *sweep
     mb_model_close(work.model);
     mb_tokenizer_close(work.tokenizer);
     mb_task_close(&work.task);
+    mb_sweep_close(work.plan);
+    free(work.moe_layers);
     free(work.text);
     free(work.clean);
     report->seconds = (double)(mb_now_ns() - begun_ns) * 1e-9;

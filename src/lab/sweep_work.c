@@ -46,3 +46,9 @@ void mb_sweep_now(char text[32])
     gmtime_r(&now, &parts);
     strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", &parts);
 }
+
+struct mb_sweep_shape mb_sweep_shape_of(const struct mb_sweep_work *work)
+{
+    return (struct mb_sweep_shape){work->moe_layers, work->n_moe_layers,
+                                   mb_model_info(work->model)->n_experts};
+}

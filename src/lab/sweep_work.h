@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "sweep_file.h"
+#include "sweep_paper.h"
 #include <moebius/lab.h>
 #include <moebius/results.h>
 #include <moebius/tokenizer.h>
@@ -49,7 +50,7 @@ struct mb_sweep_change {
 
 struct mb_sweep_work {
     const struct mb_sweep *sweep; /* as it was read */
-    struct mb_sweep *plan;        /* its runs: with a suite, those that the model gives it */
+    struct mb_sweep *plan; /* a copy with the runs that the suite, if there is one, has for the model */
     struct mb_sweep_options options;
     const char *model_path;
     struct mb_model *model;
@@ -57,6 +58,8 @@ struct mb_sweep_work {
     struct mb_task task; /* no items: no task */
     char *text;          /* NULL: none */
     size_t text_nbytes, n_windows;
+    int *moe_layers; /* [n_moe_layers] that have routed experts, numbers as in tensor names */
+    size_t n_moe_layers;
     struct mb_results *results;
     struct mb_result_answer *clean; /* [task.n_items]: the clean run's, once it is done */
     struct mb_sweep_step step;
@@ -64,6 +67,8 @@ struct mb_sweep_work {
 };
 
 /* ---------------------------------------------------------------- sweep_work.c, beside the row */
+
+struct mb_sweep_shape mb_sweep_shape_of(const struct mb_sweep_work *work);
 
 /* An mb_progress_fn for what a measurement calls; ctx is the work. */
 bool mb_sweep_progress(void *work, const char *what, uint64_t done, uint64_t total);
@@ -86,6 +91,10 @@ enum mb_status mb_sweep_compare(struct mb_sweep_work *work, bool is_ended, struc
 enum { MB_SWEEP_HASH_NBYTES = 33 };
 enum mb_status mb_sweep_hash_model(const char *model_path, char hash[MB_SWEEP_HASH_NBYTES],
                                    struct mb_error *err);
+
+/* *layers is malloc'ed: numbers of the layers with routed experts, ascending. */
+enum mb_status mb_sweep_find_moe_layers(const char *model_path, int **layers, size_t *n,
+                                        struct mb_error *err);
 void mb_sweep_hash_task(const struct mb_task *task, char hash[MB_SWEEP_HASH_NBYTES]);
 void mb_sweep_hash_bytes(const void *bytes, size_t nbytes, char hash[MB_SWEEP_HASH_NBYTES]);
 
