@@ -24,6 +24,8 @@ static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "cache-type", "TYPE", args.cache, "f16 (default) or f32: what the attention cache holds"),
     CLI_ROW_THREADS(args.n_threads),
     CLI_ROW_TEXT(0, "replies", "FILE.jsonl", args.replies, "write every reply and its score, one a line"),
+    CLI_ROW_TEXT(0, "against", "FILE.jsonl", args.against,
+                 "compare with another run on these questions: what its --replies wrote"),
     CLI_ROW_FLAG(0, "strict", args.is_strict,
                  "stop at a malformed line of the task instead of leaving it out"),
     CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON, "table (default) or JSON"),
@@ -34,10 +36,12 @@ static const struct cli_command command = {
     .args = "MODEL --task FILE.jsonl | --perplexity FILE | --tokens FILE --logits OUT.npy",
     .summary = "Measure a model: right answers with 95 % intervals, perplexity, or raw logits.",
     .details =
-        "A task is JSON lines with 'question', 'answer' (ending with #### N) and perhaps 'format'. Replies "
-        "are\n"
-        "greedy. ICA counts right answers in the asked format, PIA right ones in any (docs/scoring.md).\n\n"
+        "A task is JSON lines (or an array) in the form of GSM8K, MATH or SVAMP, or any 'question' with its\n"
+        "'answer': replies are greedy, ICA counts right answers in the asked format, PIA right ones in any.\n"
+        "Multiple choice (ARC, MMLU, Winogrande, AQuA) goes by log-likelihood, as in lm-evaluation-harness.\n"
+        "docs/scoring.md has all forms and rules.\n\n"
         "  moebius eval models/reference --task models/reference/eval.jsonl --limit 200\n"
+        "  moebius eval models/reference --task test.jsonl --against replies.jsonl\n"
         "  moebius eval models/reference --perplexity book.txt -c 256",
     .options = options,
     .n_options = sizeof options / sizeof *options,
@@ -78,9 +82,9 @@ static const char *find_contradiction(void)
         return "give one of --task, --perplexity and --tokens";
     if ((args.tokens != NULL) != (args.logits != NULL))
         return "--tokens and --logits need each other";
-    if (args.task == NULL &&
-        (args.replies != NULL || args.n_predict != 0 || args.n_parallel != 0 || args.is_strict))
-        return "--replies, --predict, --parallel and --strict go with --task";
+    if (args.task == NULL && (args.replies != NULL || args.against != NULL || args.n_predict != 0 ||
+                              args.n_parallel != 0 || args.is_strict))
+        return "--replies, --against, --predict, --parallel and --strict go with --task";
     if (args.perplexity == NULL && args.n_ctx != 0)
         return "-c goes with --perplexity";
     if (args.tokens != NULL && args.limit != 0)

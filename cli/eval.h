@@ -10,7 +10,7 @@
 
 /* The values of its options. Which of the first three is given says what is measured. */
 struct eval_args {
-    const char *task, *perplexity, *tokens, *logits, *replies, *cache;
+    const char *task, *perplexity, *tokens, *logits, *replies, *against, *cache;
     int limit, n_ctx, n_threads, n_predict, n_parallel;
     bool is_strict;
     enum cli_format format;

@@ -132,6 +132,50 @@ MB_API enum mb_status mb_eval_task(struct mb_model *model, const struct mb_token
                                    const struct mb_task *task, const struct mb_eval_options *options,
                                    struct mb_eval_report *report, struct mb_error *err);
 
+/* ---------------------------------------------------------------- multiple choice */
+
+/* Which choice is the likeliest by three measures; the first of equals. */
+struct mb_choice_score {
+    const double *log_likelihoods; /* [n_choices], natural logarithms; NULL: no room */
+    size_t chosen, chosen_norm, chosen_bytes;
+    bool acc;       /* by log-likelihood */
+    bool acc_norm;  /* by log-likelihood a character, as lm-evaluation-harness's acc_norm */
+    bool acc_bytes; /* by log-likelihood a byte */
+    bool has_room;  /* false: longer than the model's context, and wrong */
+};
+
+/* Called for every finished question, in the order of the file. */
+typedef void (*mb_choice_fn)(void *ctx, size_t index, const struct mb_choice_item *item,
+                             const struct mb_choice_score *score);
+
+/* Zeroed means defaults. */
+struct mb_choices_options {
+    size_t size;       /* sizeof(struct mb_choices_options) */
+    size_t n_parallel; /* questions computed at once; 0: 16. Results do not depend on it */
+    enum mb_cache_type cache_type;
+    mb_choice_fn choice;
+    void *choice_ctx;
+    mb_progress_fn progress; /* of questions */
+    void *progress_ctx;
+};
+
+struct mb_choices_report {
+    uint64_t n, n_acc, n_acc_norm, n_acc_bytes;
+    uint64_t n_no_room;         /* questions longer than the model's context */
+    uint64_t n_tokens_computed; /* what choices and questions have in common counts once */
+    double seconds;
+};
+
+/*
+ * Multiple choice by log-likelihood, with the arithmetic of lm-evaluation-harness (docs/scoring.md).
+ * 'options' may be NULL.  After an error the report holds what was finished.
+ */
+MB_API enum mb_status mb_eval_choices(struct mb_model *model, const struct mb_tokenizer *tokenizer,
+                                      const struct mb_task *task, const struct mb_choices_options *options,
+                                      struct mb_choices_report *report, struct mb_error *err);
+
+/* ---------------------------------------------------------------- perplexity */
+
 struct mb_perplexity_report {
     double ppl, ppl_stderr; /* the standard error as llama-perplexity gives it */
     double nll_mean;

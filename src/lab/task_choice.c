@@ -214,8 +214,9 @@ static enum mb_status read_winogrande(const json_t *object, struct mb_choice_ite
     const char *gap = sentence != NULL ? strchr(sentence, '_') : NULL;
     if (gap == NULL)
         return mb_fail(err, MB_BAD_DATA, "no text 'sentence' with a gap, _");
-    if (options[0] == NULL || options[1] == NULL)
-        return mb_fail(err, MB_BAD_DATA, "no text 'option%d'", options[0] == NULL ? 1 : 2);
+    for (int i = 0; i < 2; i++)
+        if (options[i] == NULL || options[i][0] == '\0')
+            return mb_fail(err, MB_BAD_DATA, "no text 'option%d'", i + 1);
     if (answer == NULL || (strcmp(answer, "1") != 0 && strcmp(answer, "2") != 0))
         return mb_fail(err, MB_BAD_DATA, "'answer' is not \"1\" or \"2\"");
     item->right = answer[0] == '2';

@@ -265,6 +265,146 @@ static void perplexity_refuses_what_it_cannot_do(void **state)
     assert_int_equal(mb_eval_perplexity(model, tokenizer, "short", 5, &options, &report, &err), MB_USAGE);
 }
 
+static void note_dead(void *ctx, size_t index, const struct mb_task_item *item, const char *reply,
+                      struct mb_score score, size_t n_tokens)
+{
+    struct told *told = ctx;
+    (void)item;
+    if (score.dead == MB_DEAD_NO_ROOM) {
+        assert_true(index == 0 && n_tokens == 0 && reply[0] == '\0' && !score.pia);
+        told->n++;
+    }
+}
+
+/* ---------------------------------------------------------------- multiple choice */
+
+#define CHOICE_QUESTION "{\"question\": \"Q\", \"choices\": [\"a\", \"b\"], \"answer\": 0}\n"
+
+enum { N_CHOICE_QUESTIONS = 6, N_CHOICES_MAX = 5 };
+
+struct chosen {
+    size_t n;
+    double sums[N_CHOICE_QUESTIONS][N_CHOICES_MAX];
+    struct mb_choice_score scores[N_CHOICE_QUESTIONS];
+};
+
+static void note_choice(void *ctx, size_t index, const struct mb_choice_item *item,
+                        const struct mb_choice_score *score)
+{
+    struct chosen *chosen = ctx;
+    assert_int_equal(index, chosen->n++);
+    chosen->scores[index] = *score;
+    for (size_t i = 0; score->has_room && i < item->n_choices; i++)
+        chosen->sums[index][i] = score->log_likelihoods[i];
+}
+
+static struct mb_choices_report choose(const char *path, size_t n_parallel, struct chosen *chosen)
+{
+    struct mb_choices_options options = {.size = sizeof options,
+                                         .n_parallel = n_parallel,
+                                         .cache_type = MB_CACHE_F32,
+                                         .choice = note_choice,
+                                         .choice_ctx = chosen};
+    struct mb_choices_report report;
+    struct mb_task questions;
+    struct mb_error err;
+    *chosen = (struct chosen){0};
+    if (mb_task_open(path, NULL, &questions, &err) != MB_OK ||
+        mb_eval_choices(model, tokenizer, &questions, &options, &report, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(report.n, questions.n_choices);
+    mb_task_close(&questions);
+    return report;
+}
+
+/* tools/goldens/check_choices.py golden: questions of every form, one with a space at a context's end. */
+static void choices_are_as_likely_as_in_lm_evaluation_harness(void **state)
+{
+    json_t *golden = json_load_file(DATA "/choices.json", 0, NULL);
+    struct chosen chosen;
+    (void)state;
+    struct mb_choices_report report = choose(DATA "/choices.jsonl", 0, &chosen);
+    assert_int_equal(json_array_size(golden), N_CHOICE_QUESTIONS);
+    for (size_t i = 0; i < N_CHOICE_QUESTIONS; i++) {
+        const json_t *sums = json_array_get(golden, i);
+        for (size_t k = 0; k < json_array_size(sums); k++)
+            assert_true(fabs(chosen.sums[i][k] - json_real_value(json_array_get(sums, k))) < 1e-3);
+    }
+    /* "12" is the likeliest, and a long choice the likeliest by its length. */
+    assert_true(chosen.scores[0].chosen == 1 && chosen.scores[0].chosen_norm == 2 && !chosen.scores[0].acc);
+    assert_true(chosen.scores[5].chosen == 1 && chosen.scores[5].chosen_norm == 2 &&
+                chosen.scores[5].acc_norm && chosen.scores[5].acc_bytes && !chosen.scores[5].acc);
+    assert_int_equal(report.n_acc, 1);
+    json_decref(golden);
+}
+
+static void choices_do_not_depend_on_the_batch(void **state)
+{
+    static const size_t n_parallels[] = {1, 2, 4, 100};
+    struct chosen first, again;
+    (void)state;
+    choose(DATA "/choices.jsonl", 0, &first);
+    for (size_t i = 0; i < sizeof n_parallels / sizeof *n_parallels; i++) {
+        choose(DATA "/choices.jsonl", n_parallels[i], &again);
+        assert_memory_equal(again.sums, first.sums, sizeof first.sums);
+    }
+}
+
+/* The four letters after one question are one pass, and a question that begins like the last one reads less.
+ */
+static void what_choices_share_is_computed_once(void **state)
+{
+    static const char question[] = "{\"subject\": \"sums\", \"question\": \"What is 2 + 3?\", \"choices\": "
+                                   "[\"4\", \"5\", \"6\", \"7\"], \"answer\": 1}\n";
+    struct chosen chosen;
+    int32_t *ids;
+    size_t n;
+    struct mb_error err;
+    struct mb_task questions;
+    (void)state;
+    test_write_text(test_path("."), "one.jsonl", question);
+    struct mb_choices_report report = choose(test_path("one.jsonl"), 1, &chosen);
+    assert_int_equal(mb_task_open(test_path("one.jsonl"), NULL, &questions, &err), MB_OK);
+    const char *context = questions.choices[0].contexts[0];
+    assert_int_equal(mb_tokenizer_encode(tokenizer, context, strlen(context), true, &ids, &n, &err), MB_OK);
+    assert_int_equal(report.n_tokens_computed, n);
+    free(ids);
+    mb_task_close(&questions);
+    char both[2 * sizeof question];
+    snprintf(both, sizeof both, "%s%s", question, question);
+    test_write_text(test_path("."), "two.jsonl", both);
+    report = choose(test_path("two.jsonl"), 1, &chosen);
+    assert_int_equal(report.n_tokens_computed, n + 1);
+    assert_memory_equal(chosen.sums[0], chosen.sums[1], sizeof chosen.sums[0]);
+}
+
+static void questions_longer_than_the_context_are_counted(void **state)
+{
+    char text[8192] = "{\"question\": \"";
+    struct chosen chosen;
+    struct told told = {0};
+    struct mb_task long_task;
+    struct mb_error err;
+    struct mb_eval_report replies;
+    (void)state;
+    for (size_t i = 0; i < 300; i++)
+        strcat(text, "pears and "); /* NOLINT(clang-analyzer-security.insecureAPI.strcpy): 3000 bytes */
+    size_t n = strlen(text);
+    snprintf(text + n, sizeof text - n, "\", \"choices\": [\"a\", \"b\"], \"answer\": 0}\n" CHOICE_QUESTION);
+    test_write_text(test_path("."), "long.jsonl", text);
+    struct mb_choices_report report = choose(test_path("long.jsonl"), 0, &chosen);
+    assert_true(report.n == 2 && report.n_no_room == 1 && !chosen.scores[0].has_room &&
+                !chosen.scores[0].acc);
+    assert_true(chosen.scores[1].has_room);
+    snprintf(text + n, sizeof text - n, "\", \"answer\": 0}\n{\"question\": \"Q\", \"answer\": 1}");
+    test_write_text(test_path("."), "long.jsonl", text);
+    struct mb_eval_options options = {.size = sizeof options, .reply = note_dead, .reply_ctx = &told};
+    assert_int_equal(mb_task_open(test_path("long.jsonl"), NULL, &long_task, &err), MB_OK);
+    assert_int_equal(mb_eval_task(model, tokenizer, &long_task, &options, &replies, &err), MB_OK);
+    assert_true(replies.n == 2 && replies.n_no_room == 1 && replies.n_dead >= 1 && told.n == 1);
+    mb_task_close(&long_task);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,6 +415,12 @@ int main(void)
         cmocka_unit_test(sizes_of_options_are_checked),
         cmocka_unit_test(progress_may_stop),
         cmocka_unit_test(perplexity_is_that_of_torch),
+        cmocka_unit_test(choices_are_as_likely_as_in_lm_evaluation_harness),
+        cmocka_unit_test(choices_do_not_depend_on_the_batch),
+        cmocka_unit_test_setup_teardown(what_choices_share_is_computed_once, test_folder_begin,
+                                        test_folder_end),
+        cmocka_unit_test_setup_teardown(questions_longer_than_the_context_are_counted, test_folder_begin,
+                                        test_folder_end),
         cmocka_unit_test(perplexity_refuses_what_it_cannot_do),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);

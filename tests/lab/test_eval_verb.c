@@ -225,6 +225,91 @@ static void tables_say_what_json_says(void **state)
     assert_non_null(strstr(output, "\"n_windows\": 2"));
 }
 
+static json_t *run_json(const char *arguments)
+{
+    char output[16384];
+    if (run(arguments, output, sizeof output) != 0)
+        fail_msg("%s", output);
+    json_t *report = json_loads(output, 0, NULL);
+    if (report == NULL)
+        fail_msg("%s", output);
+    return report;
+}
+
+#define EVAL REFERENCE " --task " REFERENCE "/eval.jsonl "
+
+static void runs_are_compared_question_by_question(void **state)
+{
+    char output[8192];
+    const char *verdict;
+    json_int_t n, n_better, n_worse;
+    (void)state;
+    json_decref(run_json(EVAL "--limit 40 --replies whole.jsonl -o json"));
+    json_t *report = run_json(EVAL "--limit 40 --against whole.jsonl -o json");
+    assert_int_equal(json_unpack(report, "{s:{s:I, s:{s:I, s:I, s:s}}}", "against", "n", &n, "ica",
+                                 "n_better", &n_better, "n_worse", &n_worse, "verdict", &verdict),
+                     0);
+    assert_true(n == 40 && n_better == 0 && n_worse == 0);
+    assert_string_equal(verdict, "no difference seen (n = 40)");
+    json_decref(report);
+    report = run_json(EVAL "--limit 30 --predict 8 --against whole.jsonl --replies cut.jsonl -o json");
+    assert_int_equal(json_unpack(report, "{s:{s:I, s:{s:I, s:I, s:s}}}", "against", "n", &n, "pia",
+                                 "n_better", &n_better, "n_worse", &n_worse, "verdict", &verdict),
+                     0);
+    assert_true(n == 30 && n_better == 0 && n_worse > 20);
+    assert_string_equal(verdict, "worse");
+    assert_true(json_integer_value(json_object_get(json_object_get(report, "dead"), "cut")) > 20);
+    assert_true(json_number_value(json_object_get(json_object_get(report, "reply_tokens"), "mean")) == 8);
+    json_decref(report);
+    assert_int_equal(run(EVAL "--limit 40 --against cut.jsonl", output, sizeof output), 0);
+    assert_non_null(strstr(output, "| better |"));
+    assert_non_null(strstr(output, "Only the first 30 questions are in both runs."));
+    assert_int_equal(run(EVAL "--limit 2 --against task.jsonl", output, sizeof output), 3);
+    assert_int_equal(run(REFERENCE " --task " MB_REPO "/tests/lab/data/choices.jsonl --against cut.jsonl",
+                         output, sizeof output),
+                     3);
+    assert_non_null(strstr(output, "cut.jsonl: line 1: question 0 is another one"));
+}
+
+static void choices_are_reported_and_written(void **state)
+{
+    char output[8192];
+    (void)state;
+    json_t *report = run_json(REFERENCE " --task " MB_REPO
+                                        "/tests/lab/data/choices.jsonl --replies choices.jsonl -o json");
+    assert_int_equal(json_integer_value(json_object_get(report, "n")), 6);
+    json_int_t n_acc = json_integer_value(json_object_get(json_object_get(report, "acc"), "n"));
+    json_decref(report);
+    FILE *file = fopen(test_path("choices.jsonl"), "r");
+    assert_non_null(file);
+    for (json_t *line; (line = json_loadf(file, JSON_DISABLE_EOF_CHECK, NULL)) != NULL;) {
+        assert_true(json_array_size(json_object_get(line, "log_likelihoods")) >= 2);
+        n_acc -= json_is_true(json_object_get(line, "acc"));
+        json_decref(line);
+    }
+    fclose(file);
+    assert_int_equal(n_acc, 0);
+    assert_int_equal(run(REFERENCE " --task " MB_REPO "/tests/lab/data/choices.jsonl --against choices.jsonl",
+                         output, sizeof output),
+                     0);
+    assert_non_null(strstr(output, "| acc (likeliest choice) "));
+    assert_non_null(strstr(output, "no difference seen (n = 6)"));
+}
+
+static void long_questions_are_named(void **state)
+{
+    char text[8192] = "{\"question\": \"Q\", \"answer\": 1}\n{\"question\": \"", output[8192];
+    (void)state;
+    for (size_t i = 0; i < 300; i++)
+        strcat(text, "pears and ");       /* NOLINT(clang-analyzer-security.insecureAPI.strcpy): 3000 bytes */
+    strcat(text, "\", \"answer\": 2}\n"); /* NOLINT(clang-analyzer-security.insecureAPI.strcpy) */
+    test_write_text(test_path("."), "long.jsonl", text);
+    assert_int_equal(run(REFERENCE " --task long.jsonl", output, sizeof output), 0);
+    assert_non_null(strstr(output, "1 questions do not fit in the model's context of 256 tokens and count as "
+                                   "wrong: line 2\n"));
+    assert_non_null(strstr(output, "1 no room"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -234,6 +319,9 @@ int main(void)
         cmocka_unit_test(wrong_usage_is_told),
         cmocka_unit_test(bad_input_is_told),
         cmocka_unit_test(task_report_and_replies_agree),
+        cmocka_unit_test(runs_are_compared_question_by_question),
+        cmocka_unit_test(choices_are_reported_and_written),
+        cmocka_unit_test(long_questions_are_named),
         cmocka_unit_test(tables_say_what_json_says),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
