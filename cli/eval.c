@@ -11,6 +11,8 @@ static struct eval_args args;
 static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "task", "FILE.jsonl", args.task, "answer the questions of FILE and score the replies"),
     CLI_ROW_TEXT(0, "perplexity", "FILE", args.perplexity, "perplexity of the text in FILE"),
+    CLI_ROW_TEXT(0, "kl-divergence", "ORIGINAL", args.original,
+                 "how far MODEL is from ORIGINAL on --perplexity's text, or on the replies in --task's file"),
     CLI_ROW_TEXT(0, "tokens", "FILE", args.tokens,
                  "feed these tokens: decimal ids, white space between; needs --logits"),
     CLI_ROW_TEXT(0, "logits", "OUT.npy", args.logits,
@@ -33,8 +35,10 @@ static const struct cli_option options[] = {
 
 static const struct cli_command command = {
     .name = "eval",
-    .args = "MODEL --task FILE.jsonl | --perplexity FILE | --tokens FILE --logits OUT.npy",
-    .summary = "Measure a model: right answers with 95 % intervals, perplexity, or raw logits.",
+    .args = "MODEL [--kl-divergence ORIGINAL] --task FILE.jsonl | --perplexity FILE | --tokens FILE --logits "
+            "OUT.npy",
+    .summary =
+        "Measure a model: right answers with 95 % intervals, perplexity, KL to another, or raw logits.",
     .details =
         "A task is JSON lines (or an array) in the form of GSM8K, MATH or SVAMP, or any 'question' with its\n"
         "'answer': replies are greedy, ICA counts right answers in the asked format, PIA right ones in any.\n"
@@ -42,7 +46,12 @@ static const struct cli_command command = {
         "docs/scoring.md has all forms and rules.\n\n"
         "  moebius eval models/reference --task models/reference/eval.jsonl --limit 200\n"
         "  moebius eval models/reference --task test.jsonl --against replies.jsonl\n"
-        "  moebius eval models/reference --perplexity book.txt -c 256",
+        "  moebius eval models/reference --perplexity book.txt -c 256\n"
+        "  moebius eval CODED --kl-divergence ORIGINAL --perplexity book.txt\n\n"
+        "With --kl-divergence both models read the same tokens, and no file of logits is written. A file of\n"
+        "replies is what --replies writes; questions with an 'answer' will do. ORIGINAL may be MODEL "
+        "itself:\n"
+        "that is the floor, its cache in f16 against f32 (docs/lab.md).",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .n_args_min = 1,
@@ -55,7 +64,8 @@ static enum mb_status measure(struct eval *eval, struct mb_error *err)
     MB_TRY(mb_model_open(eval->model_path, &model_options, &eval->model, err));
     cli_print_notes(mb_model_info(eval->model)->notes);
     cli_catch_interrupts(); /* only now: while the model loads nothing looks at the flag */
-    enum mb_status status = args.task != NULL         ? eval_task(eval, err)
+    enum mb_status status = args.original != NULL     ? eval_kl(eval, err)
+                            : args.task != NULL       ? eval_task(eval, err)
                             : args.perplexity != NULL ? eval_perplexity(eval, err)
                                                       : eval_logits(eval, err);
     mb_model_close(eval->model);
@@ -80,6 +90,13 @@ static const char *find_contradiction(void)
 {
     if ((args.task != NULL) + (args.perplexity != NULL) + (args.tokens != NULL) != 1)
         return "give one of --task, --perplexity and --tokens";
+    if (args.original != NULL && args.tokens != NULL)
+        return "--kl-divergence goes with --perplexity or --task";
+    if (args.original != NULL && (args.replies != NULL || args.against != NULL || args.n_predict != 0 ||
+                                  args.n_parallel != 0 || args.is_strict))
+        return "--replies, --against, --predict, --parallel and --strict do not go with --kl-divergence: "
+               "nothing is "
+               "generated";
     if ((args.tokens != NULL) != (args.logits != NULL))
         return "--tokens and --logits need each other";
     if (args.task == NULL && (args.replies != NULL || args.against != NULL || args.n_predict != 0 ||

@@ -1,5 +1,5 @@
 /*
- * eval.h - the three kinds of measurement of the verb "eval".
+ * eval.h - the kinds of measurement of the verb "eval".
  */
 #ifndef MOEBIUS_CLI_EVAL_H
 #define MOEBIUS_CLI_EVAL_H
@@ -10,7 +10,7 @@
 
 /* The values of its options. Which of the first three is given says what is measured. */
 struct eval_args {
-    const char *task, *perplexity, *tokens, *logits, *replies, *against, *cache;
+    const char *task, *perplexity, *tokens, *logits, *replies, *against, *cache, *original;
     int limit, n_ctx, n_threads, n_predict, n_parallel;
     bool is_strict;
     enum cli_format format;
@@ -26,6 +26,7 @@ struct eval {
 
 enum mb_status eval_task(const struct eval *eval, struct mb_error *err);       /* --task */
 enum mb_status eval_perplexity(const struct eval *eval, struct mb_error *err); /* --perplexity */
+enum mb_status eval_kl(const struct eval *eval, struct mb_error *err);         /* --kl-divergence */
 enum mb_status eval_logits(const struct eval *eval, struct mb_error *err);     /* --tokens and --logits */
 
 #endif

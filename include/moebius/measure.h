@@ -73,6 +73,15 @@ MB_API enum mb_status mb_windows_add_reply(struct mb_windows *windows, const str
                                            const struct mb_tokenizer *tokenizer, const char *question,
                                            const char *reply, struct mb_error *err);
 
+/*
+ * The same for each line of JSON lines: an object with texts "question" and "reply" (as `moebius eval
+ * --replies` writes them) or, without a reply, "answer".  Blank lines are skipped; limit: the first lines
+ * only, 0: all. MB_BAD_DATA names the line.
+ */
+MB_API enum mb_status mb_windows_add_replies(struct mb_windows *windows, const struct mb_model_info *info,
+                                             const struct mb_tokenizer *tokenizer, const char *text,
+                                             size_t text_nbytes, size_t limit, struct mb_error *err);
+
 MB_API void mb_windows_free(struct mb_windows *windows); /* leaves it zeroed */
 
 /* ---------------------------------------------------------------- comparison */

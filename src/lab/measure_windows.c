@@ -2,6 +2,7 @@
  * measure_windows.c - the tokens that models read to be compared: windows of a text, replies to questions.
  */
 #include "base/error.h"
+#include "base/json.h"
 #include <moebius/measure.h>
 #include <stdlib.h>
 #include <string.h>
@@ -143,4 +144,61 @@ enum mb_status mb_windows_add_reply(struct mb_windows *windows, const struct mb_
     free(prompt);
     free(ids);
     return status;
+}
+
+/* ---------------------------------------------------------------- JSON lines */
+
+static enum mb_status add_object(struct mb_windows *windows, const struct mb_model_info *info,
+                                 const struct mb_tokenizer *tokenizer, const json_t *object,
+                                 struct mb_error *err)
+{
+    const char *question = json_string_value(json_object_get(object, "question"));
+    const char *reply = json_string_value(json_object_get(object, "reply"));
+    if (question == NULL)
+        return mb_fail(err, MB_BAD_DATA, "no text 'question'");
+    if (reply == NULL)
+        reply = json_string_value(json_object_get(object, "answer"));
+    if (reply == NULL)
+        return mb_fail(err, MB_BAD_DATA, "no text 'reply' or 'answer'");
+    return mb_windows_add_reply(windows, info, tokenizer, question, reply, err);
+}
+
+static enum mb_status add_line(struct mb_windows *windows, const struct mb_model_info *info,
+                               const struct mb_tokenizer *tokenizer, const char *line, size_t nbytes,
+                               struct mb_error *err)
+{
+    json_t *object;
+    MB_TRY(mb_json_parse(line, nbytes, 0, &object, err));
+    enum mb_status status = add_object(windows, info, tokenizer, object, err);
+    json_decref(object);
+    return status;
+}
+
+static bool is_blank(const char *line, size_t nbytes)
+{
+    for (size_t i = 0; i < nbytes; i++)
+        if (strchr(" \t\r", line[i]) == NULL || line[i] == '\0')
+            return false;
+    return true;
+}
+
+enum mb_status mb_windows_add_replies(struct mb_windows *windows, const struct mb_model_info *info,
+                                      const struct mb_tokenizer *tokenizer, const char *text,
+                                      size_t text_nbytes, size_t limit, struct mb_error *err)
+{
+    size_t n = 0, n_lines = 1;
+    for (const char *line = text, *end = text + text_nbytes; line < end; n_lines++) {
+        const char *newline = memchr(line, '\n', (size_t)(end - line));
+        size_t nbytes = (size_t)((newline == NULL ? end : newline) - line);
+        if (limit != 0 && n == limit)
+            break;
+        if (!is_blank(line, nbytes)) {
+            enum mb_status status = add_line(windows, info, tokenizer, line, nbytes, err);
+            if (status != MB_OK)
+                return mb_fail_in(err, status, "line %zu", n_lines);
+            n++;
+        }
+        line += nbytes + 1;
+    }
+    return n > 0 ? MB_OK : mb_fail(err, MB_BAD_DATA, "no replies");
 }

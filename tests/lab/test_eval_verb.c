@@ -128,6 +128,9 @@ static void wrong_usage_is_told(void **state)
         SMALL " --task a -c 64",
         SMALL " --task a --limit 0",
         SMALL " --task a --no-such-option",
+        SMALL " --kl-divergence " SMALL,
+        SMALL " --kl-divergence " SMALL " --tokens a --logits b",
+        SMALL " --kl-divergence " SMALL " --task a --replies b",
     };
     char output[4096];
     (void)state;
@@ -310,6 +313,85 @@ static void long_questions_are_named(void **state)
     assert_non_null(strstr(output, "1 no room"));
 }
 
+static double mean_of(const json_t *report, const char *name, const char *member)
+{
+    return json_real_value(json_object_get(json_object_get(report, name), member));
+}
+
+static void a_coded_model_is_compared_with_its_original(void **state)
+{
+    char output[8192];
+    (void)state;
+    if (run("--help >/dev/null; '" MB_PROGRAM "' compress " REFERENCE " kl-coded --bound 30%", output,
+            sizeof output) != 0)
+        fail_msg("%s", output);
+    static const char text[] = " --perplexity " REFERENCE "/README.md -c 64 --limit 6";
+    char line[1024];
+    snprintf(line, sizeof line, "kl-coded --kl-divergence " REFERENCE "%s -o json", text);
+    json_t *report = run_json(line);
+    assert_int_equal(json_integer_value(json_object_get(report, "n_scored")), 6 * 31);
+    double kl = mean_of(report, "kl", "mean"), ratio = mean_of(report, "ln_ratio", "mean");
+    assert_true(kl > 1e-4 && kl < 1 && mean_of(report, "kl", "low") < kl &&
+                mean_of(report, "kl", "high") > kl);
+    assert_true(fabs(log(json_real_value(json_object_get(report, "ppl")) /
+                         json_real_value(json_object_get(report, "ppl_original"))) -
+                     ratio) < 1e-9);
+    assert_false(json_is_true(json_object_get(report, "floor")));
+    /* The perplexities are those that each model has alone. */
+    snprintf(line, sizeof line, REFERENCE "%s -o json", text);
+    json_t *alone = run_json(line);
+    assert_true(fabs(json_real_value(json_object_get(alone, "ppl")) -
+                     json_real_value(json_object_get(report, "ppl_original"))) <
+                1e-8 * json_real_value(json_object_get(report, "ppl_original")));
+    assert_true(fabs(json_real_value(json_object_get(alone, "ppl_stderr")) -
+                     json_real_value(json_object_get(report, "ppl_original_stderr"))) <
+                1e-8 * json_real_value(json_object_get(report, "ppl_original")));
+    json_decref(alone);
+    json_decref(report);
+    snprintf(line, sizeof line, "kl-coded --kl-divergence " REFERENCE "%s", text);
+    assert_int_equal(run(line, output, sizeof output), 0);
+    assert_non_null(strstr(output, "| KLD "));
+    assert_non_null(strstr(output, "| same top p, % "));
+    assert_non_null(strstr(output, "| 99.9 % "));
+    assert_non_null(strstr(output, "186 of 384 tokens scored in 6 windows"));
+}
+
+static void the_floor_of_a_model_is_far_below_its_errors(void **state)
+{
+    (void)state;
+    json_t *report = run_json(REFERENCE " --kl-divergence " REFERENCE " --task " REFERENCE
+                                        "/eval.jsonl --limit 3 -o json");
+    assert_true(json_is_true(json_object_get(report, "floor")));
+    assert_int_equal(json_integer_value(json_object_get(report, "n_windows")), 3);
+    assert_true(mean_of(report, "kl", "mean") > 0 && mean_of(report, "kl", "mean") < 1e-5);
+    json_decref(report);
+}
+
+static void models_that_cannot_be_compared_are_refused(void **state)
+{
+    char output[4096];
+    (void)state;
+    assert_int_equal(
+        run(REFERENCE " --kl-divergence missing --perplexity " REFERENCE "/README.md", output, sizeof output),
+        3);
+    assert_int_equal(run("--help >/dev/null; mkdir other && ln -s " REFERENCE "/[!Rt]* other && sed "
+                         "'s/\"#\": [0-9]*,//; s/\"pre_tokenizer\"/\"none\"/' " REFERENCE
+                         "/tokenizer.json >other/tokenizer.json && '" MB_PROGRAM
+                         "' eval other --kl-divergence " REFERENCE " --perplexity " REFERENCE
+                         "/README.md -c 64",
+                         output, sizeof output),
+                     3);
+    test_write_text(test_path("."), "odd.jsonl",
+                    "{\"question\": \"Q\", \"reply\": \"R\"}\n\n{\"question\": 1}\n");
+    assert_int_equal(run(REFERENCE " --kl-divergence " REFERENCE " --task odd.jsonl", output, sizeof output),
+                     3);
+    assert_non_null(strstr(output, "odd.jsonl: line 3: no text 'question'"));
+    test_write_text(test_path("."), "none.jsonl", " \n");
+    assert_int_equal(run(REFERENCE " --kl-divergence " REFERENCE " --task none.jsonl", output, sizeof output),
+                     3);
+    assert_non_null(strstr(output, "no replies"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -323,6 +405,9 @@ int main(void)
         cmocka_unit_test(choices_are_reported_and_written),
         cmocka_unit_test(long_questions_are_named),
         cmocka_unit_test(tables_say_what_json_says),
+        cmocka_unit_test(a_coded_model_is_compared_with_its_original),
+        cmocka_unit_test(the_floor_of_a_model_is_far_below_its_errors),
+        cmocka_unit_test(models_that_cannot_be_compared_are_refused),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
 }
