@@ -7,6 +7,7 @@
 #include <moebius/api.h>
 #include <moebius/checkpoint.h>
 #include <moebius/codec.h>
+#include <moebius/codecs.h>
 #include <moebius/engine.h>
 #include <moebius/lab.h>
 #include <moebius/measure.h>
