@@ -82,19 +82,27 @@ static size_t separator_nbytes(const char *p, const char *end)
     return n > 0 && is_group(p + n, end) ? n : 0;
 }
 
-/* One minus and one dollar sign (LaTeX writes "\$"), in any order. */
+/* Bytes of the currency sign at p: "$", LaTeX's "\\$", or one of four others. */
+static size_t currency_nbytes(const char *p, const char *end)
+{
+    static const char *const signs[] = {"$", "\\$", "\xe2\x82\xac", "\xc2\xa3", "\xc2\xa5", "\xe2\x82\xb9",
+                                        NULL};
+    return first_of(p, end, signs);
+}
+
+/* One minus and one currency sign, in any order. */
 static const char *skip_signs(const char *p, const char *end, bool *is_negative)
 {
-    bool has_dollar = false;
+    bool has_currency = false;
     *is_negative = false;
     for (;;) {
         size_t n_minus = *is_negative ? 0 : minus_nbytes(p, end);
-        size_t n_dollar = has_dollar ? 0 : first_of(p, end, (const char *const[]){"$", "\\$", NULL});
-        if (n_minus + n_dollar == 0)
+        size_t n_currency = has_currency ? 0 : currency_nbytes(p, end);
+        if (n_minus + n_currency == 0)
             return p;
         *is_negative = *is_negative || n_minus > 0;
-        has_dollar = has_dollar || n_dollar > 0;
-        p += n_minus + n_dollar;
+        has_currency = has_currency || n_currency > 0;
+        p += n_minus + n_currency;
     }
 }
 

@@ -3,7 +3,9 @@
  */
 #include "cmocka_all.h"
 #include "lab/number.h"
+#include <jansson.h>
 #include <moebius/lab.h>
+#include <stdio.h>
 #include <string.h>
 
 enum verdict { WRONG, RIGHT_NUMBER, RIGHT }; /* neither, PIA alone, ICA and PIA */
@@ -183,6 +185,61 @@ static void replies_are_scored(void **state)
     }
 }
 
+/* ---------------------------------------------------------------- the list of replies */
+
+static enum mb_answer_format format_of(const json_t *row)
+{
+    const char *name = json_string_value(json_object_get(row, "format"));
+    for (int format = MB_ANSWER_HASH; format <= MB_ANSWER_MATH; format++)
+        if (strcmp(mb_answer_format_name((enum mb_answer_format)format), name) == 0)
+            return (enum mb_answer_format)format;
+    fail_msg("format %s", name);
+    return MB_ANSWER_HASH;
+}
+
+static void check_row(const json_t *row, size_t line)
+{
+    const char *reply = json_string_value(json_object_get(row, "reply"));
+    const char *verdict = json_string_value(json_object_get(row, "verdict"));
+    const char *dead = json_string_value(json_object_get(row, "dead"));
+    const json_t *strict = json_object_get(row, "strict"), *flexible = json_object_get(row, "flexible");
+    struct mb_lab_number number;
+    struct mb_task_item item = {.format = format_of(row),
+                                .answer = json_string_value(json_object_get(row, "answer"))};
+    bool is_number = mb_lab_number_only(item.answer, item.answer + strlen(item.answer), &number);
+    item.kind = item.format == MB_ANSWER_MATH ? MB_ANSWER_LATEX
+                : is_number                   ? MB_ANSWER_NUMBER
+                                              : MB_ANSWER_TEXT;
+    struct mb_score score = mb_score_reply(&item, reply, json_is_true(json_object_get(row, "cut")));
+    bool ica = strcmp(verdict, "right") == 0, pia = strcmp(verdict, "wrong") != 0;
+    if (score.ica != ica || score.pia != pia)
+        fail_msg("line %zu, '%s': ICA %d, PIA %d, not %s", line, reply, score.ica, score.pia, verdict);
+    if (dead != NULL && strcmp(dead, mb_dead_name(score.dead)) != 0)
+        fail_msg("line %zu, '%s': %s, not %s", line, reply, mb_dead_name(score.dead), dead);
+    if (strict == NULL)
+        return;
+    bool differs = json_is_true(strict) != ica || json_is_true(flexible) != pia;
+    if (differs != (json_object_get(row, "differs") != NULL))
+        fail_msg("line %zu, '%s': lm-evaluation-harness %s", line, reply, differs ? "differs" : "agrees");
+}
+
+/* Verdicts made by hand; tools/goldens/check_replies.py adds lm-evaluation-harness's for GSM8K's format. */
+static void replies_of_the_list_are_scored(void **state)
+{
+    FILE *file = fopen(MB_REPO "/tests/lab/data/replies.jsonl", "r");
+    size_t n = 0;
+    json_t *row;
+    (void)state;
+    assert_non_null(file);
+    while ((row = json_loadf(file, JSON_DISABLE_EOF_CHECK, NULL)) != NULL) {
+        check_row(row, ++n);
+        json_decref(row);
+    }
+    assert_true(feof(file));
+    fclose(file);
+    assert_true(n >= 300);
+}
+
 static void numbers_have_one_form(void **state)
 {
     static const struct {
@@ -313,6 +370,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(replies_are_scored),
+        cmocka_unit_test(replies_of_the_list_are_scored),
         cmocka_unit_test(math_answers_are_equal_by_the_published_rules),
         cmocka_unit_test(numbers_have_one_form),
         cmocka_unit_test(numbers_end_at_the_end),
