@@ -9,7 +9,12 @@
 
 /* ---------------------------------------------------------------- slices */
 
-enum { RUN_NBYTES = 16 << 10 }; /* of one column, read at a time */
+/*
+ * Columns are read RUN_NBYTES at a time, as many as TILE_COLS of them before their elements go to their rows:
+ * one column alone would write to each row in turn, and few rows fit into the cache.  Runs are as far apart
+ * as two lines of the cache that do not take each other's place.
+ */
+enum { RUN_NBYTES = 2 << 10, TILE_COLS = 32, RUN_PLACE_NBYTES = RUN_NBYTES + 64 };
 
 static uint64_t slice_elem(const struct mb_view *view, uint64_t row, uint64_t col)
 {
@@ -32,34 +37,38 @@ static enum mb_status read_in_row(const struct mb_checkpoint *ckpt, const struct
     return MB_OK;
 }
 
-/* Elements 'from' apart become elements 'to' apart. */
-static void spread(const uint8_t *in, uint64_t from, uint8_t *out, uint64_t to, uint64_t n,
-                   size_t elem_nbytes)
+/* Row r of a tile is elements number r * row_stride of n_cols runs; in the output it is n_out_cols wide. */
+static inline void place_rows(const uint8_t *tile, uint64_t row_stride, uint64_t n_rows, uint64_t n_cols,
+                              uint8_t *out, uint64_t n_out_cols, size_t elem_nbytes)
 {
-    for (uint64_t i = 0; i < n; i++)
-        memcpy(out + i * to * elem_nbytes, in + i * from * elem_nbytes, elem_nbytes);
+    for (uint64_t row = 0; row < n_rows; row++)
+        for (uint64_t col = 0; col < n_cols; col++)
+            memcpy(out + (row * n_out_cols + col) * elem_nbytes,
+                   tile + col * RUN_PLACE_NBYTES + row * row_stride * elem_nbytes, elem_nbytes);
 }
 
 /* As many rows as a run of one column holds: each column is read once, in one piece. */
 static enum mb_status read_block(const struct mb_checkpoint *ckpt, const struct mb_view *view, uint64_t row,
                                  uint64_t n_rows, uint8_t *out, struct mb_error *err)
 {
-    uint8_t run[RUN_NBYTES];
+    uint8_t tile[TILE_COLS * RUN_PLACE_NBYTES];
     size_t elem_nbytes = mb_elem_nbytes(&view->tensor);
-    uint64_t n_cols = view->tensor.shape[1], n_run = (n_rows - 1) * view->row_stride + 1;
-    for (uint64_t col = 0; col < n_cols; col++) {
-        MB_TRY(mb_stored_read(ckpt, view->stored, slice_elem(view, row, col) * elem_nbytes, run,
-                              n_run * elem_nbytes, err));
+    uint64_t n_all = view->tensor.shape[1], n_run = (n_rows - 1) * view->row_stride + 1;
+    for (uint64_t col = 0; col < n_all; col += TILE_COLS) {
+        uint64_t n_cols = n_all - col < TILE_COLS ? n_all - col : TILE_COLS;
+        for (uint64_t i = 0; i < n_cols; i++)
+            MB_TRY(mb_stored_read(ckpt, view->stored, slice_elem(view, row, col + i) * elem_nbytes,
+                                  tile + i * RUN_PLACE_NBYTES, n_run * elem_nbytes, err));
         uint8_t *to = out + col * elem_nbytes;
         switch (elem_nbytes) { /* a length that the compiler knows */
         case 2:
-            spread(run, view->row_stride, to, n_cols, n_rows, 2);
+            place_rows(tile, view->row_stride, n_rows, n_cols, to, n_all, 2);
             break;
         case 4:
-            spread(run, view->row_stride, to, n_cols, n_rows, 4);
+            place_rows(tile, view->row_stride, n_rows, n_cols, to, n_all, 4);
             break;
         default:
-            spread(run, view->row_stride, to, n_cols, n_rows, elem_nbytes);
+            place_rows(tile, view->row_stride, n_rows, n_cols, to, n_all, elem_nbytes);
         }
     }
     return MB_OK;
