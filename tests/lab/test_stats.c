@@ -1,5 +1,6 @@
 /*
- * test_stats.c - statistics against SciPy's and statsmodels' (tools/goldens/statistics.py), and their limits.
+ * test_stats.c - statistics against SciPy's and statsmodels' (tools/goldens/paired_statistics.py), and their
+ * limits.
  */
 #include "cmocka_all.h"
 #include "lab/stats_distributions.h"

@@ -2,7 +2,7 @@
 """Statistics as SciPy and statsmodels compute them: tests/lab/data/statistics.json.
 
     venv/bin/pip install scipy statsmodels
-    venv/bin/python tools/goldens/statistics.py
+    venv/bin/python tools/goldens/paired_statistics.py
 """
 import json
 import pathlib
