@@ -276,11 +276,19 @@ static double bits(const struct sum *sum)
 
 static const char *const numbers[][2] = {
     /* first name that is there wins within a meaning; the second column is what people call it */
-    {"num_hidden_layers", "layers"},          {"first_k_dense_replace", "dense layers first"},
-    {"n_routed_experts", "experts a layer"},  {"num_experts", "experts a layer"},
-    {"num_local_experts", "experts a layer"}, {"num_experts_per_tok", "experts a token"},
-    {"n_shared_experts", "shared experts"},   {"hidden_size", "hidden size"},
-    {"moe_intermediate_size", "expert size"}, {"vocab_size", "vocabulary"},
+    {"num_hidden_layers", "layers"},
+    {"first_k_dense_replace", "dense layers first"},
+    {"n_routed_experts", "experts a layer"},
+    {"num_experts", "experts a layer"},
+    {"num_local_experts", "experts a layer"},
+    {"moe_num_experts", "experts a layer"},
+    {"num_experts_per_tok", "experts a token"},
+    {"moe_k", "experts a token"},
+    {"n_shared_experts", "shared experts"},
+    {"moe_num_shared_experts", "shared experts"},
+    {"hidden_size", "hidden size"},
+    {"moe_intermediate_size", "expert size"},
+    {"vocab_size", "vocabulary"},
     {"max_position_embeddings", "context"},
 };
 enum { N_NUMBERS = sizeof numbers / sizeof numbers[0] };

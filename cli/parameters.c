@@ -16,8 +16,9 @@ static json_int_t number_of(const json_t *config, const char *key)
 
 struct cli_parameters cli_parameters_new(const json_t *config)
 {
+    json_int_t n_used = number_of(config, "num_experts_per_tok");
     return (struct cli_parameters){
-        .n_experts_used = number_of(config, "num_experts_per_tok"),
+        .n_experts_used = n_used >= 0 ? n_used : number_of(config, "moe_k"), /* ERNIE's word */
     };
 }
 

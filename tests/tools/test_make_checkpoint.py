@@ -29,7 +29,8 @@ import weights  # noqa: E402
 PUBLISHED_NBYTES = {"moonlight": 2 * 15960111936, "mixtral": 2 * 46702792704, "olmoe": 2 * 6919161856,
                     "qwen3": 2 * 30532122624, "deepseek-v2-lite": 2 * 15706484224, "deepseek-v3": 2 * 671026419200,
                     "qwen2-moe": 2 * 14315784192, "qwen3-235b": 2 * 235093634560, "glm-4.5-air": 2 * 106852251264,
-                    "granite": 2 * 3298793472, "phi-3.5-moe": 2 * 41873153344}
+                    "granite": 2 * 3298793472, "phi-3.5-moe": 2 * 41873153344, "dots1": 2 * 142774381696,
+                    "glm-4.7-flash": 2 * 29943393920, "minimax-m2": 2 * 228689764864, "ernie-4.5": 2 * 21825437888}
 
 # Some tensors of the published checkpoints, at least one of each kind.
 PUBLISHED_TENSORS = {
@@ -111,6 +112,28 @@ PUBLISHED_TENSORS = {
         "model.norm.bias": (4096,),
         "model.layers.31.self_attn.o_proj.bias": (4096,),
         "model.layers.31.block_sparse_moe.experts.15.w2.weight": (4096, 6400),
+    },
+    "dots1": {
+        "model.layers.61.self_attn.k_proj.weight": (4096, 4096),
+        "model.layers.61.self_attn.k_norm.weight": (128,),
+        "model.layers.61.mlp.gate.e_score_correction_bias": (128,),
+        "model.layers.61.mlp.shared_experts.up_proj.weight": (2816, 4096),
+    },
+    "glm-4.7-flash": {
+        "model.layers.46.self_attn.q_b_proj.weight": (5120, 768),
+        "model.layers.46.self_attn.kv_b_proj.weight": (8960, 512),
+        "model.layers.46.mlp.experts.63.down_proj.weight": (2048, 1536),
+    },
+    "minimax-m2": {
+        "model.layers.61.self_attn.q_norm.weight": (6144,),
+        "model.layers.61.self_attn.k_norm.weight": (1024,),
+        "model.layers.61.block_sparse_moe.e_score_correction_bias": (256,),
+        "model.layers.61.block_sparse_moe.experts.255.w1.weight": (1536, 3072),
+    },
+    "ernie-4.5": {
+        "model.layers.0.mlp.up_proj.weight": (12288, 2560),
+        "model.layers.27.mlp.moe_statics.e_score_correction_bias": (1, 64),
+        "model.layers.27.mlp.shared_experts.gate_proj.weight": (3072, 2560),
     },
 }
 

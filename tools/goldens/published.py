@@ -26,6 +26,8 @@ import shapes  # noqa: E402
 RENAMED = {
     "mixtral": [(r"\.mlp\.", ".block_sparse_moe.")],
     "phimoe": [(r"\.mlp\.router\.", ".block_sparse_moe.gate."), (r"\.mlp\.", ".block_sparse_moe.")],
+    "minimax_m2": [(r"\.mlp\.", ".block_sparse_moe.")],
+    "ernie4_5_moe": [(r"\.mlp\.gate\.moe_statics\.", ".mlp.moe_statics.")],
     "granitemoe": [(r"\.router\.weight", ".router.layer.weight"), (r"\.experts\.gate_up_proj", ".input_linear.weight"),
                    (r"\.experts\.down_proj", ".output_linear.weight")],
 }
@@ -39,7 +41,7 @@ def as_published(model_type, name, shape):
     if fused is None:
         yield name, shape
         return
-    gate, up, down = ("w1", "w3", "w2") if model_type in ("mixtral", "phimoe") else ("gate_proj", "up_proj", "down_proj")
+    gate, up, down = ("w1", "w3", "w2") if model_type in ("mixtral", "phimoe", "minimax_m2") else ("gate_proj", "up_proj", "down_proj")
     n_experts, n_rows, n_columns = shape
     for expert in range(n_experts):
         prefix = f"{fused[1]}.{expert}"
@@ -73,10 +75,11 @@ def counts(shape):
         raise SystemExit(f"{shape}: shapes.py differs: {sorted(set(described.items()) ^ set(published.items()))[:4]}")
     n_used = sum(torch.Size(dims).numel() for dims in modules.values())
     n_experts = sum(torch.Size(dims).numel() for name, dims in modules.items() if ".experts." in name)
-    n_choices = config.get("n_routed_experts") or config.get("num_experts") or config["num_local_experts"]
+    keys = ("n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts")
+    n_choices = next(config[key] for key in keys if key in config)
     n_not_used = sum(make_checkpoint.n_weights(t) for t in not_used)
     return {"all": n_used + n_not_used, "not_used": n_not_used,
-            "active": n_used - n_experts + n_experts // n_choices * config["num_experts_per_tok"],
+            "active": n_used - n_experts + n_experts // n_choices * config.get("num_experts_per_tok", config.get("moe_k")),
             "nbytes": sum(make_checkpoint.tensor_nbytes(t, "bf16") for t in tensors)}
 
 

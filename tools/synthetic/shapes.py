@@ -354,9 +354,159 @@ GRANITE = {
     "use_cache": True,
 }
 
+DOTS1 = {
+    "architectures": ["Dots1ForCausalLM"],
+    "model_type": "dots1",
+    "vocab_size": 152064,
+    "hidden_size": 4096,
+    "intermediate_size": 10944,
+    "moe_intermediate_size": 1408,
+    "num_hidden_layers": 62,
+    "first_k_dense_replace": 1,
+    "moe_layer_freq": 1,
+    "n_routed_experts": 128,
+    "num_experts_per_tok": 6,
+    "n_shared_experts": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "topk_method": "noaux_tc",
+    "scoring_func": "noaux_tc",
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000000,
+    "rope_scaling": None,
+    "sliding_window": None,
+    "use_sliding_window": False,
+    "max_window_layers": 62,
+    "max_position_embeddings": 32768,
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "initializer_range": 0.02,
+    "eos_token_id": 151645,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+}
+
+GLM_4_7_FLASH = {
+    "architectures": ["Glm4MoeLiteForCausalLM"],
+    "model_type": "glm4_moe_lite",
+    "vocab_size": 154880,
+    "hidden_size": 2048,
+    "intermediate_size": 10240,
+    "moe_intermediate_size": 1536,
+    "num_hidden_layers": 47,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": 64,
+    "num_experts_per_tok": 4,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "topk_method": "noaux_tc",
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 1.8,
+    "num_attention_heads": 20,
+    "num_key_value_heads": 20,
+    "q_lora_rank": 768,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 192,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 256,
+    "partial_rotary_factor": 1.0,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 1000000,
+    "rope_scaling": None,
+    "max_position_embeddings": 202752,
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "num_nextn_predict_layers": 0,
+    "initializer_range": 0.02,
+    "eos_token_id": [154820, 154827, 154829],
+    "pad_token_id": 154820,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+}
+
+GLM_4_7_FLASH_MTP = changed(GLM_4_7_FLASH, num_nextn_predict_layers=1)
+
+MINIMAX_M2 = {
+    "architectures": ["MiniMaxM2ForCausalLM"],
+    "model_type": "minimax_m2",
+    "vocab_size": 200064,
+    "hidden_size": 3072,
+    "intermediate_size": 1536,
+    "shared_intermediate_size": 0,
+    "num_hidden_layers": 62,
+    "num_local_experts": 256,
+    "num_experts_per_tok": 8,
+    "scoring_func": "sigmoid",
+    "use_routing_bias": True,
+    "num_attention_heads": 48,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "rotary_dim": 64,
+    "use_qk_norm": True,
+    "qk_norm_type": "per_layer",
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 5000000,
+    "max_position_embeddings": 196608,
+    "attention_dropout": 0.0,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.001,
+    "router_jitter_noise": 0.0,
+    "initializer_range": 0.02,
+    "bos_token_id": 200034,
+    "eos_token_id": 200020,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+}
+
+# As published; its three layers of multi-token prediction are in no file.
+MINIMAX_M2_FP8 = changed(MINIMAX_M2, use_mtp=True, num_mtp_modules=3, mtp_transformer_layers=1,
+                         quantization_config=dict(FP8, fmt="float8_e4m3fn",
+                                                  modules_to_not_convert=["gate", "e_score_correction_bias", "lm_head"]))
+
+ERNIE_4_5 = {
+    "architectures": ["Ernie4_5_MoeForCausalLM"],
+    "model_type": "ernie4_5_moe",
+    "vocab_size": 103424,
+    "hidden_size": 2560,
+    "intermediate_size": 12288,
+    "moe_intermediate_size": 1536,
+    "num_hidden_layers": 28,
+    "moe_num_experts": 64,
+    "moe_k": 6,
+    "moe_num_shared_experts": 2,
+    "moe_layer_start_index": 1,
+    "moe_layer_end_index": -1,
+    "moe_layer_interval": 1,
+    "moe_norm_min": 1e-12,
+    "num_attention_heads": 20,
+    "num_key_value_heads": 4,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "rope_scaling": None,
+    "max_position_embeddings": 131072,
+    "use_bias": False,
+    "output_router_logits": False,
+    "router_aux_loss_coef": 0.001,
+    "initializer_range": 0.02,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "tie_word_embeddings": True,
+    "use_cache": True,
+}
+
 # What --scale-down divides: everything that is a width.  Numbers of heads and experts stay.
 WIDTHS = ("hidden_size", "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "head_dim",
-          "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+          "rotary_dim", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 
 SPECIAL_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -446,15 +596,42 @@ def glm4_layer(c, prefix, layer):
     yield from deepseek_mlp(c, prefix, layer, True)
 
 
+def dots_layer(c, prefix, layer):
+    n_head = c["hidden_size"] // c["num_attention_heads"]
+    yield from grouped_attention(c, f"{prefix}.self_attn", n_head, n_head)
+    yield from deepseek_mlp(c, prefix, layer, True)
+
+
+def ernie_layer(c, prefix, layer):
+    yield from grouped_attention(c, f"{prefix}.self_attn")
+    n_hidden, n_inner, n_experts = c["hidden_size"], c["moe_intermediate_size"], c["moe_num_experts"]
+    if layer < c["moe_layer_start_index"]:
+        yield from swiglu(f"{prefix}.mlp", n_hidden, c["intermediate_size"])
+        return
+    yield Tensor(f"{prefix}.mlp.gate.weight", (n_experts, n_hidden), "router")
+    yield Tensor(f"{prefix}.mlp.moe_statics.e_score_correction_bias", (1, n_experts), "bias")
+    for expert in range(n_experts):
+        yield from swiglu(f"{prefix}.mlp.experts.{expert}", n_hidden, n_inner)
+    yield from swiglu(f"{prefix}.mlp.shared_experts", n_hidden, n_inner * c["moe_num_shared_experts"])
+
+
 def mixtral_experts(c, prefix):
     moe = f"{prefix}.block_sparse_moe"
     yield Tensor(f"{moe}.gate.weight", (c["num_local_experts"], c["hidden_size"]), "router")
+    if c["model_type"] == "minimax_m2":
+        yield Tensor(f"{moe}.e_score_correction_bias", (c["num_local_experts"],), "bias")
     for expert in range(c["num_local_experts"]):
         yield from swiglu(f"{moe}.experts.{expert}", c["hidden_size"], c["intermediate_size"], ("w1", "w3", "w2"))
 
 
 def mixtral_layer(c, prefix, _layer):
     yield from grouped_attention(c, f"{prefix}.self_attn")
+    yield from mixtral_experts(c, prefix)
+
+
+def minimax_layer(c, prefix, _layer):
+    n_query, n_key = c["num_attention_heads"] * c["head_dim"], c["num_key_value_heads"] * c["head_dim"]
+    yield from grouped_attention(c, f"{prefix}.self_attn", n_query, n_key)
     yield from mixtral_experts(c, prefix)
 
 
@@ -513,7 +690,7 @@ NOT_FP8 = ("embed_tokens.weight", "head.weight", "eh_proj.weight")
 
 
 def as_fp8(c, tensor):
-    """An 8-bit matrix and its scales.  DeepSeek stores scales and router biases in f32, Qwen scales in bf16."""
+    """An 8-bit matrix and its scales.  Scales and router biases are stored in f32, but Qwen's scales in bf16."""
     if tensor.name.endswith(".e_score_correction_bias"):
         tensor = tensor._replace(type="f32")
     if tensor.kind != "matrix" or tensor.name.endswith(NOT_FP8):
@@ -522,7 +699,7 @@ def as_fp8(c, tensor):
     blocks = c["quantization_config"]["weight_block_size"]
     yield tensor._replace(type="f8")
     yield Tensor(tensor.name + "_scale_inv", tuple(-(-n // block) for n, block in zip(tensor.shape, blocks)), "scale",
-                 "f32" if c["model_type"] == "deepseek_v3" else "bf16")
+                 "bf16" if c["model_type"] == "qwen3_moe" else "f32")
 
 
 SHAPES = {
@@ -544,6 +721,12 @@ SHAPES = {
     "glm-4.5": (GLM_4_5, glm4_layer),
     "granite": (GRANITE, granite_layer),
     "phi-3.5-moe": (PHI_3_5_MOE, phi_layer),
+    "dots1": (DOTS1, dots_layer),
+    "glm-4.7-flash": (GLM_4_7_FLASH, deepseek_v3_layer),
+    "glm-4.7-flash-mtp": (GLM_4_7_FLASH_MTP, deepseek_v3_layer),
+    "minimax-m2": (MINIMAX_M2, minimax_layer),
+    "minimax-m2-fp8": (MINIMAX_M2_FP8, minimax_layer),
+    "ernie-4.5": (ERNIE_4_5, ernie_layer),
 }
 
 
