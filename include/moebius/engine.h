@@ -87,6 +87,46 @@ struct mb_model_timing {
 MB_API struct mb_model_timing mb_model_timing(const struct mb_model *model);
 MB_API void mb_model_timing_reset(struct mb_model *model);
 
+/* ---------------------------------------------------------------- what a model is made of */
+
+/* What a matrix is for. Values never change. */
+enum mb_matrix_kind {
+    MB_MATRIX_ATTENTION = 0,
+    MB_MATRIX_DENSE = 1,     /* of the MLP of a layer without experts */
+    MB_MATRIX_ROUTER = 2,    /* scores of experts, and of a shared expert */
+    MB_MATRIX_SHARED = 3,    /* of the expert that every token passes */
+    MB_MATRIX_EXPERT = 4,    /* of a routed expert */
+    MB_MATRIX_EMBEDDING = 5, /* a model without a head of its own uses it as the head too */
+    MB_MATRIX_HEAD = 6,
+};
+enum { MB_N_MATRIX_KINDS = 7 };
+
+struct mb_model_matrix {
+    const char *name; /* of its tensor; belongs to the model, as does 'part' */
+    enum mb_matrix_kind kind;
+    const char *part; /* "q", "k", "v", "o", "q_a", "q_b", "kv_a", "kv_b", "gate", "up", "down"; else "" */
+    int layer;        /* from 0, as in tensor names; -1: in none */
+    int expert;       /* routed: from 0, in its layer; -1: none */
+    uint64_t n_rows;
+    size_t n_cols;
+    enum mb_dtype dtype; /* of the original values */
+    bool is_coded;
+    double eps; /* coded: the bound that holds for every weight; else 0 */
+};
+
+/*
+ * All matrices that the model multiplies with or looks up rows in, layer by layer: attention, MLP, router,
+ * shared expert, experts one after another; embedding and head last.  The list stays until the model is
+ * closed.
+ */
+MB_API const struct mb_model_matrix *mb_model_matrices(const struct mb_model *model, size_t *n);
+
+/*
+ * The i-th of them as it was loaded, whatever lies over it: valid until the model is closed. Rows as float:
+ * mb_matrix_rows (weights.h).
+ */
+MB_API struct mb_matrix mb_model_weights(const struct mb_model *model, size_t i);
+
 enum mb_cache_type { MB_CACHE_F16 = 0, MB_CACHE_F32 = 1 };
 
 /*
@@ -96,6 +136,12 @@ enum mb_cache_type { MB_CACHE_F16 = 0, MB_CACHE_F32 = 1 };
  */
 typedef void (*mb_route_fn)(void *ctx, size_t layer, size_t pos, const int32_t *experts, const float *weights,
                             size_t n_experts, float margin);
+
+/*
+ * 'route' is called for the tokens of all sessions from now on, before a session's own; NULL: no more.
+ * Threads: none may be in mb_decode with this model.
+ */
+MB_API void mb_model_watch_routes(struct mb_model *model, mb_route_fn route, void *ctx);
 
 struct mb_session_options {
     size_t size;  /* sizeof(struct mb_session_options) */

@@ -177,6 +177,16 @@ MB_API void mb_store_prefetch(struct mb_store *store, size_t layer, const uint32
 MB_API enum mb_status mb_store_overlay(struct mb_store *store, const char *name,
                                        const struct mb_matrix *changed, struct mb_error *err);
 
+/*
+ * The model's own matrix of that name, whatever lies over it: a view that lasts until the store is closed.
+ * MB_BAD_DATA: no such matrix.
+ */
+MB_API enum mb_status mb_store_original(const struct mb_store *store, const char *name,
+                                        struct mb_matrix *matrix, struct mb_error *err);
+
+/* out[0 .. n_rows * n_cols) = rows [row, row + n_rows) of a matrix as float, decoded where it is coded. */
+MB_API void mb_matrix_rows(const struct mb_matrix *matrix, uint64_t row, uint64_t n_rows, float *out);
+
 #ifdef __cplusplus
 }
 #endif

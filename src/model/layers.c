@@ -148,6 +148,7 @@ enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err)
     MB_TRY(load_final_norm(model, err));
     for (size_t i = 0; i < n_layers; i++)
         MB_TRY(load_layer(model, i, err));
+    MB_TRY(mb_matrices_list(model, err));
     return mb_notes_make(model, err);
 }
 
@@ -165,6 +166,7 @@ void mb_layers_free(struct mb_model *model)
     free(model->norm);
     free(model->norm_bias);
     free(model->head.bias);
+    free(model->matrices);
     free(model->notes.p);
 }
 

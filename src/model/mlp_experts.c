@@ -95,6 +95,9 @@ static void report_routes(const struct mb_model *model, const struct mb_layer *l
     const struct mb_workspace *work = &model->work;
     const struct experts_part *part = mb_mlp_part(model, layer);
     size_t n_used = layer->mlp->router.n_used;
+    for (size_t t = 0; t < work->n_tokens && model->route != NULL; t++)
+        model->route(model->route_ctx, layer->index, work->pos[t], part->chosen + t * n_used,
+                     part->chosen_weight + t * n_used, n_used, part->margin[t]);
     for (size_t t = 0; t < work->n_tokens; t++) {
         const struct mb_session_options *options = &work->segments[work->segment_of[t]].session->options;
         if (options->route != NULL)

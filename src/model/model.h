@@ -66,6 +66,10 @@ struct mb_model {
     uint64_t mark_ns; /* when the last lap ended */
     uint64_t waited_before_ns;
     struct mb_bytes notes; /* lines, terminated (notes.c) */
+    struct mb_model_matrix *matrices; /* [n_matrices] (matrices.c) */
+    size_t n_matrices;
+    mb_route_fn route; /* of all sessions; NULL: none */
+    void *route_ctx;
     struct mb_workspace work;
     void *work_pages;
     uint64_t work_nbytes;
@@ -99,6 +103,9 @@ struct mb_session {
 /* Binds all weights to their places. */
 enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err);
 void mb_layers_free(struct mb_model *model);
+
+/* The list of all matrices, after everything is bound. */
+enum mb_status mb_matrices_list(struct mb_model *model, struct mb_error *err);
 
 /* What was found and is not used, after everything is bound. */
 enum mb_status mb_notes_make(struct mb_model *model, struct mb_error *err);

@@ -301,3 +301,27 @@ enum mb_status mb_store_overlay(struct mb_store *store, const char *name, const 
                        changed->n_rows, changed->n_cols, weight->n_rows, weight->n_cols);
     return lay_over(&store->views[i], &store->originals[i], changed, err);
 }
+
+enum mb_status mb_store_original(const struct mb_store *store, const char *name, struct mb_matrix *matrix,
+                                 struct mb_error *err)
+{
+    const struct mb_weight_info *weight = mb_index_find(store->index, name);
+    if (weight == NULL || store->views[number_of(store, weight)].n_rows == 0)
+        return mb_fail(err, MB_BAD_DATA, "%s: no matrix that is in use", name);
+    size_t i = number_of(store, weight);
+    *matrix = store->originals[i] != NULL ? *store->originals[i] : store->views[i];
+    return MB_OK;
+}
+
+void mb_matrix_rows(const struct mb_matrix *matrix, uint64_t row, uint64_t n_rows, float *out)
+{
+    if (matrix->is_coded) {
+        mb_kernels()->decode_rows(&matrix->coded, row, n_rows, out);
+        return;
+    }
+    size_t n = (size_t)n_rows * matrix->n_cols;
+    const uint8_t *from =
+        (const uint8_t *)matrix->dense + row * matrix->n_cols * mb_dtype_nbytes(matrix->dtype);
+    for (size_t i = 0; i < n; i++)
+        out[i] = mb_load_value(matrix->dtype, from, i);
+}
