@@ -11,6 +11,7 @@
 #include <moebius/engine.h>
 #include <moebius/lab.h>
 #include <moebius/measure.h>
+#include <moebius/perturb.h>
 #include <moebius/report.h>
 #include <moebius/results.h>
 #include <moebius/scheduler.h>

@@ -65,7 +65,7 @@ struct mb_model {
     struct mb_model_timing timing;
     uint64_t mark_ns; /* when the last lap ended */
     uint64_t waited_before_ns;
-    struct mb_bytes notes; /* lines, terminated (notes.c) */
+    struct mb_bytes notes;            /* lines, terminated (notes.c) */
     struct mb_model_matrix *matrices; /* [n_matrices] (matrices.c) */
     size_t n_matrices;
     mb_route_fn route; /* of all sessions; NULL: none */
