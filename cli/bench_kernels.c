@@ -4,8 +4,8 @@
  * Inside the window: the kernel call alone, on one thread, in its processor time (so that other programs'
  * turns do not count).  Outside: making weights, encoding them, filling memory, page faults.  All instruction
  * sets and the plain read of memory take turns, so that what disturbs the machine disturbs all of them;
- * figures are medians. "cache": the same 1408 x 2048 matrix again and again.  "dram": copies of it that fill
- * a gigabyte.
+ * figures are medians. "cache": the same 1408 x 2048 matrix again and again (or one of as many weights, with
+ * other columns).  "dram": copies of it that fill a gigabyte.
  */
 #include "base/error.h"
 #include "cli.h"
@@ -19,9 +19,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { N_ROWS = 1408, N_COLS = 2048 };
-enum { DIRECTORY_NBYTES = 5 * N_ROWS }; /* at most */
-enum { N_ENCODED_ROWS = 256, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 192, N_ISAS = 7 };
+enum { N_WEIGHTS = 1408 * 2048, N_COLS_MAX = 8192 };
+enum { N_ENCODED_WEIGHTS = 256 * 2048, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 192, N_ISAS = 7 };
 enum { N_FORMS = 3 }; /* as stored, and the two of struct mb_resident_form */
 /* Scalar code would take seconds for more. */
 enum { N_TOKENS_SCALAR = 8 };
@@ -32,13 +31,15 @@ static const char *const isas[N_ISAS] = {"scalar", "avx2", "avxvnni", "avx512", 
 
 static struct {
     enum cli_format format;
-    int n_repeats, memory_mb;
+    int n_repeats, memory_mb, n_cols;
 } args;
 
 static const struct cli_option options[] = {
     CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON, "table (default) or JSON"),
     CLI_ROW_INT('r', "repetitions", "N", args.n_repeats, 1, N_REPEATS_MAX,
                 "times that everything is measured (default 5)"),
+    CLI_ROW_INT(0, "columns", "N", args.n_cols, 1, N_COLS_MAX,
+                "columns of the matrix, which has 2.9 M weights (default 2048)"),
     CLI_ROW_INT(0, "dram-mb", "N", args.memory_mb, 16, 1e6,
                 "coded weights to read from memory, in MB (default 1000)"),
 };
@@ -48,7 +49,8 @@ static const struct cli_command command = {
     .args = "[options]",
     .summary = "Time the codec's kernels on one thread, beside scalar code and a plain read of memory.",
     .details =
-        "Gaussian weights (bf16, 1408 x 2048), bounds as eps/sigma. fused: y = W x from the coded "
+        "Gaussian weights (bf16, 1408 x 2048, or as many with other columns), bounds as eps/sigma. fused: y "
+        "= W x from the coded "
         "form. matmul:\n"
         "the same for 1 to 512 vectors (weights/s counts every vector, and takes two products of bytes). "
         "encode:\n"
@@ -83,7 +85,8 @@ struct copies {
 };
 
 struct bench {
-    uint16_t *weights; /* bf16 */
+    size_t n_matrix_rows, n_cols, n_encoded_rows, directory_nbytes; /* the last at most */
+    uint16_t *weights;                                              /* bf16 */
     double sum_abs;
     struct mb_coding coding;
     uint8_t *records, *directory, *encoded;
@@ -103,6 +106,11 @@ struct bench {
     struct row rows[N_ROWS_MAX];
     size_t n_rows;
 };
+
+static size_t n_groups_of(const struct bench *bench)
+{
+    return bench->n_matrix_rows / mb_group_rows(bench->n_cols);
+}
 
 static double thread_seconds(void)
 {
@@ -159,12 +167,12 @@ static size_t copies_nbytes(void)
 }
 
 /* Enough for all tables. */
-static size_t scratch_nbytes(void)
+static size_t scratch_nbytes(size_t n_cols)
 {
     size_t most = 0;
     for (size_t i = 0; i < N_ISAS; i++) {
         const struct mb_kernels *kernels = mb_kernels_by_isa(isas[i]);
-        size_t nbytes = kernels == NULL ? 0 : kernels->matmul_scratch_nbytes(N_COLS);
+        size_t nbytes = kernels == NULL ? 0 : kernels->matmul_scratch_nbytes(n_cols);
         most = nbytes > most ? nbytes : most;
     }
     return most;
@@ -172,20 +180,22 @@ static size_t scratch_nbytes(void)
 
 static bool allocate(struct bench *bench)
 {
-    size_t bound = mb_encode_bound(MB_BF16, N_ROWS, N_COLS) + MB_SLACK_NBYTES;
-    const struct mb_blob_matrix shape = {.form = MB_FORM_PATCHED, .n_rows = N_ROWS, .n_cols = N_COLS};
-    bench->weights = malloc((size_t)N_ROWS * N_COLS * sizeof *bench->weights);
+    size_t bound = mb_encode_bound(MB_BF16, bench->n_matrix_rows, bench->n_cols) + MB_SLACK_NBYTES;
+    const size_t plane_nbytes = mb_activation_plane_nbytes(bench->n_cols);
+    const struct mb_blob_matrix shape = {
+        .form = MB_FORM_PATCHED, .n_rows = bench->n_matrix_rows, .n_cols = bench->n_cols};
+    bench->weights = malloc(bench->n_matrix_rows * bench->n_cols * sizeof *bench->weights);
     bench->records = malloc(bound);
-    bench->directory = calloc(1, DIRECTORY_NBYTES + MB_SLACK_NBYTES);
-    bench->encoded = malloc(mb_encode_bound(MB_BF16, N_ENCODED_ROWS, N_COLS));
-    bench->groups = calloc(N_ROWS, sizeof *bench->groups);
-    bench->encoded_groups = calloc(N_ENCODED_ROWS, sizeof *bench->encoded_groups);
+    bench->directory = calloc(1, bench->directory_nbytes + MB_SLACK_NBYTES);
+    bench->encoded = malloc(mb_encode_bound(MB_BF16, bench->n_encoded_rows, bench->n_cols));
+    bench->groups = calloc(bench->n_matrix_rows, sizeof *bench->groups);
+    bench->encoded_groups = calloc(bench->n_encoded_rows, sizeof *bench->encoded_groups);
     bench->view_memory = malloc(mb_coded_view_nbytes(&shape));
-    bench->x = malloc((size_t)N_TOKENS * N_COLS * sizeof *bench->x);
-    bench->y = malloc((size_t)N_TOKENS * N_ROWS * sizeof *bench->y);
-    bench->planes =
-        aligned_alloc(64, N_TOKENS * (2 * N_COLS + mb_activation_wide_nbytes(N_COLS)) + MB_SLACK_NBYTES);
-    bench->scratch = aligned_alloc(64, (scratch_nbytes() + 63) / 64 * 64);
+    bench->x = malloc(N_TOKENS * bench->n_cols * sizeof *bench->x);
+    bench->y = malloc(N_TOKENS * bench->n_matrix_rows * sizeof *bench->y);
+    bench->planes = aligned_alloc(
+        64, N_TOKENS * (2 * plane_nbytes + mb_activation_wide_nbytes(bench->n_cols)) + MB_SLACK_NBYTES);
+    bench->scratch = aligned_alloc(64, (scratch_nbytes(bench->n_cols) + 63) / 64 * 64);
     return cli_map_memory(copies_nbytes() + MB_SLACK_NBYTES, &bench->map, &bench->map_nbytes,
                           &bench->memory) &&
            bench->weights != NULL && bench->records != NULL && bench->directory != NULL &&
@@ -208,16 +218,19 @@ static const struct mb_kernels *resident_table(void)
 static void fill(struct bench *bench)
 {
     /* All tables make the same activations, but one adds what its own form needs. */
+    const size_t plane_nbytes = mb_activation_plane_nbytes(bench->n_cols);
     const struct mb_kernels *maker = resident_table() != NULL ? resident_table() : mb_kernels();
     uint64_t state = 88172645463325252u;
-    for (size_t i = 0; i < (size_t)N_ROWS * N_COLS; i++)
+    for (size_t i = 0; i < bench->n_matrix_rows * bench->n_cols; i++)
         bench->weights[i] = bf16_of(normal(&state));
-    for (size_t i = 0; i < (size_t)N_TOKENS * N_COLS; i++)
+    for (size_t i = 0; i < N_TOKENS * bench->n_cols; i++)
         bench->x[i] = (float)normal(&state);
     for (size_t t = 0; t < N_TOKENS; t++) {
-        int8_t *hi = bench->planes + t * 2 * N_COLS;
-        void *wide = bench->planes + 2 * N_TOKENS * N_COLS + t * mb_activation_wide_nbytes(N_COLS);
-        maker->activation(bench->x + t * N_COLS, N_COLS, hi, hi + N_COLS, wide, &bench->activations[t]);
+        int8_t *hi = bench->planes + t * 2 * plane_nbytes;
+        void *wide =
+            bench->planes + 2 * N_TOKENS * plane_nbytes + t * mb_activation_wide_nbytes(bench->n_cols);
+        maker->activation(bench->x + t * bench->n_cols, bench->n_cols, hi, hi + plane_nbytes, wide,
+                          &bench->activations[t]);
     }
 }
 
@@ -235,12 +248,12 @@ static bool copy_stored(struct bench *bench, const struct mb_blob_matrix *info, 
     const size_t view_nbytes = mb_coded_view_nbytes(info);
     struct copies *copies = &bench->copies[0];
     if (!begin_copies(copies, bench->memory, memory_nbytes,
-                      view_nbytes + DIRECTORY_NBYTES + bench->records_nbytes))
+                      view_nbytes + bench->directory_nbytes + bench->records_nbytes))
         return false;
     for (size_t i = 0; i < copies->n; i++) {
         uint8_t *memory = copies->memory + i * copies->nbytes, *directory = memory + view_nbytes;
-        uint8_t *records = directory + DIRECTORY_NBYTES;
-        memcpy(directory, bench->directory, DIRECTORY_NBYTES);
+        uint8_t *records = directory + bench->directory_nbytes;
+        memcpy(directory, bench->directory, bench->directory_nbytes);
         memcpy(records, bench->records, bench->records_nbytes);
         copies->at[i] = mb_coded_view(info, records, directory, memory);
     }
@@ -280,22 +293,23 @@ static enum mb_status make_copies(struct bench *bench, const struct mb_blob_matr
 static enum mb_status code(struct bench *bench, double sigma_bound)
 {
     bench->coding =
-        (struct mb_coding){MB_BF16, MB_FORM_PATCHED, N_COLS, sigma_bound, mb_step_of_eps(sigma_bound)};
+        (struct mb_coding){MB_BF16, MB_FORM_PATCHED, bench->n_cols, sigma_bound, mb_step_of_eps(sigma_bound)};
     enum mb_status status =
-        mb_encode_rows(&bench->coding, bench->weights, N_ROWS, bench->records,
-                       mb_encode_bound(MB_BF16, N_ROWS, N_COLS), &bench->records_nbytes, bench->groups, NULL);
+        mb_encode_rows(&bench->coding, bench->weights, bench->n_matrix_rows, bench->records,
+                       mb_encode_bound(MB_BF16, bench->n_matrix_rows, bench->n_cols), &bench->records_nbytes,
+                       bench->groups, NULL);
     if (status != MB_OK)
         return status;
-    mb_directory_write(MB_FORM_PATCHED, bench->groups, N_ROWS, bench->directory);
+    mb_directory_write(MB_FORM_PATCHED, bench->groups, n_groups_of(bench), bench->directory);
     const struct mb_blob_matrix info = {
         .dtype = MB_BF16,
         .form = MB_FORM_PATCHED,
-        .n_rows = N_ROWS,
-        .n_cols = N_COLS,
+        .n_rows = bench->n_matrix_rows,
+        .n_cols = bench->n_cols,
         .eps = sigma_bound,
         .step = bench->coding.step,
         .data_nbytes = bench->records_nbytes,
-        .directory_nbytes = mb_directory_nbytes(MB_FORM_PATCHED, bench->groups, N_ROWS),
+        .directory_nbytes = mb_directory_nbytes(MB_FORM_PATCHED, bench->groups, n_groups_of(bench)),
     };
     bench->w = mb_coded_view(&info, bench->records, bench->directory, bench->view_memory);
     return make_copies(bench, &info);
@@ -315,15 +329,15 @@ static void call(struct bench *bench, const struct row *row)
         copies->next = (copies->next + 1) % copies->n;
     switch (row->kind) {
     case FUSED:
-        row->kernels->matvec(w, 0, N_ROWS, &bench->activations[0], bench->y);
+        row->kernels->matvec(w, 0, bench->n_matrix_rows, &bench->activations[0], bench->y);
         break;
     case MATMUL:
-        row->kernels->matmul(w, 0, N_ROWS, bench->activations, row->n_tokens, bench->y, N_ROWS,
-                             bench->scratch);
+        row->kernels->matmul(w, 0, bench->n_matrix_rows, bench->activations, row->n_tokens, bench->y,
+                             bench->n_matrix_rows, bench->scratch);
         break;
     case ENCODE:
-        row->kernels->encode_rows(&bench->coding, bench->weights, N_ENCODED_ROWS, bench->encoded,
-                                  mb_encode_bound(MB_BF16, N_ENCODED_ROWS, N_COLS), &nbytes,
+        row->kernels->encode_rows(&bench->coding, bench->weights, bench->n_encoded_rows, bench->encoded,
+                                  mb_encode_bound(MB_BF16, bench->n_encoded_rows, bench->n_cols), &nbytes,
                                   bench->encoded_groups, NULL);
         break;
     case READ:
@@ -354,21 +368,21 @@ static void calibrate(struct bench *bench, struct row *row)
 static void add_row(struct bench *bench, enum kind kind, const struct mb_kernels *kernels, size_t form,
                     bool is_dram, size_t n_tokens)
 {
-    double n_weights = (double)N_ROWS * N_COLS;
-    double coded =
-        form > 0
-            ? (double)mb_coded_nbytes(&bench->copies[form].at[0])
-            : (double)(bench->records_nbytes + mb_directory_nbytes(MB_FORM_PATCHED, bench->groups, N_ROWS));
+    double n_weights = (double)bench->n_matrix_rows * (double)bench->n_cols;
+    double coded = form > 0
+                       ? (double)mb_coded_nbytes(&bench->copies[form].at[0])
+                       : (double)(bench->records_nbytes +
+                                  mb_directory_nbytes(MB_FORM_PATCHED, bench->groups, n_groups_of(bench)));
     struct row row = {
         .kind = kind, .kernels = kernels, .form = form, .is_dram = is_dram, .n_tokens = n_tokens};
     row.sigma_bound = bench->coding.eps;
     row.bits_per_weight = kind == READ ? 0 : 8 * coded / n_weights;
     row.n_weights = kind == READ     ? 0
-                    : kind == ENCODE ? (double)N_ENCODED_ROWS * N_COLS
+                    : kind == ENCODE ? (double)bench->n_encoded_rows * (double)bench->n_cols
                     : kind == MATMUL ? n_weights * (double)n_tokens
                                      : n_weights;
     row.nbytes = kind == READ     ? (double)bench->copies[0].nbytes
-                 : kind == ENCODE ? (double)N_ENCODED_ROWS * N_COLS * 2
+                 : kind == ENCODE ? (double)bench->n_encoded_rows * (double)bench->n_cols * 2
                                   : coded;
     bench->rows[bench->n_rows++] = row;
 }
@@ -385,9 +399,10 @@ static void measure_bound(struct bench *bench, bool with_matmul)
             add_row(bench, FUSED, kernels, form, false, 0);
             add_row(bench, FUSED, kernels, form, true, 0);
         }
-        for (size_t k = 0; k < sizeof token_counts / sizeof *token_counts && with_matmul; k++)
-            if (kernels != mb_kernels_by_isa("scalar") || token_counts[k] <= N_TOKENS_SCALAR)
-                add_row(bench, MATMUL, kernels, 0, false, token_counts[k]);
+        for (size_t form = 0; with_matmul && form < (kernels->resident == NULL ? 1 : N_FORMS); form++)
+            for (size_t k = 0; k < sizeof token_counts / sizeof *token_counts; k++)
+                if (kernels != mb_kernels_by_isa("scalar") || token_counts[k] <= N_TOKENS_SCALAR)
+                    add_row(bench, MATMUL, kernels, form, false, token_counts[k]);
         add_row(bench, ENCODE, kernels, 0, false, 0);
     }
     add_row(bench, READ, NULL, 0, true, 0);
@@ -515,8 +530,19 @@ static int fail_memory(void)
     return cli_fail(&err);
 }
 
+/* Whole row groups, as the encoder takes them. */
+static size_t rows_of(size_t n_weights, size_t n_cols)
+{
+    size_t group_rows = mb_group_rows(n_cols);
+    return n_weights / n_cols / group_rows * group_rows;
+}
+
 static int run(struct bench *bench)
 {
+    bench->n_cols = (size_t)args.n_cols;
+    bench->n_matrix_rows = rows_of(N_WEIGHTS, bench->n_cols);
+    bench->n_encoded_rows = rows_of(N_ENCODED_WEIGHTS, bench->n_cols);
+    bench->directory_nbytes = 5 * bench->n_matrix_rows;
     if (!allocate(bench))
         return fail_memory();
     fill(bench);
@@ -544,6 +570,7 @@ int cli_bench_kernels(int argc, char **argv)
     args.format = CLI_MD;
     args.n_repeats = 5;
     args.memory_mb = 1000;
+    args.n_cols = 2048;
     if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
         return exit_status;
     struct bench *bench = calloc(1, sizeof *bench);
