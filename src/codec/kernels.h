@@ -31,10 +31,12 @@ static inline size_t mb_matmul_row_nbytes(size_t n_cols)
     return (n_cols + 127) / 128 * 128;
 }
 
-/* Room for the decoded bytes of one group, and for vectors that end after them. */
+/* Room for the decoded bytes of one group (of short rows: eight, x86/stripes_avx2.h), and for vectors that
+ * end after them. */
 static inline size_t mb_group_room(size_t n_cols)
 {
-    return (mb_group_rows(n_cols) * n_cols + MB_DECODED_SLACK + 63) / 64 * 64;
+    size_t rows = mb_group_rows(n_cols);
+    return ((rows > 1 && rows < 8 ? 8 : rows) * n_cols + MB_DECODED_SLACK + 63) / 64 * 64;
 }
 
 /*

@@ -376,11 +376,36 @@ static void every_number_of_columns(void **state)
 static void rows_of_mixed_widths(void **state)
 {
     (void)state;
-    static const size_t n_cols[] = {128, 640, 896, 1024, 1100, 2048};
+    static const size_t n_cols[] = {128, 640, 896, 1023, 1024, 1100, 2048};
     for (size_t i = 0; i < sizeof n_cols / sizeof n_cols[0]; i++)
         for (enum pattern p = 0; p < N_PATTERNS; p++)
             for (enum mb_dtype dtype = MB_F32; dtype <= MB_BF16; dtype++)
                 check_all_tables(p, dtype, 71, n_cols[i], MIXED_WIDTHS, 0);
+}
+
+/* The rows in each group of a matrix in the table's own form. */
+static size_t resident_group_rows(const struct mb_kernels *k, enum pattern pattern, size_t n_cols)
+{
+    struct sample s = make_sample(pattern, MB_BF16, 40, n_cols, 4, 4, true);
+    struct guarded made = guarded_alloc((k->resident->nbytes_max(&s.w) + 7) / 8 * 8, true);
+    uint64_t nbytes = k->resident->make(&s.w, 0, made.data);
+    size_t rows = k->resident->view(&s.w, made.data, nbytes).group_rows;
+    guarded_free(&made);
+    free_sample(&s);
+    return rows;
+}
+
+static void short_rows_lie_side_by_side_unless_some_are_raw(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < n_tables; i++) {
+        if (tables[i]->resident == NULL)
+            continue;
+        assert_int_equal(resident_group_rows(tables[i], MIXED, 96), 8);
+        assert_int_equal(resident_group_rows(tables[i], MANY_OUTLIERS, 1023), 8);
+        assert_int_equal(resident_group_rows(tables[i], MIXED, 1024), 1);
+        assert_int_equal(resident_group_rows(tables[i], EVERY_SECOND_RAW, 96), 1);
+    }
 }
 
 static void the_widest_row(void **state)
@@ -543,6 +568,7 @@ int main(void)
         cmocka_unit_test(every_pair_of_widths),
         cmocka_unit_test(every_number_of_columns),
         cmocka_unit_test(rows_of_mixed_widths),
+        cmocka_unit_test(short_rows_lie_side_by_side_unless_some_are_raw),
         cmocka_unit_test(the_widest_row),
         cmocka_unit_test(activations),
         cmocka_unit_test(encoded_bytes),

@@ -30,6 +30,8 @@
  * The lists are made as long as each other, and a multiple of 4, by gaps of 0 in front: they stay at column
  * -1, where X is 0.  A gap over 255 is bridged by an entry in both lists at one column, which cancels.
  *
+ * Matrices of short rows have another layout, stripes_avx2.h.
+ *
  * A raw row is stored as it was.  The view is a struct mb_coded_matrix with groups of one row: kinds[row] is
  * a, MB_KIND_RAW, and MB_KIND_OUTLIERS; escape_counts are n_pairs.
  *
@@ -39,6 +41,7 @@
 #define MB_CODEC_CARRY_AVX2_H
 
 #include "simd_avx2.h"
+#include "stripes_avx2.h"
 
 enum { MB_CARRY_BLOCK = 128, MB_CARRY_BYTES = 8 /* the width whose body is q itself */ };
 
@@ -99,6 +102,12 @@ MB_INLINE void mb_carry_unpack(unsigned a, const uint8_t *p, __m256i u[4])
 {
     const __m256i low = _mm256_set1_epi8(a >= 4 ? 15 : 3), top = _mm256_set1_epi8((char)(a >= 4 ? 16 : 4));
     __m256i v = _mm256_loadu_si256((const __m256i *)p);
+    if (a == MB_CARRY_BYTES) {
+        u[0] = v;
+        for (size_t k = 1; k < 4; k++)
+            u[k] = _mm256_loadu_si256((const __m256i *)(p + 32 * k));
+        return;
+    }
     if (a >= 4) {
         __m256i w = _mm256_loadu_si256((const __m256i *)(p + 32));
         __asm__("" : "+x"(v), "+x"(w)); /* gcc would load them twice */
@@ -132,29 +141,38 @@ MB_INLINE void mb_carry_unpack(unsigned a, const uint8_t *p, __m256i u[4])
     }
 }
 
+/* The reverse: 128 codes of width a, whose upper bits do not matter, to 16 a bytes. */
+void mb_carry_pack(unsigned a, const __m256i u[4], uint8_t *out);
+
 /* All indices of a row that is not raw, to q[n_cols rounded up to MB_CARRY_BLOCK]. */
 void mb_carry_indices_avx2(const struct mb_group_view *view, size_t n_cols, int8_t *q);
 
-/* The walk and the indices of either form. */
+/* The walk and the indices of any form. */
 MB_INLINE struct mb_group_walk mb_seek_avx2(const struct mb_coded_matrix *w, uint64_t row)
 {
-    return w->form == MB_FORM_CARRY ? mb_carry_seek(w, row) : mb_group_seek(w, row);
+    if (w->form != MB_FORM_CARRY)
+        return mb_group_seek(w, row);
+    return mb_is_striped(w) ? mb_stripe_seek(w, row) : mb_carry_seek(w, row);
 }
 
 MB_INLINE void mb_next_avx2(struct mb_group_walk *walk, struct mb_group_view *view)
 {
-    if (walk->w->form == MB_FORM_CARRY)
-        mb_carry_next(walk, view);
-    else
+    if (walk->w->form != MB_FORM_CARRY)
         mb_group_next(walk, view);
+    else if (mb_is_striped(walk->w))
+        mb_stripe_next(walk, view);
+    else
+        mb_carry_next(walk, view);
 }
 
 MB_INLINE void mb_indices_avx2(const struct mb_coded_matrix *w, const struct mb_group_view *view, int8_t *q)
 {
-    if (w->form == MB_FORM_CARRY)
-        mb_carry_indices_avx2(view, w->n_cols, q);
-    else
+    if (w->form != MB_FORM_CARRY)
         mb_group_indices_avx2(view, q);
+    else if (mb_is_striped(w))
+        mb_stripe_indices_avx2(view, w->n_cols, q);
+    else
+        mb_carry_indices_avx2(view, w->n_cols, q);
 }
 
 /* y[0 .. n_rows) = rows [row, row + n_rows) of a matrix in the carry form times x. */

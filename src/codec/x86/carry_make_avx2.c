@@ -18,9 +18,13 @@ MB_INLINE __m256i bias_of(unsigned a)
 
 /* ---------------------------------------------------------------- bodies */
 
-/* 128 u of width a, at most 6, to 16 a bytes. */
-static void pack(unsigned a, const __m256i u[4], uint8_t *out)
+void mb_carry_pack(unsigned a, const __m256i u[4], uint8_t *out)
 {
+    if (a == MB_CARRY_BYTES) {
+        for (size_t k = 0; k < 4; k++)
+            _mm256_storeu_si256((__m256i *)(out + 32 * k), u[k]);
+        return;
+    }
     const __m256i low = _mm256_set1_epi8(a >= 4 ? 15 : 3);
     __m256i v[4];
     for (size_t k = 0; k < 4; k++)
@@ -180,7 +184,7 @@ static size_t write_coded_row(struct scratch *scratch, size_t n_cols, unsigned a
             if (!list_columns(scratch, c, (uint32_t)_mm256_movemask_epi8(off), a, n_max, lists))
                 return 0;
         }
-        pack(a, u, out + 16 * a * block);
+        mb_carry_pack(a, u, out + 16 * a * block);
     }
     struct gaps gaps = {{scratch->gaps[0], scratch->gaps[1]}, {0, 0}};
     columns_to_gaps(lists, &gaps);
@@ -304,6 +308,8 @@ static uint64_t directory_nbytes(const struct mb_coded_matrix *w)
 
 static uint64_t carry_nbytes_max(const struct mb_coded_matrix *w)
 {
+    if (mb_makes_stripes(w))
+        return mb_stripes_nbytes_max(w);
     uint64_t value_nbytes = mb_dtype_nbytes(w->dtype);
     /* A coded row is no longer than its bytes, but for a pair a bridge and the rounding of lists. */
     uint64_t row_nbytes = MB_CARRY_BLOCK * mb_carry_n_blocks(w->n_cols) + w->n_cols * value_nbytes + 16;
@@ -313,6 +319,8 @@ static uint64_t carry_nbytes_max(const struct mb_coded_matrix *w)
 
 static uint64_t carry_make(const struct mb_coded_matrix *w, unsigned n_more_bits, void *memory)
 {
+    if (mb_makes_stripes(w))
+        return mb_stripes_make(w, memory);
     struct making making = {
         .w = w, .n_more_bits = n_more_bits, .tiles = memory, .tile_rows = tile_rows_of(w->n_cols)};
     making.kinds = (uint8_t *)(making.tiles + n_tiles_of(w));
@@ -331,6 +339,8 @@ static uint64_t carry_make(const struct mb_coded_matrix *w, unsigned n_more_bits
 
 static struct mb_coded_matrix carry_view(const struct mb_coded_matrix *w, const void *memory, uint64_t nbytes)
 {
+    if (mb_makes_stripes(w))
+        return mb_stripes_view(w, memory, nbytes);
     struct mb_coded_matrix view = *w;
     view.form = MB_FORM_CARRY;
     view.group_rows = 1;

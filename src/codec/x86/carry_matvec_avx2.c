@@ -7,11 +7,6 @@
 
 #define NAMED(name) name##_avx2
 
-MB_INLINE __m256i pairs(__m256i u, const int8_t *x)
-{
-    return _mm256_maddubs_epi16(u, _mm256_load_si256((const __m256i *)x));
-}
-
 MB_INLINE __m256i widen(__m256i sum, __m256i pair_sums)
 {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pair_sums, _mm256_set1_epi16(1)));
@@ -21,10 +16,10 @@ MB_INLINE __m256i widen(__m256i sum, __m256i pair_sums)
  * Adds a block's products with one plane.  A pair's sum is at most 256 u, and a lane of 16 bits holds 32767:
  * four of u <= 31 (a = 5) fit, two of u <= 63.
  */
-MB_INLINE void multiply_plane(unsigned a, const __m256i u[4], const int8_t *x, __m256i *sum)
+MB_INLINE void multiply_plane(unsigned a, const __m256i u[4], const __m256i x[4], __m256i *sum)
 {
-    __m256i first = _mm256_add_epi16(pairs(u[0], x), pairs(u[1], x + 32));
-    __m256i second = _mm256_add_epi16(pairs(u[2], x + 64), pairs(u[3], x + 96));
+    __m256i first = _mm256_add_epi16(_mm256_maddubs_epi16(u[0], x[0]), _mm256_maddubs_epi16(u[1], x[1]));
+    __m256i second = _mm256_add_epi16(_mm256_maddubs_epi16(u[2], x[2]), _mm256_maddubs_epi16(u[3], x[3]));
     if (a <= 5) {
         *sum = widen(*sum, _mm256_add_epi16(first, second));
     } else {
@@ -33,12 +28,13 @@ MB_INLINE void multiply_plane(unsigned a, const __m256i u[4], const int8_t *x, _
     }
 }
 
-MB_INLINE __m256i add_signed(__m256i sum, __m256i q, const int8_t *x)
+MB_INLINE __m256i add_signed(__m256i sum, __m256i q, __m256i x)
 {
-    return widen(sum, mb_signed_pairs_avx2(q, x));
+    return widen(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(q, x)));
 }
 
 #include "carry_matvec_kernels.h"
+#include "stripes_kernels.h"
 
 /* ---------------------------------------------------------------- activations by column */
 

@@ -8,8 +8,8 @@
  *
  * A file that includes this has defined, for its instruction set:
  *   NAMED(name)      the name with the suffix of the instruction set
- *   multiply_plane   adds a block's products with one plane to lanes of 32 bits
- *   add_signed       the same of 32 indices q, of any sign
+ *   multiply_plane   adds a block's products with four vectors of a plane to lanes of 32 bits
+ *   add_signed       the same of 32 indices q, of any sign, with one
  */
 #include "by_width.h"
 #include "carry_avx2.h"
@@ -55,6 +55,12 @@ struct pending {
     const uint8_t *ahead; /* memory to prefetch next */
 };
 
+/* 32 columns of a plane, and the next. */
+MB_INLINE const __m256i *block_of(const int8_t *plane)
+{
+    return (const __m256i *)(const void *)plane;
+}
+
 /* Places in both lists, and the sums of X there. */
 struct lists {
     uint64_t plus, minus; /* not pointers: a scaled lea takes two cycles on Zen */
@@ -98,8 +104,8 @@ MB_INLINE void multiply_rows(unsigned a, struct pending *pending)
                 _mm_prefetch((const char *)ahead + LINE_NBYTES, _MM_HINT_T1);
             ahead += 16 * a;
             mb_carry_unpack(a, p, u);
-            multiply_plane(a, u, hi + MB_CARRY_BLOCK * i, &s.hi);
-            multiply_plane(a, u, hi + MB_CARRY_BLOCK * i + to_lo, &s.lo);
+            multiply_plane(a, u, block_of(hi + MB_CARRY_BLOCK * i), &s.hi);
+            multiply_plane(a, u, block_of(hi + MB_CARRY_BLOCK * i + to_lo), &s.lo);
             if (gaps <= last) {
 #pragma GCC unroll 2
                 for (size_t k = 0; k < pairs_a_block; k += 4, gaps += 8)
@@ -147,7 +153,7 @@ MB_INLINE void multiply_wide_rows(unsigned a, struct pending *pending)
             const int8_t *planes = mb_wide_planes(x, k);
             for (size_t p = 0; p < x->n_wide_planes; p++, planes += MB_CARRY_BLOCK) {
                 __m256i s = _mm256_setzero_si256();
-                multiply_plane(a, u, planes, &s);
+                multiply_plane(a, u, block_of(planes), &s);
                 sum += (int64_t)mb_add_lanes_avx2(s) * ((int64_t)1 << 8 * p);
             }
         }
@@ -172,8 +178,8 @@ static void multiply_bytes(struct pending *pending)
         struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
         for (size_t c = 0; c < n; c += 32) {
             __m256i q = _mm256_loadu_si256((const __m256i *)(task->body + c));
-            s.hi = add_signed(s.hi, q, pending->x->hi + c);
-            s.lo = add_signed(s.lo, q, pending->x->lo + c);
+            s.hi = add_signed(s.hi, q, *block_of(pending->x->hi + c));
+            s.lo = add_signed(s.lo, q, *block_of(pending->x->lo + c));
         }
         pending->sums[task->row] = s;
         pending->offset[task->row] = 0;
@@ -277,6 +283,10 @@ void NAMED(mb_carry_matvec)(const struct mb_coded_matrix *w, uint64_t row, uint6
 {
     if (n_rows == 0)
         return;
+    if (mb_is_striped(w)) {
+        NAMED(mb_stripes_matmul)(w, row, n_rows, x, 1, y, 0);
+        return;
+    }
     struct pending pending;
     pending.n = pending.n_row_outliers = 0;
     memset(pending.n_tasks, 0, sizeof pending.n_tasks);

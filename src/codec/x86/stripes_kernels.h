@@ -1,0 +1,285 @@
+/*
+ * stripes_kernels.h - products of stripes (stripes_avx2.h), written once for AVX2 and AVX-VNNI.
+ *
+ * A stripe is decoded once for up to four tokens.  All of a token's sums are two registers, one for each
+ * plane, whose lanes are rows: they are scaled and stored as they are.
+ *
+ * A file that includes this has included carry_matvec_kernels.h, and defined what that needs.
+ */
+#include "stripes_avx2.h"
+
+enum { STRIPE_TOKENS = 4, STRIPE_AHEAD_NBYTES = 8192 };
+
+/* Columns 0-3, 4-7, 8-11 and 12-15 of a plane, each to all lanes. */
+MB_INLINE void spread_columns(const int8_t *plane, __m256i x[4])
+{
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; k++) {
+        int32_t four;
+        memcpy(&four, plane + 4 * k, 4);
+        x[k] = _mm256_set1_epi32(four);
+    }
+}
+
+/* Adds the products of a block of codes (a = 8: of indices) with 16 columns of a plane. */
+MB_INLINE void multiply_columns(unsigned a, const __m256i u[4], const int8_t *plane, __m256i *sum)
+{
+    __m256i x[4];
+    spread_columns(plane, x);
+    if (a != MB_CARRY_BYTES) {
+        multiply_plane(a, u, x, sum);
+        return;
+    }
+#pragma GCC unroll 4
+    for (size_t k = 0; k < 4; k++)
+        *sum = add_signed(*sum, u[k], x[k]);
+}
+
+/* The sums of a stripe over all columns, token by token. */
+MB_INLINE void multiply_stripe(unsigned a, size_t n_tokens, const uint8_t *p, size_t n_blocks,
+                               const struct mb_activation *x, struct sums *sums)
+{
+    struct sums s[STRIPE_TOKENS];
+    const int8_t *hi[STRIPE_TOKENS];
+    ptrdiff_t to_lo[STRIPE_TOKENS];
+#pragma GCC unroll 4
+    for (size_t t = 0; t < n_tokens; t++) {
+        s[t].hi = s[t].lo = _mm256_setzero_si256();
+        hi[t] = x[t].hi;
+        to_lo[t] = x[t].lo - x[t].hi;
+    }
+    for (size_t i = 0; i < n_blocks; i++, p += 16 * a) {
+        __m256i u[4];
+        _mm_prefetch((const char *)p + STRIPE_AHEAD_NBYTES, _MM_HINT_T0);
+        if (a > 4)
+            _mm_prefetch((const char *)p + STRIPE_AHEAD_NBYTES + 64, _MM_HINT_T0);
+        mb_carry_unpack(a, p, u);
+#pragma GCC unroll 4
+        for (size_t t = 0; t < n_tokens; t++) {
+            const int8_t *plane = hi[t] + MB_STRIPE_BLOCK_COLS * i;
+            multiply_columns(a, u, plane, &s[t].hi);
+            multiply_columns(a, u, plane + to_lo[t], &s[t].lo);
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t t = 0; t < n_tokens; t++)
+        sums[t] = s[t];
+}
+
+typedef void (*multiply_stripe_fn)(const uint8_t *p, size_t n_blocks, const struct mb_activation *x,
+                                   struct sums *sums);
+
+#define MULTIPLY_STRIPE(n_tokens, a)                                                               \
+    static void multiply_stripe_##n_tokens##_##a(const uint8_t *p, size_t n_blocks,                \
+                                                 const struct mb_activation *x, struct sums *sums) \
+    {                                                                                              \
+        multiply_stripe(a, n_tokens, p, n_blocks, x, sums);                                        \
+    }
+#define MULTIPLY_STRIPE_1(a) MULTIPLY_STRIPE(1, a)
+#define MULTIPLY_STRIPE_2(a) MULTIPLY_STRIPE(2, a)
+#define MULTIPLY_STRIPE_3(a) MULTIPLY_STRIPE(3, a)
+#define MULTIPLY_STRIPE_4(a) MULTIPLY_STRIPE(4, a)
+MB_WIDTHS_2_TO_6(MULTIPLY_STRIPE_1)
+MB_WIDTHS_2_TO_6(MULTIPLY_STRIPE_2)
+MB_WIDTHS_2_TO_6(MULTIPLY_STRIPE_3)
+MB_WIDTHS_2_TO_6(MULTIPLY_STRIPE_4)
+MULTIPLY_STRIPE_1(8)
+MULTIPLY_STRIPE_2(8)
+MULTIPLY_STRIPE_3(8)
+MULTIPLY_STRIPE_4(8)
+
+/* By the number of tokens, and by width. */
+static const multiply_stripe_fn multiply_stripe_of[STRIPE_TOKENS + 1][MB_CARRY_BYTES + 1] = {
+    {NULL},
+    {NULL, NULL, MB_NAMES_2_TO_6(multiply_stripe_1), NULL, multiply_stripe_1_8},
+    {NULL, NULL, MB_NAMES_2_TO_6(multiply_stripe_2), NULL, multiply_stripe_2_8},
+    {NULL, NULL, MB_NAMES_2_TO_6(multiply_stripe_3), NULL, multiply_stripe_3_8},
+    {NULL, NULL, MB_NAMES_2_TO_6(multiply_stripe_4), NULL, multiply_stripe_4_8},
+};
+
+/* ---------------------------------------------------------------- wide blocks */
+
+/* Adds the sums of u E (a = 8: of q E) of eight rows. */
+MB_INLINE void multiply_stripe_wide(unsigned a, const uint8_t *body, size_t n_blocks,
+                                    const struct mb_activation *x, int64_t wide[MB_STRIPE_ROWS])
+{
+    __m256i sums[MB_WIDE_PLANES_MAX];
+    for (size_t p = 0; p < x->n_wide_planes; p++)
+        sums[p] = _mm256_setzero_si256();
+    for (size_t k = 0; k < x->n_wide; k++) {
+        const int8_t *planes = mb_wide_planes(x, k);
+        size_t first = MB_ACTIVATION_BLOCK / MB_STRIPE_BLOCK_COLS * (size_t)x->wide_at[k];
+        for (size_t i = 0; i < MB_ACTIVATION_BLOCK / MB_STRIPE_BLOCK_COLS && first + i < n_blocks; i++) {
+            __m256i u[4];
+            mb_carry_unpack(a, body + 16 * a * (first + i), u);
+            for (size_t p = 0; p < x->n_wide_planes; p++)
+                multiply_columns(a, u, planes + MB_ACTIVATION_BLOCK * p + MB_STRIPE_BLOCK_COLS * i, &sums[p]);
+        }
+    }
+    for (size_t p = 0; p < x->n_wide_planes; p++) {
+        int32_t rows[MB_STRIPE_ROWS];
+        _mm256_storeu_si256((__m256i *)rows, sums[p]);
+        for (size_t r = 0; r < MB_STRIPE_ROWS; r++)
+            wide[r] += rows[r] * ((int64_t)1 << 8 * p);
+    }
+}
+
+#define MULTIPLY_STRIPE_WIDE(a)                                                                            \
+    MB_NOINLINE void multiply_stripe_wide_##a(const uint8_t *body, size_t n_blocks,                        \
+                                              const struct mb_activation *x, int64_t wide[MB_STRIPE_ROWS]) \
+    {                                                                                                      \
+        multiply_stripe_wide(a, body, n_blocks, x, wide);                                                  \
+    }
+MB_WIDTHS_2_TO_6(MULTIPLY_STRIPE_WIDE)
+MULTIPLY_STRIPE_WIDE(8)
+
+static void (*const multiply_stripe_wide_of[])(const uint8_t *body, size_t n_blocks,
+                                               const struct mb_activation *x,
+                                               int64_t wide[MB_STRIPE_ROWS]) = {
+    NULL, NULL, MB_NAMES_2_TO_6(multiply_stripe_wide), NULL, multiply_stripe_wide_8};
+
+/* ---------------------------------------------------------------- stripes */
+
+/* A stripe's product with one token: what is added to its sums, row by row. */
+struct stripe_ends {
+    _Alignas(32) double narrow[MB_STRIPE_ROWS], wide[MB_STRIPE_ROWS], outliers[MB_STRIPE_ROWS];
+};
+
+/* 2^a times what the entries of each row add to its sum of u X, and to that of u E. */
+static void add_entries(const struct mb_group_view *view, const struct mb_activation *x,
+                        int64_t narrow[MB_STRIPE_ROWS], int64_t wide[MB_STRIPE_ROWS])
+{
+    for (size_t i = 0; i < view->n_escapes; i++) {
+        unsigned entry = mb_load_u16(view->tail + 2 * i), c = entry & MB_STRIPE_COLUMN;
+        unsigned r = entry >> MB_STRIPE_ROW_SHIFT;
+        int64_t full = entry & MB_STRIPE_MINUS ? -(1 << view->a) : 1 << view->a;
+        narrow[r] += full * mb_narrow_value(x, c);
+        if (x->n_wide > 0)
+            wide[r] += full * mb_wide_value(x, c);
+    }
+}
+
+static void add_outliers(const struct mb_coded_matrix *w, const struct mb_group_view *view,
+                         const struct mb_activation *x, double outliers[MB_STRIPE_ROWS])
+{
+    const size_t value_nbytes = mb_dtype_nbytes(w->dtype);
+    for (size_t i = 0, first; i < view->n_outliers;) {
+        size_t r = mb_load_u16(view->outlier_positions + 2 * i) / (unsigned)w->n_cols;
+        size_t n = mb_find_row_outliers(view, r * w->n_cols, w->n_cols, i, &first);
+        outliers[r] = mb_outliers(w->dtype, view->outlier_positions + 2 * first,
+                                  view->outlier_values + value_nbytes * first, n, r * w->n_cols, x);
+        i = first + n;
+    }
+}
+
+static void find_ends(const struct mb_coded_matrix *w, const struct mb_group_view *view,
+                      const struct mb_activation *x, struct stripe_ends *ends)
+{
+    int64_t narrow[MB_STRIPE_ROWS], wide[MB_STRIPE_ROWS];
+    const bool is_bytes = view->a == MB_CARRY_BYTES;
+    for (size_t r = 0; r < MB_STRIPE_ROWS; r++) {
+        narrow[r] = is_bytes ? 0 : -(x->sum * (1 << (view->a - 1)));
+        wide[r] = is_bytes ? 0 : -(x->wide_sum * (1 << (view->a - 1)));
+        ends->outliers[r] = 0;
+    }
+    if (x->n_wide > 0)
+        multiply_stripe_wide_of[view->a](view->body, mb_stripe_n_blocks(w->n_cols), x, wide);
+    add_entries(view, x, narrow, wide);
+    add_outliers(w, view, x, ends->outliers);
+    for (size_t r = 0; r < MB_STRIPE_ROWS; r++) {
+        ends->narrow[r] = (double)narrow[r];
+        ends->wide[r] = (double)MB_WIDE_UNIT * (double)wide[r];
+    }
+}
+
+/* The results of rows 4 half to 4 half + 3: S is rounded once, when both its parts meet (mb_sum_of_parts). */
+MB_INLINE __m128 results_of_half(const struct mb_coded_matrix *w, const struct mb_activation *x, __m128i hi,
+                                 __m128i lo, __m256d narrow, const struct stripe_ends *ends, size_t half)
+{
+    __m256d s = _mm256_add_pd(_mm256_mul_pd(_mm256_cvtepi32_pd(hi), _mm256_set1_pd(256)),
+                              _mm256_add_pd(_mm256_cvtepi32_pd(lo), narrow));
+    __m256d scale = _mm256_set1_pd((double)x->scale), outliers = _mm256_setzero_pd();
+    if (ends != NULL) {
+        s = x->n_wide > 0 ? _mm256_add_pd(s, _mm256_load_pd(ends->wide + 4 * half)) : s;
+        outliers = _mm256_mul_pd(_mm256_load_pd(ends->outliers + 4 * half), scale);
+    }
+    __m256d coded = _mm256_mul_pd(_mm256_mul_pd(s, _mm256_set1_pd((double)w->step)), scale);
+    return _mm256_cvtpd_ps(_mm256_add_pd(coded, outliers)); /* 0 is added, too: -0 becomes 0 */
+}
+
+/* Most stripes have no entries and outliers, and most tokens no wide blocks: then all rows end alike. */
+MB_INLINE __m256 stripe_results(const struct mb_coded_matrix *w, const struct mb_group_view *view,
+                                const struct mb_activation *x, const struct sums *sums)
+{
+    struct stripe_ends ends, *found = NULL;
+    __m256d narrow[2];
+    if ((view->n_escapes | view->n_outliers | x->n_wide) != 0) {
+        find_ends(w, view, x, found = &ends);
+        narrow[0] = _mm256_load_pd(ends.narrow);
+        narrow[1] = _mm256_load_pd(ends.narrow + 4);
+    } else {
+        int64_t bias = view->a == MB_CARRY_BYTES ? 0 : x->sum * (1 << (view->a - 1));
+        narrow[0] = narrow[1] = _mm256_set1_pd((double)-bias);
+    }
+    __m128 first = results_of_half(w, x, _mm256_castsi256_si128(sums->hi), _mm256_castsi256_si128(sums->lo),
+                                   narrow[0], found, 0);
+    __m128 second = results_of_half(w, x, _mm256_extracti128_si256(sums->hi, 1),
+                                    _mm256_extracti128_si256(sums->lo, 1), narrow[1], found, 1);
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(first), second, 1);
+}
+
+/* Rows [row, end) times at most STRIPE_TOKENS tokens. */
+static void multiply_stripes(const struct mb_coded_matrix *w, uint64_t row, uint64_t end,
+                             const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride)
+{
+    const size_t n_blocks = mb_stripe_n_blocks(w->n_cols);
+    struct mb_group_walk walk = mb_stripe_seek(w, row);
+    for (size_t n; row < end; row += n, y += n) {
+        struct mb_group_view view;
+        struct sums sums[STRIPE_TOKENS];
+        mb_stripe_next(&walk, &view);
+        multiply_stripe_of[n_tokens][view.a](view.body, n_blocks, x, sums);
+        const size_t first = (size_t)(row - view.row);
+        n = view.n_rows - first < end - row ? view.n_rows - first : (size_t)(end - row);
+        for (size_t t = 0; t < n_tokens; t++) {
+            __m256 results = stripe_results(w, &view, &x[t], &sums[t]);
+            if (n == MB_STRIPE_ROWS) {
+                _mm256_storeu_ps(y + t * y_stride, results);
+            } else {
+                float some[MB_STRIPE_ROWS];
+                _mm256_storeu_ps(some, results);
+                memcpy(y + t * y_stride, some + first, n * sizeof *y);
+            }
+        }
+    }
+}
+
+/* Many tokens take turns on a tile, which stays in the cache meanwhile. */
+void NAMED(mb_stripes_matmul)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                              const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride)
+{
+    const uint64_t tile_rows = w->tile_groups * MB_STRIPE_ROWS, end = row + n_rows;
+    if (n_tokens <= STRIPE_TOKENS && n_tokens > 0) {
+        multiply_stripes(w, row, end, x, n_tokens, y, y_stride);
+        return;
+    }
+    for (uint64_t at = row, stop; at < end; at = stop) {
+        stop = (at / tile_rows + 1) * tile_rows;
+        stop = stop < end ? stop : end;
+        for (size_t t = 0, n; t < n_tokens; t += n) {
+            n = n_tokens - t < STRIPE_TOKENS ? n_tokens - t : STRIPE_TOKENS;
+            multiply_stripes(w, at, stop, x + t, n, y + t * y_stride + (at - row), y_stride);
+        }
+    }
+}
+
+/* The table's matmul, for all forms. */
+void NAMED(mb_forms_matmul)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                            const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
+                            void *scratch)
+{
+    if (mb_is_striped(w))
+        NAMED(mb_stripes_matmul)(w, row, n_rows, x, n_tokens, y, y_stride);
+    else
+        NAMED(mb_matmul)(w, row, n_rows, x, n_tokens, y, y_stride, scratch);
+}
