@@ -75,6 +75,29 @@ struct showing {
     bool is_terminal, is_shown;
 };
 
+/* "4.4 points", or that nothing can be seen. */
+static const char *points(char text[32], double difference)
+{
+    if (isfinite(difference))
+        snprintf(text, 32, "%.1f points", 100 * difference);
+    else
+        snprintf(text, 32, "nothing");
+    return text;
+}
+
+static void show_power(const struct mb_sweep_plan *plan)
+{
+    char one[32], all[32];
+    fprintf(stderr, "what %zu questions show at least (power 80 %%), if %.0f %% of the answers flip: %s",
+            plan->n_questions, 100 * plan->discordance, points(one, plan->detectable_one));
+    if (plan->n_comparisons > 1)
+        fprintf(stderr, "; as one of %zu comparisons: %s", plan->n_comparisons,
+                points(all, plan->detectable_sweep));
+    if (!isfinite(plan->detectable_sweep))
+        fputs(" (take more questions)", stderr);
+    fputc('\n', stderr);
+}
+
 static bool show_plan(void *ctx, const struct mb_sweep_plan *plan)
 {
     struct showing *showing = ctx;
@@ -86,15 +109,8 @@ static bool show_plan(void *ctx, const struct mb_sweep_plan *plan)
     if (plan->n_windows > 0)
         fprintf(stderr, "; %zu windows of text each", plan->n_windows);
     fputc('\n', stderr);
-    if (plan->n_questions > 0 && isfinite(plan->detectable_one))
-        fprintf(stderr,
-                "where %.0f %% of the answers flip, a difference to the clean run shows from %.1f points on "
-                "(power 80 %%); as one of %zu comparisons from %.1f points on\n",
-                100 * plan->discordance, 100 * plan->detectable_one, plan->n_comparisons,
-                100 * plan->detectable_sweep);
-    else if (plan->n_questions > 0)
-        fprintf(stderr, "where %.0f %% of the answers flip, %zu questions are too few to show it\n",
-                100 * plan->discordance, plan->n_questions);
+    if (plan->n_questions > 0)
+        show_power(plan);
     fputs(plan->notes, stderr);
     cli_catch_interrupts(); /* only now: while the model loads nothing looks at the flag */
     showing->begun_ns = mb_now_ns();
@@ -153,7 +169,7 @@ static void cell_interval(struct cli_table *table, double value, double low, dou
 
 static bool is_share(const char *name)
 {
-    static const char *const others[] = {"kl", "nll", "reply_tokens"};
+    static const char *const others[] = {"kl", "nll", "ln_ratio", "reply_tokens"};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
         if (strcmp(name, others[i]) == 0)
             return false;
@@ -175,14 +191,15 @@ static void print_md_row(void *ctx, const struct mb_result_pooled *row)
     struct printing *printing = ctx;
     if (!is_shown(row->name))
         return;
-    bool share = is_share(row->name);
+    bool share = is_share(row->name), is_clean = strcmp(or_empty(row->error), "none") == 0;
     cli_table_cell(printing->table, "%s", or_empty(row->target));
     cli_table_cell(printing->table, "%s", or_empty(row->error));
     cli_table_cell(printing->table, "%s", or_empty(row->bound));
     cli_table_cell(printing->table, "%llu", (unsigned long long)row->n_seeds);
     cli_table_cell(printing->table, "%s", row->name);
     cell_interval(printing->table, row->mean, row->low, row->high, share ? 100 : 1, share ? "%.1f" : "%.4f");
-    cell_interval(printing->table, row->difference, row->difference_low, row->difference_high, 100, "%+.1f");
+    cell_interval(printing->table, is_clean ? NAN : row->difference, row->difference_low,
+                  row->difference_high, share ? 100 : 1, share ? "%+.1f" : "%+.4f");
     cli_table_cell(printing->table, "%s", row->verdict);
 }
 
@@ -316,8 +333,7 @@ static void add_paper_json(void *ctx, const struct mb_result_paper *row)
 static enum mb_status print_md(struct mb_results *results, struct mb_error *err)
 {
     static const char *const heads[] = {
-        "target", "error", "bound", "seeds", "figure", "value (95 % interval)", "against clean, points",
-        "verdict"};
+        "target", "error", "bound", "seeds", "figure", "value (95 % interval)", "against clean", "verdict"};
     struct printing printing = {.table = cli_table_new("lllrlrrl", heads)};
     enum mb_status status = mb_results_each_pooled(results, print_md_row, &printing, err);
     cli_table_print(printing.table);

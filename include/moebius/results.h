@@ -93,6 +93,8 @@ struct mb_result_run {
     size_t n_values;
     const struct mb_result_answer *answers; /* in the order of the questions */
     size_t n_answers;
+    const char *const *replies; /* the same; no text is kept where n_replies is 0 */
+    size_t n_replies;
     const struct mb_result_routing *routing;
     size_t n_routing;
     const struct mb_result_load *loads;
@@ -118,11 +120,14 @@ MB_API enum mb_status mb_results_has_run(struct mb_results *results, int64_t id,
 
 /*
  * Answers of a run: *answers is malloc'ed, the caller frees it; 0 of them: the run is not there or has none.
+ * So are *replies and each of them.
  * The value of a name: NaN where there is none.
  */
 MB_API enum mb_status mb_results_get_answers(struct mb_results *results, int64_t run,
                                              struct mb_result_answer **answers, size_t *n,
                                              struct mb_error *err);
+MB_API enum mb_status mb_results_get_replies(struct mb_results *results, int64_t run, char ***replies,
+                                             size_t *n, struct mb_error *err);
 MB_API enum mb_status mb_results_get_value(struct mb_results *results, int64_t run, const char *name,
                                            struct mb_result_value *value, struct mb_error *err);
 

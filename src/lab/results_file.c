@@ -28,6 +28,7 @@ static const char tables[] =
     "CREATE TABLE question(id INTEGER PRIMARY KEY, format TEXT, expected TEXT, hash INTEGER);"
     "CREATE TABLE answer(run INTEGER, question INTEGER, ica INTEGER, pia INTEGER, n_tokens INTEGER,"
     " dead INTEGER, reply_hash INTEGER, PRIMARY KEY(run, question)) WITHOUT ROWID;"
+    "CREATE TABLE reply(run INTEGER, question INTEGER, text TEXT, PRIMARY KEY(run, question)) WITHOUT ROWID;"
     "CREATE TABLE routing(run INTEGER, layer INTEGER, n_tokens INTEGER, utilisation REAL, entropy REAL,"
     " gini REAL, imbalance REAL, changed REAL, moved REAL, PRIMARY KEY(run, layer)) WITHOUT ROWID;"
     "CREATE TABLE load(run INTEGER, layer INTEGER, expert INTEGER, n INTEGER, gate REAL,"

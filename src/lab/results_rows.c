@@ -1,11 +1,13 @@
 /*
  * results_rows.c - rows of a results file, each call one transaction.
  */
+#include "base/buf.h"
 #include "base/error.h"
 #include "results_file.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* A transaction: 'write' does all of it or the file stays as it was. */
 typedef enum mb_status (*write_fn)(struct mb_results *results, const void *what, struct mb_error *err);
@@ -79,6 +81,18 @@ static enum mb_status put_answers(struct mb_results *results, const struct mb_re
     return status;
 }
 
+static enum mb_status put_replies(struct mb_results *results, const struct mb_result_run *run,
+                                  struct mb_error *err)
+{
+    sqlite3_stmt *statement;
+    enum mb_status status = MB_OK;
+    MB_TRY(mb_results_prepare(results, "INSERT INTO reply VALUES(?, ?, ?)", &statement, err));
+    for (size_t i = 0; i < run->n_replies && status == MB_OK; i++)
+        status = mb_results_put(results, statement, err, "iis", run->id, (int64_t)i, run->replies[i]);
+    sqlite3_finalize(statement);
+    return status;
+}
+
 static enum mb_status put_routing(struct mb_results *results, const struct mb_result_run *run,
                                   struct mb_error *err)
 {
@@ -131,6 +145,7 @@ static enum mb_status put_run(struct mb_results *results, const void *what, stru
     MB_TRY(put_head(results, run, err));
     MB_TRY(put_values(results, run, err));
     MB_TRY(put_answers(results, run, err));
+    MB_TRY(put_replies(results, run, err));
     MB_TRY(put_routing(results, run, err));
     MB_TRY(put_loads(results, run, err));
     MB_TRY(put_percentiles(results, run, err));
@@ -302,6 +317,51 @@ enum mb_status mb_results_get_answers(struct mb_results *results, int64_t run,
     if (status != MB_OK) {
         free(*answers);
         *answers = NULL;
+    }
+    return status;
+}
+
+static void free_replies(char **replies, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(replies[i]);
+    free(replies);
+}
+
+static enum mb_status read_replies(struct mb_results *results, sqlite3_stmt *statement, char ***replies,
+                                   size_t *n, struct mb_error *err)
+{
+    void *array = NULL;
+    size_t cap = 0;
+    for (bool has_row;; ++*n) {
+        MB_TRY(mb_results_step(results, statement, &has_row, err));
+        if (!has_row)
+            return MB_OK;
+        if (!mb_grow(&array, &cap, *n, 1, sizeof **replies))
+            return mb_fail_memory(err, "the replies");
+        *replies = array;
+        const char *text = (const char *)sqlite3_column_text(statement, 0);
+        (*replies)[*n] = strdup(text == NULL ? "" : text);
+        if ((*replies)[*n] == NULL)
+            return mb_fail_memory(err, "the replies");
+    }
+}
+
+enum mb_status mb_results_get_replies(struct mb_results *results, int64_t run, char ***replies, size_t *n,
+                                      struct mb_error *err)
+{
+    sqlite3_stmt *statement;
+    *replies = NULL;
+    *n = 0;
+    MB_TRY(mb_results_prepare(results, "SELECT text FROM reply WHERE run = ? ORDER BY question", &statement,
+                              err));
+    sqlite3_bind_int64(statement, 1, run);
+    enum mb_status status = read_replies(results, statement, replies, n, err);
+    sqlite3_finalize(statement);
+    if (status != MB_OK) {
+        free_replies(*replies, *n);
+        *replies = NULL;
+        *n = 0;
     }
     return status;
 }

@@ -15,9 +15,18 @@ static const char *const shares[] = {"ica", "pia"};
 enum { N_SHARES = sizeof shares / sizeof *shares };
 
 /* Figures that are only averaged over seeds. */
-static const char *const means[] = {"kl",     "nll",        "top1",         "tv",   "flips",        "lost",
-                                    "gained", "same_reply", "reply_tokens", "dead", "route_changed"};
+static const char *const means[] = {"kl",   "nll",    "ln_ratio",   "top1", "tv",           "flips",
+                                    "lost", "gained", "same_reply", "dead", "reply_tokens", "route_changed"};
 enum { N_MEANS = sizeof means / sizeof *means };
+
+static const char nll_name[] = "nll"; /* more is worse */
+
+/* Two-sided, of a mean whose interval is about normal. */
+static double p_of(double value, double low, double high)
+{
+    double se = (high - low) / (2 * z95);
+    return se > 0 ? erfc(fabs(value) / se / sqrt(2)) : value == 0 ? 1 : 0;
+}
 
 struct comparing {
     struct mb_sweep_work *work;
@@ -26,6 +35,7 @@ struct comparing {
     bool *base, *right;  /* [n_questions] */
     double *differences; /* [seeds of a group][n_questions] */
     double *rights;      /* the same of the values themselves */
+    int64_t only_run;    /* the last run of the group that is in 'rights' */
     struct mb_result_comparison *comparisons;
     size_t n_comparisons;
     struct mb_result_pooled *pooled;
@@ -49,6 +59,10 @@ static enum mb_status compare_share(struct comparing *c, int64_t run, const stru
         c->right[i] = is_right(&answers[i], share);
     }
     MB_TRY(mb_compare_paired(c->base, c->right, c->n_questions, &options, &paired, err));
+    if (paired.n_better + paired.n_worse == 0) {
+        mb_wilson95(0, c->n_questions, &paired.difference.low, &paired.difference.high);
+        paired.difference.low = -paired.difference.high;
+    }
     c->comparisons[c->n_comparisons++] = (struct mb_result_comparison){.run = run,
                                                                        .name = shares[share],
                                                                        .difference = paired.difference.value,
@@ -142,6 +156,41 @@ static double seed_sd(const double *values, size_t n_seeds, size_t n_questions)
     return sqrt(fmax(0, squares - sum * mean) / (double)(n_seeds - 1));
 }
 
+/* One run: the interval and the test that are exact for it. */
+static void take_exact(const struct comparing *c, const char *name, struct mb_result_pooled *row)
+{
+    row->low = row->high = row->mean; /* Wilson's, by 'widen' */
+    for (size_t i = 0; i < c->n_comparisons; i++) {
+        const struct mb_result_comparison *one = &c->comparisons[i];
+        if (one->run != c->only_run || one->name != name)
+            continue;
+        row->difference_low = one->low;
+        row->difference_high = one->high;
+        row->p = one->p;
+    }
+}
+
+/*
+ * Where few questions flip, resampled ones and their variance say too little: none of n that flipped would
+ * give an interval of no width.  Then the share of flips that n questions leave possible takes its place, and
+ * that of a value is never narrower than Wilson's of the questions.
+ */
+static void widen(struct comparing *c, size_t n_seeds, struct mb_result_pooled *row)
+{
+    double low, high, unused;
+    uint64_t n_flips = 0;
+    for (size_t i = 0; i < n_seeds * c->n_questions; i++)
+        n_flips += c->differences[i] != 0;
+    mb_wilson95((uint64_t)llround(row->mean * (double)c->n_questions), c->n_questions, &low, &high);
+    row->low = fmin(fmax(0, row->low), low);
+    row->high = fmax(fmin(1, row->high), high);
+    if (n_flips > 0)
+        return;
+    mb_wilson95(0, c->n_questions, &unused, &high);
+    row->difference_low = -high;
+    row->difference_high = high;
+}
+
 /* c->rights and c->differences hold 'n_seeds' runs of the group. */
 static enum mb_status pool_share(struct comparing *c, size_t begin, size_t n_seeds, size_t share,
                                  struct mb_error *err)
@@ -152,27 +201,16 @@ static enum mb_status pool_share(struct comparing *c, size_t begin, size_t n_see
     struct mb_result_pooled *row = new_pooled(c, begin, shares[share]);
     row->n_seeds = n_seeds;
     row->mean = value.mean;
-    row->low = fmax(0, value.low);
-    row->high = fmin(1, value.high);
+    row->low = value.low;
+    row->high = value.high;
     row->seed_sd = seed_sd(c->rights, n_seeds, c->n_questions);
     row->difference = difference.mean;
     row->difference_low = difference.low;
     row->difference_high = difference.high;
     row->p = difference.p;
-    if (n_seeds > 1)
-        return MB_OK;
-    /* One run: the intervals and the test that are exact for it. */
-    mb_wilson95((uint64_t)llround(value.mean * (double)c->n_questions), c->n_questions, &row->low,
-                &row->high);
-    for (size_t i = 0; i < c->n_comparisons; i++) {
-        const struct mb_result_comparison *one = &c->comparisons[i];
-        if (one->run < (int64_t)begin || one->name != shares[share])
-            continue;
-        row->difference_low = one->low;
-        row->difference_high = one->high;
-        row->p = one->p;
-        break;
-    }
+    if (n_seeds == 1)
+        take_exact(c, shares[share], row);
+    widen(c, n_seeds, row);
     return MB_OK;
 }
 
@@ -190,9 +228,15 @@ static enum mb_status pool_answers(struct comparing *c, size_t begin, size_t end
             c->differences[n_seeds * c->n_questions + i] = right - clean;
         }
         n_seeds += has;
+        c->only_run = has ? (int64_t)run : c->only_run;
         free(answers);
     }
     return n_seeds == 0 ? MB_OK : pool_share(c, begin, n_seeds, share, err);
+}
+
+static bool is_unbounded(const char *name)
+{
+    return strcmp(name, "kl") == 0 || strcmp(name, "nll") == 0 || strcmp(name, "reply_tokens") == 0;
 }
 
 /*
@@ -227,23 +271,72 @@ static enum mb_status pool_mean(struct comparing *c, size_t begin, size_t end, c
     row->mean = mean;
     row->low = n > 1 ? mean - half : last.low;
     row->high = n > 1 ? mean + half : last.high;
+    if (n > 1 && strcmp(name, "ln_ratio") != 0) {
+        row->low = fmax(0, row->low);
+        row->high = is_unbounded(name) ? row->high : fmin(1, row->high);
+    }
     row->seed_sd = n > 1 ? sqrt(between) : NAN;
     return MB_OK;
 }
 
+/* How the text is predicted: the mean ln_ratio is the difference of the two models' nll. */
+static enum mb_status compare_nll(struct comparing *c, size_t run, struct mb_error *err)
+{
+    struct mb_result_value v;
+    MB_TRY(mb_results_get_value(c->work->results, (int64_t)run, "ln_ratio", &v, err));
+    if (isnan(v.value) || isnan(v.low) || isnan(v.high))
+        return MB_OK;
+    c->comparisons[c->n_comparisons++] = (struct mb_result_comparison){.run = (int64_t)run,
+                                                                       .name = nll_name,
+                                                                       .difference = v.value,
+                                                                       .low = v.low,
+                                                                       .high = v.high,
+                                                                       .p = p_of(v.value, v.low, v.high),
+                                                                       .n = mb_sweep_n_windows(c->work)};
+    return MB_OK;
+}
+
+static void pool_nll(struct comparing *c, size_t first)
+{
+    const struct mb_result_pooled *ratio = NULL;
+    struct mb_result_pooled *nll = NULL;
+    for (size_t i = first; i < c->n_pooled; i++) {
+        if (strcmp(c->pooled[i].name, "ln_ratio") == 0)
+            ratio = &c->pooled[i];
+        if (strcmp(c->pooled[i].name, nll_name) == 0)
+            nll = &c->pooled[i];
+    }
+    if (ratio == NULL || nll == NULL)
+        return;
+    nll->name = nll_name;
+    nll->difference = ratio->mean;
+    nll->difference_low = ratio->low;
+    nll->difference_high = ratio->high;
+    nll->p = isnan(ratio->low) ? NAN : p_of(ratio->mean, ratio->low, ratio->high);
+}
+
 static enum mb_status pool_group(struct comparing *c, size_t begin, size_t end, struct mb_error *err)
 {
+    size_t first = c->n_pooled;
     for (size_t share = 0; share < N_SHARES && c->n_questions > 1; share++)
         MB_TRY(pool_answers(c, begin, end, share, err));
     for (size_t i = 0; i < N_MEANS; i++)
         MB_TRY(pool_mean(c, begin, end, means[i], err));
+    pool_nll(c, first);
     return MB_OK;
 }
 
 /* ---------------------------------------------------------------- correction */
 
+/* 'sign': -1 where more is worse. */
+static void judge(double difference, double sign, double p, uint64_t n, char verdict[64])
+{
+    mb_verdict_text(mb_verdict_of(sign * difference, p, alpha), n, verdict);
+}
+
 /* Holm's, over all comparisons of one figure. */
-static enum mb_status adjust_runs(struct comparing *c, const char *name, double *p, struct mb_error *err)
+static enum mb_status adjust_runs(struct comparing *c, const char *name, double sign, double *p,
+                                  struct mb_error *err)
 {
     size_t n = 0;
     for (size_t i = 0; i < c->n_comparisons; i++)
@@ -256,27 +349,41 @@ static enum mb_status adjust_runs(struct comparing *c, const char *name, double 
         if (one->name != name)
             continue;
         one->p_adjusted = p[n++];
-        mb_verdict_text(mb_verdict_of(one->difference, one->p_adjusted, alpha), one->n, one->verdict);
+        judge(one->difference, sign, one->p_adjusted, one->n, one->verdict);
     }
     return MB_OK;
 }
 
-static enum mb_status adjust_pooled(struct comparing *c, const char *name, double *p, struct mb_error *err)
+static bool is_compared(const struct mb_result_pooled *row, const char *name)
+{
+    return row->name == name && !isnan(row->p) && strcmp(row->error, "none") != 0;
+}
+
+static enum mb_status adjust_pooled(struct comparing *c, const char *name, double sign, double *p,
+                                    struct mb_error *err)
 {
     size_t n = 0;
+    uint64_t n_units = name == nll_name ? mb_sweep_n_windows(c->work) : c->n_questions;
     for (size_t i = 0; i < c->n_pooled; i++)
-        if (c->pooled[i].name == name && strcmp(c->pooled[i].error, "none") != 0)
+        if (is_compared(&c->pooled[i], name))
             p[n++] = c->pooled[i].p;
     MB_TRY(mb_adjust_holm(p, n, p, err));
     n = 0;
     for (size_t i = 0; i < c->n_pooled; i++) {
         struct mb_result_pooled *row = &c->pooled[i];
-        if (row->name != name || strcmp(row->error, "none") == 0)
+        if (!is_compared(row, name))
             continue;
         row->p_adjusted = p[n++];
-        mb_verdict_text(mb_verdict_of(row->difference, row->p_adjusted, alpha), c->n_questions, row->verdict);
+        judge(row->difference, sign, row->p_adjusted, n_units, row->verdict);
     }
     return MB_OK;
+}
+
+static enum mb_status adjust_name(struct comparing *c, const char *name, double sign, double *p,
+                                  struct mb_error *err)
+{
+    MB_TRY(adjust_runs(c, name, sign, p, err));
+    return adjust_pooled(c, name, sign, p, err);
 }
 
 static enum mb_status adjust(struct comparing *c, struct mb_error *err)
@@ -286,11 +393,10 @@ static enum mb_status adjust(struct comparing *c, struct mb_error *err)
     double *p = malloc((n_most + 1) * sizeof *p);
     if (p == NULL)
         return mb_fail_memory(err, "the comparisons");
-    for (size_t share = 0; share < N_SHARES && status == MB_OK; share++) {
-        status = adjust_runs(c, shares[share], p, err);
-        if (status == MB_OK)
-            status = adjust_pooled(c, shares[share], p, err);
-    }
+    for (size_t share = 0; share < N_SHARES && status == MB_OK; share++)
+        status = adjust_name(c, shares[share], 1, p, err);
+    if (status == MB_OK)
+        status = adjust_name(c, nll_name, -1, p, err);
     free(p);
     return status;
 }
@@ -309,7 +415,7 @@ static enum mb_status allocate(struct comparing *c, struct mb_error *err)
     c->right = malloc(n_questions * sizeof *c->right);
     c->differences = malloc(n_widest * n_questions * sizeof *c->differences);
     c->rights = malloc(n_widest * n_questions * sizeof *c->rights);
-    c->comparisons = malloc(plan->n_items * N_SHARES * sizeof *c->comparisons);
+    c->comparisons = malloc(plan->n_items * (N_SHARES + 1) * sizeof *c->comparisons);
     c->pooled = malloc(plan->n_items * (N_SHARES + N_MEANS) * sizeof *c->pooled);
     return c->base != NULL && c->right != NULL && c->differences != NULL && c->rights != NULL &&
                    c->comparisons != NULL && c->pooled != NULL
@@ -327,6 +433,8 @@ static enum mb_status compare_all(struct comparing *c, struct mb_error *err)
         c->n_questions = 0;
     for (size_t run = 1; run < plan->n_items && has; run++)
         MB_TRY(compare_run(c, run, err));
+    for (size_t run = 1; run < plan->n_items; run++)
+        MB_TRY(compare_nll(c, run, err));
     for (size_t begin = 0, end; begin < plan->n_items; begin = end) {
         end = group_end(plan, begin);
         MB_TRY(pool_group(c, begin, end, err));

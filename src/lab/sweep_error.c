@@ -4,21 +4,94 @@
 #include "base/error.h"
 #include "sweep_work.h"
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+static enum mb_status parse(const struct mb_sweep_item *item, struct mb_perturbation *perturbation,
+                            struct mb_error *err)
+{
+    char text[160];
+    int n = snprintf(text, sizeof text, "%s%s%s", item->error, item->bound == NULL ? "" : " ",
+                     item->bound == NULL ? "" : item->bound);
+    if (n < 0 || (size_t)n >= sizeof text)
+        return mb_fail(err, MB_USAGE, "'%.64s...': too long for an error", text);
+    return mb_perturbation_parse(text, perturbation, err);
+}
+
+enum mb_status mb_sweep_check_errors(struct mb_sweep_work *work, struct mb_error *err)
+{
+    for (size_t i = 1; i < work->plan->n_items; i++) {
+        struct mb_perturbation perturbation;
+        MB_TRY(parse(&work->plan->items[i], &perturbation, err));
+    }
+    return MB_OK;
+}
+
+enum mb_status mb_sweep_check_targets(struct mb_sweep_work *work, struct mb_error *err)
+{
+    for (size_t i = 1; i < work->plan->n_items; i++) {
+        const char *target = work->plan->items[i].target;
+        struct mb_selection selection;
+        if (strcmp(target, work->plan->items[i - 1].target) == 0)
+            continue;
+        enum mb_status status = mb_select(work->model, target, work->profile, &selection, err);
+        if (status != MB_OK)
+            return mb_fail_in(err, status, "target '%.80s'", target);
+        mb_selection_free(&selection);
+    }
+    return MB_OK;
+}
+
+static void fill_change(const struct mb_perturb_report *report, struct mb_sweep_change *change)
+{
+    change->n_matrices = report->n_matrices;
+    change->n_weights = report->n_weights;
+    change->err_max = report->err_max;
+    change->err_rms = report->err_rms;
+    change->norm = report->norm;
+    change->layers = (struct mb_measure_change){report->first_layer, report->is_head_changed};
+}
+
+static enum mb_status apply(struct mb_sweep_work *work, const struct mb_selection *selection,
+                            const struct mb_sweep_item *item, struct mb_sweep_change *change,
+                            struct mb_error *err)
+{
+    struct mb_perturbation perturbation;
+    struct mb_perturb_report report;
+    change->selected = mb_selection_text(work->model, selection);
+    change->projection = strdup(selection->projection);
+    if (change->selected == NULL || change->projection == NULL)
+        return mb_fail_memory(err, "the selection");
+    MB_TRY(parse(item, &perturbation, err));
+    if (work->perturber == NULL)
+        MB_TRY(mb_perturb_open(work->model, NULL, &work->perturber, err));
+    MB_TRY(mb_perturb_apply(work->perturber, selection, &perturbation, item->seed, &report, err));
+    fill_change(&report, change);
+    return MB_OK;
+}
 
 enum mb_status mb_sweep_apply(struct mb_sweep_work *work, const struct mb_sweep_item *item,
                               struct mb_sweep_change *change, struct mb_error *err)
 {
-    (void)work;
+    struct mb_selection selection;
     *change = (struct mb_sweep_change){.err_max = NAN, .err_rms = NAN, .norm = NAN};
+    change->layers.first_layer = mb_model_info(work->model)->n_layers;
     if (strcmp(item->error, "none") == 0)
         return MB_OK;
-    return mb_fail(err, MB_UNSUPPORTED, "error '%.32s' is not known", item->error);
+    MB_TRY(mb_select(work->model, item->target, work->profile, &selection, err));
+    enum mb_status status = apply(work, &selection, item, change, err);
+    mb_selection_free(&selection);
+    return status;
 }
 
 enum mb_status mb_sweep_undo(struct mb_sweep_work *work, struct mb_error *err)
 {
-    (void)work;
-    (void)err;
-    return MB_OK;
+    return work->perturber == NULL ? MB_OK : mb_perturb_undo(work->perturber, err);
+}
+
+void mb_sweep_end_errors(struct mb_sweep_work *work)
+{
+    mb_perturb_close(work->perturber);
+    mb_profile_close(work->profile);
 }

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { PIECE_NBYTES = 1 << 20, TEXT_NBYTES_MAX = 1 << 30 };
+enum { TEXT_NBYTES_MAX = 1 << 30 };
 
 static void write_hash(XXH128_hash_t value, char hash[MB_SWEEP_HASH_NBYTES])
 {
@@ -17,43 +17,25 @@ static void write_hash(XXH128_hash_t value, char hash[MB_SWEEP_HASH_NBYTES])
              (unsigned long long)value.low64);
 }
 
-/* With its terminator: two texts are not the same as one. */
-static void add_text(XXH3_state_t *state, const char *text)
+/* Each step takes the checksum so far and more bytes: no state that could fail to be made. */
+static XXH128_hash_t chain_bytes(XXH128_hash_t before, const void *bytes, size_t nbytes)
 {
-    XXH3_128bits_update(state, text, strlen(text) + 1);
+    XXH128_hash_t next = XXH3_128bits_withSeed(bytes, nbytes, before.low64);
+    next.high64 ^= before.high64 * 0x9e3779b97f4a7c15U;
+    return next;
 }
 
-static enum mb_status add_tensor(XXH3_state_t *state, const struct mb_checkpoint *ckpt,
-                                 const struct mb_tensor *tensor, char *piece, struct mb_error *err)
+static XXH128_hash_t chain(XXH128_hash_t before, const char *text)
 {
-    add_text(state, tensor->name);
-    for (uint64_t pos = 0; pos < tensor->nbytes; pos += PIECE_NBYTES) {
-        uint64_t n = tensor->nbytes - pos < PIECE_NBYTES ? tensor->nbytes - pos : PIECE_NBYTES;
-        MB_TRY(mb_checkpoint_read(ckpt, tensor, pos, piece, n, err));
-        XXH3_128bits_update(state, piece, n);
-    }
-    return MB_OK;
-}
-
-static enum mb_status add_tensors(XXH3_state_t *state, const struct mb_checkpoint *ckpt, struct mb_error *err)
-{
-    enum mb_status status = MB_OK;
-    char *piece = malloc(PIECE_NBYTES);
-    if (piece == NULL)
-        return mb_fail_memory(err, "a piece of a tensor");
-    add_text(state, mb_checkpoint_config_text(ckpt));
-    for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt) && status == MB_OK; i++)
-        status = add_tensor(state, ckpt, mb_checkpoint_tensor(ckpt, i), piece, err);
-    free(piece);
-    return status;
+    return chain_bytes(before, text, strlen(text));
 }
 
 /* Files beside the weights that change what the model is asked, or where its replies end. */
-static enum mb_status add_files(XXH3_state_t *state, const char *folder, struct mb_error *err)
+static enum mb_status chain_files(const char *folder, XXH128_hash_t *value, struct mb_error *err)
 {
     static const char *const names[] = {
-        "tokenizer.json",    "tokenizer_config.json", "tiktoken.model",     "special_tokens_map.json",
-        "added_tokens.json", "chat_template.jinja",   "chat_template.json", "generation_config.json"};
+        "tokenizer.json",          "tokenizer_config.json", "tiktoken.model",     "added_tokens.json",
+        "special_tokens_map.json", "chat_template.jinja",   "chat_template.json", "generation_config.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[MB_PATH_MAX], *bytes;
         size_t nbytes;
@@ -63,34 +45,22 @@ static enum mb_status add_files(XXH3_state_t *state, const char *folder, struct 
         if (!is_there)
             continue;
         MB_TRY(mb_read_file(path, TEXT_NBYTES_MAX, &bytes, &nbytes, err));
-        add_text(state, names[i]);
-        XXH3_128bits_update(state, bytes, nbytes);
+        *value = chain_bytes(chain(*value, names[i]), bytes, nbytes);
         free(bytes);
     }
     return MB_OK;
 }
 
-static enum mb_status hash_model(XXH3_state_t *state, const char *path, struct mb_error *err)
-{
-    struct mb_checkpoint *ckpt;
-    MB_TRY(mb_checkpoint_open(path, &ckpt, err));
-    enum mb_status status = add_tensors(state, ckpt, err);
-    mb_checkpoint_close(ckpt);
-    MB_TRY(status);
-    return add_files(state, path, err);
-}
-
 enum mb_status mb_sweep_hash_model(const char *model_path, char hash[MB_SWEEP_HASH_NBYTES],
                                    struct mb_error *err)
 {
-    XXH3_state_t *state = XXH3_createState();
-    if (state == NULL)
-        return mb_fail_memory(err, "a checksum");
-    XXH3_128bits_reset(state);
-    enum mb_status status = hash_model(state, model_path, err);
-    write_hash(XXH3_128bits_digest(state), hash);
-    XXH3_freeState(state);
-    return status;
+    char weights[MB_HASH_NBYTES];
+    XXH128_hash_t value = {0, 0};
+    MB_TRY(mb_model_hash(model_path, weights, err));
+    value = chain(value, weights);
+    MB_TRY(chain_files(model_path, &value, err));
+    write_hash(value, hash);
+    return MB_OK;
 }
 
 /* A blob is named by its first matrix. */
@@ -144,14 +114,6 @@ int64_t mb_sweep_hash_text(const char *text)
     int64_t number;
     memcpy(&number, &value, sizeof number);
     return number;
-}
-
-/* Each step takes the checksum so far and a text: no state that could fail to be made. */
-static XXH128_hash_t chain(XXH128_hash_t before, const char *text)
-{
-    XXH128_hash_t next = XXH3_128bits_withSeed(text, strlen(text), before.low64);
-    next.high64 ^= before.high64 * 0x9e3779b97f4a7c15U;
-    return next;
 }
 
 void mb_sweep_hash_task(const struct mb_task *task, char hash[MB_SWEEP_HASH_NBYTES])

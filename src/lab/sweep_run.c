@@ -25,24 +25,33 @@ static bool has_task(const struct mb_sweep_work *work)
     return work->task.n_items > 0;
 }
 
-static bool has_text(const struct mb_sweep_work *work)
+static bool has_windows(const struct mb_sweep_work *work)
 {
-    return work->text != NULL;
+    return has_task(work) || work->text != NULL;
 }
 
 /* 'weight': about how much of a run's time it takes. */
 static const struct {
     bool (*is_wanted)(const struct mb_sweep_work *work);
-    enum mb_status (*measure)(struct mb_sweep_work *work, const struct mb_sweep_item *item,
+    enum mb_status (*measure)(struct mb_sweep_work *work, const struct mb_sweep_change *change,
                               struct mb_sweep_row *row, struct mb_error *err);
     double weight;
 } measurements[] = {
-    {has_text, mb_sweep_measure_text, 0.3},
-    {has_task, mb_sweep_measure_task, 0.7},
+    {has_task, mb_sweep_measure_task, 0.8},
+    {has_windows, mb_sweep_measure_text, 0.2},
 };
 enum { N_MEASUREMENTS = sizeof measurements / sizeof *measurements };
 
-static enum mb_status measure(struct mb_sweep_work *work, const struct mb_sweep_item *item,
+/* The clean run's answers, as soon as they are there: the run's other measurements need them. */
+static void lend_clean(struct mb_sweep_work *work, struct mb_sweep_row *row)
+{
+    if (work->clean != NULL || row->replies == NULL)
+        return;
+    work->clean = row->answers;
+    work->clean_replies = row->replies;
+}
+
+static enum mb_status measure(struct mb_sweep_work *work, const struct mb_sweep_change *change,
                               struct mb_sweep_row *row, struct mb_error *err)
 {
     double all = 0;
@@ -54,9 +63,25 @@ static enum mb_status measure(struct mb_sweep_work *work, const struct mb_sweep_
             continue;
         work->share_begin = work->share_end;
         work->share_end += measurements[i].weight / all;
-        MB_TRY(measurements[i].measure(work, item, row, err));
+        MB_TRY(measurements[i].measure(work, change, row, err));
+        lend_clean(work, row);
     }
     return MB_OK;
+}
+
+/* Once its row is written: what is lent is kept, or taken back. */
+static void keep_clean(struct mb_sweep_work *work, struct mb_sweep_row *row, bool is_written)
+{
+    if (work->clean == NULL || work->clean != row->answers)
+        return;
+    if (is_written) {
+        work->n_clean_replies = row->n_answers;
+        row->answers = NULL;
+        row->replies = NULL;
+    } else {
+        work->clean = NULL;
+        work->clean_replies = NULL;
+    }
 }
 
 /* ---------------------------------------------------------------- one run */
@@ -77,11 +102,13 @@ static enum mb_status put_row(struct mb_sweep_work *work, size_t id, const struc
                                 .n_matrices = change->n_matrices,
                                 .n_weights = change->n_weights,
                                 .has_task = has_task(work),
-                                .has_text = has_text(work),
+                                .has_text = work->text != NULL,
                                 .values = row->values,
                                 .n_values = row->n_values,
                                 .answers = row->answers,
                                 .n_answers = row->n_answers,
+                                .replies = (const char *const *)row->replies,
+                                .n_replies = row->replies == NULL ? 0 : row->n_answers,
                                 .routing = row->routing,
                                 .n_routing = row->n_routing,
                                 .loads = row->loads,
@@ -92,14 +119,6 @@ static enum mb_status put_row(struct mb_sweep_work *work, size_t id, const struc
                                 .seconds = seconds,
                                 .n_threads = mb_model_info(work->model)->n_threads};
     return mb_results_put_run(work->results, &run, err);
-}
-
-static void keep_clean(struct mb_sweep_work *work, size_t id, struct mb_sweep_row *row)
-{
-    if (id != 0 || row->answers == NULL)
-        return;
-    work->clean = row->answers;
-    row->answers = NULL;
 }
 
 static enum mb_status measure_changed(struct mb_sweep_work *work, size_t id, struct mb_sweep_change *change,
@@ -113,7 +132,7 @@ static enum mb_status measure_changed(struct mb_sweep_work *work, size_t id, str
     }
     if (!isnan(change->norm))
         mb_sweep_row_value(row, "norm", change->norm, NAN, NAN, change->n_weights);
-    enum mb_status status = measure(work, item, row, err), undone = mb_sweep_undo(work, err);
+    enum mb_status status = measure(work, change, row, err), undone = mb_sweep_undo(work, err);
     return status == MB_OK ? undone : status;
 }
 
@@ -127,8 +146,7 @@ static enum mb_status do_run(struct mb_sweep_work *work, size_t id, struct mb_er
     enum mb_status status = measure_changed(work, id, &change, &row, err);
     if (status == MB_OK)
         status = put_row(work, id, &change, &row, begun, (double)(mb_now_ns() - begun_ns) * 1e-9, err);
-    if (status == MB_OK)
-        keep_clean(work, id, &row);
+    keep_clean(work, &row, status == MB_OK);
     free(change.selected);
     free(change.projection);
     mb_sweep_row_free(&row);
@@ -162,12 +180,19 @@ static enum mb_status do_step(struct mb_sweep_work *work, size_t id, struct mb_e
                                                      : mb_fail_in(err, status, "run %zu, %s", id, what);
 }
 
+/* Targets are looked at before the first of them has its turn: a wrong one is not found after hours. */
 static enum mb_status do_all(struct mb_sweep_work *work, const bool *is_done, struct mb_sweep_report *report,
                              struct mb_error *err)
 {
+    bool is_checked = false;
     for (size_t id = 0; id < work->plan->n_items; id++) {
         if (is_done[id])
             continue;
+        if (id != 0 && !is_checked) {
+            MB_TRY(mb_sweep_read_clean(work, err));
+            MB_TRY(mb_sweep_check_targets(work, err));
+            is_checked = true;
+        }
         MB_TRY(do_step(work, id, err));
         report->n_done++;
     }
@@ -188,7 +213,7 @@ static struct mb_sweep_plan plan_of(const struct mb_sweep_work *work, size_t n_d
                                  .n_done = n_done,
                                  .n_comparisons = count_groups(work->plan),
                                  .n_questions = work->task.n_items,
-                                 .n_windows = work->n_windows,
+                                 .n_windows = mb_sweep_n_windows(work),
                                  .discordance = assumed_discordance,
                                  .notes = ""};
     double n = plan.n_comparisons > 0 ? (double)plan.n_comparisons : 1;
@@ -209,6 +234,11 @@ static enum mb_status find_done(struct mb_sweep_work *work, bool *is_done, size_
         MB_TRY(mb_results_get_answers(work->results, 0, &work->clean, &n, err));
         if (n != work->task.n_items)
             return mb_fail(err, MB_BAD_DATA, "the results file has %zu answers of the clean run, not %zu", n,
+                           work->task.n_items);
+        MB_TRY(mb_results_get_replies(work->results, 0, &work->clean_replies, &n, err));
+        work->n_clean_replies = n;
+        if (n != work->task.n_items)
+            return mb_fail(err, MB_BAD_DATA, "the results file has %zu replies of the clean run, not %zu", n,
                            work->task.n_items);
     }
     return MB_OK;
@@ -323,7 +353,7 @@ static void fill_manifest(const struct mb_sweep_work *work, const struct hashes 
     add(m, "text", sweep->text == NULL ? "" : sweep->text);
     add_telling(m, "text_hash", hashes->text, "the text");
     add_number(m, "ctx_size", sweep->n_ctx);
-    add_number(m, "n_windows", work->n_windows);
+    add_number(m, "n_windows", mb_sweep_n_windows(work));
     add_telling(m, "plan_hash", hashes->plan, "the plan of runs");
     add_number(m, "n_runs", work->plan->n_items);
     add_share(m, "detectable", plan_of(work, 0).detectable_sweep);
@@ -337,7 +367,7 @@ static enum mb_status compute_hashes(const struct mb_sweep_work *work, struct ha
     MB_TRY(mb_sweep_hash_model(work->model_path, hashes->model, err));
     if (has_task(work))
         mb_sweep_hash_task(&work->task, hashes->task);
-    if (has_text(work))
+    if (work->text != NULL)
         mb_sweep_hash_bytes(work->text, work->text_nbytes, hashes->text);
     return mb_sweep_hash_plan(work, hashes->plan, err);
 }
@@ -401,7 +431,9 @@ static enum mb_status make_plan(struct mb_sweep_work *work, struct mb_error *err
     MB_TRY(mb_sweep_copy(work->sweep, &work->plan, err));
     MB_TRY(mb_sweep_find_moe_layers(work->model_path, &work->moe_layers, &work->n_moe_layers, err));
     struct mb_sweep_shape shape = mb_sweep_shape_of(work);
-    return work->sweep->suite == NULL ? MB_OK : mb_sweep_paper_add(work->plan, &shape, err);
+    if (work->sweep->suite != NULL)
+        MB_TRY(mb_sweep_paper_add(work->plan, &shape, err));
+    return mb_sweep_check_errors(work, err);
 }
 
 static enum mb_status run_sweep(struct mb_sweep_work *work, const char *results_path,
@@ -410,6 +442,7 @@ static enum mb_status run_sweep(struct mb_sweep_work *work, const char *results_
     MB_TRY(open_data(work, results_path, err));
     MB_TRY(open_model(work, err));
     MB_TRY(make_plan(work, err));
+    MB_TRY(mb_sweep_add_text(work, err));
     return run_with_results(work, results_path, report, err);
 }
 
@@ -422,7 +455,10 @@ enum mb_status mb_sweep_run(const char *model_path, const struct mb_sweep *sweep
     *report = (struct mb_sweep_report){0};
     MB_TRY(MB_OPTIONS_TAKE(work.options, options, err));
     enum mb_status status = run_sweep(&work, results_path, report, err);
+    mb_sweep_end_errors(&work);
     mb_results_close(work.results);
+    mb_measure_close(work.measure);
+    mb_windows_free(&work.windows);
     mb_model_close(work.model);
     mb_tokenizer_close(work.tokenizer);
     mb_task_close(&work.task);
@@ -430,6 +466,9 @@ enum mb_status mb_sweep_run(const char *model_path, const struct mb_sweep *sweep
     free(work.moe_layers);
     free(work.text);
     free(work.clean);
+    for (size_t i = 0; i < work.n_clean_replies; i++)
+        free(work.clean_replies[i]);
+    free(work.clean_replies);
     report->seconds = (double)(mb_now_ns() - begun_ns) * 1e-9;
     return status;
 }

@@ -5,6 +5,7 @@
 #include "sweep_work.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* More answers at once make larger batches; their replies do not depend on it. */
 enum { N_PARALLEL_DEFAULT = 64, N_RESAMPLES = 1000 };
@@ -20,6 +21,8 @@ static void take_reply(void *ctx, size_t index, const struct mb_task_item *item,
                                                     .dead = (int)score.dead,
                                                     .n_tokens = n_tokens,
                                                     .reply_hash = mb_sweep_hash_text(reply)};
+    if (row->replies != NULL)
+        row->replies[index] = strdup(reply); /* looked at when all are there */
 }
 
 static uint64_t count(const struct mb_sweep_row *row, bool (*is)(const struct mb_result_answer *))
@@ -75,7 +78,18 @@ static enum mb_status put_length(struct mb_sweep_row *row, struct mb_error *err)
     return status;
 }
 
-enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb_sweep_item *item,
+static enum mb_status allocate(struct mb_sweep_row *row, size_t n_questions, bool with_replies,
+                               struct mb_error *err)
+{
+    row->n_answers = n_questions;
+    row->answers = calloc(n_questions, sizeof *row->answers);
+    row->replies = with_replies ? calloc(n_questions, sizeof *row->replies) : NULL;
+    return row->answers != NULL && (row->replies != NULL || !with_replies)
+               ? MB_OK
+               : mb_fail_memory(err, "the answers");
+}
+
+enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb_sweep_change *change,
                                      struct mb_sweep_row *row, struct mb_error *err)
 {
     struct mb_eval_report report;
@@ -89,12 +103,12 @@ enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb
         .progress = mb_sweep_progress,
         .progress_ctx = work,
     };
-    (void)item;
-    row->n_answers = work->task.n_items;
-    row->answers = calloc(row->n_answers, sizeof *row->answers);
-    if (row->answers == NULL)
-        return mb_fail_memory(err, "the answers");
+    (void)change;
+    MB_TRY(allocate(row, work->task.n_items, work->clean == NULL, err));
     MB_TRY(mb_eval_task(work->model, work->tokenizer, &work->task, &options, &report, err));
+    for (size_t i = 0; row->replies != NULL && i < row->n_answers; i++)
+        if (row->replies[i] == NULL)
+            return mb_fail_memory(err, "the replies");
     mb_sweep_row_share(row, "ica", count(row, is_ica), row->n_answers);
     mb_sweep_row_share(row, "pia", count(row, is_pia), row->n_answers);
     mb_sweep_row_share(row, "dead", count(row, is_dead), row->n_answers);

@@ -1,26 +1,140 @@
 /*
- * sweep_text.c - what a run predicts of a text: perplexity.
+ * sweep_text.c - the clean and the changed model read the same tokens: KL, perplexity, routing.
  */
 #include "base/error.h"
 #include "sweep_work.h"
 #include <math.h>
+#include <stdlib.h>
 
-enum mb_status mb_sweep_measure_text(struct mb_sweep_work *work, const struct mb_sweep_item *item,
+/* Questions with their replies that are read where no text is given. */
+enum { N_QUESTIONS_DEFAULT = 256 };
+
+/* ---------------------------------------------------------------- the clean pass */
+
+static size_t n_questions_read(const struct mb_sweep_work *work)
+{
+    size_t n = work->sweep->n_windows == 0 ? N_QUESTIONS_DEFAULT : work->sweep->n_windows;
+    return n < work->task.n_items ? n : work->task.n_items;
+}
+
+static enum mb_status add_replies(struct mb_sweep_work *work, struct mb_error *err)
+{
+    const struct mb_model_info *info = mb_model_info(work->model);
+    for (size_t i = 0; i < n_questions_read(work); i++)
+        if (work->clean[i].dead == MB_ALIVE)
+            MB_TRY(mb_windows_add_reply(&work->windows, info, work->tokenizer, work->task.items[i].question,
+                                        work->clean_replies[i], err));
+    return work->windows.n > 0
+               ? MB_OK
+               : mb_fail(err, MB_BAD_DATA, "the clean model has no reply of use: give a text");
+}
+
+enum mb_status mb_sweep_add_text(struct mb_sweep_work *work, struct mb_error *err)
+{
+    if (work->text == NULL)
+        return MB_OK;
+    return mb_windows_add_text(&work->windows, mb_model_info(work->model), work->tokenizer, work->text,
+                               work->text_nbytes, work->sweep->n_ctx, work->sweep->n_windows, err);
+}
+
+size_t mb_sweep_n_windows(const struct mb_sweep_work *work)
+{
+    return work->text == NULL ? n_questions_read(work) : work->windows.n;
+}
+
+enum mb_status mb_sweep_read_clean(struct mb_sweep_work *work, struct mb_error *err)
+{
+    struct mb_measure_options options = {.size = sizeof options,
+                                         .cache_type = work->options.cache_type,
+                                         .progress = mb_sweep_progress,
+                                         .progress_ctx = work};
+    if (work->measure != NULL)
+        return MB_OK;
+    if (work->text == NULL)
+        MB_TRY(add_replies(work, err));
+    MB_TRY(mb_profile_open(work->model, &work->profile, err));
+    mb_model_watch_routes(work->model, mb_profile_count, work->profile);
+    enum mb_status status = mb_measure_open(work->model, &work->windows, &options, &work->measure, err);
+    mb_model_watch_routes(work->model, NULL, NULL);
+    return status;
+}
+
+/* ---------------------------------------------------------------- rows */
+
+static void put_mean(struct mb_sweep_row *row, const char *name, const struct mb_token_mean *mean, uint64_t n)
+{
+    mb_sweep_row_value(row, name, mean->value, mean->low, mean->high, n);
+}
+
+static enum mb_status put_percentiles(struct mb_sweep_row *row, const struct mb_comparison *c,
+                                      struct mb_error *err)
+{
+    static const double percents[] = MB_PERCENTS;
+    row->percentiles = malloc(2 * MB_N_PERCENTS * sizeof *row->percentiles);
+    if (row->percentiles == NULL)
+        return mb_fail_memory(err, "the percentiles");
+    for (size_t i = 0; i < MB_N_PERCENTS; i++) {
+        row->percentiles[row->n_percentiles++] =
+            (struct mb_result_percentile){"kl", percents[i], c->kl_percentiles[i]};
+        row->percentiles[row->n_percentiles++] =
+            (struct mb_result_percentile){"dp", percents[i], c->dp_percentiles[i]};
+    }
+    return MB_OK;
+}
+
+static void put_layer(struct mb_sweep_row *row, const struct mb_layer_routing *layer)
+{
+    row->routing[row->n_routing++] = (struct mb_result_routing){.layer = (int)layer->layer,
+                                                                .n_tokens = layer->n_tokens,
+                                                                .utilisation = layer->statistics.utilisation,
+                                                                .entropy = layer->statistics.entropy,
+                                                                .gini = layer->statistics.gini,
+                                                                .imbalance = layer->statistics.imbalance,
+                                                                .changed = layer->changed,
+                                                                .moved = layer->moved};
+    for (size_t i = 0; i < layer->n_experts; i++)
+        row->loads[row->n_loads++] = (struct mb_result_load){
+            .layer = (int)layer->layer,
+            .expert = (int)i,
+            .n = layer->load[i],
+            .gate = layer->load[i] == 0 ? NAN : layer->gate[i] / (double)layer->load[i]};
+}
+
+static enum mb_status put_routing(const struct mb_sweep_work *work, struct mb_sweep_row *row,
+                                  struct mb_error *err)
+{
+    size_t n_layers = mb_measure_n_routed(work->measure);
+    double changed = 0, n_tokens = 0;
+    struct mb_layer_routing layer;
+    if (n_layers == 0)
+        return MB_OK;
+    row->routing = malloc(n_layers * sizeof *row->routing);
+    row->loads = malloc(n_layers * mb_model_info(work->model)->n_experts * sizeof *row->loads);
+    if (row->routing == NULL || row->loads == NULL)
+        return mb_fail_memory(err, "the router's choices");
+    for (size_t i = 0; i < n_layers; i++) {
+        MB_TRY(mb_measure_routing(work->measure, i, false, &layer, err));
+        put_layer(row, &layer);
+        changed += layer.changed * (double)layer.n_tokens;
+        n_tokens += (double)layer.n_tokens;
+    }
+    mb_sweep_row_value(row, "route_changed", changed / n_tokens, NAN, NAN, (uint64_t)n_tokens);
+    return MB_OK;
+}
+
+enum mb_status mb_sweep_measure_text(struct mb_sweep_work *work, const struct mb_sweep_change *change,
                                      struct mb_sweep_row *row, struct mb_error *err)
 {
-    struct mb_perplexity_report report;
-    struct mb_perplexity_options options = {.size = sizeof options,
-                                            .n_ctx = work->sweep->n_ctx,
-                                            .limit_windows = work->sweep->n_windows,
-                                            .cache_type = work->options.cache_type,
-                                            .progress = mb_sweep_progress,
-                                            .progress_ctx = work};
-    (void)item;
-    MB_TRY(mb_eval_perplexity(work->model, work->tokenizer, work->text, work->text_nbytes, &options, &report,
-                              err));
-    double half = 1.959963984540054 * report.ppl_stderr, half_nll = half / report.ppl;
-    mb_sweep_row_value(row, "ppl", report.ppl, report.ppl - half, report.ppl + half, report.n_tokens_scored);
-    mb_sweep_row_value(row, "nll", report.nll_mean, report.nll_mean - half_nll, report.nll_mean + half_nll,
-                       report.n_tokens_scored);
-    return MB_OK;
+    struct mb_comparison c;
+    MB_TRY(mb_sweep_read_clean(work, err)); /* in the clean run: by now it has its replies */
+    MB_TRY(mb_measure_run(work->measure, &change->layers, &c, err));
+    put_mean(row, "kl", &c.kl, c.n_scored);
+    put_mean(row, "tv", &c.tv, c.n_scored);
+    put_mean(row, "top1", &c.same_top, c.n_scored);
+    put_mean(row, "nll", &c.nll, c.n_scored);
+    put_mean(row, "ln_ratio", &c.ln_ratio, c.n_scored);
+    mb_sweep_row_value(row, "ppl", c.ppl, exp(c.nll.low), exp(c.nll.high), c.n_scored);
+    mb_sweep_row_value(row, "not_finite", (double)c.n_not_finite, NAN, NAN, c.n_scored);
+    MB_TRY(put_percentiles(row, &c, err));
+    return put_routing(work, row, err);
 }

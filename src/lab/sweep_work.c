@@ -9,6 +9,9 @@
 
 void mb_sweep_row_free(struct mb_sweep_row *row)
 {
+    for (size_t i = 0; row->replies != NULL && i < row->n_answers; i++)
+        free(row->replies[i]);
+    free(row->replies);
     free(row->answers);
     free(row->routing);
     free(row->loads);

@@ -9,6 +9,8 @@
 #include "sweep_file.h"
 #include "sweep_paper.h"
 #include <moebius/lab.h>
+#include <moebius/measure.h>
+#include <moebius/perturb.h>
 #include <moebius/results.h>
 #include <moebius/tokenizer.h>
 
@@ -21,6 +23,7 @@ struct mb_sweep_row {
     size_t n_values;
     struct mb_result_answer *answers;
     size_t n_answers;
+    char **replies; /* [n_answers], of the clean run alone; else NULL */
     struct mb_result_routing *routing;
     size_t n_routing;
     struct mb_result_load *loads;
@@ -45,7 +48,7 @@ struct mb_sweep_change {
     char *selected, *projection;
     uint64_t n_matrices, n_weights;
     double err_max, err_rms, norm; /* NAN: not known */
-    bool has_text, has_task;
+    struct mb_measure_change layers;
 };
 
 struct mb_sweep_work {
@@ -57,11 +60,17 @@ struct mb_sweep_work {
     struct mb_tokenizer *tokenizer;
     struct mb_task task; /* no items: no task */
     char *text;          /* NULL: none */
-    size_t text_nbytes, n_windows;
+    size_t text_nbytes;
     int *moe_layers; /* [n_moe_layers] that have routed experts, numbers as in tensor names */
     size_t n_moe_layers;
     struct mb_results *results;
     struct mb_result_answer *clean; /* [task.n_items]: the clean run's, once it is done */
+    char **clean_replies;           /* the same */
+    size_t n_clean_replies;
+    struct mb_windows windows;  /* that KL is of */
+    struct mb_measure *measure; /* NULL until the clean model has read them */
+    struct mb_profile *profile; /* usage of experts, of the same tokens */
+    struct mb_perturber *perturber;
     struct mb_sweep_step step;
     double share_begin, share_end; /* of the run in hand, that the measurement in hand takes */
 };
@@ -74,12 +83,29 @@ struct mb_sweep_shape mb_sweep_shape_of(const struct mb_sweep_work *work);
 bool mb_sweep_progress(void *work, const char *what, uint64_t done, uint64_t total);
 
 /* sweep_task.c, sweep_text.c: one way to measure a run. Each has its place in a table in sweep_run.c. */
-enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb_sweep_item *item,
+enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb_sweep_change *change,
                                      struct mb_sweep_row *row, struct mb_error *err);
-enum mb_status mb_sweep_measure_text(struct mb_sweep_work *work, const struct mb_sweep_item *item,
+enum mb_status mb_sweep_measure_text(struct mb_sweep_work *work, const struct mb_sweep_change *change,
                                      struct mb_sweep_row *row, struct mb_error *err);
 
-/* sweep_error.c: puts the error of a run into the model, and takes it out. */
+/*
+ * sweep_text.c: the clean model reads what KL is of, once, however often this is called: the text, or
+ * without one questions of the task with the clean run's replies.  The model has to be clean, and
+ * work->clean_replies there.
+ */
+enum mb_status mb_sweep_read_clean(struct mb_sweep_work *work, struct mb_error *err);
+
+/* Windows of the text, before the plan is shown; and how many windows KL is of. */
+enum mb_status mb_sweep_add_text(struct mb_sweep_work *work, struct mb_error *err);
+size_t mb_sweep_n_windows(const struct mb_sweep_work *work);
+
+/*
+ * sweep_error.c: looks at all errors of the plan, and at all targets once the clean model has read what
+ * usage of experts is of; puts the error of a run into the model, and takes it out.
+ */
+enum mb_status mb_sweep_check_errors(struct mb_sweep_work *work, struct mb_error *err);
+enum mb_status mb_sweep_check_targets(struct mb_sweep_work *work, struct mb_error *err);
+void mb_sweep_end_errors(struct mb_sweep_work *work);
 enum mb_status mb_sweep_apply(struct mb_sweep_work *work, const struct mb_sweep_item *item,
                               struct mb_sweep_change *change, struct mb_error *err);
 enum mb_status mb_sweep_undo(struct mb_sweep_work *work, struct mb_error *err);

@@ -1,0 +1,329 @@
+/*
+ * test_sweep.c - `moebius sweep` as a user calls it: killed and resumed, on any number of threads, refused.
+ */
+#include "base/buf.h"
+#include "checkpoint/folder.h"
+#include "cmocka_all.h"
+#include "program.h"
+#include <fcntl.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define REFERENCE MB_REPO "/models/reference"
+
+static const char sweep_file[] =
+    "{\"sweep\": 1, \"task\": \"" REFERENCE
+    "/eval.jsonl\", \"limit\": 4, \"predict\": 96, \"seeds\": 2, \"runs\": ["
+    "{\"label\": \"one\", \"target\": \"layer=1 experts=top1\", \"error\": [\"normal\", \"codec\"], "
+    "\"bound\": \"80%\"},"
+    "{\"target\": \"layer=4 experts=all\", \"error\": [\"zero\", \"random\"]},"
+    "{\"target\": \"layer=8 experts=cold1\", \"error\": \"drop\"},"
+    "{\"target\": \"layer=2 experts=0 proj=down\", \"error\": \"uniform\", \"bound\": [\"30%\", \"400%\"]}]}";
+enum { N_RUNS = 1 + 2 + 1 + 1 + 2 + 1 + 4, N_KILLS = 6 };
+
+static const char *const tables[] = {"run",     "value", "question",   "answer",     "reply",
+                                     "routing", "load",  "percentile", "comparison", "pooled"};
+
+static int group_begin(void **state)
+{
+    if (test_folder_begin(state) != 0)
+        return -1;
+    test_write_text(test_path("."), "sweep.json", sweep_file);
+    return 0;
+}
+
+static sqlite3 *open_db(const char *name)
+{
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(test_path(name), &db), SQLITE_OK);
+    return db;
+}
+
+static int add_row(void *ctx, int n, char **cells, char **names)
+{
+    struct mb_bytes *text = ctx;
+    (void)names;
+    for (int i = 0; i < n; i++) {
+        const char *cell = cells[i] == NULL ? "NULL" : cells[i];
+        mb_bytes_put(text, cell, strlen(cell));
+        mb_bytes_put(text, "|", 1);
+    }
+    mb_bytes_put(text, "\n", 1);
+    return 0;
+}
+
+/* All that has to be the same in two sweeps of the same plan, as text. */
+static char *rows_of(const char *name)
+{
+    struct mb_bytes text = {0};
+    sqlite3 *db = open_db(name);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        char sql[128];
+        snprintf(sql, sizeof sql, "SELECT '%s', * FROM %s ORDER BY 2, 3, 4", tables[i], tables[i]);
+        if (sqlite3_exec(db, sql, add_row, &text, NULL) != SQLITE_OK)
+            fail_msg("%s: %s", sql, sqlite3_errmsg(db));
+    }
+    sqlite3_close(db);
+    mb_bytes_put(&text, "", 1);
+    return text.p;
+}
+
+static long long number(const char *name, const char *sql)
+{
+    sqlite3_stmt *statement;
+    sqlite3 *db = open_db(name);
+    if (sqlite3_prepare_v2(db, sql, -1, &statement, NULL) != SQLITE_OK)
+        fail_msg("%s: %s", sql, sqlite3_errmsg(db));
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    long long value = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return value;
+}
+
+static void change(const char *name, const char *sql)
+{
+    sqlite3 *db = open_db(name);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+static void assert_same_rows(const char *a, const char *b)
+{
+    char *rows_a = rows_of(a), *rows_b = rows_of(b);
+    if (strcmp(rows_a, rows_b) != 0) {
+        size_t i = 0;
+        while (rows_a[i] == rows_b[i])
+            i++;
+        fail_msg("%s: '%.80s' differs from %s: '%.80s'", a, rows_a + (i > 40 ? i - 40 : 0), b,
+                 rows_b + (i > 40 ? i - 40 : 0));
+    }
+    free(rows_a);
+    free(rows_b);
+}
+
+/* whole.db: what the other tests compare with. */
+static void a_sweep_has_a_row_for_each_run(void **state)
+{
+    (void)state;
+    run_well("sweep '" REFERENCE "' --file sweep.json -o whole.db");
+    assert_int_equal(number("whole.db", "SELECT count(*) FROM run"), N_RUNS);
+    assert_int_equal(number("whole.db", "SELECT count(*) FROM answer"), 4 * N_RUNS);
+    assert_int_equal(number("whole.db", "SELECT count(*) FROM run WHERE error = 'none' AND id = 0"), 1);
+    assert_int_equal(
+        number("whole.db", "SELECT count(*) FROM value WHERE run = 0 AND name = 'kl' AND value = 0"), 1);
+    assert_int_equal(
+        number("whole.db", "SELECT count(*) FROM value WHERE run > 0 AND name = 'kl' AND value > 0"),
+        N_RUNS - 1);
+    assert_int_equal(number("whole.db", "SELECT count(*) FROM routing"), 8 * N_RUNS);
+    assert_int_equal(number("whole.db", "SELECT count(*) FROM load"), 8 * 16 * N_RUNS);
+    /* The target of a run is what it says: one expert of layer 1, the one that is used most. */
+    assert_int_equal(number("whole.db", "SELECT count(*) FROM run WHERE label = 'one' AND n_matrices = 3"),
+                     3);
+    assert_int_equal(number("whole.db",
+                            "SELECT (SELECT selected FROM run WHERE id = 1) = '1.' || expert FROM load"
+                            " WHERE run = 0 AND layer = 1 ORDER BY n DESC, expert LIMIT 1"),
+                     1);
+    assert_int_equal(number("whole.db",
+                            "SELECT sum(n) FROM load WHERE run = (SELECT id FROM run WHERE error = 'drop')"
+                            " AND layer = 8 AND '8.' || expert = (SELECT selected FROM run WHERE error ="
+                            " 'drop')"),
+                     0);
+    /* Every run is compared, and every figure of it has an interval. */
+    assert_int_equal(number("whole.db",
+                            "SELECT count(*) FROM comparison WHERE name = 'pia' AND p_adjusted >= p AND"
+                            " verdict <> ''"),
+                     N_RUNS - 1);
+    assert_int_equal(number("whole.db",
+                            "SELECT count(*) FROM value WHERE name IN ('ica', 'pia', 'flips', 'kl', 'nll',"
+                            " 'reply_tokens') AND NOT low <= value AND value <= high"),
+                     0);
+    assert_int_equal(number("whole.db", "SELECT count(*) FROM pooled WHERE name = 'pia'"), 1 + 2 + 2 + 1 + 2);
+    assert_int_equal(
+        number("whole.db", "SELECT count(*) FROM manifest WHERE key IN ('model_hash', 'task_hash', 'command',"
+                           " 'version', 'ended')"),
+        5);
+}
+
+static void rows_do_not_depend_on_threads_and_batches(void **state)
+{
+    (void)state;
+    run_well("sweep '" REFERENCE "' --file sweep.json -o one.db -t 1 --parallel 1");
+    assert_same_rows("one.db", "whole.db");
+    run_well("sweep '" REFERENCE "' --file sweep.json -o three.db -t 3 --parallel 5");
+    assert_same_rows("three.db", "whole.db");
+}
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+static int run_and_signal(const char *const *argv, double seconds, int signal_number)
+{
+    int status;
+    pid_t child = start(argv);
+    usleep((useconds_t)(seconds * 1e6));
+    kill(child, signal_number);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+/* Killed again and again, each time at another moment of what is left. */
+static void a_killed_sweep_goes_on(void **state)
+{
+    static const char *const argv[] = {"moebius", "sweep",     REFERENCE,  "--file", "sweep.json",
+                                       "-o",      "killed.db", "--resume", NULL};
+    static const double moments[N_KILLS] = {0.05, 0.3, 0.15, 0.2, 0.1, 0.25};
+    int n_killed = 0;
+    (void)state;
+    double begun = now();
+    run_well("sweep '" REFERENCE "' --file sweep.json -o timed.db");
+    double whole = now() - begun;
+    for (int i = 0; i < N_KILLS; i++)
+        n_killed += WIFSIGNALED(run_and_signal(argv, whole * moments[i], SIGKILL));
+    assert_true(n_killed >= 2);
+    run_well("sweep '" REFERENCE "' --file sweep.json -o killed.db --resume");
+    assert_same_rows("killed.db", "whole.db");
+    /* Once more: nothing is left to do, and nothing changes. */
+    json_t *report = run_json("sweep '" REFERENCE "' --file sweep.json -o killed.db --resume --format json");
+    assert_int_equal(json_integer_value(json_object_get(report, "n_done")), 0);
+    assert_int_equal(json_integer_value(json_object_get(report, "n_done_before")), N_RUNS);
+    json_decref(report);
+    assert_same_rows("killed.db", "whole.db");
+}
+
+static void an_interrupt_ends_between_two_tokens(void **state)
+{
+    static const char *const argv[] = {"moebius",    "sweep", REFERENCE,        "--file",
+                                       "sweep.json", "-o",    "interrupted.db", NULL};
+    (void)state;
+    int status = run_and_signal(argv, 1.0, SIGINT);
+    size_t nbytes;
+    char *words = (char *)test_read(test_path("stderr.txt"), &nbytes);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 4)
+        assert_non_null(strstr(words, "--resume goes on"));
+    free(words);
+    run_well("sweep '" REFERENCE "' --file sweep.json -o interrupted.db --resume");
+    assert_same_rows("interrupted.db", "whole.db");
+}
+
+static void assert_refused(int exit_status, const char *words, const char *arguments)
+{
+    const struct ran *ran = run("sweep '" REFERENCE "' %s", arguments);
+    if (ran->exit_status != exit_status || strstr(ran->err, words) == NULL)
+        fail_msg("sweep %s: exit status %d, expected %d and '%s': %s", arguments, ran->exit_status,
+                 exit_status, words, ran->err);
+}
+
+static void what_does_not_belong_together_is_refused(void **state)
+{
+    (void)state;
+    char *before = rows_of("whole.db");
+    assert_refused(2, "whole.db: exists; --resume goes on", "--file sweep.json -o whole.db");
+    assert_refused(3, "the task, or what is used of it, is another one",
+                   "--file sweep.json -o whole.db --resume --limit 3");
+    assert_refused(3, "the plan of runs is another one", "--file sweep.json -o whole.db --resume --seeds 3");
+    assert_refused(3, "the plan of runs is another one",
+                   "--file sweep.json -o whole.db --resume --predict 95");
+    assert_refused(3, "the text is another one",
+                   "--file sweep.json -o whole.db --resume --kl '" REFERENCE "/README.md'");
+    assert_refused(3, "No such file", "--file sweep.json -o no/folder/x.db");
+    assert_refused(3, "sweep.json", "--file sweep.json -o sweep.json --resume");
+    char *after = rows_of("whole.db");
+    assert_string_equal(before, after);
+    free(before);
+    free(after);
+    change("killed.db", "UPDATE manifest SET value = '0.0.9' WHERE key = 'version'");
+    assert_refused(3, "the version of Moebius is another one (version: 0.0.9 there",
+                   "--file sweep.json -o killed.db --resume");
+    /* A model that differs in one file. */
+    run_after("mkdir other && cp '" REFERENCE
+              "'/* other && echo '{\"eos_token_id\": 3, \"x\": 1}' >other/generation_config.json;",
+              "--version");
+    const struct ran *ran = run("sweep other --file sweep.json -o whole.db --resume");
+    assert_int_equal(ran->exit_status, 3);
+    assert_non_null(strstr(ran->err, "the model is another one"));
+}
+
+static void one_sweep_at_a_time_writes_a_file(void **state)
+{
+    (void)state;
+    int file = open(test_path("whole.db"), O_RDWR);
+    assert_int_equal(flock(file, LOCK_EX), 0);
+    assert_refused(4, "another sweep is writing this file", "--file sweep.json -o whole.db --resume");
+    close(file);
+}
+
+/* A file that may not grow takes the place of a full disk. */
+static void a_full_disk_is_told_and_a_larger_one_goes_on(void **state)
+{
+    (void)state;
+    const struct ran *ran =
+        run_after("trap '' XFSZ; ulimit -f 120;", "sweep '" REFERENCE "' --file sweep.json -o full.db");
+    if (ran->exit_status != 4 || strstr(ran->err, "full.db: ") == NULL)
+        fail_msg("exit status %d: %s", ran->exit_status, ran->err);
+    run_well("sweep '" REFERENCE "' --file sweep.json -o full.db --resume");
+    assert_same_rows("full.db", "whole.db");
+}
+
+static void wrong_usage_is_told(void **state)
+{
+    (void)state;
+    assert_refused(2, "-o FILE.db is missing", "--file sweep.json");
+    assert_refused(2, "give one of --file, --target and --suite", "-o x.db --task q");
+    assert_refused(2, "give one of --file, --target and --suite", "-o x.db --file sweep.json --suite paper");
+    assert_refused(2, "nothing to measure", "-o x.db --target 'layer=1' --error drop");
+    assert_refused(2, "--suite is paper", "-o x.db --suite papers --task q");
+    assert_refused(3, "'normal' needs a 'bound'", "-o x.db --target 'layer=1' --error normal --task q");
+    assert_refused(2, "norml",
+                   "-o x.db --target 'layer=1' --error norml --bound 3% --task '" REFERENCE
+                   "/eval.jsonl' --limit 2");
+    assert_refused(2, "layer=99",
+                   "-o y.db --target 'layer=99 experts=0' --error zero --task '" REFERENCE
+                   "/eval.jsonl' --limit 2");
+    assert_false(test_exists(test_path("x.db")));
+}
+
+static void tables_csv_and_json_say_the_same(void **state)
+{
+    (void)state;
+    json_t *report = run_json("sweep '" REFERENCE "' --file sweep.json -o whole.db --resume --format json");
+    json_t *pooled = json_object_get(report, "pooled");
+    size_t n_rows = json_array_size(pooled), n_lines = 0;
+    assert_int_equal(n_rows, (size_t)number("whole.db", "SELECT count(*) FROM pooled"));
+    const char *csv = run_well("sweep '" REFERENCE "' --file sweep.json -o whole.db --resume --format csv");
+    assert_memory_equal(csv, "label,target,error,bound,name,", 30);
+    for (const char *p = csv; *p != '\0'; p++)
+        n_lines += *p == '\n';
+    assert_int_equal(n_lines, n_rows + 1);
+    const char *md = run_well("sweep '" REFERENCE "' --file sweep.json -o whole.db --resume");
+    assert_non_null(strstr(md, "| layer=8 experts=cold1"));
+    assert_non_null(strstr(md, "no difference seen (n = 4)"));
+    json_decref(report);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_sweep_has_a_row_for_each_run),
+        cmocka_unit_test(rows_do_not_depend_on_threads_and_batches),
+        cmocka_unit_test(a_killed_sweep_goes_on),
+        cmocka_unit_test(an_interrupt_ends_between_two_tokens),
+        cmocka_unit_test(what_does_not_belong_together_is_refused),
+        cmocka_unit_test(one_sweep_at_a_time_writes_a_file),
+        cmocka_unit_test(a_full_disk_is_told_and_a_larger_one_goes_on),
+        cmocka_unit_test(wrong_usage_is_told),
+        cmocka_unit_test(tables_csv_and_json_say_the_same),
+    };
+    return cmocka_run_group_tests(tests, group_begin, test_folder_end);
+}
