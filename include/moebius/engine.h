@@ -75,6 +75,32 @@ MB_API enum mb_status mb_model_drop_expert(struct mb_model *model, size_t layer,
                                            bool is_dropped, struct mb_error *err);
 
 /*
+ * What the product with a matrix is about to read: n vectors of n_values, rows of x 'stride' floats apart.
+ * They are those of a pass: where experts are many, each one's are few.  All of it is valid during the call
+ * alone.
+ */
+struct mb_matrix_input {
+    const char *name; /* of the matrix, as mb_model_overlay takes it */
+    size_t layer;     /* SIZE_MAX: the head */
+    size_t expert;    /* SIZE_MAX: no routed expert's */
+    const float *x;
+    size_t stride, n_values, n;
+    const float *weights; /* [n] the router's weights of an expert's vectors; NULL: no routed expert's */
+};
+
+/* Called by the thread that called mb_decode. */
+typedef void (*mb_matrix_input_fn)(void *ctx, const struct mb_matrix_input *input);
+
+/*
+ * fn sees the inputs of every matrix that is multiplied, once for each pass, before the product: of
+ * attention, the router, experts, dense layers, and of the head where there are logits.  Matrices that read
+ * the same vectors are called one after another with the same x.  NULL: no more.  Results stay the same, bit
+ * for bit.  With latent attention, kv_b_proj of generated tokens is multiplied in another form: feed tokens
+ * as prompt. Threads: none may be in mb_decode with this model.
+ */
+MB_API void mb_model_watch_inputs(struct mb_model *model, mb_matrix_input_fn fn, void *ctx);
+
+/*
  * Where time went since the model was opened or the timing was reset, in nanoseconds of the thread that
  * called mb_decode.  'waiting' is contained in the others: the calling thread had no work left, another
  * thread had.

@@ -513,6 +513,8 @@ static void run(struct mb_model *model, const struct mb_layer *layer)
     size_t n = layer->attention->n_heads * layer->attention->mla.d_v;
     project(model, layer);
     mb_for_tokens(model, layer, rotate_and_store);
+    struct mb_vectors latents = {part->kv, latent_n(layer->attention), NULL};
+    mb_stage_show(&model->stage, &layer->matrix[MB_W_KV_B], &latents, model->work.n_tokens);
     attend(model, layer);
     mb_for_tokens(model, layer, output_ready);
     mb_stage_begin(&model->stage);

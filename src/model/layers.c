@@ -42,6 +42,7 @@ static enum mb_status load_weight(struct mb_model *model, struct mb_layer *layer
         return load_vector(model, name, weight->n_rows, &layer->vector[weight->id - MB_N_EXPERT_END], err);
     struct mb_linear *linear = &layer->matrix[weight->id];
     MB_TRY(load_matrix(model, name, weight->n_rows, weight->n_cols, linear, err));
+    linear->place = (struct mb_matrix_place){(int)weight->id, layer->index, 0};
     if (!weight->has_bias)
         return MB_OK;
     bias_name(name);
@@ -117,11 +118,14 @@ static enum mb_status load_embedding_and_head(struct mb_model *model, struct mb_
     bool has_head = mb_index_find(model->index, head) != NULL;
     bool has_embedding = mb_index_find(model->index, embedding) != NULL;
     model->has_own_head = !c->is_tied || (has_head && has_embedding);
-    MB_TRY(load_matrix(model, c->is_tied && has_head && !has_embedding ? head : embedding, c->n_vocab,
-                       c->d_model, &model->embedding, err));
+    bool is_head = c->is_tied && has_head && !has_embedding;
+    MB_TRY(load_matrix(model, is_head ? head : embedding, c->n_vocab, c->d_model, &model->embedding, err));
+    model->embedding.place.id = is_head ? MB_W_HEAD : MB_W_EMBEDDING;
     model->head = model->embedding;
-    if (model->has_own_head)
+    if (model->has_own_head) {
         MB_TRY(load_matrix(model, head, c->n_vocab, c->d_model, &model->head, err));
+        model->head.place.id = MB_W_HEAD;
+    }
     bias_name(head);
     return c->has_head_bias ? load_vector(model, head, c->n_vocab, &model->head.bias, err) : MB_OK;
 }

@@ -60,6 +60,9 @@ static void add(struct mb_stage *stage, const struct mb_product *product)
     size_t rows = mb_piece_rows(m->n_rows, m->n_cols), n_pieces = mb_n_pieces(m->n_rows, m->n_cols);
     assert(stage->n_products < stage->n_products_max && stage->n_pieces + n_pieces <= stage->n_pieces_max);
     struct mb_product *p = &stage->products[stage->n_products];
+    mb_stage_show(stage, product->w, &product->in, product->n_tokens);
+    if (product->up != NULL)
+        mb_stage_show(stage, product->up, &product->in, product->n_tokens);
     *p = *product;
     atomic_store_explicit(&p->n_pieces_left, (uint32_t)n_pieces, memory_order_relaxed);
     for (size_t row = 0; row < m->n_rows; row += rows)

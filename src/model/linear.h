@@ -15,9 +15,16 @@
 
 enum { MB_PASS_TOKENS = 512 }; /* most tokens of a pass: vectors of a product */
 
+/* Which matrix of the model one is. */
+struct mb_matrix_place {
+    int id;               /* enum mb_weight_id */
+    size_t layer, expert; /* as far as it has them */
+};
+
 struct mb_linear {
     const struct mb_matrix *matrix;
     float *bias; /* [n_rows] or NULL */
+    struct mb_matrix_place place;
 };
 
 /*
@@ -79,6 +86,10 @@ struct mb_thread_scratch {
     size_t last_row;
 };
 
+/* Sees vectors that a product with a matrix is about to read. */
+typedef void (*mb_watch_fn)(void *ctx, const struct mb_linear *w, const struct mb_vectors *in,
+                            size_t n_tokens);
+
 struct mb_stage {
     const struct mb_kernels *kernels;
     const struct mb_float_ops *ops;
@@ -87,6 +98,8 @@ struct mb_stage {
     struct mb_product *products;
     struct mb_piece *pieces;
     size_t n_products, n_products_max, n_pieces, n_pieces_max;
+    mb_watch_fn watch; /* NULL: nobody looks */
+    void *watch_ctx;
 };
 
 /* Rows of a piece: about 128 Ki weights, and whole tiles of the coded form, whatever form the matrix has. */
@@ -96,6 +109,14 @@ size_t mb_piece_rows(uint64_t n_rows, size_t n_cols);
 size_t mb_n_pieces(uint64_t n_rows, size_t n_cols);
 
 void mb_stage_begin(struct mb_stage *stage);
+
+/* Shows vectors that a matrix reads to who watches; for products that no stage has. */
+static inline void mb_stage_show(const struct mb_stage *stage, const struct mb_linear *w,
+                                 const struct mb_vectors *in, size_t n_tokens)
+{
+    if (stage->watch != NULL)
+        stage->watch(stage->watch_ctx, w, in, n_tokens);
+}
 
 /* Adds y[t * rows of w + r] = W x_t (+ bias) for n_tokens vectors. */
 void mb_add_product(struct mb_stage *stage, const struct mb_linear *w, struct mb_vectors in, size_t n_tokens,

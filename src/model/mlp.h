@@ -26,6 +26,10 @@ struct mb_mlp_kind {
     enum mb_status (*run)(struct mb_model *model, const struct mb_layer *layer, struct mb_error *err);
 };
 
+/* The router's weights of the tokens that an expert gets in the pass, in order; while somebody watches
+ * inputs. */
+const float *mb_expert_weights(const struct mb_model *model, const struct mb_layer *layer, size_t expert);
+
 extern const struct mb_mlp_kind mb_mlp_dense, mb_mlp_experts;
 
 #endif

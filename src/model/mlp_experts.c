@@ -22,6 +22,7 @@ struct experts_part {
     float *margin;                 /* [..] */
     uint32_t *slot;                /* [..][n_used] */
     struct mb_activation *slot_in; /* [slots] the token's */
+    float *slot_weight;            /* [slots] the router's; filled while somebody watches inputs */
     float *slot_hidden;            /* [slots][d_expert] */
     struct mb_activations slot_hidden_a;
     float *slot_y;          /* [slots][d_model] output; before that, the input if experts are not coded */
@@ -66,6 +67,7 @@ static void place(const struct mb_mlp_config *mlp, size_t d_model, struct mb_pla
     part.margin = mb_take(p, n, f);
     part.slot = mb_take(p, n_slots, sizeof *part.slot);
     part.slot_in = mb_take(p, n_slots, sizeof *part.slot_in);
+    part.slot_weight = mb_take(p, n_slots, f);
     part.slot_hidden = mb_take(p, n_slots * mlp->d_expert, f);
     part.slot_hidden_a = mb_take_activations(p, n_slots, mlp->d_expert);
     part.slot_y = mb_take(p, n_slots * d_model, f);
@@ -123,6 +125,8 @@ static void assign_slots(const struct mb_model *model, const struct mb_layer *la
         uint32_t slot = first[part->chosen[i]]++;
         part->slot[i] = slot;
         part->slot_in[slot] = work->normed_a.at[i / n_used];
+        if (model->stage.watch != NULL)
+            part->slot_weight[slot] = part->chosen_weight[i];
         if (model->has_plain_experts)
             memcpy(part->slot_y + slot * d_model, work->normed + i / n_used * d_model,
                    d_model * sizeof *part->slot_y);
@@ -130,6 +134,12 @@ static void assign_slots(const struct mb_model *model, const struct mb_layer *la
     for (size_t e = n_experts; e > 0; e--)
         first[e] = first[e - 1];
     first[0] = 0;
+}
+
+const float *mb_expert_weights(const struct mb_model *model, const struct mb_layer *layer, size_t expert)
+{
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    return part->slot_weight + part->expert_first[expert];
 }
 
 /* The shared expert does not wait for the router, so that it keeps the threads busy meanwhile. */
@@ -228,7 +238,10 @@ static void run_wave(struct mb_model *model, const struct mb_layer *layer, size_
     const struct experts_part *part = mb_mlp_part(model, layer);
     for (size_t w = 0; w < n; w++)
         for (size_t m = 0; m < MB_N_EXPERT_MATRICES; m++)
-            part->wave[w * MB_N_EXPERT_MATRICES + m] = (struct mb_linear){part->views[w].matrices[m], NULL};
+            part->wave[w * MB_N_EXPERT_MATRICES + m] =
+                (struct mb_linear){part->views[w].matrices[m],
+                                   NULL,
+                                   {(int)(MB_N_LAYER_MATRICES + m), layer->index, part->active[first + w]}};
     mb_stage_begin(&model->stage);
     for (size_t w = 0; w < n; w++)
         add_gate_up(model, layer, w, part->active[first + w]);

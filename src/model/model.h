@@ -74,6 +74,8 @@ struct mb_model {
     void *work_pages;
     uint64_t work_nbytes;
     struct mb_stage stage;
+    mb_matrix_input_fn watch; /* NULL: nobody watches (watch.c) */
+    void *watch_ctx;
     struct mb_thread_scratch *scratch; /* [threads] */
     size_t coded_scratch_nbytes;       /* that each thread needs once the model has coded matrices */
 };
