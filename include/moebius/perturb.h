@@ -16,6 +16,7 @@
 #ifndef MOEBIUS_PERTURB_H
 #define MOEBIUS_PERTURB_H
 
+#include <moebius/codecs.h>
 #include <moebius/engine.h>
 #include <moebius/status.h>
 #include <stdbool.h>
@@ -107,36 +108,27 @@ enum mb_perturbation_kind {
     MB_PERTURB_GAUSS_ISO = 7, /* w + s z, s: the rms error of the codec with bound e in this matrix */
 };
 
-enum { MB_CODEC_NAME_NBYTES = 32 };
-
 struct mb_perturbation {
     enum mb_perturbation_kind kind;
-    struct mb_bound bound;            /* of NORMAL, UNIFORM, CODEC and GAUSS_ISO: what e is */
-    char codec[MB_CODEC_NAME_NBYTES]; /* of CODEC: another codec's name; "": ours */
+    struct mb_bound bound;        /* what e is; exact: the error has no e */
+    const struct mb_codec *codec; /* of CODEC: another codec; NULL: ours, multiplied from the coded form */
 };
 
-/* "normal 80%", "uniform abs:0.001", "codec 30%", "codec:sz3 30%", "zero". MB_USAGE says what is allowed. */
+/*
+ * "normal 80%", "uniform abs:0.001", "codec 30%", "codec:sz3 30%", "codec:nf4", "zero". MB_USAGE says what is
+ * allowed; MB_UNSUPPORTED: a codec that is not on this machine (codecs.h).
+ */
 MB_API enum mb_status mb_perturbation_parse(const char *text, struct mb_perturbation *perturbation,
                                             struct mb_error *err);
 
-/* Whether it has a bound, and whether it depends on a seed. */
+/* Whether it has a bound (some other codecs have none), and whether it depends on a seed. */
 MB_API bool mb_perturbation_has_bound(enum mb_perturbation_kind kind);
 MB_API bool mb_perturbation_is_random(enum mb_perturbation_kind kind);
-
-/*
- * Another codec: decoded[n_rows * n_cols] = what it makes of weights[n_rows][n_cols] at bound eps > 0. Called
- * by any thread, several at a time.
- */
-typedef enum mb_status (*mb_perturb_codec_fn)(void *ctx, const char *codec, const float *weights,
-                                              uint64_t n_rows, size_t n_cols, double eps, float *decoded,
-                                              struct mb_error *err);
 
 /* Zeroed means defaults. */
 struct mb_perturb_options {
     size_t size;   /* sizeof(struct mb_perturb_options) */
     int n_threads; /* 0: as many as the model has */
-    mb_perturb_codec_fn codec;
-    void *codec_ctx;
 };
 
 struct mb_perturber;

@@ -69,7 +69,7 @@ static void gather(struct mb_perturb_work *work, size_t number, int thread)
 enum mb_status mb_perturb_bounds(struct mb_perturb_work *work, struct mb_error *err)
 {
     const struct mb_bound *bound = &work->perturbation->bound;
-    if (!mb_perturbation_has_bound(work->perturbation->kind))
+    if (bound->kind == MB_BOUND_EXACT)
         return MB_OK;
     bool needs_stats = bound->kind == MB_BOUND_MEAN_ABS || bound->kind == MB_BOUND_RANGE;
     if (needs_stats)

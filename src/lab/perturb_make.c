@@ -47,25 +47,32 @@ static void add_noise(struct mb_perturb_work *work, size_t number, int thread)
     }
 }
 
-/* A codec that the caller brought, on a whole matrix. */
-static void call_codec(struct mb_perturb_work *work, size_t number, int thread)
+/* Another codec, on a whole matrix. What has a bound of 0 is all zeros, which no codec need see. */
+static void apply_codec(struct mb_perturb_work *work, size_t number, int thread)
 {
     struct mb_perturb_item *item = &work->items[number];
-    const struct mb_perturb_options *options = &work->perturber->options;
     const struct mb_matrix *w = &item->original;
+    size_t nbytes = (size_t)w->n_rows * w->n_cols * sizeof(float);
+    float *values = malloc(nbytes + 1);
     (void)thread;
-    float *weights = malloc((size_t)w->n_rows * w->n_cols * sizeof *weights + 1);
-    if (weights == NULL) {
+    if (values == NULL) {
         item->status = mb_fail_memory(&item->err, "the weights of a matrix");
         return;
     }
-    mb_matrix_rows(w, 0, w->n_rows, weights);
-    if (item->eps > 0)
-        item->status = options->codec(options->codec_ctx, work->perturbation->codec, weights, w->n_rows,
-                                      w->n_cols, item->eps, item->out, &item->err);
+    mb_matrix_rows(w, 0, w->n_rows, values);
+    struct mb_codec_matrix matrix = {.dtype = w->is_coded ? MB_F32 : w->dtype,
+                                     .weights = w->is_coded ? values : w->dense,
+                                     .values = values,
+                                     .n_rows = (size_t)w->n_rows,
+                                     .n_cols = w->n_cols,
+                                     .eps = item->eps};
+    if (item->eps == 0)
+        memcpy(item->out, values, nbytes);
     else
-        memcpy(item->out, weights, (size_t)w->n_rows * w->n_cols * sizeof *weights);
-    free(weights);
+        item->status = mb_codec_apply(work->perturbation->codec, &matrix, item->out, NULL, NULL, &item->err);
+    if (item->status != MB_OK)
+        mb_fail_in(&item->err, item->status, "%s", work->perturber->matrices[item->number].name);
+    free(values);
 }
 
 /* ---------------------------------------------------------------- what it did */
@@ -190,13 +197,10 @@ static enum mb_status make_random(struct mb_perturb_work *work, struct mb_error 
 
 static enum mb_status make_coded(struct mb_perturb_work *work, struct mb_error *err)
 {
-    const char *codec = work->perturbation->codec;
-    if (codec[0] == 0)
+    if (work->perturbation->codec == NULL)
         return mb_perturb_code(work, err);
-    if (work->perturber->options.codec == NULL)
-        return mb_fail(err, MB_UNSUPPORTED, "codec '%s': is not there", codec);
     MB_TRY(make_arena(work, err));
-    return mb_perturb_items(work, call_codec, err);
+    return mb_perturb_items(work, apply_codec, err);
 }
 
 /* The coded matrices are needed no longer than their error is measured. */
