@@ -1,8 +1,9 @@
 /*
- * eval.c - the verb "eval": answers to a task, perplexity of a text, or the logits of given tokens.
+ * eval.c - the verb "eval": answers to a task, perplexity of a text, KL to another model, or logits.
  */
 #include "eval.h"
 #include "base/error.h"
+#include "eval_perturb.h"
 #include "report.h"
 #include <string.h>
 
@@ -30,6 +31,14 @@ static const struct cli_option options[] = {
                  "compare with another run on these questions: what its --replies wrote"),
     CLI_ROW_FLAG(0, "strict", args.is_strict,
                  "stop at a malformed line of the task instead of leaving it out"),
+    CLI_ROW_TEXTS(
+        0, "perturb", "'SELECTION: ERROR'", args.perturb,
+        "put an error into weights first, as in 'layer=4 experts=0: normal 80%'; may be given again"),
+    CLI_ROW_UINT64(0, "seed", "N", args.seed, 0, 9007199254740992.0, "of random errors (default 0)"),
+    CLI_ROW_TEXT(0, "profile", "FILE.json", args.profile,
+                 "which experts are used how much, for selections like experts=top1"),
+    CLI_ROW_TEXT(0, "profile-out", "FILE.json", args.profile_out,
+                 "write which experts were used how much: a profile"),
     CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON, "table (default) or JSON"),
 };
 
@@ -51,12 +60,33 @@ static const struct cli_command command = {
         "With --kl-divergence both models read the same tokens, and no file of logits is written. A file of\n"
         "replies is what --replies writes; questions with an 'answer' will do. ORIGINAL may be MODEL "
         "itself:\n"
-        "that is the floor, its cache in f16 against f32 (docs/lab.md).",
+        "that is the floor, its cache in f16 against f32 (docs/lab.md).\n\n"
+        "--perturb puts errors into chosen weights, in memory alone: normal, uniform, codec, codec:NAME and\n"
+        "gauss-iso with a bound, random, zero and drop. With --kl-divergence MODEL the model is compared "
+        "with\n"
+        "itself before the error. Words for selections and errors: docs/lab.md.\n\n"
+        "  moebius eval models/reference --task models/reference/eval.jsonl --limit 50 --profile-out p.json\n"
+        "  moebius eval models/reference --task models/reference/eval.jsonl --profile p.json \\\n"
+        "      --perturb 'layers=1-4 experts=top1: normal 80%' --seed 1\n"
+        "  moebius eval models/reference --perplexity book.txt --kl-divergence models/reference \\\n"
+        "      --perturb 'layer=last experts=all: codec 200%'",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .n_args_min = 1,
     .n_args_max = 1,
 };
+
+/* Compared with itself, the model is measured before the error goes in. */
+static enum mb_status measure_open(const struct eval *eval, struct mb_error *err)
+{
+    if (args.original == NULL || strcmp(args.original, eval->model_path) != 0)
+        MB_TRY(eval_perturb_apply(eval, err));
+    MB_TRY(args.original != NULL     ? eval_kl(eval, err)
+           : args.task != NULL       ? eval_task(eval, err)
+           : args.perplexity != NULL ? eval_perplexity(eval, err)
+                                     : eval_logits(eval, err));
+    return eval_perturb_finish(eval, err);
+}
 
 static enum mb_status measure(struct eval *eval, struct mb_error *err)
 {
@@ -64,10 +94,10 @@ static enum mb_status measure(struct eval *eval, struct mb_error *err)
     MB_TRY(mb_model_open(eval->model_path, &model_options, &eval->model, err));
     cli_print_notes(mb_model_info(eval->model)->notes);
     cli_catch_interrupts(); /* only now: while the model loads nothing looks at the flag */
-    enum mb_status status = args.original != NULL     ? eval_kl(eval, err)
-                            : args.task != NULL       ? eval_task(eval, err)
-                            : args.perplexity != NULL ? eval_perplexity(eval, err)
-                                                      : eval_logits(eval, err);
+    enum mb_status status = eval_perturb_open(eval, err);
+    if (status == MB_OK)
+        status = measure_open(eval, err);
+    eval_perturb_close(eval);
     mb_model_close(eval->model);
     return status;
 }
@@ -106,6 +136,10 @@ static const char *find_contradiction(void)
         return "-c goes with --perplexity";
     if (args.tokens != NULL && args.limit != 0)
         return "--limit goes with --task or --perplexity";
+    if (args.perturb.n == 0 && (args.profile != NULL || args.seed != 0))
+        return "--profile and --seed go with --perturb";
+    if (args.original != NULL && args.profile_out != NULL)
+        return "--profile-out does not go with --kl-divergence";
     if (args.cache != NULL && strcmp(args.cache, "f16") != 0 && strcmp(args.cache, "f32") != 0)
         return "--cache-type is f16 or f32";
     return NULL;

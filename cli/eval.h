@@ -11,6 +11,9 @@
 /* The values of its options. Which of the first three is given says what is measured. */
 struct eval_args {
     const char *task, *perplexity, *tokens, *logits, *replies, *against, *cache, *original;
+    const char *profile, *profile_out;
+    struct cli_strings perturb;
+    uint64_t seed;
     int limit, n_ctx, n_threads, n_predict, n_parallel;
     bool is_strict;
     enum cli_format format;
@@ -22,6 +25,7 @@ struct eval {
     struct mb_model *model;
     const struct mb_tokenizer *tokenizer; /* NULL with --tokens */
     enum mb_cache_type cache_type;
+    struct eval_perturb *perturb; /* eval_perturb.c */
 };
 
 enum mb_status eval_task(const struct eval *eval, struct mb_error *err);       /* --task */

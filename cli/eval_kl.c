@@ -3,6 +3,7 @@
  */
 #include "base/error.h"
 #include "eval.h"
+#include "eval_perturb.h"
 #include "report.h"
 #include <jansson.h>
 #include <moebius/measure.h>
@@ -32,20 +33,23 @@ static json_t *percentiles_json(const double *values)
 static int print_json(const struct eval *eval, bool is_floor, const struct mb_comparison *c)
 {
     const char *data = eval->args->perplexity != NULL ? eval->args->perplexity : eval->args->task;
-    return cli_print_json(json_pack(
-        "{s:o, s:o, s:b, s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
-        "s:o, "
-        "s:o, s:o, s:o, s:f}",
-        "model", cli_json_path(eval->model_path), "original", cli_json_path(eval->args->original), "floor",
-        (int)is_floor, "data", cli_json_path(data), "n_windows", (json_int_t)c->n_windows, "n_tokens",
-        (json_int_t)c->n_tokens, "n_scored", (json_int_t)c->n_scored, "n_not_finite",
-        (json_int_t)c->n_not_finite, "kl", mean_json(&c->kl), "tv", mean_json(&c->tv), "same_top",
-        mean_json(&c->same_top), "nll", mean_json(&c->nll), "nll_original", mean_json(&c->nll_clean),
-        "ln_ratio", mean_json(&c->ln_ratio), "dp", mean_json(&c->dp), "dp_rms", cli_json_real(c->dp_rms),
-        "dp_rms_stderr", cli_json_real(c->dp_rms_stderr), "ppl", cli_json_real(c->ppl), "ppl_stderr",
-        cli_json_real(c->ppl_stderr), "ppl_original", cli_json_real(c->ppl_clean), "ppl_original_stderr",
-        cli_json_real(c->ppl_clean_stderr), "kl_percentiles", percentiles_json(c->kl_percentiles),
-        "dp_percentiles", percentiles_json(c->dp_percentiles), "seconds", c->seconds));
+    return eval_print_json(
+        eval,
+        json_pack(
+            "{s:o, s:o, s:b, s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+            "s:o, "
+            "s:o, s:o, s:o, s:f}",
+            "model", cli_json_path(eval->model_path), "original", cli_json_path(eval->args->original),
+            "floor", (int)(is_floor && eval->args->perturb.n == 0), "data", cli_json_path(data), "n_windows",
+            (json_int_t)c->n_windows, "n_tokens", (json_int_t)c->n_tokens, "n_scored",
+            (json_int_t)c->n_scored, "n_not_finite", (json_int_t)c->n_not_finite, "kl", mean_json(&c->kl),
+            "tv", mean_json(&c->tv), "same_top", mean_json(&c->same_top), "nll", mean_json(&c->nll),
+            "nll_original", mean_json(&c->nll_clean), "ln_ratio", mean_json(&c->ln_ratio), "dp",
+            mean_json(&c->dp), "dp_rms", cli_json_real(c->dp_rms), "dp_rms_stderr",
+            cli_json_real(c->dp_rms_stderr), "ppl", cli_json_real(c->ppl), "ppl_stderr",
+            cli_json_real(c->ppl_stderr), "ppl_original", cli_json_real(c->ppl_clean), "ppl_original_stderr",
+            cli_json_real(c->ppl_clean_stderr), "kl_percentiles", percentiles_json(c->kl_percentiles),
+            "dp_percentiles", percentiles_json(c->dp_percentiles), "seconds", c->seconds));
 }
 
 /* A mean times 'scale', its errors and its interval. */
@@ -109,7 +113,9 @@ static int print_comparison(const struct eval *eval, bool is_floor, const struct
     char seconds[32];
     if (eval->args->format == CLI_JSON)
         return print_json(eval, is_floor, c);
-    if (is_floor)
+    if (is_floor && eval->args->perturb.n > 0)
+        printf("MODEL with the error, ORIGINAL without it.\n\n");
+    else if (is_floor)
         printf("The floor: the same model twice, its cache in f16 (MODEL) and in f32 (ORIGINAL).\n\n");
     print_means(c);
     printf("\n");
@@ -176,6 +182,37 @@ static enum mb_status measure(const struct eval *eval, struct mb_model *original
     return print_comparison(eval, is_floor, &comparison) == 0 ? MB_OK : mb_fail_memory(err, "the report");
 }
 
+static enum mb_status run_changed(const struct eval *eval, struct mb_measure *clean,
+                                  struct mb_comparison *comparison, struct mb_error *err)
+{
+    MB_TRY(eval_perturb_apply(eval, err));
+    struct mb_measure_change change = eval_perturb_change(eval);
+    return mb_measure_run(clean, &change, comparison, err);
+}
+
+/* A clean pass, then the error, then what it changes. */
+static enum mb_status measure_error(const struct eval *eval, const struct mb_windows *windows,
+                                    struct mb_error *err)
+{
+    struct cli_progress progress;
+    struct mb_measure *clean;
+    struct mb_comparison comparison;
+    struct mb_measure_options options = {.size = sizeof options,
+                                         .cache_type = eval->cache_type,
+                                         .skips_routes = true,
+                                         .progress = cli_progress_show,
+                                         .progress_ctx = &progress};
+    cli_progress_begin(&progress, "windows");
+    enum mb_status status = mb_measure_open(eval->model, windows, &options, &clean, err);
+    if (status == MB_OK) {
+        status = run_changed(eval, clean, &comparison, err);
+        mb_measure_close(clean);
+    }
+    cli_progress_end(&progress);
+    MB_TRY(status);
+    return print_comparison(eval, true, &comparison) == 0 ? MB_OK : mb_fail_memory(err, "the report");
+}
+
 /* The tokens are those of the original, which the model has to make as well. */
 static enum mb_status measure_with(const struct eval *eval, struct mb_model *original,
                                    const struct mb_tokenizer *tokenizer, struct mb_error *err)
@@ -188,7 +225,9 @@ static enum mb_status measure_with(const struct eval *eval, struct mb_model *ori
     if (status == MB_OK && !is_floor)
         status = compare_tokens(eval, &windows, &others, err);
     mb_windows_free(&others);
-    if (status == MB_OK)
+    if (status == MB_OK && is_floor && eval->args->perturb.n > 0)
+        status = measure_error(eval, &windows, err);
+    else if (status == MB_OK)
         status = measure(eval, original, is_floor, &windows, err);
     mb_windows_free(&windows);
     return status;

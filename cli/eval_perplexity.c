@@ -3,6 +3,7 @@
  */
 #include "base/error.h"
 #include "eval.h"
+#include "eval_perturb.h"
 #include "report.h"
 #include <jansson.h>
 #include <moebius/lab.h>
@@ -12,12 +13,14 @@
 static int print_perplexity(const struct eval *eval, const struct mb_perplexity_report *r)
 {
     if (eval->args->format == CLI_JSON) {
-        return cli_print_json(json_pack(
-            "{s:o, s:b, s:o, s:o, s:o, s:o, s:I, s:I, s:f}", "model", cli_json_path(eval->model_path),
-            "coded", (int)mb_model_info(eval->model)->is_coded, "text", cli_json_path(eval->args->perplexity),
-            "ppl", cli_json_real(r->ppl), "ppl_stderr", cli_json_real(r->ppl_stderr), "nll_mean",
-            cli_json_real(r->nll_mean), "n_tokens_scored", (json_int_t)r->n_tokens_scored, "n_windows",
-            (json_int_t)r->n_windows, "seconds", r->seconds));
+        return eval_print_json(
+            eval,
+            json_pack("{s:o, s:b, s:o, s:o, s:o, s:o, s:I, s:I, s:f}", "model",
+                      cli_json_path(eval->model_path), "coded", (int)mb_model_info(eval->model)->is_coded,
+                      "text", cli_json_path(eval->args->perplexity), "ppl", cli_json_real(r->ppl),
+                      "ppl_stderr", cli_json_real(r->ppl_stderr), "nll_mean", cli_json_real(r->nll_mean),
+                      "n_tokens_scored", (json_int_t)r->n_tokens_scored, "n_windows",
+                      (json_int_t)r->n_windows, "seconds", r->seconds));
     }
     char seconds[32];
     printf("PPL = %.4f +/- %.4f\n\n%llu tokens scored in %llu windows, %s\n", r->ppl, r->ppl_stderr,

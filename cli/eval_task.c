@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "eval.h"
 #include "eval_against.h"
+#include "eval_perturb.h"
 #include "output_file.h"
 #include "report.h"
 #include <jansson.h>
@@ -85,14 +86,14 @@ static json_t *report_json(const struct task_work *work, uint64_t n)
 }
 
 /* Both references are taken. */
-static int print_json(json_t *report, json_t *more)
+static int print_json(const struct eval *eval, json_t *report, json_t *more)
 {
     if (more == NULL || json_object_update(report, more) != 0) {
         json_decref(report);
         report = NULL;
     }
     json_decref(more);
-    return cli_print_json(report);
+    return eval_print_json(eval, report);
 }
 
 /* ---------------------------------------------------------------- replies */
@@ -135,7 +136,7 @@ static int print_replies(const struct task_work *work, const struct mb_eval_repo
     double tokens_per_s = (double)(r->n_prompt_tokens + r->n_reply_tokens) / r->seconds;
     const struct mb_estimate *length = &work->length;
     if (work->eval->args->format == CLI_JSON) {
-        return print_json(report_json(work, r->n),
+        return print_json(work->eval, report_json(work, r->n),
                           json_pack("{s:o, s:o, s:{s:f, s:[f, f]}, s:o, s:I, s:I, s:I, s:f, s:f}", "ica",
                                     share_json(r->n_ica, r->n), "pia", share_json(r->n_pia, r->n),
                                     "reply_tokens", "mean", length->value, "bootstrap95", length->low,
@@ -210,7 +211,7 @@ static int print_choices(const struct task_work *work, const struct mb_choices_r
 {
     double questions_per_s = (double)r->n / r->seconds;
     if (work->eval->args->format == CLI_JSON) {
-        return print_json(report_json(work, r->n),
+        return print_json(work->eval, report_json(work, r->n),
                           json_pack("{s:o, s:o, s:o, s:I, s:I, s:f, s:f}", "acc", share_json(r->n_acc, r->n),
                                     "acc_norm", share_json(r->n_acc_norm, r->n), "acc_bytes",
                                     share_json(r->n_acc_bytes, r->n), "n_no_room", (json_int_t)r->n_no_room,

@@ -10,6 +10,7 @@
 #include "report.h"
 #include <inttypes.h>
 #include <moebius/checkpoint.h>
+#include <moebius/perturb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,11 +19,14 @@ enum { N_TYPES_MAX = 6, TYPES_NBYTES = 64 };
 
 static struct {
     bool experts;
+    const char *profile;
     enum cli_format format;
 } args;
 
 static const struct cli_option options[] = {
     CLI_ROW_FLAG(0, "experts", args.experts, "a line for each routed expert"),
+    CLI_ROW_TEXT(0, "profile", "FILE.json", args.profile,
+                 "beside each expert how much it was used ('eval --profile-out'); with --experts"),
     CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON, "table (default) or JSON"),
 };
 
@@ -31,7 +35,8 @@ static const struct cli_command command = {
     .args = "MODEL [options]",
     .summary = "Show what a model folder holds: parameters, parts, sizes; for coded folders bits and bounds.",
     .details = "  moebius inspect models/reference\n"
-               "  moebius inspect reference-coded --experts",
+               "  moebius inspect reference-coded --experts\n"
+               "  moebius inspect models/reference --experts --profile p.json",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .n_args_min = 1,
@@ -66,6 +71,7 @@ struct survey {
     struct shard_sum *shards;
     size_t n_shards;
     struct cli_parameters parameters;
+    struct mb_profile *profile; /* --profile; NULL: none */
 };
 
 static void add_type(struct sum *sum, const char *type)
@@ -421,10 +427,45 @@ static void print_shards(const struct mb_checkpoint *ckpt, const struct survey *
     printf("\nAll files with their headers: %s.\n", cli_bytes(text, mb_checkpoint_file_nbytes(ckpt)));
 }
 
+/* What a profile says of an expert. */
+struct usage {
+    bool is_known;
+    uint64_t n, n_tokens;
+    double gate; /* sum of its weights */
+};
+
+static struct usage usage_of(const struct survey *survey, const struct expert *expert)
+{
+    struct usage usage = {0};
+    for (size_t i = 0; survey->profile != NULL && i < mb_profile_n_layers(survey->profile); i++) {
+        struct mb_profile_layer layer = mb_profile_layer(survey->profile, i);
+        if ((int)layer.layer != expert->layer || (size_t)expert->expert >= layer.n_experts)
+            continue;
+        usage = (struct usage){true, layer.n[expert->expert], layer.n_tokens,
+                               (double)layer.gate[expert->expert] * 0x1p-32};
+    }
+    return usage;
+}
+
+static void print_usage(struct cli_table *table, const struct usage *usage)
+{
+    cli_table_cell(table, "%" PRIu64, usage->n);
+    cli_table_cell(table, "%.2f %%", 100 * cli_ratio((double)usage->n, (double)usage->n_tokens));
+    cli_table_cell(table, "%.4f", cli_ratio(usage->gate, (double)usage->n));
+}
+
 static void print_experts(const struct survey *survey, bool is_coded)
 {
-    static const char *const heads[] = {"layer", "expert", "weights", "bytes", "bits a weight", "outliers"};
-    struct cli_table *table = cli_table_new(is_coded ? "rrrrrr" : "rrrrr", heads);
+    enum { N_PLAIN = 5, N_USAGE = 3 };
+    static const char *const all_heads[] = {"layer",  "expert", "weights",     "bytes",    "bits a weight",
+                                            "tokens", "share",  "mean weight", "outliers", NULL};
+    const char *heads[N_PLAIN + N_USAGE + 2] = {NULL};
+    bool has_usage = survey->profile != NULL;
+    size_t n = 0;
+    for (size_t i = 0; all_heads[i] != NULL; i++)
+        if (i < N_PLAIN || (i < N_PLAIN + N_USAGE && has_usage) || (i == N_PLAIN + N_USAGE && is_coded))
+            heads[n++] = all_heads[i];
+    struct cli_table *table = cli_table_new("rrrrrrrrr" + (N_PLAIN + N_USAGE + 1 - n), heads);
     char text[32];
     for (size_t i = 0; i < survey->n_experts; i++) {
         const struct expert *expert = &survey->experts[i];
@@ -433,6 +474,9 @@ static void print_experts(const struct survey *survey, bool is_coded)
         cli_table_cell(table, "%" PRIu64, expert->sum.n_weights);
         cli_table_cell(table, "%s", cli_bytes(text, expert->sum.nbytes));
         cli_table_cell(table, "%.3f", bits(&expert->sum));
+        struct usage usage = usage_of(survey, expert);
+        if (has_usage)
+            print_usage(table, &usage);
         if (is_coded)
             cli_table_cell(table, "%" PRIu64, expert->sum.n_outliers);
     }
@@ -480,6 +524,11 @@ static json_t *experts_json(const struct survey *survey, bool is_coded)
         json_t *expert = sum_json(&survey->experts[i].sum, is_coded);
         json_object_set_new(expert, "layer", json_integer(survey->experts[i].layer));
         json_object_set_new(expert, "expert", json_integer(survey->experts[i].expert));
+        struct usage usage = usage_of(survey, &survey->experts[i]);
+        if (usage.is_known) {
+            json_object_set_new(expert, "n_tokens", json_integer((json_int_t)usage.n));
+            json_object_set_new(expert, "gate", json_real(usage.gate));
+        }
         json_array_append_new(array, expert);
     }
     return array;
@@ -545,6 +594,16 @@ static int print(const struct mb_checkpoint *ckpt, const json_t *config, const s
     return 0;
 }
 
+static enum mb_status load_profile(const struct mb_checkpoint *ckpt, struct survey *survey,
+                                   struct mb_error *err)
+{
+    char hash[MB_HASH_NBYTES];
+    if (args.profile == NULL)
+        return MB_OK;
+    MB_TRY(mb_model_hash(mb_checkpoint_path(ckpt), hash, err));
+    return mb_profile_load(args.profile, hash, &survey->profile, err);
+}
+
 static int inspect(const struct mb_checkpoint *ckpt)
 {
     json_t *config;
@@ -554,8 +613,11 @@ static int inspect(const struct mb_checkpoint *ckpt)
         return cli_fail(&err);
     struct survey survey = {.parameters = cli_parameters_new(config)};
     cli_print_notes(mb_checkpoint_notes(ckpt));
-    int exit_status =
-        make_survey(ckpt, &survey, &err) == MB_OK ? print(ckpt, config, &survey) : cli_fail(&err);
+    enum mb_status status = load_profile(ckpt, &survey, &err);
+    if (status == MB_OK)
+        status = make_survey(ckpt, &survey, &err);
+    int exit_status = status == MB_OK ? print(ckpt, config, &survey) : cli_fail(&err);
+    mb_profile_close(survey.profile);
     free_survey(&survey);
     json_decref(config);
     return exit_status;
@@ -571,6 +633,8 @@ int cli_inspect(int argc, char **argv)
     args.format = CLI_MD;
     if (!cli_parse(&command, argc, argv, positional, &n_args, &exit_status))
         return exit_status;
+    if (args.profile != NULL && !args.experts)
+        return cli_usage_error(&command, "--profile goes with --experts");
     if (mb_checkpoint_open(positional[0], &ckpt, &err) != MB_OK)
         return cli_fail(&err);
     exit_status = inspect(ckpt);
