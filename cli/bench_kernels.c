@@ -20,7 +20,7 @@
 #include <time.h>
 
 enum { N_WEIGHTS = 1408 * 2048, N_COLS_MAX = 8192 };
-enum { N_ENCODED_WEIGHTS = 256 * 2048, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 192, N_ISAS = 7 };
+enum { N_ENCODED_WEIGHTS = 256 * 2048, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 256, N_ISAS = 7 };
 enum { N_FORMS = 3 }; /* as stored, and the two of struct mb_resident_form */
 /* Scalar code would take seconds for more. */
 enum { N_TOKENS_SCALAR = 8 };
@@ -53,16 +53,16 @@ static const struct cli_command command = {
         "= W x from the coded "
         "form. matmul:\n"
         "the same for 1 to 512 vectors (weights/s counts every vector, and takes two products of bytes). "
-        "encode:\n"
-        "choice of widths and check included.",
+        "matmul-fast:\n"
+        "with fast activations (one product of bytes). encode: choice of widths and check included.",
     .options = options,
     .n_options = sizeof options / sizeof *options,
 };
 
 /* ---------------------------------------------------------------- what is measured */
 
-enum kind { FUSED, MATMUL, ENCODE, READ };
-static const char *const kind_names[] = {"fused", "matmul", "encode", "read"};
+enum kind { FUSED, MATMUL, MATMUL_FAST, ENCODE, READ };
+static const char *const kind_names[] = {"fused", "matmul", "matmul-fast", "encode", "read"};
 
 struct row {
     enum kind kind;
@@ -100,7 +100,7 @@ struct bench {
     struct copies copies[N_FORMS]; /* of what a view needs, directory and records; n is 0: no such form */
     float *x, *y;
     int8_t *planes;
-    struct mb_activation activations[N_TOKENS];
+    struct mb_activation activations[N_TOKENS], fast_activations[N_TOKENS];
     void *scratch;
     volatile uint64_t sink; /* what was read is used */
     struct row rows[N_ROWS_MAX];
@@ -193,8 +193,10 @@ static bool allocate(struct bench *bench)
     bench->view_memory = malloc(mb_coded_view_nbytes(&shape));
     bench->x = malloc(N_TOKENS * bench->n_cols * sizeof *bench->x);
     bench->y = malloc(N_TOKENS * bench->n_matrix_rows * sizeof *bench->y);
-    bench->planes = aligned_alloc(
-        64, N_TOKENS * (2 * plane_nbytes + mb_activation_wide_nbytes(bench->n_cols)) + MB_SLACK_NBYTES);
+    bench->planes =
+        aligned_alloc(64, N_TOKENS * (4 * plane_nbytes + mb_activation_fast_nbytes(bench->n_cols) +
+                                      2 * mb_activation_wide_nbytes(bench->n_cols)) +
+                              MB_SLACK_NBYTES);
     bench->scratch = aligned_alloc(64, (scratch_nbytes(bench->n_cols) + 63) / 64 * 64);
     return cli_map_memory(copies_nbytes() + MB_SLACK_NBYTES, &bench->map, &bench->map_nbytes,
                           &bench->memory) &&
@@ -225,12 +227,15 @@ static void fill(struct bench *bench)
         bench->weights[i] = bf16_of(normal(&state));
     for (size_t i = 0; i < N_TOKENS * bench->n_cols; i++)
         bench->x[i] = (float)normal(&state);
-    for (size_t t = 0; t < N_TOKENS; t++) {
-        int8_t *hi = bench->planes + t * 2 * plane_nbytes;
-        void *wide =
-            bench->planes + 2 * N_TOKENS * plane_nbytes + t * mb_activation_wide_nbytes(bench->n_cols);
-        maker->activation(bench->x + t * bench->n_cols, bench->n_cols, hi, hi + plane_nbytes, wide,
-                          &bench->activations[t]);
+    const size_t wide_nbytes = mb_activation_wide_nbytes(bench->n_cols);
+    const size_t fast_nbytes = mb_activation_fast_nbytes(bench->n_cols);
+    int8_t *bytes = bench->planes + 4 * N_TOKENS * plane_nbytes, *wide = bytes + N_TOKENS * fast_nbytes;
+    for (size_t t = 0; t < N_TOKENS; t++, wide += 2 * wide_nbytes, bytes += fast_nbytes) {
+        const float *x = bench->x + t * bench->n_cols;
+        int8_t *hi = bench->planes + t * 2 * plane_nbytes, *fast_hi = hi + 2 * N_TOKENS * plane_nbytes;
+        maker->activation(x, bench->n_cols, hi, hi + plane_nbytes, wide, &bench->activations[t]);
+        maker->activation_fast(x, bench->n_cols, bytes, fast_hi, fast_hi + plane_nbytes, wide + wide_nbytes,
+                               &bench->fast_activations[t]);
     }
 }
 
@@ -332,8 +337,10 @@ static void call(struct bench *bench, const struct row *row)
         row->kernels->matvec(w, 0, bench->n_matrix_rows, &bench->activations[0], bench->y);
         break;
     case MATMUL:
-        row->kernels->matmul(w, 0, bench->n_matrix_rows, bench->activations, row->n_tokens, bench->y,
-                             bench->n_matrix_rows, bench->scratch);
+    case MATMUL_FAST:
+        row->kernels->matmul(w, 0, bench->n_matrix_rows,
+                             row->kind == MATMUL ? bench->activations : bench->fast_activations,
+                             row->n_tokens, bench->y, bench->n_matrix_rows, bench->scratch);
         break;
     case ENCODE:
         row->kernels->encode_rows(&bench->coding, bench->weights, bench->n_encoded_rows, bench->encoded,
@@ -379,7 +386,7 @@ static void add_row(struct bench *bench, enum kind kind, const struct mb_kernels
     row.bits_per_weight = kind == READ ? 0 : 8 * coded / n_weights;
     row.n_weights = kind == READ     ? 0
                     : kind == ENCODE ? (double)bench->n_encoded_rows * (double)bench->n_cols
-                    : kind == MATMUL ? n_weights * (double)n_tokens
+                    : n_tokens > 0   ? n_weights * (double)n_tokens
                                      : n_weights;
     row.nbytes = kind == READ     ? (double)bench->copies[0].nbytes
                  : kind == ENCODE ? (double)bench->n_encoded_rows * (double)bench->n_cols * 2
@@ -401,8 +408,10 @@ static void measure_bound(struct bench *bench, bool with_matmul)
         }
         for (size_t form = 0; with_matmul && form < (kernels->resident == NULL ? 1 : N_FORMS); form++)
             for (size_t k = 0; k < sizeof token_counts / sizeof *token_counts; k++)
-                if (kernels != mb_kernels_by_isa("scalar") || token_counts[k] <= N_TOKENS_SCALAR)
+                if (kernels != mb_kernels_by_isa("scalar") || token_counts[k] <= N_TOKENS_SCALAR) {
                     add_row(bench, MATMUL, kernels, form, false, token_counts[k]);
+                    add_row(bench, MATMUL_FAST, kernels, form, false, token_counts[k]);
+                }
         add_row(bench, ENCODE, kernels, 0, false, 0);
     }
     add_row(bench, READ, NULL, 0, true, 0);
@@ -478,7 +487,7 @@ static void print_table(const struct bench *bench)
         cli_table_cell(table, "%s", row->kernels == NULL ? "" : form_names[row->form]);
         cli_table_cell(table, "%.3g", row->sigma_bound);
         cli_table_cell(table, "%s", row->is_dram ? "dram" : "cache");
-        number_cell(table, row->kind == MATMUL, 0, (double)row->n_tokens);
+        number_cell(table, row->n_tokens > 0, 0, (double)row->n_tokens);
         number_cell(table, row->kind != READ, 3, row->bits_per_weight);
         number_cell(table, row->kind != READ, 2, row->n_weights / median(row) * 1e-9);
         number_cell(table, row->kind != READ, 2, row->n_weights / row->seconds[0] * 1e-9);
@@ -503,7 +512,7 @@ static json_t *row_as_json(const struct bench *bench, const struct row *row)
     }
     if (row->is_dram)
         json_object_set_new(json, "share_of_memory_read", json_real(share_of_read(bench, row)));
-    if (row->kind == MATMUL)
+    if (row->n_tokens > 0)
         json_object_set_new(json, "n_tokens", json_integer((json_int_t)row->n_tokens));
     return json;
 }

@@ -14,6 +14,7 @@
  *   sum_of          over the lanes of ints
  *   ADD_COLUMNS     what else the activation of a table has
  *   SPLIT, split    as many elements at once to both planes; returns the sums of X
+ *   split_bytes     the same for fast activations, with a factor and a plane more (activation.h)
  */
 #include "activation.h"
 #include "base/inline.h"
@@ -103,10 +104,34 @@ static int64_t split_all(const float *x, size_t n, float scale, int8_t *hi, int8
     return sum_of(sum);
 }
 
+static int64_t split_block(const float *x, size_t n, float scale, int factor, int8_t *bytes, int8_t *hi,
+                           int8_t *lo)
+{
+    ints sum = v_zero();
+    size_t i = 0;
+    for (; i + SPLIT <= n; i += SPLIT)
+        sum = v_add(sum, split_bytes(x + i, scale, factor, bytes + i, hi + i, lo + i));
+    for (; i < MB_ACTIVATION_BLOCK; i += SPLIT) {
+        float last[SPLIT] = {0};
+        if (i < n)
+            memcpy(last, x + i, (n - i) * sizeof *x);
+        sum = v_add(sum, split_bytes(last, scale, factor, bytes + i, hi + i, lo + i));
+    }
+    return sum_of(sum);
+}
+
+static const struct mb_activation_ops activation_ops = {parts, split_all, split_block};
+
 void NAMED(mb_activation)(const float *x, size_t n, int8_t *hi, int8_t *lo, void *wide,
                           struct mb_activation *out)
 {
-    static const struct mb_activation_ops ops = {parts, split_all};
-    mb_activation_by(&ops, x, n, hi, lo, wide, out);
+    mb_activation_by(&activation_ops, x, n, hi, lo, wide, out);
+    ADD_COLUMNS(n, wide, out);
+}
+
+void NAMED(mb_activation_fast)(const float *x, size_t n, int8_t *bytes, int8_t *hi, int8_t *lo, void *wide,
+                               struct mb_activation *out)
+{
+    mb_activation_fast_by(&activation_ops, x, n, bytes, hi, lo, wide, out);
     ADD_COLUMNS(n, wide, out);
 }

@@ -16,6 +16,7 @@ enum {
     MB_GROUP_WEIGHTS_MAX = MB_COLS_MAX, /* one row of the most columns, or less than 1024 + 1023 weights */
     MB_TILE_WEIGHTS = 32768,            /* 16 rows where that is more */
     MB_ACTIVATION_MAX = 32639,          /* 127 * 256 + 127: hi and lo both fit a signed byte */
+    MB_FAST_MAX = 16383,                /* of fast activations: factors up to 129 */
     MB_DECODED_SLACK = 192, /* readable and writable bytes that vector kernels need after decoded weights */
 };
 
@@ -190,11 +191,26 @@ static inline int32_t mb_narrow_value(const struct mb_activation *x, size_t i)
     return 256 * x->hi[i] + x->lo[i];
 }
 
+/* The same of a fast activation, from memory that its products read anyway. */
+static inline int32_t mb_fast_narrow_value(const struct mb_activation *x, size_t i)
+{
+    return x->n_wide > 0 ? mb_narrow_value(x, i) : x->factors[i / MB_ACTIVATION_BLOCK] * x->bytes[i];
+}
+
 /* X, below 2^46; it has at most 24 significant bits, so that its product with a float is exact in double. */
 static inline double mb_activation_value(const struct mb_activation *x, size_t i)
 {
     double narrow = mb_narrow_value(x, i);
     return x->n_wide == 0 ? narrow : narrow + (double)MB_WIDE_UNIT * mb_wide_value(x, i);
+}
+
+/* Whether one plane is enough for all blocks that are not wide. */
+static inline bool mb_all_fast(const struct mb_activation *x, size_t n_tokens)
+{
+    for (size_t t = 0; t < n_tokens; t++)
+        if (x[t].bytes == NULL)
+            return false;
+    return n_tokens > 0;
 }
 
 /* The planes of a vector's k-th wide block. */

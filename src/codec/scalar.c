@@ -40,11 +40,35 @@ static int64_t split_scalar(const float *x, size_t n, float scale, int8_t *hi, i
     return sum;
 }
 
+static int64_t split_fast_scalar(const float *x, size_t n, float scale, int factor, int8_t *bytes, int8_t *hi,
+                                 int8_t *lo)
+{
+    int64_t sum = 0;
+    memset(bytes, 0, MB_ACTIVATION_BLOCK);
+    memset(hi, 0, MB_ACTIVATION_BLOCK);
+    memset(lo, 0, MB_ACTIVATION_BLOCK);
+    for (size_t i = 0; i < n; i++) {
+        bytes[i] = (int8_t)rintf(x[i] / scale);
+        int value = factor * bytes[i];
+        hi[i] = (int8_t)((value + 128) >> 8);
+        lo[i] = (int8_t)(value - 256 * hi[i]);
+        sum += value;
+    }
+    return sum;
+}
+
+static const struct mb_activation_ops activation_ops = {parts_scalar, split_scalar, split_fast_scalar};
+
 static void activation_scalar(const float *x, size_t n, int8_t *hi, int8_t *lo, void *wide,
                               struct mb_activation *out)
 {
-    static const struct mb_activation_ops ops = {parts_scalar, split_scalar};
-    mb_activation_by(&ops, x, n, hi, lo, wide, out);
+    mb_activation_by(&activation_ops, x, n, hi, lo, wide, out);
+}
+
+static void activation_fast_scalar(const float *x, size_t n, int8_t *bytes, int8_t *hi, int8_t *lo,
+                                   void *wide, struct mb_activation *out)
+{
+    mb_activation_fast_by(&activation_ops, x, n, bytes, hi, lo, wide, out);
 }
 
 static float coded_result(int64_t narrow, int64_t wide, double o, float step, float scale)
@@ -293,6 +317,7 @@ void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row)
 const struct mb_kernels mb_kernels_scalar = {
     .isa = "scalar",
     .activation = activation_scalar,
+    .activation_fast = activation_fast_scalar,
     .matvec = matvec_scalar,
     .matmul = matmul_scalar,
     .matvec_transposed = matvec_transposed_scalar,

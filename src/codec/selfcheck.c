@@ -17,8 +17,9 @@ struct trial {
     float w[N_ROWS * N_COLS_MAX];
     float x[N_TOKENS * N_COLS_MAX];
     float y[2][N_TOKENS * N_COLS_MAX + N_ROWS * N_COLS_MAX];
-    _Alignas(64) int8_t planes[2][2][N_TOKENS][1152];
-    _Alignas(64) uint8_t wide[2][N_TOKENS][64 + MB_WIDE_PLANES_MAX * 1152 + 2 * (64 + 4 * 1152)];
+    _Alignas(64) int8_t planes[2][2][2 * N_TOKENS][1152];
+    _Alignas(64) uint8_t wide[2][2 * N_TOKENS][64 + MB_WIDE_PLANES_MAX * 1152 + 2 * (64 + 4 * 1152)];
+    _Alignas(64) int8_t bytes[2][N_TOKENS][1152 + 64];
     struct mb_group groups[2][N_GROUPS_MAX];
     uint8_t records[2][sizeof(float) * N_ROWS * N_COLS_MAX + 64 + MB_SLACK_NBYTES];
     uint8_t directory[5 * N_GROUPS_MAX + MB_SLACK_NBYTES];
@@ -83,7 +84,11 @@ static bool same_activations(const struct mb_activation *a, const struct mb_acti
 {
     return a->sum == b->sum && same(&a->scale, &b->scale, sizeof(float)) && same(a->hi, b->hi, n) &&
            same(a->lo, b->lo, n) && a->n_wide == b->n_wide && a->n_wide_planes == b->n_wide_planes &&
-           a->wide_sum == b->wide_sum && (a->n_wide == 0 || same(a->wide_at, b->wide_at, 2 * a->n_wide)) &&
+           a->wide_sum == b->wide_sum && (a->bytes == NULL) == (b->bytes == NULL) &&
+           (a->bytes == NULL ||
+            (same(a->bytes, b->bytes, n) &&
+             same(a->factors, b->factors, (n + MB_ACTIVATION_BLOCK - 1) / MB_ACTIVATION_BLOCK))) &&
+           (a->n_wide == 0 || same(a->wide_at, b->wide_at, 2 * a->n_wide)) &&
            (a->n_wide == 0 || same(a->wide, b->wide, (size_t)(mb_wide_planes(a, a->n_wide) - a->wide)));
 }
 
@@ -93,21 +98,28 @@ static bool products_agree(const struct mb_kernels *k, struct trial *t, const st
 {
     const struct mb_coded_matrix *forms[2] = {w, own};
     const struct mb_kernels *tables[2] = {&mb_kernels_scalar, k};
-    struct mb_activation x[2][N_TOKENS];
+    struct mb_activation x[2][2 * N_TOKENS]; /* exact, then fast */
     size_t n_cols = w->n_cols;
     for (int i = 0; i < 2; i++) {
         float *y = t->y[i];
-        for (size_t token = 0; token < N_TOKENS; token++)
+        for (size_t token = 0; token < N_TOKENS; token++) {
+            size_t fast = N_TOKENS + token;
             tables[i]->activation(t->x + token * n_cols, n_cols, t->planes[i][0][token],
                                   t->planes[i][1][token], t->wide[i][token], &x[i][token]);
+            tables[i]->activation_fast(t->x + token * n_cols, n_cols, t->bytes[i][token],
+                                       t->planes[i][0][fast], t->planes[i][1][fast], t->wide[i][fast],
+                                       &x[i][fast]);
+        }
         tables[i]->matvec(forms[i], 0, N_ROWS, &x[i][0], y);
         tables[i]->matmul(forms[i], 1, N_ROWS - 1, x[i], N_TOKENS, y + N_ROWS, N_ROWS, t->scratch);
+        tables[i]->matmul(forms[i], 0, N_ROWS - 1, x[i] + N_TOKENS, N_TOKENS, y + N_ROWS + 16, N_ROWS,
+                          t->scratch);
         struct mb_activation column = x[i][2];
         tables[i]->matvec_transposed(forms[i], 0, N_ROWS < n_cols ? N_ROWS : n_cols, &column, y + 64,
                                      t->scratch);
         tables[i]->decode_rows(forms[i], 0, N_ROWS, y + 64 + n_cols);
     }
-    for (size_t token = 0; token < N_TOKENS; token++)
+    for (size_t token = 0; token < 2 * N_TOKENS; token++)
         if (!same_activations(&x[0][token], &x[1][token], n_cols))
             return false;
     return same(t->y[0], t->y[1], sizeof t->y[0]);

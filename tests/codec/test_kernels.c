@@ -161,7 +161,8 @@ enum { N_TOKENS_MAX = 13 };
 /* Activations of n elements whose planes end, or every third token's begin, at unmapped pages. */
 struct vectors {
     struct guarded planes[2 * N_TOKENS_MAX], wide[N_TOKENS_MAX];
-    struct mb_activation x[N_TOKENS_MAX];
+    struct guarded fast_planes[2 * N_TOKENS_MAX], fast_wide[N_TOKENS_MAX], bytes[N_TOKENS_MAX];
+    struct mb_activation x[N_TOKENS_MAX], fast[N_TOKENS_MAX];
 };
 
 /*
@@ -197,23 +198,34 @@ static void make_vectors(struct vectors *v, size_t n)
     for (size_t t = 0; t < N_TOKENS_MAX; t++) {
         for (size_t i = 0; i < n; i++) /* the first one is all extremes */
             x[i] = t == 0 ? (test_random(&seed) & 1 ? -1.0F : 1.0F) : (float)test_normal(&seed);
-        for (size_t p = 0; p < 2; p++)
+        for (size_t p = 0; p < 2; p++) {
             v->planes[2 * t + p] = guarded_alloc(mb_activation_plane_nbytes(n), t % 3 != 2);
+            v->fast_planes[2 * t + p] = guarded_alloc(mb_activation_plane_nbytes(n), t % 3 != 2);
+        }
         v->wide[t] = guarded_alloc(mb_activation_wide_nbytes(n), t % 3 != 2);
+        v->fast_wide[t] = guarded_alloc(mb_activation_wide_nbytes(n), t % 3 != 2);
+        v->bytes[t] = guarded_alloc(mb_activation_fast_nbytes(n), t % 3 != 2);
         if (t % 3 != 0)
             add_outliers(x, n, t, &seed);
         maker()->activation(x, n, (int8_t *)v->planes[2 * t].data, (int8_t *)v->planes[2 * t + 1].data,
                             v->wide[t].data, &v->x[t]);
+        maker()->activation_fast(x, n, (int8_t *)v->bytes[t].data, (int8_t *)v->fast_planes[2 * t].data,
+                                 (int8_t *)v->fast_planes[2 * t + 1].data, v->fast_wide[t].data, &v->fast[t]);
     }
     free(x);
 }
 
 static void free_vectors(struct vectors *v)
 {
-    for (size_t i = 0; i < 2 * N_TOKENS_MAX; i++)
+    for (size_t i = 0; i < 2 * N_TOKENS_MAX; i++) {
         guarded_free(&v->planes[i]);
-    for (size_t i = 0; i < N_TOKENS_MAX; i++)
+        guarded_free(&v->fast_planes[i]);
+    }
+    for (size_t i = 0; i < N_TOKENS_MAX; i++) {
         guarded_free(&v->wide[i]);
+        guarded_free(&v->fast_wide[i]);
+        guarded_free(&v->bytes[i]);
+    }
 }
 
 static void assert_same(const void *a, const void *b, size_t nbytes)
@@ -222,13 +234,14 @@ static void assert_same(const void *a, const void *b, size_t nbytes)
 }
 
 static void check_matvec(const struct mb_kernels *k, const struct mb_coded_matrix *w,
-                         const struct mb_coded_matrix *own, uint64_t row, size_t n, const struct vectors *v)
+                         const struct mb_coded_matrix *own, uint64_t row, size_t n,
+                         const struct mb_activation *x)
 {
     float *expected = malloc(n * sizeof(float));
     for (size_t t = 0; t < 3; t++) {
         struct guarded y = guarded_alloc(n * sizeof(float), row % 2 == 0);
-        mb_kernels_scalar.matvec(w, row, n, &v->x[t], expected);
-        k->matvec(own, row, n, &v->x[t], (float *)y.data);
+        mb_kernels_scalar.matvec(w, row, n, &x[t], expected);
+        k->matvec(own, row, n, &x[t], (float *)y.data);
         assert_same(y.data, expected, n * sizeof(float));
         guarded_free(&y);
     }
@@ -236,8 +249,8 @@ static void check_matvec(const struct mb_kernels *k, const struct mb_coded_matri
 }
 
 static void check_matmul(const struct mb_kernels *k, const struct mb_coded_matrix *w,
-                         const struct mb_coded_matrix *own, uint64_t row, size_t n, const struct vectors *v,
-                         size_t n_tokens)
+                         const struct mb_coded_matrix *own, uint64_t row, size_t n,
+                         const struct mb_activation *x, size_t n_tokens)
 {
     size_t stride = n + 3, nbytes = (stride * (n_tokens - 1) + n) * sizeof(float);
     float *expected = calloc(1, nbytes);
@@ -245,8 +258,8 @@ static void check_matmul(const struct mb_kernels *k, const struct mb_coded_matri
     bool at_end = row % 2 == 0;
     struct guarded y = guarded_alloc(nbytes, at_end),
                    scratch = guarded_alloc((scratch_nbytes + 63) / 64 * 64, at_end);
-    mb_kernels_scalar.matmul(w, row, n, v->x, n_tokens, expected, stride, NULL);
-    k->matmul(own, row, n, v->x, n_tokens, (float *)y.data, stride, scratch.data);
+    mb_kernels_scalar.matmul(w, row, n, x, n_tokens, expected, stride, NULL);
+    k->matmul(own, row, n, x, n_tokens, (float *)y.data, stride, scratch.data);
     assert_same(y.data, expected, nbytes); /* what lies between rows of y is still 0 */
     guarded_free(&y);
     guarded_free(&scratch);
@@ -298,10 +311,13 @@ static void check_form(const struct mb_kernels *k, struct sample *s, const struc
     size_t n = (size_t)w->n_rows;
     size_t row = (size_t)(test_random(&s->seed) % n), part = 1 + (size_t)(test_random(&s->seed) % (n - row));
     size_t n_tokens = 1 + (size_t)(test_random(&s->seed) % N_TOKENS_MAX);
-    check_matvec(k, w, own, 0, n, v);
-    check_matvec(k, w, own, row, part, v);
-    check_matmul(k, w, own, 0, n, v, n_tokens);
-    check_matmul(k, w, own, row, part, v, 1 + n_tokens / 2);
+    check_matvec(k, w, own, 0, n, v->x);
+    check_matvec(k, w, own, 0, n, v->fast);
+    check_matvec(k, w, own, row, part, v->x);
+    check_matmul(k, w, own, 0, n, v->x, n_tokens);
+    check_matmul(k, w, own, 0, n, v->fast, 1 + (n_tokens + 6) % N_TOKENS_MAX);
+    check_matmul(k, w, own, row, part, v->x, 1 + n_tokens / 2);
+    check_matmul(k, w, own, row, part, v->fast, n_tokens);
     check_transposed(k, w, own, 0, n);
     check_transposed(k, w, own, row, part);
     check_rows(k, w, own, 0, n);
@@ -417,22 +433,36 @@ static void the_widest_row(void **state)
     check_all_tables(LARGEST, MB_F32, 2, MB_COLS_MAX, 8, 0);
 }
 
-/* All tables make the scalar one's activation of x[n]. */
-static void check_activation(const float *x, size_t n)
+static void make(const struct mb_kernels *k, bool is_fast, const float *x, size_t n, int8_t *planes,
+                 void *wide, struct mb_activation *out)
 {
-    size_t plane = mb_activation_plane_nbytes(n), wide_nbytes = mb_activation_wide_nbytes(n);
-    struct guarded in = guarded_alloc(n * sizeof *x, true), planes = guarded_alloc(2 * plane, true),
+    size_t plane = mb_activation_plane_nbytes(n);
+    if (is_fast)
+        k->activation_fast(x, n, planes + 2 * plane, planes, planes + plane, wide, out);
+    else
+        k->activation(x, n, planes, planes + plane, wide, out);
+}
+
+/* All tables make the scalar one's activation of x[n]. */
+static void check_activation(const float *x, size_t n, bool is_fast)
+{
+    size_t plane = mb_activation_plane_nbytes(n), wide_nbytes = mb_activation_wide_nbytes(n),
+           planes_nbytes = 2 * plane + (is_fast ? mb_activation_fast_nbytes(n) : 0);
+    struct guarded in = guarded_alloc(n * sizeof *x, true), planes = guarded_alloc(planes_nbytes, true),
                    wide = guarded_alloc(wide_nbytes, true);
-    int8_t *expected = aligned_alloc(64, 2 * plane + wide_nbytes), *data = (int8_t *)planes.data;
+    int8_t *expected = aligned_alloc(64, planes_nbytes + wide_nbytes), *data = (int8_t *)planes.data;
     struct mb_activation a, b;
     memcpy(in.data, x, n * sizeof *x);
-    mb_kernels_scalar.activation((float *)in.data, n, expected, expected + plane, expected + 2 * plane, &a);
+    make(&mb_kernels_scalar, is_fast, (float *)in.data, n, expected, expected + planes_nbytes, &a);
     for (size_t i = 0; i < n_tables; i++) {
-        tables[i]->activation((float *)in.data, n, data, data + plane, wide.data, &b);
-        assert_same(data, expected, 2 * plane);
+        make(tables[i], is_fast, (float *)in.data, n, data, wide.data, &b);
+        assert_same(data, expected, is_fast ? 3 * plane : 2 * plane);
         assert_same(&a.scale, &b.scale, sizeof a.scale);
         assert_int_equal(a.sum, b.sum);
         assert_true(b.hi == data && b.lo == data + plane);
+        assert_true(b.bytes == (is_fast ? data + 2 * plane : NULL));
+        if (is_fast)
+            assert_same(a.factors, b.factors, plane / MB_ACTIVATION_BLOCK);
         assert_true(a.n_wide == b.n_wide && a.n_wide_planes == b.n_wide_planes && a.wide_sum == b.wide_sum);
         if (a.n_wide == 0)
             continue;
@@ -464,7 +494,8 @@ static void activations(void **state)
             if (k == N_ODD - 1) /* the scale that the others would have is subnormal */
                 for (size_t i = 0; i < n; i++)
                     x[i] = i == n / 2 ? 1e-30F : 1e-42F;
-            check_activation(x, n);
+            check_activation(x, n, false);
+            check_activation(x, n, true);
         }
 }
 

@@ -133,6 +133,44 @@ static void a_block_with_an_outlier_is_wide(void **state)
     assert_true(a.n_wide == 0 && a.scale == 5 / 32639.0F); /* ordinary: by the largest */
 }
 
+/* What codec.h promises: a fraction of the block's largest element, and wide blocks as exact as others. */
+static void fast_activations_are_near_and_their_planes_agree(void **state)
+{
+    (void)state;
+    enum { N = 1000, PLANE = 1024 };
+    static float x[N];
+    static _Alignas(64) int8_t bytes[PLANE + 64], hi[PLANE], lo[PLANE], wide[16 * PLANE];
+    uint64_t seed = 6;
+    for (size_t round = 0; round < 40; round++) {
+        struct mb_activation a;
+        size_t n = round % 2 == 0 ? N : N / 10 + round;
+        for (size_t i = 0; i < n; i++)
+            x[i] = (float)test_normal(&seed) * (i / 128 % 3 == 0 ? 0.02F : 1.0F);
+        if (round % 4 == 3)
+            x[n / 2] *= 1e5F;
+        mb_kernels_scalar.activation_fast(x, n, bytes, hi, lo, wide, &a);
+        int64_t sum = 0;
+        for (size_t i = 0; i < n; i++) {
+            size_t block = i / 128, end = 128 * block + 128 < n ? 128 * block + 128 : n;
+            float largest = 0;
+            for (size_t k = 128 * block; k < end; k++)
+                largest = fmaxf(largest, fabsf(x[k]));
+            bool is_wide = false;
+            for (size_t k = 0; k < a.n_wide; k++)
+                is_wide = is_wide || a.wide_at[k] == block;
+            double error = fabs((double)x[i] - mb_activation_value(&a, i) * (double)a.scale);
+            double bound = 0.5001 * (double)a.scale + 0x1p-24 * fabs((double)x[i]);
+            assert_true(error <= bound + (is_wide ? 0 : (double)largest / 254));
+            assert_int_equal(mb_narrow_value(&a, i) - a.factors[block] * a.bytes[i],
+                             is_wide ? mb_narrow_value(&a, i) : 0);
+            assert_int_equal(mb_fast_narrow_value(&a, i), mb_narrow_value(&a, i));
+            assert_true(a.factors[block] >= 1 && a.factors[block] <= 129 && abs(a.bytes[i]) <= 127);
+            sum += mb_narrow_value(&a, i);
+        }
+        assert_true(sum == a.sum && (a.n_wide > 0 || round % 4 != 3));
+    }
+}
+
 static void odd_vectors_have_their_scales(void **state)
 {
     (void)state;
@@ -300,6 +338,7 @@ int main(void)
         cmocka_unit_test(activations_are_near_and_padded),
         cmocka_unit_test(outliers_leave_the_others_their_precision),
         cmocka_unit_test(a_block_with_an_outlier_is_wide),
+        cmocka_unit_test(fast_activations_are_near_and_their_planes_agree),
         cmocka_unit_test(odd_vectors_have_their_scales),
         cmocka_unit_test(products_are_what_the_format_says),
         cmocka_unit_test(transposed_products_sum_over_rows),

@@ -80,4 +80,20 @@ MB_INLINE ints split(const float *x, float scale, int8_t *hi, int8_t *lo)
     return vreinterpretq_u32_s32(sum);
 }
 
+MB_INLINE ints split_bytes(const float *x, float scale, int factor, int8_t *bytes, int8_t *hi, int8_t *lo)
+{
+    int32x4_t byte[4], high[4], low[4], sum = vdupq_n_s32(0);
+    for (int k = 0; k < 4; k++) {
+        byte[k] = vcvtnq_s32_f32(vdivq_f32(vld1q_f32(x + 4 * k), vdupq_n_f32(scale)));
+        int32x4_t value = vmulq_n_s32(byte[k], factor);
+        high[k] = vshrq_n_s32(vaddq_s32(value, vdupq_n_s32(128)), 8);
+        low[k] = vsubq_s32(value, vshlq_n_s32(high[k], 8));
+        sum = vaddq_s32(sum, value);
+    }
+    vst1q_s8(bytes, mb_narrow_16(byte));
+    vst1q_s8(hi, mb_narrow_16(high));
+    vst1q_s8(lo, mb_narrow_16(low));
+    return vreinterpretq_u32_s32(sum);
+}
+
 #include "convert_kernels.h"

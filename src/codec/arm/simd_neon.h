@@ -37,6 +37,8 @@ enum { MB_AHEAD_NBYTES = 4096 };
 /* The tables' functions. Those of products are there for each instruction set. */
 void mb_activation_neon(const float *x, size_t n, int8_t *hi, int8_t *lo, void *wide,
                         struct mb_activation *out);
+void mb_activation_fast_neon(const float *x, size_t n, int8_t *bytes, int8_t *hi, int8_t *lo, void *wide,
+                             struct mb_activation *out);
 void mb_matvec_transposed_neon(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                                const struct mb_activation *x, float *y, void *scratch);
 size_t mb_transposed_scratch_nbytes_neon(size_t n_cols);

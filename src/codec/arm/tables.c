@@ -8,6 +8,7 @@
     static const struct mb_kernels name = {                             \
         .isa = #isa_,                                                   \
         .activation = mb_activation_neon,                               \
+        .activation_fast = mb_activation_fast_neon,                     \
         .matvec = mb_matvec_##isa_,                                     \
         .matmul = mb_matmul_##isa_,                                     \
         .matvec_transposed = mb_matvec_transposed_neon,                 \

@@ -91,4 +91,20 @@ MB_INLINE ints split(const float *x, float scale, int8_t *hi, int8_t *lo)
     return sum;
 }
 
+MB_INLINE ints split_bytes(const float *x, float scale, int factor, int8_t *bytes, int8_t *hi, int8_t *lo)
+{
+    __m256i byte[4], high[4], low[4], sum = _mm256_setzero_si256();
+    for (int k = 0; k < 4; k++) {
+        byte[k] = _mm256_cvtps_epi32(_mm256_div_ps(_mm256_loadu_ps(x + 8 * k), _mm256_set1_ps(scale)));
+        __m256i value = _mm256_mullo_epi32(byte[k], _mm256_set1_epi32(factor));
+        high[k] = _mm256_srai_epi32(_mm256_add_epi32(value, _mm256_set1_epi32(128)), 8);
+        low[k] = _mm256_sub_epi32(value, _mm256_slli_epi32(high[k], 8));
+        sum = _mm256_add_epi32(sum, value);
+    }
+    _mm256_storeu_si256((__m256i *)bytes, narrow(byte));
+    _mm256_storeu_si256((__m256i *)hi, narrow(high));
+    _mm256_storeu_si256((__m256i *)lo, narrow(low));
+    return sum;
+}
+
 #include "convert_kernels.h"

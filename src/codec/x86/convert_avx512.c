@@ -60,4 +60,15 @@ MB_INLINE ints split(const float *x, float scale, int8_t *hi, int8_t *lo)
     return value;
 }
 
+MB_INLINE ints split_bytes(const float *x, float scale, int factor, int8_t *bytes, int8_t *hi, int8_t *lo)
+{
+    __m512i byte = _mm512_cvtps_epi32(_mm512_div_ps(_mm512_loadu_ps(x), _mm512_set1_ps(scale)));
+    __m512i value = _mm512_mullo_epi32(byte, _mm512_set1_epi32(factor));
+    __m512i high = _mm512_srai_epi32(_mm512_add_epi32(value, _mm512_set1_epi32(128)), 8);
+    _mm_storeu_si128((__m128i *)bytes, _mm512_cvtepi32_epi8(byte));
+    _mm_storeu_si128((__m128i *)hi, _mm512_cvtepi32_epi8(high));
+    _mm_storeu_si128((__m128i *)lo, _mm512_cvtepi32_epi8(value));
+    return value;
+}
+
 #include "convert_kernels.h"

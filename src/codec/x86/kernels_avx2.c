@@ -6,6 +6,7 @@
 const struct mb_kernels mb_kernels_avx2 = {
     .isa = "avx2",
     .activation = mb_activation_avx2,
+    .activation_fast = mb_activation_fast_avx2,
     .matvec = mb_matvec_avx2,
     .matmul = mb_forms_matmul_avx2,
     .matvec_transposed = mb_matvec_transposed_avx2,

@@ -6,6 +6,7 @@
 const struct mb_kernels mb_kernels_avx512 = {
     .isa = "avx512",
     .activation = mb_activation_avx512,
+    .activation_fast = mb_activation_fast_avx512,
     .matvec = mb_matvec_avx512,
     .matmul = mb_matmul_avx512,
     .matvec_transposed = mb_matvec_transposed_avx512,

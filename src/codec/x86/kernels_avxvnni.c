@@ -7,6 +7,7 @@
 const struct mb_kernels mb_kernels_avxvnni = {
     .isa = "avxvnni",
     .activation = mb_activation_avx2,
+    .activation_fast = mb_activation_fast_avx2,
     .matvec = mb_matvec_avxvnni,
     .matmul = mb_forms_matmul_avxvnni,
     .matvec_transposed = mb_matvec_transposed_avx2,

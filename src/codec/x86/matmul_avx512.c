@@ -30,7 +30,7 @@
 #include "by_width.h"
 #include <string.h>
 
-enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, CHUNK = 16, ROWS_WAITING = 4 };
+enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, FAST_TOKENS = 6, CHUNK = 16, ROWS_WAITING = 4 };
 enum { CHUNK_NBYTES = QUADS * 64 }; /* of a tile */
 
 /* The processor drops a prefetch whose page is not in the TLB: pages are touched this far before lines. */
@@ -55,6 +55,9 @@ struct source {
     uint8_t *rows;   /* [ROWS_WAITING][row_nbytes], and slack: rows of the next quad */
     size_t row_nbytes;
 };
+
+/* Of fast activations: a tile takes one product a weight, and the fused product two. */
+enum { FUSED_FAST_TOKENS = 2 };
 
 /* The outliers of most tiles as the product's loop takes them: one in each of its first rounds. */
 enum { OUTLIERS_BETWEEN = 32 };
@@ -317,10 +320,11 @@ static inline __m512i add_slots(const __m512i quad[QUADS])
                                     sums);
 }
 
-/* Sums of u * hi and u * lo of a tile's rows for up to three tokens, and of outliers. */
+/* Sums of u X (256 hi + lo) of a tile's slots for some tokens, and of outliers. */
 struct tile_sums {
-    __m512i hi[TILE_TOKENS], lo[TILE_TOKENS];
-    double outliers[TILE_TOKENS][TILE_ROWS];
+    __m512i x[FAST_TOKENS][2];         /* eight slots each */
+    __m512i total[FAST_TOKENS][QUADS]; /* of the blocks of a fast activation so far */
+    double outliers[FAST_TOKENS][TILE_ROWS];
 };
 
 /* Lists outliers in the order of rows while all of a row fit; at most one for each chunk. */
@@ -340,6 +344,35 @@ static void list_outliers(enum mb_dtype dtype, size_t n_chunks, struct tile *til
     }
 }
 
+static void clear_outliers(size_t n_tokens, struct tile_sums *sums)
+{
+    for (size_t t = 0; t < n_tokens; t++) {
+        _mm512_storeu_pd(sums->outliers[t], _mm512_setzero_pd());
+        _mm512_storeu_pd(sums->outliers[t] + 8, _mm512_setzero_pd());
+    }
+}
+
+/* The k-th outlier of a tile that has so many. */
+MB_INLINE void add_outlier(const struct tile *tile, size_t k, const struct mb_activation *x, size_t n_tokens,
+                           bool is_fast, struct tile_sums *sums)
+{
+    if (k >= tile->n_outliers)
+        return;
+    const struct outlier *outlier = &tile->outliers[k];
+#pragma GCC unroll 6
+    for (size_t t = 0; t < n_tokens; t++) {
+        int32_t value =
+            is_fast ? mb_fast_narrow_value(x + t, outlier->column) : mb_narrow_value(x + t, outlier->column);
+        sums->outliers[t][outlier->slot] += outlier->value * (double)value;
+    }
+}
+
+/* 256 hi + lo. */
+MB_INLINE __m512i of_planes(__m256i hi, __m256i lo)
+{
+    return _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(hi), 8), _mm512_cvtepi32_epi64(lo));
+}
+
 /*
  * The multiplying ports are busy for twelve cycles a round, the others for five: an outlier in each round
  * costs nothing.
@@ -348,11 +381,7 @@ MB_INLINE void tile_product(const struct tile *tile, size_t n_chunks, const stru
                             size_t n_tokens, struct tile_sums *sums)
 {
     const uint8_t *bytes = tile->bytes;
-    const size_t n_outliers = tile->n_outliers;
-    for (size_t t = 0; t < n_tokens; t++) {
-        _mm512_storeu_pd(sums->outliers[t], _mm512_setzero_pd());
-        _mm512_storeu_pd(sums->outliers[t] + 8, _mm512_setzero_pd());
-    }
+    clear_outliers(n_tokens, sums);
     __m512i hi[TILE_TOKENS][QUADS], lo[TILE_TOKENS][QUADS];
 #pragma GCC unroll 3
     for (size_t t = 0; t < n_tokens; t++)
@@ -360,13 +389,7 @@ MB_INLINE void tile_product(const struct tile *tile, size_t n_chunks, const stru
         for (size_t q = 0; q < QUADS; q++)
             hi[t][q] = lo[t][q] = _mm512_setzero_si512();
     for (size_t k = 0; k < n_chunks; k++, bytes += QUADS * 64) {
-        if (k < n_outliers) {
-            const struct outlier *outlier = &tile->outliers[k];
-#pragma GCC unroll 3
-            for (size_t t = 0; t < n_tokens; t++)
-                sums->outliers[t][outlier->slot] +=
-                    outlier->value * (double)mb_narrow_value(x + t, outlier->column);
-        }
+        add_outlier(tile, k, x, n_tokens, false, sums);
         __m512i u[QUADS];
 #pragma GCC unroll 4
         for (size_t q = 0; q < QUADS; q++)
@@ -384,27 +407,149 @@ MB_INLINE void tile_product(const struct tile *tile, size_t n_chunks, const stru
     }
 #pragma GCC unroll 3
     for (size_t t = 0; t < n_tokens; t++) {
-        sums->hi[t] = add_slots(hi[t]);
-        sums->lo[t] = add_slots(lo[t]);
+        __m512i h = add_slots(hi[t]), l = add_slots(lo[t]);
+        sums->x[t][0] = of_planes(_mm512_castsi512_si256(h), _mm512_castsi512_si256(l));
+        sums->x[t][1] = of_planes(_mm512_extracti64x4_epi64(h, 1), _mm512_extracti64x4_epi64(l, 1));
     }
 }
 
-static __attribute__((noinline)) void tile_product_1(const struct tile *tile, size_t n,
-                                                     const struct mb_activation *x, struct tile_sums *sums)
+MB_INLINE void clear_totals(size_t n_tokens, struct tile_sums *sums)
 {
-    tile_product(tile, n, x, 1, sums);
+    for (size_t t = 0; t < n_tokens; t++)
+#pragma GCC unroll 4
+        for (size_t q = 0; q < QUADS; q++)
+            _mm512_store_si512(&sums->total[t][q], _mm512_setzero_si512());
 }
 
-static __attribute__((noinline)) void tile_product_2(const struct tile *tile, size_t n,
-                                                     const struct mb_activation *x, struct tile_sums *sums)
+/* Lanes of two quads added in 64 bits: lane s of the result is slot s of their eight. */
+MB_INLINE __m512i add_wide_slots(__m512i q0, __m512i q1)
 {
-    tile_product(tile, n, x, 2, sums);
+    __m512i pairs0 =
+        _mm512_add_epi64(_mm512_srai_epi64(q0, 32), _mm512_srai_epi64(_mm512_slli_epi64(q0, 32), 32));
+    __m512i pairs1 =
+        _mm512_add_epi64(_mm512_srai_epi64(q1, 32), _mm512_srai_epi64(_mm512_slli_epi64(q1, 32), 32));
+    __m512i sums =
+        _mm512_add_epi64(_mm512_unpacklo_epi64(pairs0, pairs1), _mm512_unpackhi_epi64(pairs0, pairs1));
+    return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), sums);
 }
 
-static __attribute__((noinline)) void tile_product_3(const struct tile *tile, size_t n,
-                                                     const struct mb_activation *x, struct tile_sums *sums)
+/* Columns of fast activations whose products fit a lane of 32 bits: it takes four of each sixteen. */
+enum { FAST_COLS = 2048 };
+_Static_assert((int64_t)FAST_COLS / 4 * 255 * MB_FAST_MAX <= INT32_MAX, "a lane would overflow");
+
+/*
+ * The same for fast activations: one product a weight, and one more for each block, whose sums are added to
+ * totals in memory.
+ */
+MB_INLINE void fast_product(const struct tile *tile, size_t n_chunks, const struct mb_activation *x,
+                            size_t n_tokens, struct tile_sums *sums)
 {
-    tile_product(tile, n, x, 3, sums);
+    enum { BLOCK_CHUNKS = MB_ACTIVATION_BLOCK / CHUNK, FAST_CHUNKS = FAST_COLS / CHUNK };
+    const uint8_t *bytes = tile->bytes;
+    const int8_t *plane[FAST_TOKENS];
+    clear_outliers(n_tokens, sums);
+    for (size_t t = 0; t < n_tokens; t++) {
+        plane[t] = x[t].bytes;
+        sums->x[t][0] = sums->x[t][1] = _mm512_setzero_si512();
+    }
+    for (size_t k = 0, end = 0; k < n_chunks;) {
+        if (k == end) {
+            end = k + FAST_CHUNKS < n_chunks ? k + FAST_CHUNKS : n_chunks;
+            clear_totals(n_tokens, sums);
+        }
+        const size_t block = k / BLOCK_CHUNKS, block_end = k + BLOCK_CHUNKS < end ? k + BLOCK_CHUNKS : end;
+        __m512i sum[FAST_TOKENS][QUADS];
+#pragma GCC unroll 6
+        for (size_t t = 0; t < n_tokens; t++)
+#pragma GCC unroll 4
+            for (size_t q = 0; q < QUADS; q++)
+                sum[t][q] = _mm512_setzero_si512();
+        for (; k < block_end; k++, bytes += CHUNK_NBYTES) {
+            add_outlier(tile, k, x, n_tokens, true, sums);
+            __m512i u[QUADS];
+#pragma GCC unroll 4
+            for (size_t q = 0; q < QUADS; q++) {
+                u[q] = _mm512_load_si512(bytes + 64 * q);
+                __asm__("" : "+v"(u[q])); /* gcc would load it for each token */
+            }
+#pragma GCC unroll 6
+            for (size_t t = 0; t < n_tokens; t++) {
+                __m512i v = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(plane[t] + CHUNK * k)));
+#pragma GCC unroll 4
+                for (size_t q = 0; q < QUADS; q++)
+                    sum[t][q] = mb_dot_512(sum[t][q], u[q], v);
+            }
+        }
+#pragma GCC unroll 6
+        for (size_t t = 0; t < n_tokens; t++) {
+            __m512i factor = _mm512_set1_epi32(x[t].factors[block]);
+#pragma GCC unroll 4
+            for (size_t q = 0; q < QUADS; q++) {
+                __m512i product = _mm512_mullo_epi32(sum[t][q], factor);
+                _mm512_store_si512(&sums->total[t][q], _mm512_add_epi32(product, sums->total[t][q]));
+                __asm__("" ::: "memory"); /* gcc would collect totals in registers that it does not have */
+            }
+        }
+        for (size_t t = 0; t < n_tokens && k == end; t++) {
+            const __m512i *total = sums->total[t];
+            sums->x[t][0] = _mm512_add_epi64(sums->x[t][0], add_wide_slots(total[0], total[1]));
+            sums->x[t][1] = _mm512_add_epi64(sums->x[t][1], add_wide_slots(total[2], total[3]));
+        }
+    }
+}
+
+/* A function for each number of tokens, so that all sums stay in registers. */
+#define TILE_PRODUCT(name, n_tokens)                                                          \
+    MB_NOINLINE void name##_##n_tokens(const struct tile *tile, size_t n_chunks,              \
+                                       const struct mb_activation *x, struct tile_sums *sums) \
+    {                                                                                         \
+        name(tile, n_chunks, x, n_tokens, sums);                                              \
+    }
+TILE_PRODUCT(tile_product, 1)
+TILE_PRODUCT(tile_product, 2)
+TILE_PRODUCT(tile_product, 3)
+TILE_PRODUCT(fast_product, 1)
+TILE_PRODUCT(fast_product, 2)
+TILE_PRODUCT(fast_product, 3)
+TILE_PRODUCT(fast_product, 4)
+TILE_PRODUCT(fast_product, 5)
+TILE_PRODUCT(fast_product, 6)
+
+typedef void (*tile_product_fn)(const struct tile *tile, size_t n_chunks, const struct mb_activation *x,
+                                struct tile_sums *sums);
+static const tile_product_fn tile_product_of[2][FAST_TOKENS + 1] = {
+    {NULL, tile_product_1, tile_product_2, tile_product_3},
+    {NULL, fast_product_1, fast_product_2, fast_product_3, fast_product_4, fast_product_5, fast_product_6},
+};
+
+/* Adds the products of a token's k-th wide block with one of its planes. */
+MB_INLINE void add_wide_block(const struct tile *tile, const struct mb_activation *x, size_t k,
+                              const int8_t *plane, __m512i quad[QUADS])
+{
+    size_t first = (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK;
+    const uint8_t *bytes = tile->bytes + first * (CHUNK_NBYTES / CHUNK);
+    for (size_t c = 0; c < MB_ACTIVATION_BLOCK && first + c < tile->n_cols;
+         c += CHUNK, bytes += CHUNK_NBYTES) {
+        __m512i v = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(plane + c)));
+#pragma GCC unroll 4
+        for (size_t q = 0; q < QUADS; q++)
+            quad[q] = mb_dot_512(quad[q], _mm512_load_si512(bytes + 64 * q), v);
+    }
+}
+
+/* Adds 256 hi + lo of the wide blocks of a fast activation, whose one plane is 0 there. */
+static void add_wide_planes(const struct tile *tile, const struct mb_activation *x, __m512i sums[2])
+{
+    __m512i hi[QUADS] = {0}, lo[QUADS] = {0};
+    for (size_t k = 0; k < x->n_wide; k++) {
+        size_t c = (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK;
+        add_wide_block(tile, x, k, x->hi + c, hi);
+        add_wide_block(tile, x, k, x->lo + c, lo);
+    }
+    __m512i h = add_slots(hi), l = add_slots(lo);
+    sums[0] = _mm512_add_epi64(sums[0], of_planes(_mm512_castsi512_si256(h), _mm512_castsi512_si256(l)));
+    sums[1] = _mm512_add_epi64(sums[1],
+                               of_planes(_mm512_extracti64x4_epi64(h, 1), _mm512_extracti64x4_epi64(l, 1)));
 }
 
 /* The sums of q E of a tile's rows and one token: its wide blocks once more. */
@@ -416,18 +561,8 @@ static void tile_wide(const struct tile *tile, const struct mb_activation *x, in
                                    _mm512_mullo_epi64(_mm512_loadu_si512(tile->offset + 8 * i), sum_e));
     for (unsigned p = 0; p < x->n_wide_planes; p++) {
         __m512i quad[QUADS] = {0};
-        for (size_t k = 0; k < x->n_wide; k++) {
-            size_t first = (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK;
-            const uint8_t *bytes = tile->bytes + first * (CHUNK_NBYTES / CHUNK);
-            const int8_t *e = mb_wide_planes(x, k) + p * MB_ACTIVATION_BLOCK;
-            for (size_t c = 0; c < MB_ACTIVATION_BLOCK && first + c < tile->n_cols;
-                 c += CHUNK, bytes += CHUNK_NBYTES) {
-                __m512i v = _mm512_broadcast_i32x4(_mm_load_si128((const __m128i *)(e + c)));
-#pragma GCC unroll 4
-                for (size_t q = 0; q < QUADS; q++)
-                    quad[q] = mb_dot_512(quad[q], _mm512_load_si512(bytes + 64 * q), v);
-            }
-        }
+        for (size_t k = 0; k < x->n_wide; k++)
+            add_wide_block(tile, x, k, mb_wide_planes(x, k) + p * MB_ACTIVATION_BLOCK, quad);
         __m512i rows = add_slots(quad);
         __m512i low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(rows));
         __m512i high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(rows, 1));
@@ -449,14 +584,12 @@ static void add_wide_outliers(enum mb_dtype dtype, const struct tile *tile, cons
                                  uncoded->n_outliers, uncoded->begin, x);
 }
 
-/* Eight rows of one token, finished: S step scale + O scale. 'wide': sums of q E, or NULL. */
-static inline __m256 finish_8(__m256i hi, __m256i lo, const int64_t *wide, const int64_t *offset,
-                              const double *outliers, const struct mb_coded_matrix *w,
-                              const struct mb_activation *x)
+/* Eight slots of one token, finished: S step scale + O scale. s: of u X. 'wide': sums of q E, or NULL. */
+static inline __m256 finish_8(__m512i s, const int64_t *wide, const int64_t *offset, const double *outliers,
+                              const struct mb_coded_matrix *w, const struct mb_activation *x)
 {
     __m512d scale = _mm512_set1_pd((double)x->scale);
     __m512i shift = _mm512_mullo_epi64(_mm512_loadu_si512(offset), _mm512_set1_epi64(x->sum));
-    __m512i s = _mm512_add_epi64(_mm512_slli_epi64(_mm512_cvtepi32_epi64(hi), 8), _mm512_cvtepi32_epi64(lo));
     __m512d sum = _mm512_cvtepi64_pd(_mm512_sub_epi64(s, shift));
     if (wide != NULL) /* mb_sum_of_parts */
         sum = _mm512_add_pd(
@@ -468,7 +601,8 @@ static inline __m256 finish_8(__m256i hi, __m256i lo, const int64_t *wide, const
 
 /* A tile's rows of up to three tokens. */
 MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct tile *tile, struct tile_sums *sums,
-                           const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride)
+                           bool is_fast, const struct mb_activation *x, size_t n_tokens, float *y,
+                           size_t y_stride)
 {
     const struct uncoded *end = tile->uncoded + tile->n_uncoded;
     for (const struct uncoded *uncoded = tile->uncoded + tile->n_listed; uncoded < end; uncoded++)
@@ -482,20 +616,26 @@ MB_INLINE void finish_tile(const struct mb_coded_matrix *w, const struct tile *t
         int64_t wide[TILE_ROWS];
         bool is_wide = x->n_wide > 0;
         if (is_wide) {
+            if (is_fast)
+                add_wide_planes(tile, x, sums->x[t]);
             tile_wide(tile, x, wide);
             add_wide_outliers(w->dtype, tile, x, sums->outliers[t]);
         }
-        __m256 low = finish_8(_mm512_castsi512_si256(sums->hi[t]), _mm512_castsi512_si256(sums->lo[t]),
-                              is_wide ? wide : NULL, tile->offset, sums->outliers[t], w, x);
+        __m256 low = finish_8(sums->x[t][0], is_wide ? wide : NULL, tile->offset, sums->outliers[t], w, x);
         __m256 high =
-            finish_8(_mm512_extracti64x4_epi64(sums->hi[t], 1), _mm512_extracti64x4_epi64(sums->lo[t], 1),
-                     is_wide ? wide + 8 : NULL, tile->offset + 8, sums->outliers[t] + 8, w, x);
+            finish_8(sums->x[t][1], is_wide ? wide + 8 : NULL, tile->offset + 8, sums->outliers[t] + 8, w, x);
         __m512 slots = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
         _mm512_mask_storeu_ps(y, lanes, _mm512_permutexvar_ps(slot_of_row, slots));
         for (const struct uncoded *uncoded = tile->uncoded; uncoded < end; uncoded++)
             if (uncoded->raw != NULL)
                 y[uncoded->row] = mb_raw_row_product_avx512(w->dtype, uncoded->raw, w->n_cols, x);
     }
+}
+
+/* As evenly as possible: few tokens at once use the ports less well. */
+static size_t next_fast(size_t n_left)
+{
+    return n_left <= FAST_TOKENS ? n_left : n_left < 2 * FAST_TOKENS ? (n_left + 1) / 2 : FAST_TOKENS;
 }
 
 /*
@@ -506,24 +646,18 @@ static void multiply_tile(const struct mb_coded_matrix *w, struct tile *tile, co
                           size_t n_tokens, float *y, size_t y_stride, const uint8_t *next, size_t next_nbytes)
 {
     size_t n_chunks = (w->n_cols + CHUNK - 1) / CHUNK;
+    bool is_fast = mb_all_fast(x, n_tokens);
     list_outliers(w->dtype, n_chunks, tile);
-    size_t step_nbytes = next_nbytes / ((n_tokens + TILE_TOKENS - 1) / TILE_TOKENS) + 64;
+    size_t n_together = is_fast ? FAST_TOKENS : TILE_TOKENS;
+    size_t step_nbytes = next_nbytes / ((n_tokens + n_together - 1) / n_together) + 64;
     for (size_t t = 0, n; t < n_tokens; t += n, x += n, y += n * y_stride) {
         _mm_prefetch((const char *)next + PAGES_AHEAD_NBYTES, _MM_HINT_T1);
         next = mb_prefetch_lines(next, step_nbytes);
         size_t left = n_tokens - t;
-        n = left == 4 || left == 2 ? 2 : left == 1 ? 1 : TILE_TOKENS;
+        n = is_fast ? next_fast(left) : left == 4 || left == 2 ? 2 : left == 1 ? 1 : TILE_TOKENS;
         struct tile_sums sums;
-        if (n == 3) {
-            tile_product_3(tile, n_chunks, x, &sums);
-            finish_tile(w, tile, &sums, x, 3, y, y_stride);
-        } else if (n == 2) {
-            tile_product_2(tile, n_chunks, x, &sums);
-            finish_tile(w, tile, &sums, x, 2, y, y_stride);
-        } else {
-            tile_product_1(tile, n_chunks, x, &sums);
-            finish_tile(w, tile, &sums, x, 1, y, y_stride);
-        }
+        tile_product_of[is_fast][n](tile, n_chunks, x, &sums);
+        finish_tile(w, tile, &sums, is_fast, x, n, y, y_stride);
     }
 }
 
@@ -543,7 +677,8 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
                       const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
                       void *scratch)
 {
-    if (n_tokens <= MB_FUSED_TOKENS) { /* faster for so few: it writes nothing in between */
+    /* The fused product is faster for so few: it writes nothing in between. */
+    if (n_tokens <= FUSED_FAST_TOKENS || (n_tokens <= MB_FUSED_TOKENS && !mb_all_fast(x, n_tokens))) {
         mb_matvecs_avx512(w, row, n_rows, x, n_tokens, y, y_stride, scratch);
         return;
     }

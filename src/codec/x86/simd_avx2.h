@@ -95,6 +95,8 @@ MB_INLINE __m256 mb_load_values_8(enum mb_dtype dtype, const uint8_t *values)
 /* The table's functions. */
 void mb_activation_avx2(const float *x, size_t n, int8_t *hi, int8_t *lo, void *wide,
                         struct mb_activation *out);
+void mb_activation_fast_avx2(const float *x, size_t n, int8_t *bytes, int8_t *hi, int8_t *lo, void *wide,
+                             struct mb_activation *out);
 void mb_matvec_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                     const struct mb_activation *x, float *y);
 void mb_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,

@@ -252,6 +252,8 @@ float mb_raw_row_product_avx512(enum mb_dtype dtype, const uint8_t *values, size
 /* The table's functions. */
 void mb_activation_avx512(const float *x, size_t n, int8_t *hi, int8_t *lo, void *wide,
                           struct mb_activation *out);
+void mb_activation_fast_avx512(const float *x, size_t n, int8_t *bytes, int8_t *hi, int8_t *lo, void *wide,
+                               struct mb_activation *out);
 void mb_matvec_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                       const struct mb_activation *x, float *y);
 
