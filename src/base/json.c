@@ -139,9 +139,28 @@ enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json
     return mb_fail(err, MB_BAD_DATA, "byte %zu: not one object or array", begin);
 }
 
+/* What half a download leaves in place of a JSON file. */
+static enum mb_status check_is_json(const char *path, const char *text, size_t nbytes, struct mb_error *err)
+{
+    static const char POINTER[] = "version https://git-lfs";
+    size_t n_pointer = sizeof POINTER - 1, at = 0;
+    while (at < nbytes && isspace((unsigned char)text[at]))
+        at++;
+    if (at == nbytes)
+        return mb_fail(err, MB_BAD_DATA, "%s: byte 0: the file is empty", path);
+    if (nbytes >= n_pointer && memcmp(text, POINTER, n_pointer) == 0)
+        return mb_fail(err, MB_BAD_DATA,
+                       "%s: a pointer of git-lfs, not the file: run 'git lfs pull' in the folder", path);
+    if (text[at] == '<')
+        return mb_fail(err, MB_BAD_DATA, "%s: a web page, not JSON: download the file again", path);
+    return MB_OK;
+}
+
 enum mb_status mb_json_parse_file(const char *path, const char *text, size_t nbytes, json_t **object,
                                   struct mb_error *err)
 {
+    *object = NULL;
+    MB_TRY(check_is_json(path, text, nbytes, err));
     enum mb_status status = mb_json_parse(text, nbytes, 0, object, err);
     if (status != MB_OK)
         return mb_fail_in(err, status, "%s", path);

@@ -71,7 +71,8 @@ static enum mb_status open_shard(struct mb_checkpoint *ckpt, const char *name, s
     MB_TRY(mb_join_path(path, ckpt->path, name, err));
     shard->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (shard->fd < 0)
-        return mb_fail_errno(err, path, "open");
+        return errno == ENOENT ? mb_fail_no_file(path, "the index names it", err)
+                               : mb_fail_errno(err, path, "open");
     ckpt->n_shards++;
     shard->name = strdup(name);
     shard->path = strdup(path);
@@ -182,7 +183,7 @@ static enum mb_status open_folder(struct mb_checkpoint *ckpt, struct mb_error *e
 {
     MB_TRY(read_config(ckpt, err));
     MB_TRY(open_files(ckpt, err));
-    MB_TRY(mb_note_other_weights(ckpt, err));
+    MB_TRY(mb_note_other_files(ckpt, err));
     if (!ckpt->is_coded)
         MB_TRY(mb_views_make(ckpt, err));
     return mb_note_parts(ckpt, err);

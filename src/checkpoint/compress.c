@@ -2,12 +2,14 @@
  * compress.c - a plain folder becomes a coded one, shard by shard.
  */
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/options.h"
 #include "blob_units.h"
 #include "blob_writer.h"
 #include "checksums.h"
 #include "compress_report.h"
 #include "estimate.h"
+#include "notes.h"
 #include "originals.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -295,6 +297,19 @@ static enum mb_status compress(const struct mb_checkpoint *ckpt, const char *out
     return status;
 }
 
+/* Folders inside are not copied, and this one may hold what a chat with tools goes by. */
+static enum mb_status note_templates(struct mb_checkpoint *ckpt, struct mb_error *err)
+{
+    static const char NAME[] = "additional_chat_templates";
+    char path[MB_PATH_MAX];
+    bool is_there;
+    MB_TRY(mb_join_path(path, ckpt->path, NAME, err));
+    MB_TRY(mb_look_at(path, &is_there, NULL, err));
+    return is_there
+               ? mb_checkpoint_note(ckpt, err, "%s is not copied: copy that folder into the output", NAME)
+               : MB_OK;
+}
+
 enum mb_status mb_compress(const char *in_path, const char *out_path, const struct mb_compress_options *given,
                            struct mb_compress_report *report, struct mb_error *err)
 {
@@ -304,8 +319,10 @@ enum mb_status mb_compress(const char *in_path, const char *out_path, const stru
     *report = (struct mb_compress_report){0};
     MB_TRY(MB_OPTIONS_TAKE(options, given, err));
     MB_TRY(mb_checkpoint_open(in_path, &ckpt, err));
+    enum mb_status status = note_templates(ckpt, err);
     snprintf(report->notes, sizeof report->notes, "%s", mb_checkpoint_notes(ckpt));
-    enum mb_status status = compress(ckpt, out_path, &options, report, err);
+    if (status == MB_OK)
+        status = compress(ckpt, out_path, &options, report, err);
     mb_checkpoint_close(ckpt);
     report->seconds = (double)(mb_now_ns() - begun_ns) * 1e-9;
     return status;

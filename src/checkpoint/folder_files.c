@@ -81,6 +81,8 @@ static enum mb_status fail_not_there(const char *path, struct mb_error *err)
                        "%s: no such folder; if it is a model of the Hugging Face hub, download it first: "
                        "hf download %s --local-dir FOLDER",
                        path, path);
+    if (strstr(path, "://") != NULL)
+        return mb_fail(err, MB_BAD_DATA, "%s: is an address: download the model, and give its folder", path);
     return mb_fail(err, MB_BAD_DATA, "%s: no such folder", path);
 }
 
@@ -102,7 +104,9 @@ static enum mb_status check_is_folder(const char *path, struct mb_error *err)
 static const struct {
     const char *pattern, *advice;
 } others[] = {
-    {"model-*.safetensors", "is one of several shards, but their index is not there: download it too"},
+    {"model-*.safetensors",
+     "is a shard, but its index is not there: download it too (a single file has to be called " MB_SINGLE_NAME
+     ")"},
     {"adapter_config.json", "shows an adapter (LoRA), not a model: merge it into its model first"},
     {"adapter_model.*", "is an adapter (LoRA), not a model: merge it into its model first"},
     {"consolidated*", "is in its maker's own form: download the model in Hugging Face form"},
@@ -112,6 +116,12 @@ static const struct {
     {"*.pth", "is a PyTorch checkpoint: convert it to safetensors"},
     {"*.pt", "is a PyTorch checkpoint: convert it to safetensors"},
     {"*.incomplete", "is half a download: finish it"},
+    {"*.aria2", "is half a download: finish it"},
+    {"*.part", "is half a download: finish it"},
+    {"*.h5", "is a TensorFlow checkpoint: download the safetensors files"},
+    {"*.msgpack", "is a Flax checkpoint: download the safetensors files"},
+    {"*.onnx", "is an ONNX model: download the safetensors files"},
+    {"*.npz", "is an MLX checkpoint of an old form: download the safetensors files"},
     {"snapshots", "shows a cache of the hub: give the folder snapshots/NAME inside it"},
     {"models--*", "is in a cache of the hub: give the folder models--.../snapshots/NAME inside it"},
     {"*.safetensors", "has a name that is not read: weights are model.safetensors, or shards with an index"},
@@ -139,16 +149,27 @@ static enum mb_status look_at_entry(void *ctx, const char *folder, const char *n
     return MB_OK;
 }
 
-static enum mb_status check_is_no_dangling_link(const char *folder, const char *name, struct mb_error *err)
+/* Whether a path is a link to what is not there. */
+static bool is_dangling(const char *path)
 {
-    char path[MB_PATH_MAX];
     struct stat there;
-    MB_TRY(mb_join_path(path, folder, name, err));
-    if (lstat(path, &there) == 0 && stat(path, &there) != 0)
+    return lstat(path, &there) == 0 && stat(path, &there) != 0 && errno == ENOENT;
+}
+
+enum mb_status mb_fail_no_file(const char *path, const char *why, struct mb_error *err)
+{
+    if (is_dangling(path))
         return mb_fail(
             err, MB_BAD_DATA,
             "%s: a link to a file that is not there, as half a download leaves it: download it again", path);
-    return MB_OK;
+    return mb_fail(err, MB_BAD_DATA, "%s: No such file or directory, but %s: download it too", path, why);
+}
+
+static enum mb_status check_is_no_dangling_link(const char *folder, const char *name, struct mb_error *err)
+{
+    char path[MB_PATH_MAX];
+    MB_TRY(mb_join_path(path, folder, name, err));
+    return is_dangling(path) ? mb_fail_no_file(path, "", err) : MB_OK;
 }
 
 static enum mb_status fail_without_weights(const char *path, struct mb_error *err)
@@ -158,7 +179,8 @@ static enum mb_status fail_without_weights(const char *path, struct mb_error *er
     struct finding found = {.kind = N_OTHERS};
     MB_TRY(mb_for_each_file(path, look_at_entry, &found, err));
     if (found.kind == N_OTHERS)
-        return mb_fail(err, MB_BAD_DATA, "%s: neither " MB_SINGLE_NAME " nor " MB_INDEX_NAME " is there",
+        return mb_fail(err, MB_BAD_DATA,
+                       "%s: neither " MB_SINGLE_NAME " nor " MB_INDEX_NAME " is there: download the weights",
                        path);
     return mb_fail(err, MB_BAD_DATA, "%s: neither " MB_SINGLE_NAME " nor " MB_INDEX_NAME " is there; %s %s",
                    path, found.name, others[found.kind].advice);
@@ -222,15 +244,42 @@ static void add_name(struct first_names *first, const char *name)
         snprintf(first->names[at], sizeof first->names[at], "%s", name);
 }
 
+bool mb_is_side_file(const char *name)
+{
+    static const char *const patterns[] = {
+        "tokenizer*",
+        "*.model",
+        "vocab*",
+        "merges.txt",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "generation_config.json",
+        "chat_template*",
+        "*.jinja",
+        "*.tiktoken",
+        "*.py",
+        "README*",
+        "LICENSE*",
+        "NOTICE*",
+    };
+    for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++)
+        if (fnmatch(patterns[i], name, FNM_PERIOD) == 0)
+            return true;
+    return false;
+}
+
 struct search {
     const struct mb_checkpoint *ckpt;
-    struct first_names found;
+    struct first_names found, dangling;
 };
 
-static enum mb_status look_for_weights(void *ctx, const char *folder, const char *name, struct mb_error *err)
+static enum mb_status look_beside(void *ctx, const char *folder, const char *name, struct mb_error *err)
 {
-    (void)folder, (void)err;
     struct search *search = ctx;
+    char path[MB_PATH_MAX];
+    MB_TRY(mb_join_path(path, folder, name, err));
+    if (mb_is_side_file(name) && is_dangling(path))
+        add_name(&search->dangling, name);
     bool is_weights =
         mb_name_ends_with(name, ".safetensors") || mb_name_ends_with(name, ".safetensors.index.json");
     bool is_index_read = search->ckpt->index_xxh3[0] != '\0' && strcmp(name, MB_INDEX_NAME) == 0;
@@ -239,20 +288,31 @@ static enum mb_status look_for_weights(void *ctx, const char *folder, const char
     return MB_OK;
 }
 
-enum mb_status mb_note_other_weights(struct mb_checkpoint *ckpt, struct mb_error *err)
+static void names_of(const struct first_names *first, char text[MB_NAMES_NBYTES])
 {
-    struct search search = {.ckpt = ckpt};
-    const struct first_names *first = &search.found;
     const char *names[MB_NAMES_SHOWN];
-    char text[MB_NAMES_NBYTES];
-    if (access(ckpt->path, R_OK) != 0) /* files of known names can be read all the same */
-        return MB_OK;
-    MB_TRY(mb_for_each_file(ckpt->path, look_for_weights, &search, err));
-    if (first->n == 0)
-        return MB_OK;
     for (size_t i = 0; i < MB_NAMES_SHOWN; i++)
         names[i] = first->names[i];
     mb_names_text(names, first->n, text);
+}
+
+enum mb_status mb_note_other_files(struct mb_checkpoint *ckpt, struct mb_error *err)
+{
+    struct search search = {.ckpt = ckpt};
+    const struct first_names *first = &search.found, *dangling = &search.dangling;
+    char text[MB_NAMES_NBYTES];
+    if (access(ckpt->path, R_OK) != 0) /* files of known names can be read all the same */
+        return MB_OK;
+    MB_TRY(mb_for_each_file(ckpt->path, look_beside, &search, err));
+    if (dangling->n > 0) {
+        names_of(dangling, text);
+        MB_TRY(mb_checkpoint_note(ckpt, err,
+                                  "%zu link%s to a file that is not there, as half a download leaves it: %s",
+                                  dangling->n, dangling->n == 1 ? " leads" : "s lead", text));
+    }
+    if (first->n == 0)
+        return MB_OK;
+    names_of(first, text);
     return mb_checkpoint_note(ckpt, err, "%zu file%s with weights %s not read: %s", first->n,
                               first->n == 1 ? "" : "s", first->n == 1 ? "is" : "are", text);
 }

@@ -16,7 +16,14 @@
 typedef enum mb_status (*mb_file_fn)(void *ctx, const char *folder, const char *name, struct mb_error *err);
 enum mb_status mb_for_each_file(const char *path, mb_file_fn fn, void *ctx, struct mb_error *err);
 
-/* Notes safetensors files that neither are read nor belong to what is read. */
-enum mb_status mb_note_other_weights(struct mb_checkpoint *ckpt, struct mb_error *err);
+/* Notes safetensors files that neither are read nor belong to what is read, and links to what is not there.
+ */
+enum mb_status mb_note_other_files(struct mb_checkpoint *ckpt, struct mb_error *err);
+
+/* MB_BAD_DATA: a file that is needed is not there, or a link to nothing.  'why': "the index names it". */
+enum mb_status mb_fail_no_file(const char *path, const char *why, struct mb_error *err);
+
+/* Files beside the weights that coded and decoded folders take over: tokenizers, templates, licences. */
+bool mb_is_side_file(const char *name);
 
 #endif

@@ -5,12 +5,14 @@
 #include "base/error.h"
 #include "fp8.h"
 #include "fused.h"
+#include "packed.h"
 #include "text_model.h"
 #include <stdlib.h>
 #include <string.h>
 
 /* Asked in this order; the first that takes a tensor is the last that sees it. */
 static const mb_view_rule rules[] = {
+    mb_rule_packed,
     mb_rule_fp8,
     mb_rule_fused,
 };

@@ -23,34 +23,10 @@ static const uint64_t NOTE_NBYTES_MAX = 256 << 20;
 
 /* ---------------------------------------------------------------- files of a folder */
 
-static bool is_side_file(const char *name)
-{
-    static const char *const patterns[] = {
-        "tokenizer*",
-        "*.model",
-        "vocab*",
-        "merges.txt",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "generation_config.json",
-        "chat_template*",
-        "*.jinja",
-        "*.tiktoken",
-        "*.py",
-        "README*",
-        "LICENSE*",
-        "NOTICE*",
-    };
-    for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++)
-        if (fnmatch(patterns[i], name, FNM_PERIOD) == 0)
-            return true;
-    return false;
-}
-
 static bool is_model_file(const char *name)
 {
     return strcmp(name, CONFIG) == 0 || strcmp(name, MB_INDEX_NAME) == 0 ||
-           fnmatch("*.safetensors", name, FNM_PERIOD) == 0 || is_side_file(name);
+           fnmatch("*.safetensors", name, FNM_PERIOD) == 0 || mb_is_side_file(name);
 }
 
 static enum mb_status remove_file(void *ctx, const char *path, const char *name, struct mb_error *err)
@@ -648,7 +624,7 @@ static enum mb_status copy_file(void *ctx, const char *folder, const char *name,
     struct mb_output *output = ctx;
     char from[MB_PATH_MAX], *bytes;
     size_t nbytes;
-    if (!is_side_file(name))
+    if (!mb_is_side_file(name))
         return MB_OK;
     MB_TRY(mb_join_path(from, folder, name, err));
     struct stat st;

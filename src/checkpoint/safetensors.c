@@ -222,13 +222,17 @@ static enum mb_status read_header(int fd, const char *path, struct mb_st_header 
         return mb_fail(err, MB_BAD_DATA, "%s: not a regular file", path);
     uint64_t file_nbytes = (uint64_t)st.st_size;
     uint8_t length[8];
+    if (file_nbytes < sizeof length)
+        return mb_fail(err, MB_BAD_DATA, "%s: truncated to %" PRIu64 " bytes; download it again", path,
+                       file_nbytes);
     MB_TRY(mb_read_at(fd, path, 0, length, 8, err));
     uint64_t nbytes = mb_load_u64(length);
     MB_TRY(check_kind(path, length, err));
     if (nbytes > HEADER_NBYTES_MAX || nbytes < 2 || nbytes > file_nbytes - 8)
         return mb_fail(err, MB_BAD_DATA,
-                       "%s: byte 0: impossible header of %" PRIu64 " bytes in a file of %" PRIu64, path,
-                       nbytes, file_nbytes);
+                       "%s: byte 0: impossible header of %" PRIu64 " bytes in a file of %" PRIu64
+                       ": no safetensors file, or a damaged one; download it again",
+                       path, nbytes, file_nbytes);
     char *text = malloc(nbytes);
     if (text == NULL)
         return mb_fail_memory(err, "the header of a safetensors file");

@@ -87,8 +87,8 @@ bool mb_tensor_is_text(const struct mb_checkpoint *ckpt, const char *tensor_name
 
 enum mb_status mb_note_parts(struct mb_checkpoint *ckpt, struct mb_error *err)
 {
-    static const char *const what[MB_N_PARTS] = {NULL, "multi-token prediction",
-                                                 "towers for images or sound"};
+    static const char *const what[MB_N_PARTS] = {
+        NULL, "multi-token prediction, or of layers beyond num_hidden_layers", "towers for images or sound"};
     size_t n[MB_N_PARTS] = {0};
     uint64_t nbytes[MB_N_PARTS] = {0};
     for (size_t i = 0; i < ckpt->n_tensors; i++) {

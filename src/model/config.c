@@ -17,7 +17,13 @@ static void find_family(struct mb_config_reader *r, struct mb_config *config)
 {
     const char *name = json_string_value(json_array_get(mb_read(r, "architectures"), 0));
     const char *type = json_string_value(mb_read(r, "model_type"));
+    const char *of_type;
     config->family = mb_family_find(name, type, &config->architecture);
+    const struct mb_family *other = mb_family_find(NULL, type, &of_type);
+    if (config->family != NULL && other != NULL && other != config->family)
+        MB_READ_FAIL(r, MB_BAD_DATA,
+                     "%s: architectures says %s, but model_type says %s: one of them is of another model",
+                     r->path, name, type);
     if (config->family != NULL)
         return;
     char all[512];

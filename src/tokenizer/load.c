@@ -49,6 +49,17 @@ static bool exists(const char *path)
     return access(path, F_OK) == 0 || errno != ENOENT;
 }
 
+/* What is not there may be left out; a link to nothing is half a download. */
+static enum mb_status check_is_no_dangling_link(const char *path, struct mb_error *err)
+{
+    struct stat link;
+    if (exists(path) || lstat(path, &link) != 0)
+        return MB_OK;
+    return mb_fail(err, MB_BAD_DATA,
+                   "%s: a link to a file that is not there, as half a download leaves it: download it again",
+                   path);
+}
+
 /* A JSON file of the folder, with its path; the value is NULL where there is none. */
 struct side_file {
     char path[MB_PATH_MAX];
@@ -62,7 +73,7 @@ static enum mb_status open_side(struct side_file *file, const char *folder, cons
     *file = (struct side_file){.field = {.path = file->path, .err = err}};
     MB_TRY(mb_join_path(file->path, folder, name, err));
     return exists(file->path) ? mb_field_open(file->path, CONFIG_NBYTES_MAX, &file->owner, &file->field, err)
-                              : MB_OK;
+                              : check_is_no_dangling_link(file->path, err);
 }
 
 /*
@@ -131,6 +142,8 @@ static enum mb_status fail_no_tokenizer(const char *folder, struct mb_error *err
         {"vocab.txt", "WordPiece's vocab.txt is not supported"},
     };
     char path[MB_PATH_MAX];
+    MB_TRY(mb_join_path(path, folder, "tokenizer.json", err));
+    MB_TRY(check_is_no_dangling_link(path, err));
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         MB_TRY(mb_join_path(path, folder, others[i][0], err));
         if (exists(path))

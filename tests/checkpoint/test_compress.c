@@ -433,6 +433,25 @@ static void tokenizer_files_are_copied_and_nothing_else(void **state)
 
 /* ---------------------------------------------------------------- bad input */
 
+/* Folders inside are not copied: what a chat with tools would go by is missed then. */
+static void templates_in_a_folder_are_noted(void **state)
+{
+    (void)state;
+    struct mb_compress_report report;
+    struct mb_error err;
+    struct test_model model = test_model_small();
+    test_write_model(test_path("plain"), &model);
+    test_make_folder(test_path("plain/additional_chat_templates"));
+    test_remove(test_path("coded"));
+    assert_int_equal(mb_compress(test_path("plain"), test_path("coded"), NULL, &report, &err), MB_OK);
+    assert_non_null(strstr(report.notes, "additional_chat_templates is not copied"));
+    test_remove(test_path("plain/additional_chat_templates"));
+    test_remove(test_path("coded"));
+    assert_int_equal(mb_compress(test_path("plain"), test_path("coded"), NULL, &report, &err), MB_OK);
+    assert_string_equal(report.notes, "");
+    test_remove(test_path("coded"));
+}
+
 static void a_nan_is_named_by_its_place(void **state)
 {
     (void)state;
@@ -776,6 +795,7 @@ int main(void)
         TEST(the_split_of_the_input_does_not_matter),
         TEST(threads_do_not_matter),
         TEST(tokenizer_files_are_copied_and_nothing_else),
+        TEST(templates_in_a_folder_are_noted),
         TEST(a_nan_is_named_by_its_place),
         TEST(what_cannot_be_coded_is_told),
         TEST(the_longest_names_leave_room),

@@ -201,7 +201,22 @@ static void a_missing_shard_is_named(void **state)
 {
     (void)state;
     assert_int_equal(unlink(test_path("model/two.safetensors")), 0);
-    assert_refused(MB_BAD_DATA, "two.safetensors", "No such file");
+    assert_refused(MB_BAD_DATA, "two.safetensors",
+                   "No such file or directory, but the index names it: download it too");
+    assert_int_equal(symlink("../../blobs/0123", test_path("model/two.safetensors")), 0);
+    assert_refused(MB_BAD_DATA, "two.safetensors", "a link to a file that is not there");
+}
+
+static void links_to_tokenizers_that_are_not_there_are_noted(void **state)
+{
+    (void)state;
+    assert_int_equal(symlink("../../blobs/4", test_path("model/tokenizer.json")), 0);
+    assert_int_equal(symlink("../../blobs/5", test_path("model/picture.png")), 0);
+    assert_opens_as("a=x b=x",
+                    "1 link leads to a file that is not there, as half a download leaves it: tokenizer.json");
+    assert_int_equal(symlink("../../blobs/6", test_path("model/chat_template.jinja")), 0);
+    assert_opens_as("a=x b=x", "2 links lead to a file that is not there, as half a download leaves it: "
+                               "chat_template.jinja, tokenizer.json");
 }
 
 static void shard_names_stay_in_the_folder(void **state)
@@ -255,6 +270,14 @@ static void a_folder_has_a_config(void **state)
     assert_refused(MB_BAD_DATA, "config.json", "not a JSON object");
     test_write_text(folder, "config.json", "{\"a\":1,\"a\":1}");
     assert_refused(MB_BAD_DATA, "config.json", "uplicate");
+    test_write_text(folder, "config.json", "");
+    assert_refused(MB_BAD_DATA, "config.json", "the file is empty");
+    test_write_text(folder, "config.json", " \n");
+    assert_refused(MB_BAD_DATA, "config.json", "the file is empty");
+    test_write_text(folder, "config.json", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n");
+    assert_refused(MB_BAD_DATA, "config.json", "git lfs pull");
+    test_write_text(folder, "config.json", "\n<html>404</html>");
+    assert_refused(MB_BAD_DATA, "config.json", "a web page");
     assert_int_equal(unlink(test_path("model/config.json")), 0);
     assert_refused(MB_BAD_DATA, "config.json", "has no config.json");
 }
@@ -285,6 +308,28 @@ static void other_quantisations_are_refused_by_name(void **state)
     assert_refused(MB_UNSUPPORTED, "config.json", "format version");
     struct mb_error err;
     test_write_text(folder, "config.json", "{\"quantization_config\":null}");
+    assert_int_equal(open_folder(&err), MB_OK);
+}
+
+/* What older tools write: the tensors alone say that they are packed. */
+static void packed_weights_are_refused_without_a_word_in_config_json(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *tensor, *maker;
+    } packed[] = {
+        {"model.layers.0.mlp.experts.0.up_proj.qweight", "GPTQ or AWQ"},
+        {"model.layers.0.mlp.experts.0.up_proj.weight_packed", "compressed-tensors"},
+        {"model.layers.0.mlp.experts.0.up_proj.weight.absmax", "bitsandbytes"},
+        {"model.layers.0.mlp.experts.0.up_proj.weight_scale_2", "NVFP4"},
+        {"model.layers.0.mlp.experts.gate_up_proj_blocks", "MXFP4"},
+    };
+    for (size_t i = 0; i < sizeof packed / sizeof packed[0]; i++) {
+        write_shard("model.safetensors", packed[i].tensor);
+        assert_refused(MB_UNSUPPORTED, packed[i].tensor, packed[i].maker);
+    }
+    write_shard("model.safetensors", "vision_tower.blocks.0.fc.qweight");
+    struct mb_error err;
     assert_int_equal(open_folder(&err), MB_OK);
 }
 
@@ -365,6 +410,8 @@ static void the_name_of_a_model_on_the_hub_is_told_from_a_path(void **state)
         assert_null(strstr(err.msg, "hf download"));
         assert_non_null(strstr(err.msg, "no such folder"));
     }
+    assert_int_equal(mb_checkpoint_look("https://huggingface.co/Qwen/Qwen3-30B-A3B", &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "is an address: download the model"));
     assert_int_equal(symlink("nothing", test_path("link")), 0);
     assert_int_equal(mb_checkpoint_look(test_path("link"), &err), MB_BAD_DATA);
     assert_non_null(strstr(err.msg, "a link to a folder that is not there"));
@@ -379,6 +426,10 @@ static void what_is_there_in_place_of_weights_is_named(void **state)
         const char *name, *words;
     } others[] = {
         {"model-00001-of-00002.safetensors", "index is not there"},
+        {"model-00002-of-00002.safetensors.part", "half a download"},
+        {"tf_model.h5", "TensorFlow"},
+        {"flax_model.msgpack", "Flax"},
+        {"model.onnx", "ONNX"},
         {"pytorch_model.bin", "PyTorch"},
         {"consolidated.safetensors", "Hugging Face form"},
         {"adapter_model.safetensors", "LoRA"},
@@ -407,6 +458,11 @@ static void what_is_there_in_place_of_weights_is_named(void **state)
     assert_refused(MB_BAD_DATA, "model.safetensors", "git lfs pull");
     test_write_text(folder, "model.safetensors", "<!DOCTYPE html><title>Not found</title>");
     assert_refused(MB_BAD_DATA, "model.safetensors", "web page");
+    test_write_text(folder, "model.safetensors", "Entry not found");
+    assert_refused(MB_BAD_DATA, "model.safetensors",
+                   "no safetensors file, or a damaged one; download it again");
+    test_write_text(folder, "model.safetensors", "");
+    assert_refused(MB_BAD_DATA, "model.safetensors", "truncated to 0 bytes; download it again");
     test_write_text(folder, "model.safetensors", "GGUF\003 and more than eight bytes");
     assert_refused(MB_BAD_DATA, "model.safetensors", "GGUF");
 }
@@ -425,6 +481,8 @@ int main(void)
         TEST(shards_in_folders_of_the_folder_are_read),
         TEST(files_with_weights_that_are_not_read_are_noted),
         TEST(a_missing_shard_is_named),
+        TEST(links_to_tokenizers_that_are_not_there_are_noted),
+        TEST(packed_weights_are_refused_without_a_word_in_config_json),
         TEST(shard_names_stay_in_the_folder),
         TEST(a_bad_index_is_named),
         TEST(a_folder_has_a_config),

@@ -117,6 +117,8 @@ static void refused_by_name(void **state)
         {"{\"architectures\": [\"ParrotForCausalLM\"]}", MB_UNSUPPORTED,
          "architecture ParrotForCausalLM is not known; these can be run"},
         {"{\"architectures\": [\"MiniMaxForCausalLM\"]}", MB_UNSUPPORTED, "it needs linear attention"},
+        {"{\"model_type\": \"qwen3_moe\"}", MB_BAD_DATA,
+         "architectures says DeepseekV3ForCausalLM, but model_type says qwen3_moe"},
 
         {"{\"hidden_act\": \"gelu\"}", MB_UNSUPPORTED, "hidden_act is \"gelu\""},
         {"{\"scoring_func\": \"softmax\"}", MB_UNSUPPORTED, "scoring_func"},
