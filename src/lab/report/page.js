@@ -377,7 +377,7 @@ function head() {
         manifest.n_experts && `${manifest.n_experts_used} of ${manifest.n_experts} experts a token`].filter(Boolean);
     page.append(make("p", {}, words.join(" · ")));
     const of = [manifest.n_questions && manifest.task ? `${Number(manifest.n_questions).toLocaleString("en")} questions of ${manifest.task}` : "",
-        manifest.text ? `${manifest.n_windows} windows of ${manifest.ctx_size} tokens of ${manifest.text}` : ""].filter(Boolean).join("; ");
+        manifest.text ? `${manifest.n_windows} windows${Number(manifest.ctx_size) > 0 ? ` of ${manifest.ctx_size} tokens` : ""} of ${manifest.text}` : ""].filter(Boolean).join("; ");
     page.append(make("p", { class: "soft" }, `Measured on ${of || "nothing"}. Moebius ${manifest.version || "?"}, begun ${manifest.begun || "?"}${manifest.ended ? "" : ", not finished: the runs below are those that are done"}.`));
     const list = make("ul", { class: "points" });
     for (const [name, words] of [["pia", "answers (PIA)"], ["ica", "answers in the asked format (ICA)"], ["nll", "the text's likelihood"]]) {
@@ -390,7 +390,8 @@ function head() {
         const shown = ["pia", "ica", "ppl"].filter((name) => clean.values[name]).map((name) => `${name === "ppl" ? "perplexity" : name.toUpperCase()} ${range(clean.values[name], name === "ppl" ? short : percent)}`);
         if (shown.length) list.append(make("li", {}, "The clean model: " + shown.join(", ") + "."));
     }
-    if (manifest.detectable) list.append(make("li", {}, `Smallest difference of PIA that this sweep would most likely see: ${points(Number(manifest.detectable)).replace("+", "")} points.`));
+    if (manifest.detectable && !Number.isFinite(Number(manifest.detectable))) list.append(make("li", {}, "These are too few questions to see any difference of PIA, whatever it is."));
+    else if (manifest.detectable) list.append(make("li", {}, `Smallest difference of PIA that this sweep would most likely see: ${points(Number(manifest.detectable)).replace("+", "")} points.`));
     const dead = pool(changed.filter((run) => run.values.dead && run.values.dead.value === 1));
     if (dead.length) list.append(make("li", {}, `No usable output: ${dead.slice(0, 5).map((group) => caption(group[0])).join("; ")}${dead.length > 5 ? ` and ${dead.length - 5} more` : ""}.`));
     page.append(list);
