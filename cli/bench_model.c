@@ -61,7 +61,7 @@ static const struct cli_command command = {
         "  moebius bench models/reference -p 128 -n 64 -t 1,2\n"
         "  moebius bench CODED -p 0 -n 32 -b 1,4,16 -o json\n"
         "  moebius bench CODED -p 512 -n 64 -d 0,4096,16384\n\n"
-        "'moebius bench kernels' times the kernels alone.",
+        "'moebius bench kernels' times the kernels alone, 'moebius bench codecs' compares codecs.",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .n_args_min = 1,

@@ -31,6 +31,7 @@ int cli_report(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_bench_kernels(int argc, char **argv); /* "bench kernels"; argv[0] = "kernels" */
+int cli_bench_codecs(int argc, char **argv);  /* "bench codecs"; argv[0] = "codecs" */
 int cli_bench_model(int argc, char **argv);   /* "bench MODEL"; argv[0] = "bench" */
 
 /* Writes man pages and bash completion. 'all_verbs' ends with a name NULL; 'usage_notes' are the help's last

@@ -13,12 +13,14 @@
 static const struct cli_verb *verbs;
 static const char *notes;
 
-/* Every command that has a help page: the verbs, and "bench kernels", which is a verb's second page. */
+/* Every command that has a help page: the verbs, and "bench kernels" and "bench codecs", further pages of
+ * one. */
 static void each_command(cli_describe_fn fn, void *ctx)
 {
     for (const struct cli_verb *verb = verbs; verb->name != NULL; verb++)
         cli_describe(verb->run, 1, (char *[]){(char *)verb->name, NULL}, fn, ctx);
     cli_describe(cli_bench, 2, (char *[]){"bench", "kernels", NULL}, fn, ctx);
+    cli_describe(cli_bench, 2, (char *[]){"bench", "codecs", NULL}, fn, ctx);
 }
 
 /* ---------------------------------------------------------------- man pages */
@@ -203,7 +205,9 @@ static void put_completion(FILE *out)
           "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]} "
           "words\n"
           "    COMPREPLY=()\n"
-          "    [ \"$verb ${COMP_WORDS[2]}\" = 'bench kernels' ] && verb='bench kernels'\n"
+          "    case \"$verb ${COMP_WORDS[2]}\" in\n"
+          "    'bench kernels' | 'bench codecs') verb=\"$verb ${COMP_WORDS[2]}\" ;;\n"
+          "    esac\n"
           "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n"
           "        words='",
           out);
@@ -215,7 +219,7 @@ static void put_completion(FILE *out)
           "    elif [ \"${cur#-}\" != \"$cur\" ]; then\n"
           "        words=$(_moebius_options \"$verb\")\n"
           "    elif [ \"$prev\" = bench ] && [ -n \"$cur\" ]; then\n"
-          "        words=kernels\n"
+          "        words='kernels codecs'\n"
           "    fi\n"
           "    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n"
           "}\n"

@@ -5,7 +5,9 @@
 set -eu
 
 build="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libsqlite3-dev libedit-dev libcmocka-dev jq"
-test="$build python3 python3-numpy python3-xxhash"
+# Codecs of others, which the program loads at run time where they are: tests that need one say so and leave it out without.
+codecs="libzfp1 ocl-icd-libopencl1 pocl-opencl-icd libpython3.11"
+test="$build $codecs python3 python3-numpy python3-xxhash"
 case "${1:-build}" in
 build) packages=$build ;;
 test) packages=$test ;;

@@ -34,6 +34,9 @@ struct mb_codec {
     const char *name;  /* "sz3-nopred" */
     const char *about; /* one line */
     enum mb_codec_takes takes;
+    bool has_own_threads; /* one call may use several processors */
+    bool has_check;       /* mb_codec_open checks the bytes; else it does nothing */
+    bool has_product;     /* mb_codec_multiply multiplies from the coded form */
     /* The library's own. */
     enum mb_status (*check)(struct mb_error *err); /* NULL: it is always there */
     const struct mb_codec_functions *functions;
@@ -77,6 +80,27 @@ MB_API enum mb_status mb_codec_encode(const struct mb_codec *codec, const struct
  */
 MB_API enum mb_status mb_codec_decode(const struct mb_codec *codec, const uint8_t *bytes, size_t nbytes,
                                       size_t n_rows, size_t n_cols, float *out, struct mb_error *err);
+
+/*
+ * The same in two steps, for bytes that are decoded again and again: what checks bytes does it once, when
+ * they are opened, and decoding then trusts them.  Only ours checks; the others have nothing to do here, and
+ * decode as mb_codec_decode does.  The bytes outlive *opened, and do not change.  Any number of threads may
+ * decode what is open.  mb_codec_close(NULL) does nothing.
+ */
+struct mb_codec_opened;
+MB_API enum mb_status mb_codec_open(const struct mb_codec *codec, const uint8_t *bytes, size_t nbytes,
+                                    size_t n_rows, size_t n_cols, struct mb_codec_opened **opened,
+                                    struct mb_error *err);
+MB_API enum mb_status mb_codec_decode_opened(const struct mb_codec_opened *opened, float *out,
+                                             struct mb_error *err);
+
+/*
+ * y[n_rows] = W x[n_cols] straight from the coded form: decoded weights are never in memory.  MB_UNSUPPORTED:
+ * the codec has no product.
+ */
+MB_API enum mb_status mb_codec_multiply(const struct mb_codec_opened *opened, const float *x, float *y,
+                                        struct mb_error *err);
+MB_API void mb_codec_close(struct mb_codec_opened *opened);
 
 /* How far decoded weights are from the original ones. */
 struct mb_codec_error {

@@ -12,6 +12,12 @@ struct mb_codec_functions {
                              size_t *out_nbytes, struct mb_error *err);
     enum mb_status (*decode)(int mode, const uint8_t *bytes, size_t nbytes, size_t n_rows, size_t n_cols,
                              float *out, struct mb_error *err);
+    /* Of codecs that check: NULL in the others. *state is the codec's own. */
+    enum mb_status (*open)(const uint8_t *bytes, size_t nbytes, size_t n_rows, size_t n_cols, void **state,
+                           struct mb_error *err);
+    void (*decode_opened)(const void *state, float *out);
+    enum mb_status (*multiply)(const void *state, const float *x, float *y, struct mb_error *err);
+    void (*close)(void *state);
 };
 
 extern const struct mb_codec_functions mb_codec_ours, mb_codec_sz3, mb_codec_cuszp, mb_codec_cuszp_opencl,

@@ -54,17 +54,76 @@ static enum mb_status encode(int mode, const struct mb_codec_matrix *matrix, uin
     return status;
 }
 
+static enum mb_status open_blob(const uint8_t *bytes, size_t nbytes, size_t n_rows, size_t n_cols,
+                                struct mb_blob *blob, struct mb_error *err)
+{
+    MB_TRY(mb_blob_open(bytes, nbytes, blob, err));
+    if (blob->n_matrices == 1 && blob->matrix[0].n_rows == n_rows && blob->matrix[0].n_cols == n_cols)
+        return MB_OK;
+    mb_blob_close(blob);
+    return mb_fail(err, MB_BAD_DATA, "ours: a blob of another shape");
+}
+
+static void decode_blob(const struct mb_blob *blob, float *out)
+{
+    mb_kernels()->decode_rows(&blob->matrix[0], 0, blob->matrix[0].n_rows, out);
+}
+
 static enum mb_status decode(int mode, const uint8_t *bytes, size_t nbytes, size_t n_rows, size_t n_cols,
                              float *out, struct mb_error *err)
 {
     (void)mode;
     struct mb_blob blob;
-    MB_TRY(mb_blob_open(bytes, nbytes, &blob, err));
-    bool is_ours = blob.n_matrices == 1 && blob.matrix[0].n_rows == n_rows && blob.matrix[0].n_cols == n_cols;
-    if (is_ours)
-        mb_kernels()->decode_rows(&blob.matrix[0], 0, n_rows, out);
+    MB_TRY(open_blob(bytes, nbytes, n_rows, n_cols, &blob, err));
+    decode_blob(&blob, out);
     mb_blob_close(&blob);
-    return is_ours ? MB_OK : mb_fail(err, MB_BAD_DATA, "a blob of another shape");
+    return MB_OK;
 }
 
-const struct mb_codec_functions mb_codec_ours = {.encode = encode, .decode = decode};
+static enum mb_status open(const uint8_t *bytes, size_t nbytes, size_t n_rows, size_t n_cols, void **state,
+                           struct mb_error *err)
+{
+    struct mb_blob *blob = malloc(sizeof *blob);
+    if (blob == NULL)
+        return mb_fail_memory(err, "a coded matrix");
+    enum mb_status status = open_blob(bytes, nbytes, n_rows, n_cols, blob, err);
+    if (status == MB_OK)
+        *state = blob;
+    else
+        free(blob);
+    return status;
+}
+
+static void decode_opened(const void *state, float *out)
+{
+    decode_blob(state, out);
+}
+
+static enum mb_status multiply(const void *state, const float *x, float *y, struct mb_error *err)
+{
+    const struct mb_coded_matrix *w = ((const struct mb_blob *)state)->matrix;
+    const struct mb_kernels *kernels = mb_kernels();
+    size_t plane_nbytes = mb_activation_plane_nbytes(w->n_cols);
+    size_t nbytes = 2 * plane_nbytes + mb_activation_wide_nbytes(w->n_cols) + MB_SLACK_NBYTES;
+    int8_t *planes = aligned_alloc(64, (nbytes + 63) / 64 * 64);
+    struct mb_activation activation;
+    if (planes == NULL)
+        return mb_fail_memory(err, "an activation");
+    kernels->activation(x, w->n_cols, planes, planes + plane_nbytes, planes + 2 * plane_nbytes, &activation);
+    kernels->matvec(w, 0, w->n_rows, &activation, y);
+    free(planes);
+    return MB_OK;
+}
+
+static void close(void *state)
+{
+    mb_blob_close(state);
+    free(state);
+}
+
+const struct mb_codec_functions mb_codec_ours = {.encode = encode,
+                                                 .decode = decode,
+                                                 .open = open,
+                                                 .decode_opened = decode_opened,
+                                                 .multiply = multiply,
+                                                 .close = close};

@@ -16,10 +16,10 @@
     {                                                                                     \
         .name = (name_), .about = (about_), .functions = &mb_codec_cuszp, .mode = (mode_) \
     }
-#define CUSZP_CL(name_, mode_, about_)                                      \
-    {                                                                       \
-        .name = (name_), .about = (about_), .check = mb_codec_opencl_check, \
-        .functions = &mb_codec_cuszp_opencl, .mode = (mode_)                \
+#define CUSZP_CL(name_, mode_, about_)                                                               \
+    {                                                                                                \
+        .name = (name_), .about = (about_), .has_own_threads = true, .check = mb_codec_opencl_check, \
+        .functions = &mb_codec_cuszp_opencl, .mode = (mode_)                                         \
     }
 #define BITS(name_, functions_, mode_, about_)                                                        \
     {                                                                                                 \
@@ -32,6 +32,8 @@
 static const struct mb_codec codecs[] = {
     {.name = "ours",
      .about = "Moebius: patched fixed width, rows of their own width",
+     .has_check = true,
+     .has_product = true,
      .functions = &mb_codec_ours},
     SZ3("sz3", MB_CODEC_TAKES_BOUND, MB_SZ3_DEFAULT, "SZ3 as it comes: interpolation or Lorenzo"),
     SZ3("sz3-interpolation", MB_CODEC_TAKES_BOUND, MB_SZ3_INTERPOLATION, "SZ3, interpolation alone"),
@@ -134,6 +136,57 @@ enum mb_status mb_codec_decode(const struct mb_codec *codec, const uint8_t *byte
     MB_TRY(mb_codec_check(codec, err));
     MB_TRY(check_shape(n_rows, n_cols, err));
     return codec->functions->decode(codec->mode, bytes, nbytes, n_rows, n_cols, out, err);
+}
+
+struct mb_codec_opened {
+    const struct mb_codec *codec;
+    const uint8_t *bytes;
+    size_t nbytes, n_rows, n_cols;
+    void *state; /* of a codec that checks */
+};
+
+enum mb_status mb_codec_open(const struct mb_codec *codec, const uint8_t *bytes, size_t nbytes, size_t n_rows,
+                             size_t n_cols, struct mb_codec_opened **opened, struct mb_error *err)
+{
+    MB_TRY(mb_codec_check(codec, err));
+    MB_TRY(check_shape(n_rows, n_cols, err));
+    struct mb_codec_opened *new = malloc(sizeof *new);
+    if (new == NULL)
+        return mb_fail_memory(err, "a coded matrix");
+    *new = (struct mb_codec_opened){codec, bytes, nbytes, n_rows, n_cols, NULL};
+    enum mb_status status = codec->functions->open == NULL
+                                ? MB_OK
+                                : codec->functions->open(bytes, nbytes, n_rows, n_cols, &new->state, err);
+    if (status == MB_OK)
+        *opened = new;
+    else
+        free(new);
+    return status;
+}
+
+enum mb_status mb_codec_decode_opened(const struct mb_codec_opened *opened, float *out, struct mb_error *err)
+{
+    const struct mb_codec_functions *functions = opened->codec->functions;
+    if (opened->state == NULL)
+        return functions->decode(opened->codec->mode, opened->bytes, opened->nbytes, opened->n_rows,
+                                 opened->n_cols, out, err);
+    functions->decode_opened(opened->state, out);
+    return MB_OK;
+}
+
+enum mb_status mb_codec_multiply(const struct mb_codec_opened *opened, const float *x, float *y,
+                                 struct mb_error *err)
+{
+    if (opened->state == NULL || opened->codec->functions->multiply == NULL)
+        return mb_fail(err, MB_UNSUPPORTED, "%s has no product", opened->codec->name);
+    return opened->codec->functions->multiply(opened->state, x, y, err);
+}
+
+void mb_codec_close(struct mb_codec_opened *opened)
+{
+    if (opened != NULL && opened->state != NULL)
+        opened->codec->functions->close(opened->state);
+    free(opened);
 }
 
 void mb_codec_error_add(struct mb_codec_error *error, const float *values, const float *decoded, size_t n)

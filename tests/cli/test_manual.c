@@ -30,8 +30,9 @@ static void read_page(const char *name, char *text, size_t cap)
 static void every_verb_has_a_page_with_every_option_of_its_help(void **state)
 {
     (void)state;
-    static const char *const verbs[] = {"inspect", "compress", "verify",   "decompress",    "run",
-                                        "chat",    "eval",     "tokenize", "bench kernels", "bench"};
+    static const char *const verbs[] = {"inspect",       "compress",     "verify", "decompress",
+                                        "run",           "chat",         "eval",   "tokenize",
+                                        "bench kernels", "bench codecs", "bench"};
     static char page[1 << 16];
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
         char name[64], title[96];
@@ -88,6 +89,7 @@ static void bash_completes_verbs_options_and_choices(void **state)
     assert_string_equal(complete("moebius compress -o j", 3), "json\n");
     assert_string_equal(complete("moebius bench k", 2), "kernels\n");
     assert_string_equal(complete("moebius bench kernels --dr", 3), "--dram-mb\n");
+    assert_string_equal(complete("moebius bench codecs --bou", 3), "--bounds\n");
     assert_string_equal(complete("moebius compress -t 2", 3), "\n");
 }
 

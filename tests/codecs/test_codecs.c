@@ -214,6 +214,52 @@ static void damaged_bytes_of_our_own_codecs_are_survived(void **state)
     test_matrix_free(&m);
 }
 
+/* Opened once and decoded again and again: the same weights; ours multiplies, the others say that they do
+ * not. */
+static void opened_bytes_are_decoded_as_others_are(void **state)
+{
+    (void)state;
+    enum { ROWS = 40, COLS = 256 };
+    struct test_matrix m = test_matrix_make(TEST_NORMAL, ROWS, COLS, 9);
+    struct mb_codec_matrix matrix = test_codec_matrix(&m, 0.3 * m.mean_abs);
+    size_t cap = mb_codec_nbytes_max(ROWS, COLS);
+    uint8_t *bytes = malloc(cap);
+    float decoded[2][ROWS * COLS], x[COLS], y[ROWS];
+    assert_non_null(bytes);
+    for (size_t i = 0; i < COLS; i++)
+        x[i] = (float)(i % 13) - 6;
+    for (size_t c = 0; c < n_all; c++) {
+        struct mb_codec_opened *opened;
+        size_t nbytes;
+        if (!is_there(&all[c]))
+            continue;
+        assert_int_equal(mb_codec_encode(&all[c], &matrix, bytes, cap, &nbytes, NULL), MB_OK);
+        assert_int_equal(mb_codec_open(&all[c], bytes, nbytes, ROWS, COLS, &opened, NULL), MB_OK);
+        assert_int_equal(mb_codec_decode(&all[c], bytes, nbytes, ROWS, COLS, decoded[0], NULL), MB_OK);
+        for (int k = 0; k < 2; k++) {
+            memset(decoded[1], 0xff, sizeof decoded[1]);
+            assert_int_equal(mb_codec_decode_opened(opened, decoded[1], NULL), MB_OK);
+            assert_memory_equal(decoded[1], decoded[0], sizeof decoded[0]);
+        }
+        enum mb_status status = mb_codec_multiply(opened, x, y, NULL);
+        assert_int_equal(status, all[c].has_product ? MB_OK : MB_UNSUPPORTED);
+        for (size_t r = 0; r < ROWS && status == MB_OK; r++) {
+            double sum = 0;
+            for (size_t i = 0; i < COLS; i++)
+                sum += (double)decoded[0][r * COLS + i] * (double)x[i];
+            assert_true(fabs(sum - (double)y[r]) < 1e-3);
+        }
+        mb_codec_close(opened);
+        if (all[c].has_check) {
+            bytes[nbytes / 2] ^= 1;
+            assert_int_equal(mb_codec_open(&all[c], bytes, nbytes, ROWS, COLS, &opened, NULL), MB_BAD_DATA);
+        }
+    }
+    mb_codec_close(NULL);
+    free(bytes);
+    test_matrix_free(&m);
+}
+
 static void wrong_calls_are_refused(void **state)
 {
     (void)state;
@@ -249,6 +295,7 @@ int main(void)
         cmocka_unit_test(bits_and_ratios_are_those_of_the_formats),
         cmocka_unit_test(sizes_are_near_what_entropy_says),
         cmocka_unit_test(damaged_bytes_of_our_own_codecs_are_survived),
+        cmocka_unit_test(opened_bytes_are_decoded_as_others_are),
         cmocka_unit_test(wrong_calls_are_refused),
     };
     return cmocka_run_group_tests(tests, name_what_is_missing, NULL);
