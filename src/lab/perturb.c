@@ -282,7 +282,7 @@ static void make_report(const struct mb_perturber *p, const struct mb_perturb_ap
 static struct mb_perturb_item *make_items(const struct mb_perturber *p, const struct mb_selection *selection,
                                           uint64_t seed)
 {
-    struct mb_perturb_item *items = calloc(selection->n, sizeof *items);
+    struct mb_perturb_item *items = calloc(selection->n + 1, sizeof *items);
     for (size_t i = 0; i < selection->n && items != NULL; i++) {
         items[i].number = selection->at[i];
         items[i].original = mb_model_weights(p->model, selection->at[i]);
