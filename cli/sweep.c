@@ -18,7 +18,7 @@
 static struct {
     const char *file, *task, *text, *errors, *bounds, *suite, *out, *cache;
     struct cli_strings targets;
-    int limit, n_predict, n_ctx, n_windows, n_seeds, n_parallel, n_threads;
+    int limit, n_predict, n_ctx, n_windows, n_seeds, n_parallel, n_jobs, n_threads;
     bool resume;
     enum cli_format format;
 } args;
@@ -44,6 +44,8 @@ static const struct cli_option options[] = {
     CLI_ROW_INT(0, "windows", "N", args.n_windows, 1, 1e9, "only the first N windows"),
     CLI_ROW_INT(0, "parallel", "N", args.n_parallel, 1, 4096,
                 "questions answered at once (default 64); replies do not depend on it"),
+    CLI_ROW_INT(0, "jobs", "N", args.n_jobs, 1, 64,
+                "models side by side, which share the threads (default 1); rows do not depend on it"),
     CLI_ROW_TEXT(0, "cache-type", "TYPE", args.cache, "f16 (default) or f32: what the attention cache holds"),
     CLI_ROW_THREADS(args.n_threads),
     CLI_ROW(0, "format", "md|csv|json", "what is printed: tables (default), CSV or JSON", .type = CLI_FORMAT,
@@ -127,8 +129,8 @@ static bool show_step(void *ctx, const struct mb_sweep_step *step)
     char each[32], left[32], what[96];
     snprintf(what, sizeof what, "%s", step->what);
     mb_make_printable(what);
-    fprintf(stderr, "\r\033[K%zu of %zu: %.60s, %d %%", step->run + 1, step->n_runs, what,
-            (int)(100 * step->share));
+    fprintf(stderr, "\r\033[K%zu of %zu runs, %d %%: %.60s", step->run, step->n_runs,
+            (int)(100 * done / (double)step->n_runs), what);
     if (done > 0.05 && seconds > 0.5)
         fprintf(stderr, "; %s a run, %s left", cli_seconds(each, seconds / done),
                 cli_seconds(left, ((double)step->n_runs - done) * seconds / done));
@@ -139,12 +141,6 @@ static bool show_step(void *ctx, const struct mb_sweep_step *step)
 }
 
 /* ---------------------------------------------------------------- tables */
-
-/* Rows of one group of runs come one after another: collected until the next group begins. */
-struct printing {
-    struct cli_table *table;
-    json_t *rows; /* JSON */
-};
 
 static const char *or_empty(const char *text)
 {
@@ -167,40 +163,72 @@ static void cell_interval(struct cli_table *table, double value, double low, dou
         cli_table_cell(table, "%s (%s to %s)", text[0], text[1], text[2]);
 }
 
-static bool is_share(const char *name)
+/* The figures of one group of runs that a reader looks at first; all are in CSV, JSON and the file. */
+enum shown { ICA, PIA, KL, NLL, ROUTES, N_SHOWN };
+static const char *const shown_names[N_SHOWN] = {"ica", "pia", "kl", "nll", "route_changed"};
+
+struct group {
+    struct cli_table *table;
+    char target[512], error[64], bound[64];
+    uint64_t n_seeds;
+    bool is_open, has[N_SHOWN];
+    struct mb_result_pooled figures[N_SHOWN]; /* their texts are gone */
+};
+
+static void cell_figure(struct group *group, enum shown which, double scale, const char *format)
 {
-    static const char *const others[] = {"kl", "nll", "ln_ratio", "reply_tokens"};
-    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-        if (strcmp(name, others[i]) == 0)
-            return false;
-    return true;
+    const struct mb_result_pooled *row = &group->figures[which];
+    cell_interval(group->table, group->has[which] ? row->mean : NAN, row->low, row->high, scale, format);
 }
 
-/* The figures that a reader looks at first; all are in CSV, JSON and the file. */
-static bool is_shown(const char *name)
+/* What the verdict is of: PIA, or without a task how the text is predicted. */
+static void cell_verdict(struct group *group)
 {
-    static const char *const names[] = {"ica", "pia", "flips", "kl", "nll"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(name, names[i]) == 0)
-            return true;
-    return false;
+    bool is_task = group->has[PIA], is_clean = strcmp(group->error, "none") == 0;
+    const struct mb_result_pooled *row = &group->figures[is_task ? PIA : NLL];
+    cell_interval(group->table, is_clean ? NAN : row->difference, row->difference_low, row->difference_high,
+                  is_task ? 100 : 1, is_task ? "%+.1f" : "%+.4f");
+    cli_table_cell(group->table, "%s", row->verdict);
 }
 
-static void print_md_row(void *ctx, const struct mb_result_pooled *row)
+static void close_group(struct group *group)
 {
-    struct printing *printing = ctx;
-    if (!is_shown(row->name))
+    if (!group->is_open)
         return;
-    bool share = is_share(row->name), is_clean = strcmp(or_empty(row->error), "none") == 0;
-    cli_table_cell(printing->table, "%s", or_empty(row->target));
-    cli_table_cell(printing->table, "%s", or_empty(row->error));
-    cli_table_cell(printing->table, "%s", or_empty(row->bound));
-    cli_table_cell(printing->table, "%llu", (unsigned long long)row->n_seeds);
-    cli_table_cell(printing->table, "%s", row->name);
-    cell_interval(printing->table, row->mean, row->low, row->high, share ? 100 : 1, share ? "%.1f" : "%.4f");
-    cell_interval(printing->table, is_clean ? NAN : row->difference, row->difference_low,
-                  row->difference_high, share ? 100 : 1, share ? "%+.1f" : "%+.4f");
-    cli_table_cell(printing->table, "%s", row->verdict);
+    cli_table_cell(group->table, "%s", group->target);
+    cli_table_cell(group->table, "%s", group->error);
+    cli_table_cell(group->table, "%s", group->bound);
+    cli_table_cell(group->table, "%llu", (unsigned long long)group->n_seeds);
+    cell_figure(group, ICA, 100, "%.1f");
+    cell_figure(group, PIA, 100, "%.1f");
+    cell_verdict(group);
+    cell_figure(group, KL, 1, "%.2e");
+    cell_figure(group, ROUTES, 100, "%.1f");
+    group->is_open = false;
+}
+
+static bool is_same_group(const struct group *group, const struct mb_result_pooled *row)
+{
+    return group->is_open && strcmp(group->target, or_empty(row->target)) == 0 &&
+           strcmp(group->error, or_empty(row->error)) == 0 && strcmp(group->bound, or_empty(row->bound)) == 0;
+}
+
+static void add_md_row(void *ctx, const struct mb_result_pooled *row)
+{
+    struct group *group = ctx;
+    if (!is_same_group(group, row)) {
+        close_group(group);
+        *group = (struct group){.table = group->table, .is_open = true};
+        snprintf(group->target, sizeof group->target, "%s", or_empty(row->target));
+        snprintf(group->error, sizeof group->error, "%s", or_empty(row->error));
+        snprintf(group->bound, sizeof group->bound, "%s", or_empty(row->bound));
+    }
+    for (size_t i = 0; i < N_SHOWN; i++)
+        if (strcmp(or_empty(row->name), shown_names[i]) == 0) {
+            group->has[i] = true;
+            group->figures[i] = *row;
+            group->n_seeds = row->n_seeds;
+        }
 }
 
 static void print_csv_text(const char *text)
@@ -246,6 +274,10 @@ static void print_csv_row(void *ctx, const struct mb_result_pooled *row)
     print_csv_text(row->verdict);
     putchar('\n');
 }
+
+struct printing {
+    json_t *rows;
+};
 
 static void add_json_row(void *ctx, const struct mb_result_pooled *row)
 {
@@ -303,18 +335,6 @@ static void print_paper_row(void *ctx, const struct mb_result_paper *row)
     papers->n_small += strcmp(row->agrees, "n too small to tell") == 0;
 }
 
-static enum mb_status print_paper_md(struct mb_results *results, struct mb_error *err)
-{
-    struct papers papers = {0};
-    enum mb_status status = mb_results_each_paper(results, print_paper_row, &papers, err);
-    close_part(&papers);
-    if (status == MB_OK && papers.part[0] != '\0')
-        printf("\nFigures of the paper: %llu agree, %llu disagree, %llu with n too small to tell.\n",
-               (unsigned long long)papers.n_agree, (unsigned long long)papers.n_disagree,
-               (unsigned long long)papers.n_small);
-    return status;
-}
-
 static void add_paper_json(void *ctx, const struct mb_result_paper *row)
 {
     struct printing *printing = ctx;
@@ -330,15 +350,29 @@ static void add_paper_json(void *ctx, const struct mb_result_paper *row)
 
 /* ---------------------------------------------------------------- all in one form */
 
+static enum mb_status print_groups(struct mb_results *results, struct mb_error *err)
+{
+    static const char *const heads[] = {"target", "error",         "bound",   "seeds", "ICA, %",
+                                        "PIA, %", "against clean", "verdict", "KL",    "routes changed, %"};
+    struct group group = {.table = cli_table_new("lllrrrrlrr", heads)};
+    enum mb_status status = mb_results_each_pooled(results, add_md_row, &group, err);
+    close_group(&group);
+    cli_table_print(group.table);
+    return status;
+}
+
+/* The paper's tables say of its runs what the table of all runs would. */
 static enum mb_status print_md(struct mb_results *results, struct mb_error *err)
 {
-    static const char *const heads[] = {
-        "target", "error", "bound", "seeds", "figure", "value (95 % interval)", "against clean", "verdict"};
-    struct printing printing = {.table = cli_table_new("lllrlrrl", heads)};
-    enum mb_status status = mb_results_each_pooled(results, print_md_row, &printing, err);
-    cli_table_print(printing.table);
-    MB_TRY(status);
-    return print_paper_md(results, err);
+    struct papers papers = {0};
+    MB_TRY(mb_results_each_paper(results, print_paper_row, &papers, err));
+    close_part(&papers);
+    if (papers.part[0] == '\0')
+        return print_groups(results, err);
+    printf("\nFigures of the paper: %llu agree, %llu disagree, %llu with n too small to tell.\n",
+           (unsigned long long)papers.n_agree, (unsigned long long)papers.n_disagree,
+           (unsigned long long)papers.n_small);
+    return MB_OK;
 }
 
 static enum mb_status print_csv(struct mb_results *results, struct mb_error *err)
@@ -392,6 +426,7 @@ static enum mb_status run(const char *model_path, const struct mb_sweep *sweep, 
         .resume = args.resume,
         .n_threads = args.n_threads,
         .n_parallel = (size_t)args.n_parallel,
+        .n_jobs = (size_t)args.n_jobs,
         .cache_type = args.cache != NULL && strcmp(args.cache, "f32") == 0 ? MB_CACHE_F32 : MB_CACHE_F16,
         .commit = MB_COMMIT,
         .command = words,

@@ -55,11 +55,11 @@ struct mb_sweep_plan {
 };
 typedef bool (*mb_sweep_plan_fn)(void *ctx, const struct mb_sweep_plan *plan);
 
-/* A run begins, goes on ('share' from 0 to 1) or is done. true: stop, MB_CANCELLED. */
+/* A run begins or goes on. true: stop, MB_CANCELLED. By one thread at a time. */
 struct mb_sweep_step {
-    size_t run, n_runs; /* its place among those that are to be done, from 0 */
-    const char *what;   /* "layer=1 experts=top1 normal 80% seed 2" */
-    double share;
+    size_t run, n_runs; /* done, and to be done in this call */
+    double share;       /* of the runs in hand, from 0 to the number of jobs */
+    const char *what;   /* one of them: "layer=1 experts=top1 normal 80% seed 2" */
 };
 typedef bool (*mb_sweep_step_fn)(void *ctx, const struct mb_sweep_step *step);
 
@@ -74,7 +74,8 @@ struct mb_sweep_options {
     const char *command; /* the command line; kept in the manifest */
     mb_sweep_plan_fn plan;
     mb_sweep_step_fn step;
-    void *ctx; /* of both */
+    void *ctx;     /* of both */
+    size_t n_jobs; /* models side by side, which share the threads; 0: 1. Changes no result */
 };
 
 struct mb_sweep_report {

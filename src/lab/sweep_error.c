@@ -89,9 +89,3 @@ enum mb_status mb_sweep_undo(struct mb_sweep_work *work, struct mb_error *err)
 {
     return work->perturber == NULL ? MB_OK : mb_perturb_undo(work->perturber, err);
 }
-
-void mb_sweep_end_errors(struct mb_sweep_work *work)
-{
-    mb_perturb_close(work->perturber);
-    mb_profile_close(work->profile);
-}

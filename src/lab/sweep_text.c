@@ -50,7 +50,7 @@ enum mb_status mb_sweep_read_clean(struct mb_sweep_work *work, struct mb_error *
                                          .progress_ctx = work};
     if (work->measure != NULL)
         return MB_OK;
-    if (work->text == NULL)
+    if (work->windows.n == 0)
         MB_TRY(add_replies(work, err));
     MB_TRY(mb_profile_open(work->model, &work->profile, err));
     mb_model_watch_routes(work->model, mb_profile_count, work->profile);

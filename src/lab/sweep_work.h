@@ -13,6 +13,7 @@
 #include <moebius/perturb.h>
 #include <moebius/results.h>
 #include <moebius/tokenizer.h>
+#include <pthread.h>
 
 /* ---------------------------------------------------------------- the row of a run */
 
@@ -51,6 +52,17 @@ struct mb_sweep_change {
     struct mb_measure_change layers;
 };
 
+/* What the jobs of a sweep share; all but the mutex is looked at while it is held. */
+struct mb_sweep_shared {
+    pthread_mutex_t mutex;
+    size_t next;           /* run to be taken, 0: the clean one */
+    size_t n_runs, n_done; /* of this call */
+    double share;          /* of the runs in hand, added up */
+    enum mb_status status; /* why all stop */
+    struct mb_error err;
+};
+
+/* One job: a model, and what is done with it. */
 struct mb_sweep_work {
     const struct mb_sweep *sweep; /* as it was read */
     struct mb_sweep *plan; /* a copy with the runs that the suite, if there is one, has for the model */
@@ -71,13 +83,22 @@ struct mb_sweep_work {
     struct mb_measure *measure; /* NULL until the clean model has read them */
     struct mb_profile *profile; /* usage of experts, of the same tokens */
     struct mb_perturber *perturber;
-    struct mb_sweep_step step;
-    double share_begin, share_end; /* of the run in hand, that the measurement in hand takes */
+    struct mb_sweep_shared *shared;
+    const bool *is_done;                  /* [plan->n_items] before this call */
+    char what[160];                       /* the run in hand */
+    double share, share_begin, share_end; /* of it: done, and that the measurement in hand takes */
 };
 
 /* ---------------------------------------------------------------- sweep_work.c, beside the row */
 
 struct mb_sweep_shape mb_sweep_shape_of(const struct mb_sweep_work *work);
+
+/* Shows that 'share' of the run in hand is done. true: stop. */
+bool mb_sweep_show(struct mb_sweep_work *work, double share);
+
+/* A job's model, and all that belongs to it. */
+enum mb_status mb_sweep_open_model(struct mb_sweep_work *work, struct mb_error *err);
+void mb_sweep_close_model(struct mb_sweep_work *work);
 
 /* An mb_progress_fn for what a measurement calls; ctx is the work. */
 bool mb_sweep_progress(void *work, const char *what, uint64_t done, uint64_t total);
@@ -105,10 +126,16 @@ size_t mb_sweep_n_windows(const struct mb_sweep_work *work);
  */
 enum mb_status mb_sweep_check_errors(struct mb_sweep_work *work, struct mb_error *err);
 enum mb_status mb_sweep_check_targets(struct mb_sweep_work *work, struct mb_error *err);
-void mb_sweep_end_errors(struct mb_sweep_work *work);
 enum mb_status mb_sweep_apply(struct mb_sweep_work *work, const struct mb_sweep_item *item,
                               struct mb_sweep_change *change, struct mb_error *err);
 enum mb_status mb_sweep_undo(struct mb_sweep_work *work, struct mb_error *err);
+
+/* sweep_run.c: one run, and its row in the results file. */
+enum mb_status mb_sweep_do_run(struct mb_sweep_work *work, size_t id, struct mb_error *err);
+
+/* sweep_jobs.c: all that are not done, the clean one first. */
+enum mb_status mb_sweep_do_all(struct mb_sweep_work *work, const bool *is_done,
+                               struct mb_sweep_report *report, struct mb_error *err);
 
 /* sweep_compare.c: all runs of the results file against the clean one. */
 enum mb_status mb_sweep_compare(struct mb_sweep_work *work, bool is_ended, struct mb_error *err);

@@ -159,6 +159,8 @@ static void rows_do_not_depend_on_threads_and_batches(void **state)
     assert_same_rows("one.db", "whole.db");
     run_well("sweep '" REFERENCE "' --file sweep.json -o three.db -t 3 --parallel 5");
     assert_same_rows("three.db", "whole.db");
+    run_well("sweep '" REFERENCE "' --file sweep.json -o jobs.db -t 2 --jobs 3");
+    assert_same_rows("jobs.db", "whole.db");
 }
 
 static double now(void)
