@@ -5,24 +5,26 @@
  * context alone; the continuation's tokens are those of both after as many as the context has.
  */
 #include "choice_tokens.h"
+#include "base/buf.h"
 #include "base/error.h"
 #include "number.h"
 #include <stdlib.h>
 #include <string.h>
 
-/* *whole: context and continuation; *n_context: bytes of the context without white space at its end. */
+/* Context and continuation, NULL: no memory. *n_context: bytes of the context without white space at its end.
+ */
 static char *join(const char *context, const char *continuation, size_t *n_context)
 {
-    size_t n = strlen(context), n_more = strlen(continuation);
-    char *whole = malloc(n + n_more + 1);
-    if (whole == NULL)
+    struct mb_bytes whole = {0};
+    size_t n = strlen(context);
+    if (!mb_bytes_put(&whole, context, n) || !mb_bytes_put(&whole, continuation, strlen(continuation) + 1)) {
+        free(whole.p);
         return NULL;
-    memcpy(whole, context, n);
-    memcpy(whole + n, continuation, n_more + 1);
+    }
     while (n > 0 && mb_lab_is_space(context[n - 1]))
         n--;
     *n_context = n;
-    return whole;
+    return whole.p;
 }
 
 /* choice->ids: the context's own tokens, then those of both together from there on. */
