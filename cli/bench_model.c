@@ -468,6 +468,7 @@ static void print_table(const struct bench *bench, const struct cli_memory *memo
                                         "test",  "t/s",  "weights a token", "of memory read"};
     struct cli_table *table = cli_table_new("lrrlrlrrr", heads);
     char size[32], token[32], test[64], cpu[128], anon[32], file[32], threads[64];
+    char form[CLI_FORM_NBYTES];
     for (size_t i = 0; i < bench->n_results; i++) {
         const struct result *result = &bench->results[i];
         name_test(result, test);
@@ -493,6 +494,8 @@ static void print_table(const struct bench *bench, const struct cli_memory *memo
            cli_commit, cpu, cli_threads(threads, last->n_threads), last->read_nbytes_per_s * 1e-9,
            cli_bytes(size, memory->peak_nbytes), cli_bytes(anon, memory->anon_nbytes),
            cli_bytes(file, memory->file_nbytes));
+    if (bench->info.is_coded)
+        printf("weights in memory: %s\n", cli_memory_form(form, &bench->info.memory));
 }
 
 static json_t *result_json(const struct bench *bench, const struct result *result,
@@ -520,6 +523,8 @@ static json_t *result_json(const struct bench *bench, const struct result *resul
         (json_int_t)bench->info.token_nbytes, "read_nbytes_per_s", result->read_nbytes_per_s, "share_of_read",
         has_share(result) ? json_real(share_of_read(bench, result)) : json_null(), "ms_a_token", parts,
         "peak_nbytes", (json_int_t)memory->peak_nbytes);
+    if (bench->info.is_coded)
+        json_object_set_new(json, "memory_form", json_string(cli_memory_form_name(bench->info.memory.form)));
     return json;
 }
 

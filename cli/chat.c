@@ -346,12 +346,14 @@ static void talk(struct chat *chat)
 static void greet(const struct chat *chat)
 {
     const struct mb_model_info *info = chat->model.info;
-    char a[32], threads[64];
+    char a[32], threads[64], form[CLI_FORM_NBYTES];
     cli_print_notes(info->notes);
     if (args.is_verbose)
         fprintf(stderr, "[load: %s, %s weights, %s, %s, context %zu tokens]\n",
                 cli_seconds(a, chat->model.load_seconds), info->is_coded ? "coded" : "plain",
                 mb_kernels()->isa, cli_threads(threads, info->n_threads), chat->model.n_ctx);
+    if (args.is_verbose && info->is_coded)
+        fprintf(stderr, "[weights in memory: %s]\n", cli_memory_form(form, &info->memory));
     if (chat->input.is_terminal)
         fputs("[/help lists the commands, Ctrl-C stops a reply, Ctrl-D ends]\n", stderr);
 }

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/cpus.h"
 #include "commit.h"
+#include <moebius/codec.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,36 @@ void cli_cpu_name(char name[128])
             break;
     if (file != NULL)
         fclose(file);
+}
+
+const char *cli_memory_form_name(enum mb_memory_form form)
+{
+    static const char *const names[] = {"auto", "stored", "compact", "fast"};
+    return names[form];
+}
+
+const char *cli_memory_form(char text[CLI_FORM_NBYTES], const struct mb_store_memory *memory)
+{
+    const char *name = cli_memory_form_name(memory->form);
+    switch (memory->form_reason) {
+    case MB_MEMORY_REASON_ONLY:
+        snprintf(text, CLI_FORM_NBYTES, "%s form (%s has no other)", name, mb_kernels()->isa);
+        break;
+    case MB_MEMORY_REASON_WANTED:
+        snprintf(text, CLI_FORM_NBYTES, "%s form", name);
+        break;
+    case MB_MEMORY_REASON_SMALL:
+        snprintf(text, CLI_FORM_NBYTES, "%s form (the model is small)", name);
+        break;
+    case MB_MEMORY_REASON_ROOM:
+        snprintf(text, CLI_FORM_NBYTES, "%s form (memory has no room for a faster one)", name);
+        break;
+    case MB_MEMORY_REASON_SPEED:
+        snprintf(text, CLI_FORM_NBYTES, "%s form (a thread reads %.1f GB/s)", name,
+                 memory->thread_nbytes_per_s * 1e-9);
+        break;
+    }
+    return text;
 }
 
 const char *cli_threads(char text[64], int n_threads)

@@ -4,6 +4,7 @@
 #ifndef MOEBIUS_CLI_MACHINE_H
 #define MOEBIUS_CLI_MACHINE_H
 
+#include <moebius/weights.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,6 +15,12 @@ void cli_cpu_name(char name[128]);
 
 /* "2 threads", and what lets them run no faster: "2 threads (cgroup quota 1.5 CPUs)". */
 const char *cli_threads(char text[64], int n_threads);
+
+/* The form that coded weights have in memory, and why: "fast form (the model is small)". */
+enum { CLI_FORM_NBYTES = 96 };
+const char *cli_memory_form(char text[CLI_FORM_NBYTES], const struct mb_store_memory *memory);
+/* "stored", "compact" or "fast", as --memory-form takes them. */
+const char *cli_memory_form_name(enum mb_memory_form form);
 
 /* Of this process, as the kernel counts pages. */
 struct cli_memory {

@@ -345,11 +345,13 @@ static void print_words(const struct generation *g)
     const struct mb_store_memory *w = &g->info->memory;
     struct cli_memory in_use = cli_memory_in_use();
     uint64_t nbytes = w->blob_nbytes + w->table_nbytes + w->exact_nbytes + w->mapped_nbytes;
-    char a[32], b[32], c[32], threads[64];
+    char a[32], b[32], c[32], threads[64], form[CLI_FORM_NBYTES];
     fflush(stdout);
     fprintf(stderr, "\nload:       %s, %s weights of %s, %s, %s\n", cli_seconds(a, g->load_seconds),
             g->info->is_coded ? "coded" : "plain", cli_bytes(b, nbytes), mb_kernels()->isa,
             cli_threads(threads, g->info->n_threads));
+    if (g->info->is_coded)
+        fprintf(stderr, "weights:    %s\n", cli_memory_form(form, w));
     fprintf(stderr, "prompt:     %zu tokens, %.1f tokens/s\n", g->n_prompt,
             rate_of(g->n_prompt, g->prompt_seconds));
     fprintf(stderr, "generation: %zu tokens, %.1f tokens/s; %s", g->n_reply,

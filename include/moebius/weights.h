@@ -77,11 +77,20 @@ struct mb_matrix {
  * sets (struct mb_resident_form); elsewhere all values mean STORED.
  */
 enum mb_memory_form {
-    MB_MEMORY_FORM_AUTO = 0, /* what this machine multiplies fastest, by a short measurement of its memory */
+    MB_MEMORY_FORM_AUTO = 0,   /* what this machine multiplies fastest, of what its memory has room for */
     MB_MEMORY_FORM_STORED = 1, /* as they are in the file: fewest bytes */
     MB_MEMORY_FORM_COMPACT =
         2,                   /* the faster form, about 5 % larger, and 17 % where rows have < 1024 columns */
     MB_MEMORY_FORM_FAST = 3, /* the same with a bit more a weight, about 17 % larger */
+};
+
+/* Why coded matrices are in their form. */
+enum mb_memory_reason {
+    MB_MEMORY_REASON_ONLY = 0,   /* the instruction set has no other */
+    MB_MEMORY_REASON_WANTED = 1, /* by the options */
+    MB_MEMORY_REASON_SMALL = 2,  /* the model is so small that memory does not limit it */
+    MB_MEMORY_REASON_ROOM = 3,   /* memory has no room for a larger form */
+    MB_MEMORY_REASON_SPEED = 4,  /* by the measured speed of memory */
 };
 
 /* Zeroed means defaults. */
@@ -92,10 +101,13 @@ struct mb_store_options {
 };
 
 struct mb_store_memory {
-    uint64_t blob_nbytes;   /* anonymous: coded blobs, padded */
-    uint64_t table_nbytes;  /* anonymous: tables of blobs, and of the index */
-    uint64_t exact_nbytes;  /* anonymous: exact tensors of coded folders, computed ones of plain ones */
-    uint64_t mapped_nbytes; /* file: tensors of plain checkpoints */
+    uint64_t blob_nbytes;     /* anonymous: coded blobs, padded */
+    uint64_t table_nbytes;    /* anonymous: tables of blobs, and of the index */
+    uint64_t exact_nbytes;    /* anonymous: exact tensors of coded folders, computed ones of plain ones */
+    uint64_t mapped_nbytes;   /* file: tensors of plain checkpoints */
+    enum mb_memory_form form; /* of coded matrices, never AUTO where there are any */
+    enum mb_memory_reason form_reason;
+    double thread_nbytes_per_s; /* that each thread read when all did; 0: not measured */
 };
 
 struct mb_store;

@@ -3,6 +3,7 @@
  */
 #include "base/memory.h"
 #include "base/checked.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -57,6 +58,39 @@ void mb_pages_free(void *pages, uint64_t nbytes)
 {
     if (pages != NULL)
         munmap(pages, mb_round_up(nbytes, 4096));
+}
+
+/* The number after a name, in a file of lines that begin with names; UINT64_MAX: there is none. */
+static uint64_t number_after(const char *path, const char *name)
+{
+    char line[256];
+    uint64_t number = UINT64_MAX;
+    size_t n = strlen(name);
+    FILE *file = fopen(path, "re");
+    while (file != NULL && number == UINT64_MAX && fgets(line, sizeof line, file) != NULL)
+        if (strncmp(line, name, n) == 0) {
+            const char *digits = line + n + strspn(line + n, ": ");
+            size_t n_digits = strspn(digits, "0123456789");
+            if (n_digits > 0 && n_digits < 19)
+                number = strtoull(digits, NULL, 10);
+        }
+    if (file != NULL)
+        fclose(file);
+    return number;
+}
+
+uint64_t mb_memory_available(void)
+{
+    uint64_t kib = number_after("/proc/meminfo", "MemAvailable"), available = UINT64_MAX;
+    if (kib < UINT64_MAX / 1024)
+        available = 1024 * kib;
+    uint64_t limit = number_after("/sys/fs/cgroup/memory.max", ""); /* "max": no number */
+    uint64_t used = number_after("/sys/fs/cgroup/memory.stat", "anon");
+    if (limit != UINT64_MAX && used != UINT64_MAX) {
+        uint64_t left = limit > used ? limit - used : 0;
+        available = left < available ? left : available;
+    }
+    return available;
 }
 
 void *mb_alloc(uint64_t n, uint64_t elem_nbytes)

@@ -13,11 +13,13 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/pool.h"
+#include "form_choice.h"
 #include "read.h"
 #include "resident.h"
 #include "store.h"
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 #include <xxhash.h>
 
 /* A stored tensor. */
@@ -181,24 +183,35 @@ static enum mb_status run_loading(struct loading *loading, struct mb_pool *pool,
     return loading->err.status;
 }
 
-/*
- * Bytes per second that a thread has, of which it makes the most by: the form of files, which has the fewest
- * bytes; the faster form; and one bit more a weight.  Measured on processors with AVX2 (docs/performance.md).
- */
-static const double FASTER_BYTES_PER_S = 7e9, ONE_BIT_MORE_BYTES_PER_S = 9e9;
+static uint64_t stored_blob_nbytes(const struct ram_store *ram)
+{
+    uint64_t nbytes = 0;
+    for (size_t i = 0; i < ram->n_tensors; i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ram->ckpt, i);
+        if (mb_tensor_is_blob(ram->ckpt, tensor) && !mb_add_u64(nbytes, tensor->nbytes, &nbytes))
+            return UINT64_MAX;
+    }
+    return nbytes;
+}
 
 static enum mb_status choose_form(struct ram_store *ram, enum mb_memory_form wanted, struct mb_pool *pool,
                                   struct mb_error *err)
 {
     const struct mb_resident_form *form = mb_kernels()->resident;
-    if (form == NULL || wanted == MB_MEMORY_FORM_STORED)
+    const struct mb_form_facts facts = {.wanted = wanted,
+                                        .has_faster = form != NULL,
+                                        .blob_nbytes = stored_blob_nbytes(ram),
+                                        .available_nbytes = mb_memory_available()};
+    struct mb_form_choice choice = mb_choose_form_by_size(&facts);
+    if (choice.form == MB_MEMORY_FORM_AUTO) {
+        ram->memory.thread_nbytes_per_s = mb_thread_bytes_per_s(pool);
+        choice.form = mb_choose_form_by_speed(ram->memory.thread_nbytes_per_s, choice.may_be_fast);
+    }
+    ram->memory.form = choice.form;
+    ram->memory.form_reason = choice.reason;
+    if (choice.form == MB_MEMORY_FORM_STORED)
         return MB_OK;
-    double bytes_per_s = wanted == MB_MEMORY_FORM_AUTO      ? mb_resident_thread_bytes_per_s(pool)
-                         : wanted == MB_MEMORY_FORM_COMPACT ? FASTER_BYTES_PER_S
-                                                            : ONE_BIT_MORE_BYTES_PER_S;
-    if (bytes_per_s < FASTER_BYTES_PER_S)
-        return MB_OK;
-    return mb_resident_create(form, bytes_per_s >= ONE_BIT_MORE_BYTES_PER_S, mb_pool_n_threads(pool),
+    return mb_resident_create(form, choice.form == MB_MEMORY_FORM_FAST, mb_pool_n_threads(pool),
                               &ram->resident, err);
 }
 
@@ -218,6 +231,19 @@ static enum mb_status read_all(struct ram_store *ram, struct mb_pool *pool, stru
     return status;
 }
 
+/* As if nothing had been read; matrices will be as they were stored. */
+static void begin_again(struct ram_store *ram)
+{
+    mb_resident_free(ram->resident);
+    mb_pages_free(ram->arena, ram->arena_nbytes);
+    free(ram->tables);
+    ram->resident = NULL;
+    ram->arena = ram->tables = NULL;
+    memset(ram->held, 0, ram->n_tensors * sizeof *ram->held);
+    ram->memory =
+        (struct mb_store_memory){.form = MB_MEMORY_FORM_STORED, .form_reason = MB_MEMORY_REASON_ROOM};
+}
+
 static enum mb_status load_coded(struct ram_store *ram, const struct mb_store_options *options,
                                  struct mb_error *err)
 {
@@ -226,6 +252,10 @@ static enum mb_status load_coded(struct ram_store *ram, const struct mb_store_op
     enum mb_status status = choose_form(ram, options->memory_form, pool, err);
     if (status == MB_OK)
         status = read_all(ram, pool, err);
+    if (status == MB_NO_MEMORY && ram->resident != NULL && options->memory_form == MB_MEMORY_FORM_AUTO) {
+        begin_again(ram);
+        status = read_all(ram, pool, err);
+    }
     mb_pool_destroy(pool);
     return status;
 }

@@ -5,13 +5,10 @@
  * takes as many bytes of a chunk, and copies it there.  Chunks are large, so that pages of 2 MiB pay.
  */
 #include "resident.h"
-#include "base/bytes.h"
 #include "base/checked.h"
-#include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -180,46 +177,4 @@ enum mb_status mb_resident_add(struct mb_resident *resident, int thread, struct 
 uint64_t mb_resident_nbytes(const struct mb_resident *resident)
 {
     return resident->nbytes;
-}
-
-/* ---------------------------------------------------------------- whether it pays */
-
-enum { PROBE_NBYTES = 16 << 20, N_PROBES = 3 };
-
-struct probe {
-    const uint8_t *bytes;  /* [n_threads][PROBE_NBYTES] */
-    _Atomic uint64_t sink; /* what was read is used */
-};
-
-static void probe_task(void *ctx, size_t task, int thread)
-{
-    struct probe *probe = ctx;
-    const uint8_t *bytes = probe->bytes + task * PROBE_NBYTES;
-    uint64_t sum[4] = {0};
-    (void)thread;
-    for (size_t i = 0; i < PROBE_NBYTES; i += 32) {
-        __builtin_prefetch(bytes + i + 2048);
-        for (size_t k = 0; k < 4; k++)
-            sum[k] += mb_load_u64(bytes + i + 8 * k);
-    }
-    atomic_fetch_add(&probe->sink, sum[0] + sum[1] + sum[2] + sum[3]);
-}
-
-double mb_resident_thread_bytes_per_s(struct mb_pool *pool)
-{
-    size_t n = (size_t)mb_pool_n_threads(pool);
-    uint8_t *bytes = mb_pages_alloc(n * PROBE_NBYTES);
-    if (bytes == NULL)
-        return 0;
-    memset(bytes, 1, n * PROBE_NBYTES);
-    struct probe probe = {.bytes = bytes};
-    uint64_t fastest = UINT64_MAX;
-    for (int i = 0; i < N_PROBES; i++) {
-        uint64_t begun = mb_now_ns();
-        mb_pool_run(pool, n, probe_task, &probe);
-        uint64_t ns = mb_now_ns() - begun;
-        fastest = ns < fastest ? ns : fastest;
-    }
-    mb_pages_free(bytes, n * PROBE_NBYTES);
-    return (double)PROBE_NBYTES * 1e9 / (double)(fastest > 0 ? fastest : 1);
 }

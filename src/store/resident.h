@@ -5,7 +5,6 @@
 #ifndef MB_STORE_RESIDENT_H
 #define MB_STORE_RESIDENT_H
 
-#include "base/pool.h"
 #include <moebius/codec.h>
 
 struct mb_resident;
@@ -29,11 +28,5 @@ enum mb_status mb_resident_add(struct mb_resident *resident, int thread, struct 
 void mb_resident_end(struct mb_resident *resident);
 
 uint64_t mb_resident_nbytes(const struct mb_resident *resident);
-
-/*
- * Bytes per second that each thread reads when all of them read: what decides whether a faster form pays.  0:
- * not known.  Takes some 20 ms.
- */
-double mb_resident_thread_bytes_per_s(struct mb_pool *pool);
 
 #endif

@@ -20,6 +20,12 @@ void *mb_sparse_alloc(uint64_t nbytes);
 void mb_pages_free(void *pages, uint64_t nbytes);
 
 /*
+ * Bytes that can still be used without taking them from another program: of the machine, or of the control
+ * group that contains this process (version 2) if it has less.  UINT64_MAX: not known.
+ */
+uint64_t mb_memory_available(void);
+
+/*
  * Zeroed and aligned to 64 bytes; free() frees it, and 0 bytes give such a pointer too.  NULL: no memory, or
  * the size overflows.
  */
