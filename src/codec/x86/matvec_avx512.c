@@ -26,13 +26,29 @@
 
 enum { LANES = MB_BATCH_LANES };
 
-/* Rows that wait for the end of their products. */
+/*
+ * Rows of a batch: sixteen, or up to eight times as many short ones, whose groups have several.  The sums of
+ * all tokens together are as many, so that they stay in L1.
+ */
+enum { ROWS_MAX = 8 * MB_BATCH };
+
+/*
+ * Rows that wait for the end of their products.  Of joined rows (struct product) sums[t][row] is one vector:
+ * that of u (256 hi + lo).
+ */
 struct rows {
-    __m512i sums[MB_FUSED_TOKENS][2 * MB_BATCH];                 /* of u * hi and u * lo, row by row */
-    __m512i wide[MB_FUSED_TOKENS][MB_WIDE_PLANES_MAX][MB_BATCH]; /* of u * each plane of E */
-    int64_t offset[MB_BATCH];
-    double outliers[MB_FUSED_TOKENS][MB_BATCH];
+    __m512i sums[MB_FUSED_TOKENS][2 * ROWS_MAX];                 /* of u * hi and u * lo, row by row */
+    __m512i wide[MB_FUSED_TOKENS][MB_WIDE_PLANES_MAX][ROWS_MAX]; /* of u * each plane of E */
+    int64_t offset[ROWS_MAX + 8];                                /* 8 are stored at once */
+    double outliers[MB_FUSED_TOKENS][ROWS_MAX];
 };
+
+/*
+ * So short are rows whose sum of q X, at most 127 * 32639 a column, is below 2^31.  Their sums are computed
+ * modulo 2^32 throughout, offsets included, which halves the work at their ends.
+ */
+enum { JOINED_COLS = 512 };
+_Static_assert((int64_t)JOINED_COLS * 127 * MB_ACTIVATION_MAX < INT32_MAX, "a sum would overflow");
 
 /* Where a loop over columns stops: before a block that is wide in one of the tokens, and at the last block.
  */
@@ -51,6 +67,7 @@ struct product {
     struct rows *rows;
     const struct stop *stops; /* the last one is after the whole blocks of a row */
     bool has_wide;
+    bool is_joined;       /* rows of at most JOINED_COLS, and no wide blocks */
     uint8_t *tails;       /* [MB_TAILS_NBYTES + 64] decoded */
     const uint8_t *ahead; /* memory to prefetch next */
 };
@@ -87,26 +104,61 @@ static inline __m512d add_wide(__m512d sum, const struct mb_activation *x, const
     return _mm512_add_pd(sum, _mm512_mul_pd(_mm512_cvtepi64_pd(total), unit));
 }
 
-static void finish(const struct product *product, size_t t, size_t n_rows, float *y)
+/* Completes the sums of 8 rows from r on. */
+static inline void finish_8(const struct product *product, size_t t, __m512d sum, size_t r, size_t n,
+                            float *y)
+{
+    __m512d step = _mm512_set1_pd((double)product->w->step);
+    __m512d scale = _mm512_set1_pd((double)product->x[t].scale);
+    __m512d coded = _mm512_mul_pd(_mm512_mul_pd(sum, step), scale);
+    __m512d outliers = _mm512_mul_pd(_mm512_loadu_pd(product->rows->outliers[t] + r), scale);
+    _mm256_mask_storeu_ps(y, (__mmask8)mb_lanes_16(n), _mm512_cvtpd_ps(_mm512_add_pd(coded, outliers)));
+}
+
+/* Sixteen joined rows from the first-th waiting one on, of which n are used. */
+static inline void finish_joined(const struct product *product, size_t t, size_t first, size_t n, float *y)
+{
+    const struct rows *rows = product->rows;
+    __m512i sums = add_lanes_16(rows->sums[t] + first);
+    __m256i low = _mm512_cvtepi64_epi32(_mm512_loadu_si512(rows->offset + first));
+    __m256i high = _mm512_cvtepi64_epi32(_mm512_loadu_si512(rows->offset + first + 8));
+    __m512i offset = _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+    __m512i shift = _mm512_mullo_epi32(offset, _mm512_set1_epi32((int32_t)(uint32_t)product->x[t].sum));
+    sums = _mm512_sub_epi32(sums, shift);
+    finish_8(product, t, _mm512_cvtepi32_pd(_mm512_castsi512_si256(sums)), first, n, y);
+    if (n > 8)
+        finish_8(product, t, _mm512_cvtepi32_pd(_mm512_extracti64x4_epi64(sums, 1)), first + 8, n - 8, y + 8);
+}
+
+/* The same of rows of any length, with wide blocks or without. */
+static inline void finish_16(const struct product *product, size_t t, size_t first, size_t n, float *y)
 {
     const struct rows *rows = product->rows;
     const struct mb_activation *x = product->x + t;
-    __m512d step = _mm512_set1_pd((double)product->w->step), scale = _mm512_set1_pd((double)x->scale);
     __m512i sum_x = _mm512_set1_epi64(x->sum), wide[MB_WIDE_PLANES_MAX];
     for (size_t p = 0; p < x->n_wide_planes; p++)
-        wide[p] = add_lanes_16(rows->wide[t][p]);
-    for (size_t r = 0; r < n_rows; r += 8) {
-        __m512i sums = add_lanes_16(rows->sums[t] + 2 * r); /* hi, lo, hi, lo, ... */
+        wide[p] = add_lanes_16(rows->wide[t][p] + first);
+    for (size_t r = 0; r < n; r += 8) {
+        __m512i sums = add_lanes_16(rows->sums[t] + 2 * (first + r)); /* hi, lo, hi, lo, ... */
         __m512i hi = _mm512_srai_epi64(_mm512_slli_epi64(sums, 32), 32), lo = _mm512_srai_epi64(sums, 32);
-        __m512i shift = _mm512_mullo_epi64(_mm512_loadu_si512(rows->offset + r), sum_x);
+        __m512i offset = _mm512_loadu_si512(rows->offset + first + r);
+        __m512i shift = _mm512_mullo_epi64(offset, sum_x);
         __m512i s = _mm512_sub_epi64(_mm512_add_epi64(_mm512_slli_epi64(hi, 8), lo), shift);
         __m512d sum = _mm512_cvtepi64_pd(s);
         if (x->n_wide > 0)
-            sum = add_wide(sum, x, wide, r, _mm512_loadu_si512(rows->offset + r));
-        __m512d coded = _mm512_mul_pd(_mm512_mul_pd(sum, step), scale);
-        __m512d outliers = _mm512_mul_pd(_mm512_loadu_pd(rows->outliers[t] + r), scale);
-        _mm256_mask_storeu_ps(y + r, (__mmask8)mb_lanes_16(n_rows - r),
-                              _mm512_cvtpd_ps(_mm512_add_pd(coded, outliers)));
+            sum = add_wide(sum, x, wide, r, offset);
+        finish_8(product, t, sum, first + r, n - r, y + r);
+    }
+}
+
+static void finish(const struct product *product, size_t t, size_t n_rows, float *y)
+{
+    for (size_t first = 0; first < n_rows; first += MB_BATCH) {
+        size_t n = n_rows - first < MB_BATCH ? n_rows - first : MB_BATCH;
+        if (product->is_joined)
+            finish_joined(product, t, first, n, y + first);
+        else
+            finish_16(product, t, first, n, y + first);
     }
 }
 
@@ -158,7 +210,7 @@ MB_INLINE void multiply_128_by(unsigned a, size_t n_lanes, size_t n_tokens, stru
 
 /* Adds the products of a row's bytes u, the first of which is column 64 i of 'planes'. */
 MB_INLINE void add_wide_products(const struct mb_activation *x, const int8_t *planes, __m512i u0, __m512i u1,
-                                 size_t at, __m512i sums[MB_WIDE_PLANES_MAX][MB_BATCH], size_t row)
+                                 size_t at, __m512i sums[MB_WIDE_PLANES_MAX][ROWS_MAX], size_t row)
 {
     for (size_t p = 0; p < x->n_wide_planes; p++, planes += MB_ACTIVATION_BLOCK) {
         __m512i sum = mb_dot_512(sums[p][row], u0, _mm512_loadu_si512(planes));
@@ -219,6 +271,7 @@ MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, size_t n_tokens
     struct mb_body_512 body = mb_body_of_kind(a, b);
     struct lane lane[LANES];
     __m512i *sums[LANES]; /* the first token's */
+    const bool is_joined = !is_wide && product->is_joined;
     size_t row[LANES];
     const uint8_t *ahead = product->ahead;
 #pragma GCC unroll 4
@@ -226,7 +279,7 @@ MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, size_t n_tokens
         lane[i].body = batch->records + batch->body[which[i]];
         lane[i].tail = product->tails + batch->decoded_tail[which[i]];
         row[i] = n_rows * which[i];
-        sums[i] = product->rows->sums[0] + 2 * row[i];
+        sums[i] = product->rows->sums[0] + (is_joined ? 1 : 2) * row[i];
     }
     const size_t n_whole = n_cols / MB_ACTIVATION_BLOCK * MB_ACTIVATION_BLOCK;
     for (size_t r = 0; r < n_rows; r++) {
@@ -262,8 +315,13 @@ MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, size_t n_tokens
                 multiply_last(a, &lane[i], &body, c, n_cols - c, product, n_tokens, s[i]);
 #pragma GCC unroll 4
             for (size_t t = 0; t < n_tokens; t++) {
-                sums[i][2 * (t * MB_BATCH + r)] = s[i][t][0];
-                sums[i][2 * (t * MB_BATCH + r) + 1] = s[i][t][1];
+                __m512i *to = sums[i] + t * 2 * ROWS_MAX;
+                if (is_joined) {
+                    to[r] = _mm512_add_epi32(_mm512_slli_epi32(s[i][t][0], 8), s[i][t][1]);
+                } else {
+                    to[2 * r] = s[i][t][0];
+                    to[2 * r + 1] = s[i][t][1];
+                }
             }
         }
     }
@@ -317,7 +375,7 @@ static void group_sums_0(struct product *product, const struct mb_batch_512 *bat
                          size_t n)
 {
     (void)batch; /* all q are 0 */
-    size_t n_sums = 2 * product->w->group_rows;
+    size_t n_sums = (product->is_joined ? 1 : 2) * product->w->group_rows;
     for (size_t t = 0; t < product->n_tokens; t++)
         for (size_t i = 0; i < n; i++)
             memset(product->rows->sums[t] + n_sums * which[i], 0, n_sums * sizeof(__m512i));
@@ -339,10 +397,11 @@ static const group_sums_fn group_sums_of[2][MB_FUSED_TOKENS + 1][MB_WIDTH_MAX + 
     },
 };
 
-static void clear_wide(const struct product *product)
+static void clear_wide(const struct product *product, size_t n_rows)
 {
     for (size_t t = 0; t < product->n_tokens; t++)
-        memset(product->rows->wide[t], 0, product->x[t].n_wide_planes * sizeof product->rows->wide[t][0]);
+        for (size_t p = 0; p < product->x[t].n_wide_planes; p++)
+            memset(product->rows->wide[t][p], 0, n_rows * sizeof product->rows->wide[t][p][0]);
 }
 
 /* Groups of one width together. */
@@ -389,10 +448,14 @@ static void find_outliers(const struct product *product, const struct mb_batch_5
         struct mb_group_view view = {.outlier_positions = positions,
                                      .outlier_values = positions + 2 * (size_t)batch->n_outliers[i],
                                      .n_outliers = batch->n_outliers[i]};
-        unsigned next = 0;
-        for (size_t r = 0; r < w->group_rows; r++)
+        for (size_t k = 0, first; k < view.n_outliers;) {
+            size_t r = mb_load_u16(positions + 2 * k) / (unsigned)w->n_cols;
+            size_t n = mb_find_row_outliers(&view, r * w->n_cols, w->n_cols, k, &first);
             sums[i * w->group_rows + r] =
-                mb_row_outliers(w->dtype, &view, w->n_cols, r, &next, product->x + t);
+                mb_outliers(w->dtype, positions + 2 * k, view.outlier_values + mb_dtype_nbytes(w->dtype) * k,
+                            n, r * w->n_cols, product->x + t);
+            k += n;
+        }
     }
 }
 
@@ -401,16 +464,26 @@ static void spread_offsets(const struct product *product, const struct mb_batch_
 {
     struct rows *rows = product->rows;
     size_t group_rows = product->w->group_rows;
-    memset(rows->outliers, 0, product->n_tokens * sizeof rows->outliers[0]);
+    for (size_t t = 0; t < product->n_tokens; t++)
+        memset(rows->outliers[t], 0, batch->n * group_rows * sizeof rows->outliers[0][0]);
     if (group_rows == 1) {
         __m512i offset = _mm512_load_si512(batch->offset);
         _mm512_storeu_si512(rows->offset, _mm512_cvtepu32_epi64(_mm512_castsi512_si256(offset)));
         _mm512_storeu_si512(rows->offset + 8, _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(offset, 1)));
         return;
     }
-    for (size_t i = 0; i < batch->n; i++)
-        for (size_t r = 0; r < group_rows; r++)
-            rows->offset[i * group_rows + r] = batch->offset[i];
+    for (size_t i = 0; i < batch->n; i++) /* a group that has fewer than 8 rows is followed by the next */
+        _mm512_storeu_si512(rows->offset + i * group_rows, _mm512_set1_epi64(batch->offset[i]));
+}
+
+/* Groups of a batch: short rows by how many wait for their ends. */
+static size_t batch_groups(const struct product *product)
+{
+    const size_t group_rows = product->w->group_rows;
+    if (group_rows == 1)
+        return mb_batch_groups_512(product->w);
+    size_t n = ROWS_MAX / product->n_tokens / group_rows;
+    return n < MB_BATCH ? n : MB_BATCH;
 }
 
 /*
@@ -421,13 +494,13 @@ static size_t multiply_groups(struct product *product, struct mb_group_walk *wal
                               size_t y_stride)
 {
     struct mb_batch_512 batches[2], *batch = &batches[0], *next = &batches[1];
-    size_t group_rows = product->w->group_rows, n_max = mb_batch_groups_512(product->w), n_left = n_groups;
+    size_t group_rows = product->w->group_rows, n_max = batch_groups(product), n_left = n_groups;
     size_t n = mb_take_batch_512(walk, n_left < n_max ? n_left : n_max, batch);
     while (n > 0) {
         product->ahead = mb_decode_tails_512(batch, product->tails);
         n_left -= n;
         size_t n_next = n_left > 0 ? mb_take_batch_512(walk, n_left < n_max ? n_left : n_max, next) : 0;
-        clear_wide(product);
+        clear_wide(product, batch->n * group_rows);
         multiply_batch(product, batch);
         spread_offsets(product, batch);
         for (size_t t = 0; t < product->n_tokens; t++) {
@@ -447,7 +520,7 @@ static size_t multiply_groups(struct product *product, struct mb_group_walk *wal
 
 /* The sums of a row, which is that many rows after the first that waits. */
 static void dot_bytes(const uint8_t *u, size_t n_cols, const struct mb_activation *x, __m512i *sums,
-                      __m512i wide[MB_WIDE_PLANES_MAX][MB_BATCH], size_t row)
+                      __m512i wide[MB_WIDE_PLANES_MAX][ROWS_MAX], size_t row)
 {
     for (size_t k = 0; k < x->n_wide; k++) { /* E is 0 after the columns */
         const uint8_t *block = u + (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK;
@@ -477,14 +550,14 @@ static void multiply_part(const struct product *product, const struct mb_group_v
     unsigned next_outlier = 0;
     for (size_t done = 0; done < n_rows; done += MB_BATCH) {
         size_t n = n_rows - done < MB_BATCH ? n_rows - done : MB_BATCH;
-        clear_wide(product);
+        clear_wide(product, n);
         for (size_t i = 0; i < n; i++) {
             size_t r = first + done + i;
             rows->offset[i] = mb_offset_512(view->a, view->b);
             rows->outliers[t][i] = mb_row_outliers(w->dtype, view, w->n_cols, r, &next_outlier, x);
             dot_bytes(bytes + r * w->n_cols, w->n_cols, x, rows->sums[t], rows->wide[t], i);
         }
-        finish(product, t, n, y + done);
+        finish_16(product, t, 0, n, y + done);
     }
 }
 
@@ -529,6 +602,7 @@ static void multiply_all(struct product product, uint64_t row, uint64_t n_rows, 
     struct rows rows;
     struct stop stops[STOPS_MAX];
     find_stops(&product, stops);
+    product.is_joined = w->n_cols <= JOINED_COLS && !product.has_wide;
     product.rows = &rows;
     product.tails = tails;
     bool in_place = w->group_rows == 1 || w->n_cols % 128 == 0;
