@@ -13,6 +13,7 @@
  */
 #include "by_width.h"
 #include "carry_avx2.h"
+#include "row_ends_avx2.h"
 #include <assert.h>
 #include <string.h>
 
@@ -21,11 +22,6 @@
  * and hardware sees no stream.
  */
 enum { ROWS_PENDING = 32, AHEAD_NBYTES = 24576, LINE_NBYTES = 64 };
-
-/* Lanes of 32 bits; their sum is a row's. */
-struct sums {
-    __m256i hi, lo;
-};
 
 /* A row whose body and lists are to be multiplied. */
 struct task {
@@ -196,19 +192,6 @@ static void (*const multiply_of_width[])(struct pending *) = {NULL, NULL, MB_NAM
 
 /* ---------------------------------------------------------------- batches */
 
-/* hi, lo, hi, lo of a row, in each half: the sums of a quarter of its lanes. */
-MB_INLINE __m256i add_lanes_2(const struct sums *s)
-{
-    return _mm256_add_epi32(_mm256_unpacklo_epi32(s->hi, s->lo), _mm256_unpackhi_epi32(s->hi, s->lo));
-}
-
-/* hi, lo, hi, lo of two rows, in each half. */
-MB_INLINE __m256i add_lanes_4(const struct sums *s)
-{
-    __m256i first = add_lanes_2(s), second = add_lanes_2(s + 1);
-    return _mm256_add_epi32(_mm256_unpacklo_epi64(first, second), _mm256_unpackhi_epi64(first, second));
-}
-
 /* What E adds to four sums. Rounded as mb_sum_of_parts rounds it: once, when both parts meet. */
 static __m256d wide_4(const int64_t *wide)
 {
@@ -220,20 +203,10 @@ static __m256d wide_4(const int64_t *wide)
 /* The results of four rows from the first-th pending one on. S is exact in double: it is below 2^53. */
 static __m128 results_4(const struct pending *pending, size_t first)
 {
-    __m256i rows_01 = add_lanes_4(pending->sums + first), rows_23 = add_lanes_4(pending->sums + first + 2);
-    __m256i sums = _mm256_add_epi32(_mm256_permute2x128_si256(rows_01, rows_23, 0x20),
-                                    _mm256_permute2x128_si256(rows_01, rows_23, 0x31));
-    sums = _mm256_permutevar8x32_epi32(sums, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
-    __m256d hi = _mm256_cvtepi32_pd(_mm256_castsi256_si128(sums));
-    __m256d lo = _mm256_cvtepi32_pd(_mm256_extracti128_si256(sums, 1));
-    __m256d s = _mm256_add_pd(_mm256_mul_pd(hi, _mm256_set1_pd(256)), lo);
-    s = _mm256_add_pd(s, _mm256_loadu_pd(pending->offset + first));
+    __m256d s = _mm256_add_pd(mb_row_sums_4(pending->sums + first), _mm256_loadu_pd(pending->offset + first));
     if (pending->x->n_wide > 0)
         s = _mm256_add_pd(s, wide_4(pending->wide + first));
-    __m256d scale = _mm256_set1_pd((double)pending->x->scale);
-    __m256d y = _mm256_mul_pd(_mm256_mul_pd(s, _mm256_set1_pd((double)pending->w->step)), scale);
-    y = _mm256_add_pd(y, _mm256_mul_pd(_mm256_loadu_pd(pending->outliers + first), scale));
-    return _mm256_cvtpd_ps(y);
+    return mb_results_4(s, _mm256_loadu_pd(pending->outliers + first), pending->w->step, pending->x->scale);
 }
 
 static void flush(struct pending *pending)

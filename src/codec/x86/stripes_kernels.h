@@ -198,13 +198,10 @@ MB_INLINE __m128 results_of_half(const struct mb_coded_matrix *w, const struct m
 {
     __m256d s = _mm256_add_pd(_mm256_mul_pd(_mm256_cvtepi32_pd(hi), _mm256_set1_pd(256)),
                               _mm256_add_pd(_mm256_cvtepi32_pd(lo), narrow));
-    __m256d scale = _mm256_set1_pd((double)x->scale), outliers = _mm256_setzero_pd();
-    if (ends != NULL) {
-        s = x->n_wide > 0 ? _mm256_add_pd(s, _mm256_load_pd(ends->wide + 4 * half)) : s;
-        outliers = _mm256_mul_pd(_mm256_load_pd(ends->outliers + 4 * half), scale);
-    }
-    __m256d coded = _mm256_mul_pd(_mm256_mul_pd(s, _mm256_set1_pd((double)w->step)), scale);
-    return _mm256_cvtpd_ps(_mm256_add_pd(coded, outliers)); /* 0 is added, too: -0 becomes 0 */
+    if (ends != NULL && x->n_wide > 0)
+        s = _mm256_add_pd(s, _mm256_load_pd(ends->wide + 4 * half));
+    __m256d outliers = ends != NULL ? _mm256_load_pd(ends->outliers + 4 * half) : _mm256_setzero_pd();
+    return mb_results_4(s, outliers, w->step, x->scale);
 }
 
 /* Most stripes have no entries and outliers, and most tokens no wide blocks: then all rows end alike. */
