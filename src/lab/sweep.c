@@ -33,7 +33,7 @@ static struct mb_sweep_plan plan_of(const struct mb_sweep_work *work, size_t n_d
     struct mb_sweep_plan plan = {.n_runs = work->plan->n_items,
                                  .n_done = n_done,
                                  .n_comparisons = count_groups(work->plan),
-                                 .n_questions = work->task.n_items,
+                                 .n_questions = mb_sweep_n_questions(work),
                                  .n_windows = mb_sweep_n_windows(work),
                                  .discordance = assumed_discordance,
                                  .notes = ""};
@@ -50,12 +50,12 @@ static enum mb_status find_done(struct mb_sweep_work *work, bool *is_done, size_
         MB_TRY(mb_results_has_run(work->results, (int64_t)id, &is_done[id], err));
         *n_done += is_done[id];
     }
-    if (is_done[0] && work->task.n_items > 0) {
+    if (is_done[0] && mb_sweep_n_questions(work) > 0) {
         size_t n;
         MB_TRY(mb_results_get_answers(work->results, 0, &work->clean, &n, err));
-        if (n != work->task.n_items)
+        if (n != mb_sweep_n_questions(work))
             return mb_fail(err, MB_BAD_DATA, "the results file has %zu answers of the clean run, not %zu", n,
-                           work->task.n_items);
+                           mb_sweep_n_questions(work));
         MB_TRY(mb_results_get_replies(work->results, 0, &work->clean_replies, &n, err));
         work->n_clean_replies = n;
         if (n != work->task.n_items)
@@ -65,19 +65,33 @@ static enum mb_status find_done(struct mb_sweep_work *work, bool *is_done, size_
     return MB_OK;
 }
 
+static struct mb_result_question question_of(const struct mb_task *task, size_t i, char expected[32])
+{
+    if (i < task->n_items)
+        return (struct mb_result_question){.format = mb_answer_format_name(task->items[i].format),
+                                           .expected = task->items[i].answer,
+                                           .hash = mb_sweep_hash_text(task->items[i].question)};
+    const struct mb_choice_item *item = &task->choices[i - task->n_items];
+    snprintf(expected, 32, "%zu", item->right);
+    return (struct mb_result_question){
+        .format = "choice", .expected = expected, .hash = mb_sweep_hash_text(item->contexts[item->right])};
+}
+
 static enum mb_status put_questions(struct mb_sweep_work *work, struct mb_error *err)
 {
-    size_t n = work->task.n_items;
+    size_t n = mb_sweep_n_questions(work);
     struct mb_result_question *questions = calloc(n + 1, sizeof *questions);
-    if (questions == NULL)
-        return mb_fail_memory(err, "the questions");
-    for (size_t i = 0; i < n; i++)
-        questions[i] =
-            (struct mb_result_question){.format = mb_answer_format_name(work->task.items[i].format),
-                                        .expected = work->task.items[i].answer,
-                                        .hash = mb_sweep_hash_text(work->task.items[i].question)};
-    enum mb_status status = mb_results_put_questions(work->results, questions, n, err);
+    char(*expected)[32] = calloc(n + 1, sizeof *expected);
+    enum mb_status status;
+    if (questions == NULL || expected == NULL) {
+        status = mb_fail_memory(err, "the questions");
+    } else {
+        for (size_t i = 0; i < n; i++)
+            questions[i] = question_of(&work->task, i, expected[i]);
+        status = mb_results_put_questions(work->results, questions, n, err);
+    }
     free(questions);
+    free(expected);
     return status;
 }
 
@@ -169,7 +183,7 @@ static void fill_manifest(const struct mb_sweep_work *work, const struct hashes 
     add(m, "moe_layers", m->layers);
     add(m, "task", sweep->task == NULL ? "" : sweep->task);
     add_telling(m, "task_hash", hashes->task, "the task, or what is used of it,");
-    add_number(m, "n_questions", work->task.n_items);
+    add_number(m, "n_questions", mb_sweep_n_questions(work));
     add_number(m, "predict", sweep->n_predict == 0 ? N_PREDICT_DEFAULT : sweep->n_predict);
     add(m, "text", sweep->text == NULL ? "" : sweep->text);
     add_telling(m, "text_hash", hashes->text, "the text");
@@ -186,7 +200,7 @@ static enum mb_status compute_hashes(const struct mb_sweep_work *work, struct ha
 {
     *hashes = (struct hashes){.task = ""};
     MB_TRY(mb_sweep_hash_model(work->model_path, hashes->model, err));
-    if (work->task.n_items > 0)
+    if (mb_sweep_n_questions(work) > 0)
         mb_sweep_hash_task(&work->task, hashes->task);
     if (work->text != NULL)
         mb_sweep_hash_bytes(work->text, work->text_nbytes, hashes->text);
@@ -217,9 +231,10 @@ static enum mb_status open_task(struct mb_sweep_work *work, struct mb_error *err
 {
     struct mb_task_options options = {.size = sizeof options, .limit = work->sweep->limit};
     MB_TRY(mb_task_open(work->sweep->task, &options, &work->task, err));
-    return work->task.n_choices == 0
-               ? MB_OK
-               : mb_fail(err, MB_UNSUPPORTED, "%s: a sweep asks no multiple choice", work->sweep->task);
+    if (work->task.n_choices == 0 || work->sweep->text != NULL)
+        return MB_OK;
+    return mb_fail(err, MB_USAGE, "%s: multiple choice has no replies for KL to be of: give a text, too",
+                   work->sweep->task);
 }
 
 /* What a model is not needed for comes first: a wrong path should not wait for it. */

@@ -463,7 +463,7 @@ static enum mb_status put_summary(const struct comparing *c, bool is_ended, stru
 
 enum mb_status mb_sweep_compare(struct mb_sweep_work *work, bool is_ended, struct mb_error *err)
 {
-    struct comparing c = {.work = work, .n_questions = work->task.n_items};
+    struct comparing c = {.work = work, .n_questions = mb_sweep_n_questions(work)};
     enum mb_status status = compare_all(&c, err);
     if (status == MB_OK)
         status = put_summary(&c, is_ended, err);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/options.h"
+#include <moebius/codecs.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,10 +18,13 @@ enum { SWEEP_NBYTES_MAX = 16 << 20, N_SEEDS_MAX = 1000 };
 bool mb_sweep_has_bound(const char *error)
 {
     static const char *const without[] = {"none", "random", "zero", "drop"};
+    const struct mb_codec *codec;
     for (size_t i = 0; i < sizeof without / sizeof *without; i++)
         if (strcmp(error, without[i]) == 0)
             return false;
-    return true;
+    if (strncmp(error, "codec:", 6) != 0 || mb_codec_find(error + 6, &codec, NULL) != MB_OK)
+        return true;
+    return codec->takes == MB_CODEC_TAKES_BOUND || codec->takes == MB_CODEC_TAKES_RANGE;
 }
 
 bool mb_sweep_is_random(const char *error)

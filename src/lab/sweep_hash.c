@@ -126,6 +126,14 @@ void mb_sweep_hash_task(const struct mb_task *task, char hash[MB_SWEEP_HASH_NBYT
         value = chain(value, task->items[i].answer);
         value = chain(value, kinds);
     }
+    for (size_t i = 0; i < task->n_choices; i++) {
+        const struct mb_choice_item *item = &task->choices[i];
+        char right[32];
+        snprintf(right, sizeof right, "%zu of %zu", item->right, item->n_choices);
+        value = chain(value, right);
+        for (size_t k = 0; k < item->n_choices; k++)
+            value = chain(chain(value, item->contexts[k]), item->continuations[k]);
+    }
     write_hash(value, hash);
 }
 
@@ -135,7 +143,7 @@ enum mb_status mb_sweep_hash_plan(const struct mb_sweep_work *work, char hash[MB
     XXH128_hash_t value = {0, 0};
     char settings[160];
     const struct mb_sweep *sweep = work->sweep;
-    snprintf(settings, sizeof settings, "%zu %zu %zu %zu %d", work->task.n_items, sweep->n_predict,
+    snprintf(settings, sizeof settings, "%zu %zu %zu %zu %d", mb_sweep_n_questions(work), sweep->n_predict,
              sweep->n_ctx, sweep->n_windows, (int)work->options.cache_type);
     value = chain(value, settings);
     for (size_t i = 0; i < work->plan->n_items; i++) {

@@ -11,7 +11,7 @@
 
 static bool has_task(const struct mb_sweep_work *work)
 {
-    return work->task.n_items > 0;
+    return mb_sweep_n_questions(work) > 0;
 }
 
 static bool has_windows(const struct mb_sweep_work *work)
@@ -34,7 +34,7 @@ enum { N_MEASUREMENTS = sizeof measurements / sizeof *measurements };
 /* The clean run's answers, as soon as they are there: the run's other measurements need them. */
 static void lend_clean(struct mb_sweep_work *work, struct mb_sweep_row *row)
 {
-    if (work->clean != NULL || row->replies == NULL)
+    if (work->clean != NULL || row->answers == NULL)
         return;
     work->clean = row->answers;
     work->clean_replies = row->replies;
@@ -64,7 +64,7 @@ static void keep_clean(struct mb_sweep_work *work, struct mb_sweep_row *row, boo
     if (work->clean == NULL || work->clean != row->answers)
         return;
     if (is_written) {
-        work->n_clean_replies = row->n_answers;
+        work->n_clean_replies = row->replies == NULL ? 0 : row->n_answers;
         row->answers = NULL;
         row->replies = NULL;
     } else {

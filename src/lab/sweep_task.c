@@ -89,13 +89,17 @@ static enum mb_status allocate(struct mb_sweep_row *row, size_t n_questions, boo
                : mb_fail_memory(err, "the answers");
 }
 
-enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb_sweep_change *change,
-                                     struct mb_sweep_row *row, struct mb_error *err)
+static size_t n_parallel(const struct mb_sweep_work *work)
+{
+    return work->options.n_parallel == 0 ? N_PARALLEL_DEFAULT : work->options.n_parallel;
+}
+
+static enum mb_status answer(struct mb_sweep_work *work, struct mb_sweep_row *row, struct mb_error *err)
 {
     struct mb_eval_report report;
     struct mb_eval_options options = {
         .size = sizeof options,
-        .n_parallel = work->options.n_parallel == 0 ? N_PARALLEL_DEFAULT : work->options.n_parallel,
+        .n_parallel = n_parallel(work),
         .n_predict = work->sweep->n_predict,
         .cache_type = work->options.cache_type,
         .reply = take_reply,
@@ -103,15 +107,60 @@ enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb
         .progress = mb_sweep_progress,
         .progress_ctx = work,
     };
-    (void)change;
     MB_TRY(allocate(row, work->task.n_items, work->clean == NULL, err));
     MB_TRY(mb_eval_task(work->model, work->tokenizer, &work->task, &options, &report, err));
     for (size_t i = 0; row->replies != NULL && i < row->n_answers; i++)
         if (row->replies[i] == NULL)
             return mb_fail_memory(err, "the replies");
+    mb_sweep_row_share(row, "dead", count(row, is_dead), row->n_answers);
+    return put_length(row, err);
+}
+
+struct choosing {
+    struct mb_sweep_row *row;
+    uint64_t n_norm, n_bytes;
+};
+
+/* An mb_choice_fn; what was chosen takes the place of a reply's checksum. */
+static void take_choice(void *ctx, size_t index, const struct mb_choice_item *item,
+                        const struct mb_choice_score *score)
+{
+    struct choosing *choosing = ctx;
+    (void)item;
+    choosing->n_norm += score->acc_norm;
+    choosing->n_bytes += score->acc_bytes;
+    choosing->row->answers[index] =
+        (struct mb_result_answer){.ica = score->acc,
+                                  .pia = score->acc,
+                                  .dead = score->has_room ? MB_ALIVE : MB_DEAD_NO_ROOM,
+                                  .reply_hash = (int64_t)score->chosen};
+}
+
+static enum mb_status choose(struct mb_sweep_work *work, struct mb_sweep_row *row, struct mb_error *err)
+{
+    struct choosing choosing = {.row = row};
+    struct mb_choices_report report;
+    struct mb_choices_options options = {.size = sizeof options,
+                                         .n_parallel = n_parallel(work),
+                                         .cache_type = work->options.cache_type,
+                                         .choice = take_choice,
+                                         .choice_ctx = &choosing,
+                                         .progress = mb_sweep_progress,
+                                         .progress_ctx = work};
+    MB_TRY(allocate(row, work->task.n_choices, false, err));
+    MB_TRY(mb_eval_choices(work->model, work->tokenizer, &work->task, &options, &report, err));
+    mb_sweep_row_share(row, "acc_norm", choosing.n_norm, row->n_answers);
+    mb_sweep_row_share(row, "acc_bytes", choosing.n_bytes, row->n_answers);
+    return MB_OK;
+}
+
+enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb_sweep_change *change,
+                                     struct mb_sweep_row *row, struct mb_error *err)
+{
+    (void)change;
+    MB_TRY(work->task.n_choices > 0 ? choose(work, row, err) : answer(work, row, err));
     mb_sweep_row_share(row, "ica", count(row, is_ica), row->n_answers);
     mb_sweep_row_share(row, "pia", count(row, is_pia), row->n_answers);
-    mb_sweep_row_share(row, "dead", count(row, is_dead), row->n_answers);
     put_differences(row, work->clean == NULL ? row->answers : work->clean);
-    return put_length(row, err);
+    return MB_OK;
 }

@@ -91,3 +91,8 @@ struct mb_sweep_shape mb_sweep_shape_of(const struct mb_sweep_work *work)
     return (struct mb_sweep_shape){work->moe_layers, work->n_moe_layers,
                                    mb_model_info(work->model)->n_experts};
 }
+
+size_t mb_sweep_n_questions(const struct mb_sweep_work *work)
+{
+    return work->task.n_items + work->task.n_choices; /* one of them is 0 */
+}

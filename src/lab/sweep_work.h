@@ -70,14 +70,14 @@ struct mb_sweep_work {
     const char *model_path;
     struct mb_model *model;
     struct mb_tokenizer *tokenizer;
-    struct mb_task task; /* no items: no task */
+    struct mb_task task; /* no questions: no task */
     char *text;          /* NULL: none */
     size_t text_nbytes;
     int *moe_layers; /* [n_moe_layers] that have routed experts, numbers as in tensor names */
     size_t n_moe_layers;
     struct mb_results *results;
-    struct mb_result_answer *clean; /* [task.n_items]: the clean run's, once it is done */
-    char **clean_replies;           /* the same */
+    struct mb_result_answer *clean; /* [n_questions]: the clean run's, once it is done */
+    char **clean_replies;           /* the same; NULL: a task of choices has none */
     size_t n_clean_replies;
     struct mb_windows windows;  /* that KL is of */
     struct mb_measure *measure; /* NULL until the clean model has read them */
@@ -90,6 +90,9 @@ struct mb_sweep_work {
 };
 
 /* ---------------------------------------------------------------- sweep_work.c, beside the row */
+
+/* Of the task, answered in words or by choosing. 0: there is no task. */
+size_t mb_sweep_n_questions(const struct mb_sweep_work *work);
 
 struct mb_sweep_shape mb_sweep_shape_of(const struct mb_sweep_work *work);
 

@@ -296,6 +296,30 @@ static void wrong_usage_is_told(void **state)
     assert_false(test_exists(test_path("x.db")));
 }
 
+static void multiple_choice_and_other_codecs_are_swept(void **state)
+{
+    static const char task[] =
+        "{\"question\": \"2 + 2 is\", \"choices\": [\"4\", \"11\"], \"answer\": \"A\"}\n"
+        "{\"question\": \"Ali has 3 pears and eats one. He has\", \"choices\": [\"9\", \"2\"], \"answer\": "
+        "1}\n";
+    (void)state;
+    test_write_text(test_path("."), "choices.jsonl", task);
+    assert_refused(2, "give a text, too",
+                   "-o c.db --target 'layer=1 experts=all' --error zero --task choices.jsonl");
+    run_well("sweep '" REFERENCE "' -o c.db --target 'layer=1 experts=all' --error codec:nf4,codec:ours,zero"
+             " --bound 80%% --task choices.jsonl --kl '" REFERENCE "/README.md' -c 64 --windows 3");
+    assert_int_equal(number("c.db", "SELECT count(*) FROM answer"), 8);
+    assert_int_equal(number("c.db", "SELECT count(*) FROM reply"), 0);
+    assert_int_equal(number("c.db", "SELECT count(*) FROM value WHERE name = 'acc_norm'"), 4);
+    assert_int_equal(number("c.db", "SELECT count(*) FROM run WHERE error = 'codec:nf4' AND bound IS NULL"),
+                     1);
+    assert_int_equal(number("c.db", "SELECT count(*) FROM run WHERE error = 'codec:ours' AND bound = '80%'"),
+                     1);
+    assert_int_equal(number("c.db", "SELECT count(*) FROM comparison WHERE name = 'nll'"), 3);
+    run_well("sweep '" REFERENCE "' -o c.db --target 'layer=1 experts=all' --error codec:nf4,codec:ours,zero"
+             " --bound 80%% --task choices.jsonl --kl '" REFERENCE "/README.md' -c 64 --windows 3 --resume");
+}
+
 static void tables_csv_and_json_say_the_same(void **state)
 {
     (void)state;
@@ -325,6 +349,7 @@ int main(void)
         cmocka_unit_test(one_sweep_at_a_time_writes_a_file),
         cmocka_unit_test(a_full_disk_is_told_and_a_larger_one_goes_on),
         cmocka_unit_test(wrong_usage_is_told),
+        cmocka_unit_test(multiple_choice_and_other_codecs_are_swept),
         cmocka_unit_test(tables_csv_and_json_say_the_same),
     };
     return cmocka_run_group_tests(tests, group_begin, test_folder_end);
