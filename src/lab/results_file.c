@@ -301,11 +301,23 @@ enum mb_status mb_results_read(const char *path, struct mb_results **results, st
     return status;
 }
 
+/*
+ * A finished file is one file: without the journal beside it, it can be copied, and read where nothing can be
+ * written.  While somebody reads it, it stays as it is.
+ */
+static void leave_one_file(struct mb_results *results)
+{
+    sqlite3_busy_timeout(results->db, 0);
+    sqlite3_exec(results->db, "PRAGMA journal_mode = DELETE", NULL, NULL, NULL);
+}
+
 /* The lock goes last: closing any descriptor of a file drops the locks that SQLite has on it. */
 void mb_results_close(struct mb_results *results)
 {
     if (results == NULL)
         return;
+    if (results->lock_file >= 0 && results->db != NULL)
+        leave_one_file(results);
     sqlite3_close(results->db);
     if (results->lock_file >= 0)
         close(results->lock_file);

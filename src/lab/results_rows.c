@@ -337,7 +337,7 @@ static enum mb_status read_replies(struct mb_results *results, sqlite3_stmt *sta
         MB_TRY(mb_results_step(results, statement, &has_row, err));
         if (!has_row)
             return MB_OK;
-        if (!mb_grow(&array, &cap, *n, 1, sizeof **replies))
+        if (!mb_grow(&array, &cap, *n, 1, sizeof **replies) || array == NULL)
             return mb_fail_memory(err, "the replies");
         *replies = array;
         const char *text = (const char *)sqlite3_column_text(statement, 0);

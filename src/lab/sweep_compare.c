@@ -390,7 +390,7 @@ static enum mb_status adjust(struct comparing *c, struct mb_error *err)
 {
     size_t n_most = c->n_comparisons > c->n_pooled ? c->n_comparisons : c->n_pooled;
     enum mb_status status = MB_OK;
-    double *p = malloc((n_most + 1) * sizeof *p);
+    double *p = calloc(n_most + 1, sizeof *p);
     if (p == NULL)
         return mb_fail_memory(err, "the comparisons");
     for (size_t share = 0; share < N_SHARES && status == MB_OK; share++)
@@ -415,8 +415,8 @@ static enum mb_status allocate(struct comparing *c, struct mb_error *err)
     c->right = malloc(n_questions * sizeof *c->right);
     c->differences = malloc(n_widest * n_questions * sizeof *c->differences);
     c->rights = malloc(n_widest * n_questions * sizeof *c->rights);
-    c->comparisons = malloc(plan->n_items * (N_SHARES + 1) * sizeof *c->comparisons);
-    c->pooled = malloc(plan->n_items * (N_SHARES + N_MEANS) * sizeof *c->pooled);
+    c->comparisons = calloc(plan->n_items + 1, (N_SHARES + 1) * sizeof *c->comparisons);
+    c->pooled = calloc(plan->n_items + 1, (N_SHARES + N_MEANS) * sizeof *c->pooled);
     return c->base != NULL && c->right != NULL && c->differences != NULL && c->rights != NULL &&
                    c->comparisons != NULL && c->pooled != NULL
                ? MB_OK

@@ -101,7 +101,7 @@ static enum mb_status open_job(const struct mb_sweep_work *first, struct mb_swee
 static enum mb_status run_jobs(struct mb_sweep_work *first, struct mb_sweep_work *jobs, size_t n,
                                struct mb_error *err)
 {
-    pthread_t *threads = calloc(n, sizeof *threads);
+    pthread_t *threads = calloc(n + 1, sizeof *threads);
     size_t n_begun = 0;
     bool failed = false;
     if (threads == NULL)

@@ -227,8 +227,10 @@ static enum mb_status add_cell(const struct mb_result_pooled *pooled, size_t n_p
     static const char *const random[] = {"random"};
     char target[TARGET_NBYTES];
     write_target(shape, cell, target);
-    const char *const *list = cell->bound == NULL ? random : errors;
-    for (size_t e = 0; e < (cell->bound == NULL ? 1 : N_ERRORS); e++)
+    bool is_random = cell->bound == NULL;
+    const char *const *list = is_random ? random : errors;
+    size_t n_errors = is_random ? 1 : N_ERRORS;
+    for (size_t e = 0; e < n_errors; e++)
         for (size_t name = 0; name < 2; name++)
             MB_TRY(add_row(pooled, n_pooled, cell, target, list[e], name, rows, n_rows, err));
     return MB_OK;

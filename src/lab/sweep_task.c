@@ -89,6 +89,20 @@ static enum mb_status allocate(struct mb_sweep_row *row, size_t n_questions, boo
                : mb_fail_memory(err, "the answers");
 }
 
+/*
+ * An error may be so large that the model gives NaN.  That is no failure of the sweep: all replies are of no
+ * use.  Whatever else MB_BAD_DATA says of model and task, the clean run has met it before.
+ */
+static enum mb_status or_dead(const struct mb_sweep_work *work, struct mb_sweep_row *row,
+                              enum mb_status status)
+{
+    if (status != MB_BAD_DATA || work->clean == NULL)
+        return status;
+    for (size_t i = 0; i < row->n_answers; i++)
+        row->answers[i] = (struct mb_result_answer){.dead = MB_DEAD_EMPTY};
+    return MB_OK;
+}
+
 static size_t n_parallel(const struct mb_sweep_work *work)
 {
     return work->options.n_parallel == 0 ? N_PARALLEL_DEFAULT : work->options.n_parallel;
@@ -108,7 +122,8 @@ static enum mb_status answer(struct mb_sweep_work *work, struct mb_sweep_row *ro
         .progress_ctx = work,
     };
     MB_TRY(allocate(row, work->task.n_items, work->clean == NULL, err));
-    MB_TRY(mb_eval_task(work->model, work->tokenizer, &work->task, &options, &report, err));
+    MB_TRY(
+        or_dead(work, row, mb_eval_task(work->model, work->tokenizer, &work->task, &options, &report, err)));
     for (size_t i = 0; row->replies != NULL && i < row->n_answers; i++)
         if (row->replies[i] == NULL)
             return mb_fail_memory(err, "the replies");
@@ -148,7 +163,8 @@ static enum mb_status choose(struct mb_sweep_work *work, struct mb_sweep_row *ro
                                          .progress = mb_sweep_progress,
                                          .progress_ctx = work};
     MB_TRY(allocate(row, work->task.n_choices, false, err));
-    MB_TRY(mb_eval_choices(work->model, work->tokenizer, &work->task, &options, &report, err));
+    MB_TRY(or_dead(work, row,
+                   mb_eval_choices(work->model, work->tokenizer, &work->task, &options, &report, err)));
     mb_sweep_row_share(row, "acc_norm", choosing.n_norm, row->n_answers);
     mb_sweep_row_share(row, "acc_bytes", choosing.n_bytes, row->n_answers);
     return MB_OK;

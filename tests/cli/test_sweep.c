@@ -114,6 +114,7 @@ static void a_sweep_has_a_row_for_each_run(void **state)
 {
     (void)state;
     run_well("sweep '" REFERENCE "' --file sweep.json -o whole.db");
+    assert_false(test_exists(test_path("whole.db-wal")) || test_exists(test_path("whole.db-shm")));
     assert_int_equal(number("whole.db", "SELECT count(*) FROM run"), N_RUNS);
     assert_int_equal(number("whole.db", "SELECT count(*) FROM answer"), 4 * N_RUNS);
     assert_int_equal(number("whole.db", "SELECT count(*) FROM run WHERE error = 'none' AND id = 0"), 1);
@@ -296,6 +297,25 @@ static void wrong_usage_is_told(void **state)
     assert_false(test_exists(test_path("x.db")));
 }
 
+/* Weights of 1e37 make products infinite, and these NaN: a result like any other, and the sweep goes on. */
+static void a_model_that_gives_nan_is_dead(void **state)
+{
+    (void)state;
+    run_well("sweep '" REFERENCE
+             "' -o nan.db --target 'layer=1 experts=all' --error uniform,zero --bound abs:1e37"
+             " --task '" REFERENCE "/eval.jsonl' --limit 3");
+    assert_int_equal(number("nan.db", "SELECT count(*) FROM answer WHERE run = 1 AND dead = 1 AND NOT pia"),
+                     3);
+    assert_int_equal(
+        number("nan.db", "SELECT count(*) FROM value WHERE run = 1 AND name = 'dead' AND value = 1"), 1);
+    assert_int_equal(number("nan.db", "SELECT value > 0 FROM value WHERE run = 1 AND name = 'not_finite'"),
+                     1);
+    assert_int_equal(
+        number("nan.db", "SELECT count(*) FROM value WHERE run = 1 AND name = 'kl' AND value IS NULL"), 1);
+    assert_int_equal(
+        number("nan.db", "SELECT count(*) FROM value WHERE run = 2 AND name = 'kl' AND value > 0"), 1);
+}
+
 static void multiple_choice_and_other_codecs_are_swept(void **state)
 {
     static const char task[] =
@@ -349,6 +369,7 @@ int main(void)
         cmocka_unit_test(one_sweep_at_a_time_writes_a_file),
         cmocka_unit_test(a_full_disk_is_told_and_a_larger_one_goes_on),
         cmocka_unit_test(wrong_usage_is_told),
+        cmocka_unit_test(a_model_that_gives_nan_is_dead),
         cmocka_unit_test(multiple_choice_and_other_codecs_are_swept),
         cmocka_unit_test(tables_csv_and_json_say_the_same),
     };
