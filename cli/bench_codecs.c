@@ -3,6 +3,7 @@
  */
 #include "bench_codecs.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "cli.h"
 #include <math.h>
 #include <stdio.h>
@@ -201,11 +202,11 @@ static void allocate_scratch(struct bench *bench)
     bench->work.scratch = cli_check_memory(calloc((size_t)bench->n_threads, sizeof *bench->work.scratch));
     for (int t = 0; t < bench->n_threads; t++) {
         bench->work.scratch[t] =
-            (struct bench_scratch){.bytes = cli_check_memory(malloc(cap)),
+            (struct bench_scratch){.bytes = cli_check_memory(mb_alloc(cap, 1)),
                                    .bytes_cap = cap,
-                                   .decoded = cli_check_memory(malloc(m->n_weights_max * sizeof(float))),
-                                   .x = cli_check_memory(malloc(m->n_cols_max * sizeof(float))),
-                                   .y = cli_check_memory(malloc(m->n_rows_max * sizeof(float)))};
+                                   .decoded = cli_check_memory(mb_alloc(m->n_weights_max, sizeof(float))),
+                                   .x = cli_check_memory(mb_alloc(m->n_cols_max, sizeof(float))),
+                                   .y = cli_check_memory(mb_alloc(m->n_rows_max, sizeof(float)))};
         for (size_t i = 0; i < m->n_cols_max; i++)
             bench->work.scratch[t].x[i] = (float)(i % 17) - 8;
     }

@@ -89,14 +89,14 @@ static enum mb_status encode(int mode, const struct mb_codec_matrix *matrix, uin
     (void)mode;
     const uint8_t *weights = matrix->weights;
     size_t n = matrix->n_rows * matrix->n_cols;
-    if (matrix->dtype != MB_BF16)
+    if (matrix->dtype != MB_BF16 || n == 0)
         return mb_fail(err, MB_UNSUPPORTED, "bf16-exponents: weights are not bf16");
     if (out_cap < 4 + 2 + 3 * 256 + 4 * N_LANES + 3 * n)
         return mb_fail(err, MB_NO_SPACE, "bf16-exponents: the output has too little space");
     uint64_t counts[256] = {0};
     for (size_t i = 0; i < n; i++)
         counts[exponent_of(mb_load_u16(weights + 2 * i))]++;
-    uint16_t frequencies[256], *words = malloc(n * sizeof *words);
+    uint16_t frequencies[256], *words = malloc((n + 1) * sizeof *words);
     uint32_t states[N_LANES];
     if (words == NULL)
         return mb_fail_memory(err, "coded exponents");

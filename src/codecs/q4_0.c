@@ -14,8 +14,8 @@ enum { BLOCK = 32, BLOCK_NBYTES = 18 };
 
 static unsigned code_of(float scaled)
 {
-    int code = (int8_t)(scaled + 8.5F);
-    return (uint8_t)(code < 15 ? code : 15);
+    int code = (int)(scaled + 8.5F);
+    return (unsigned)(code < 15 ? code : 15) & 255;
 }
 
 static void encode_block(const float *w, uint8_t *out)

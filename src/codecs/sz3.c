@@ -175,9 +175,12 @@ static bool works(void)
     return true;
 }
 
+/* In the order in which the library's own uses of a name are bound: a program's own operator delete is first.
+ */
 static void *symbol(void *library, const char *name)
 {
-    return library == NULL ? NULL : dlsym(library, name);
+    void *function = dlsym(RTLD_DEFAULT, name);
+    return function != NULL ? function : dlsym(library, name);
 }
 
 /* "sz.cpython-311-x86_64-linux-gnu.so" needs libpython3.11.so.1.0. */
@@ -237,21 +240,20 @@ static void use(const char *path)
 /* Where pip and Debian put Python packages; $HOME and the virtual environment that is active count too. */
 static bool find(char path[PATH_NBYTES])
 {
-    static const char *const folders[] = {"%s/lib/python3*/site-packages", "%s/lib/python3*/dist-packages",
-                                          "%s/.local/lib/python3*/site-packages",
-                                          "%s/local/lib/python3*/dist-packages"};
+    static const char *const folders[] = {"/lib/python3*/site-packages", "/lib/python3*/dist-packages",
+                                          "/.local/lib/python3*/site-packages",
+                                          "/local/lib/python3*/dist-packages"};
     const char *const roots[] = {getenv("VIRTUAL_ENV"), getenv("HOME"), "/usr/local", "/usr"};
     for (size_t r = 0; r < sizeof roots / sizeof *roots; r++)
         for (size_t f = 0; f < sizeof folders / sizeof *folders && roots[r] != NULL; f++) {
             char pattern[PATH_NBYTES];
             glob_t found;
-            int n = snprintf(pattern, sizeof pattern, folders[f], roots[r]);
-            if (n < 0 || (size_t)n + 32 > sizeof pattern)
+            int n = snprintf(pattern, sizeof pattern, "%s%s/pysz/sz.cpython-3*.so", roots[r], folders[f]);
+            if (n < 0 || (size_t)n >= sizeof pattern)
                 continue;
-            strcat(pattern, "/pysz/sz.cpython-3*.so");
             bool is_found = glob(pattern, 0, NULL, &found) == 0 && strlen(found.gl_pathv[0]) < PATH_NBYTES;
             if (is_found)
-                strcpy(path, found.gl_pathv[0]);
+                snprintf(path, PATH_NBYTES, "%s", found.gl_pathv[0]);
             globfree(&found);
             if (is_found)
                 return true;

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "functions.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,12 +91,8 @@ enum mb_status mb_codec_find(const char *name, const struct mb_codec **codec, st
             *codec = &codecs[i];
             return MB_OK;
         }
-        size_t nbytes = strlen(codecs[i].name);
-        if (n_used + nbytes + 2 < sizeof names) {
-            memcpy(names + n_used, " ", 1);
-            memcpy(names + n_used + 1, codecs[i].name, nbytes + 1);
-            n_used += nbytes + 1;
-        }
+        if (n_used < sizeof names)
+            n_used += (size_t)snprintf(names + n_used, sizeof names - n_used, " %s", codecs[i].name);
     }
     return mb_fail(err, MB_USAGE, "no codec '%.64s'; there are:%s", name, names);
 }
