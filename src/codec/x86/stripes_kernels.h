@@ -149,13 +149,13 @@ struct stripe_ends {
 static void add_entries(const struct mb_group_view *view, const struct mb_activation *x,
                         int64_t narrow[MB_STRIPE_ROWS], int64_t wide[MB_STRIPE_ROWS])
 {
+    const int64_t full[2] = {(int64_t)1 << view->a, -((int64_t)1 << view->a)};
     for (size_t i = 0; i < view->n_escapes; i++) {
         unsigned entry = mb_load_u16(view->tail + 2 * i), c = entry & MB_STRIPE_COLUMN;
-        unsigned r = entry >> MB_STRIPE_ROW_SHIFT;
-        int64_t full = entry & MB_STRIPE_MINUS ? -(1 << view->a) : 1 << view->a;
-        narrow[r] += full * mb_narrow_value(x, c);
+        int64_t off = full[(entry & MB_STRIPE_MINUS) != 0];
+        narrow[entry >> MB_STRIPE_ROW_SHIFT] += off * x->columns[c];
         if (x->n_wide > 0)
-            wide[r] += full * mb_wide_value(x, c);
+            wide[entry >> MB_STRIPE_ROW_SHIFT] += off * x->wide_columns[c];
     }
 }
 
