@@ -4,12 +4,22 @@
 #include "carry_avx2.h"
 #include "simd_avxvnni.h"
 
+static void matmul_of_any_form(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                               const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
+                               void *scratch)
+{
+    if (mb_is_striped(w))
+        mb_stripes_matmul_avxvnni(w, row, n_rows, x, n_tokens, y, y_stride);
+    else
+        mb_matmul_avxvnni(w, row, n_rows, x, n_tokens, y, y_stride, scratch);
+}
+
 const struct mb_kernels mb_kernels_avxvnni = {
     .isa = "avxvnni",
     .activation = mb_activation_avx2,
     .activation_fast = mb_activation_fast_avx2,
     .matvec = mb_matvec_avxvnni,
-    .matmul = mb_forms_matmul_avxvnni,
+    .matmul = matmul_of_any_form,
     .matvec_transposed = mb_matvec_transposed_avx2,
     .matmul_scratch_nbytes = mb_matmul_scratch_nbytes_avxvnni,
     .transposed_scratch_nbytes = mb_transposed_scratch_nbytes_avx2,

@@ -100,11 +100,6 @@ void mb_stripe_indices_avx2(const struct mb_group_view *view, size_t n_cols, int
 void mb_stripes_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                             const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride);
 
-/* The table's matmul, for all forms. */
-void mb_forms_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
-                          const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
-                          void *scratch);
-
 /* As struct mb_resident_form says, for matrices that mb_makes_stripes. */
 uint64_t mb_stripes_nbytes_max(const struct mb_coded_matrix *w);
 uint64_t mb_stripes_make(const struct mb_coded_matrix *w, void *memory);

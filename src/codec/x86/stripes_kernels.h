@@ -269,14 +269,3 @@ void NAMED(mb_stripes_matmul)(const struct mb_coded_matrix *w, uint64_t row, uin
         }
     }
 }
-
-/* The table's matmul, for all forms. */
-void NAMED(mb_forms_matmul)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
-                            const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
-                            void *scratch)
-{
-    if (mb_is_striped(w))
-        NAMED(mb_stripes_matmul)(w, row, n_rows, x, n_tokens, y, y_stride);
-    else
-        NAMED(mb_matmul)(w, row, n_rows, x, n_tokens, y, y_stride, scratch);
-}
