@@ -26,7 +26,7 @@ enum { LIST_MAX = 16, REPEATS_MAX = 100, BATCH_MAX = 64, RESULTS_MAX = 1024 };
 enum { READ_NBYTES = 512 << 20, N_READS = 3, WARM_UP_TOKENS = 8 };
 
 static struct {
-    const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form;
+    const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations;
     int n_repeats;
     bool no_warmup;
     enum cli_format format;
@@ -45,6 +45,7 @@ static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "cache-type", "TYPE", args.cache, "f16 (default) or f32: what the attention cache holds"),
     CLI_ROW_TEXT(0, "memory-form", "FORM", args.memory_form,
                  "coded weights in memory: auto (default), stored, compact or fast"),
+    CLI_ROW_ACTIVATIONS(args.activations),
     CLI_ROW_FLAG(0, "no-warmup", args.no_warmup, "do not run every test once before it is measured"),
     CLI_ROW_FORMAT("md|csv|json|jsonl", args.format, CLI_MD | CLI_CSV | CLI_JSON | CLI_JSONL,
                    "table (default), or the same for programs"),
@@ -90,6 +91,7 @@ struct bench {
     struct list prompts, predicts, depths, batches, threads;
     enum mb_cache_type cache_type;
     enum mb_memory_form memory_form;
+    enum mb_activation_form activations;
     struct result results[RESULTS_MAX];
     size_t n_results;
     struct mb_model_info info; /* numbers only: the model is closed when it is printed */
@@ -148,6 +150,8 @@ static int parse_lists(struct bench *bench)
                                args.threads);
     if (args.cache != NULL && strcmp(args.cache, "f16") != 0 && strcmp(args.cache, "f32") != 0)
         return cli_usage_error(&command, "--cache-type '%s': not f16 or f32", args.cache);
+    if (!cli_activations(args.activations, &bench->activations))
+        return cli_usage_error(&command, CLI_ACTIVATIONS_WORDS);
     if (!parse_memory_form(&bench->memory_form))
         return cli_usage_error(&command, "--memory-form '%s': not auto, stored, compact or fast",
                                args.memory_form);
@@ -367,8 +371,10 @@ static void add_tests(struct bench *bench, int n_depth)
 static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_error *err)
 {
     struct mb_model *model;
-    struct mb_model_options model_options = {
-        .size = sizeof model_options, .n_threads = n_threads, .memory_form = bench->memory_form};
+    struct mb_model_options model_options = {.size = sizeof model_options,
+                                             .n_threads = n_threads,
+                                             .memory_form = bench->memory_form,
+                                             .activations = bench->activations};
     size_t first = bench->n_results;
     enum mb_status status = mb_model_open(bench->path, &model_options, &model, err);
     if (status != MB_OK)

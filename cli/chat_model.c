@@ -29,7 +29,7 @@ static enum mb_status open_scheduler(struct cli_chat_model *m, const struct cli_
 enum mb_status cli_chat_model_open(struct cli_chat_model *m, const char *path, const struct cli_generation *g,
                                    struct mb_error *err)
 {
-    struct mb_model_options options = {.size = sizeof options, .n_threads = g->n_threads};
+    struct mb_model_options options = cli_model_options(g);
     uint64_t begun_ns = mb_now_ns();
     m->sampler = cli_sampler_options(g);
     m->n_predict = g->n_predict == CLI_UNLIMITED ? 0 : (size_t)g->n_predict;

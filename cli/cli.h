@@ -7,6 +7,7 @@
 #ifndef MOEBIUS_CLI_H
 #define MOEBIUS_CLI_H
 
+#include <moebius/engine.h>
 #include <moebius/status.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -97,9 +98,17 @@ struct cli_option {
 /* Rows that several commands have. */
 #define CLI_ROW_THREADS(value) \
     CLI_ROW_INT('t', "threads", "N", value, 1, 256, "threads (default: as CPUs and cgroup quotas allow)")
+#define CLI_ROW_ACTIVATIONS(value)                                                                 \
+    CLI_ROW_TEXT(0, "activations", "FORM", value,                                                  \
+                 "vectors that meet coded weights: exact (16 bits), fast (8), or auto (default:\n" \
+                 "fast where weights have 5 bits or fewer)")
 #define CLI_ROW_FORMAT(arg, value, formats_, help)                                           \
     CLI_ROW('o', "output", arg, help, .type = CLI_FORMAT, CLI_VALUE(enum cli_format, value), \
             .formats = (formats_))
+
+/* The value of --activations, NULL: not given. false: it is none of the words. */
+bool cli_activations(const char *text, enum mb_activation_form *form);
+#define CLI_ACTIVATIONS_WORDS "--activations is auto, exact or fast"
 
 /* What every command has: -m MODEL and -h. */
 enum { CLI_N_COMMON = 2 };

@@ -25,6 +25,7 @@ static const struct cli_option options[] = {
     CLI_ROW_INT(0, "parallel", "N", args.n_parallel, 1, 4096,
                 "questions answered at once (default 16); replies do not depend on it"),
     CLI_ROW_TEXT(0, "cache-type", "TYPE", args.cache, "f16 (default) or f32: what the attention cache holds"),
+    CLI_ROW_ACTIVATIONS(args.activations),
     CLI_ROW_THREADS(args.n_threads),
     CLI_ROW_TEXT(0, "replies", "FILE.jsonl", args.replies, "write every reply and its score, one a line"),
     CLI_ROW_TEXT(0, "against", "FILE.jsonl", args.against,
@@ -90,7 +91,8 @@ static enum mb_status measure_open(const struct eval *eval, struct mb_error *err
 
 static enum mb_status measure(struct eval *eval, struct mb_error *err)
 {
-    struct mb_model_options model_options = {.size = sizeof model_options, .n_threads = args.n_threads};
+    struct mb_model_options model_options = {
+        .size = sizeof model_options, .n_threads = args.n_threads, .activations = eval->activations};
     MB_TRY(mb_model_open(eval->model_path, &model_options, &eval->model, err));
     cli_print_notes(mb_model_info(eval->model)->notes);
     cli_catch_interrupts(); /* only now: while the model loads nothing looks at the flag */
@@ -160,5 +162,7 @@ int cli_eval(int argc, char **argv)
     enum mb_cache_type cache_type =
         args.cache != NULL && strcmp(args.cache, "f32") == 0 ? MB_CACHE_F32 : MB_CACHE_F16;
     struct eval eval = {.args = &args, .model_path = positional[0], .cache_type = cache_type};
+    if (!cli_activations(args.activations, &eval.activations))
+        return cli_usage_error(&command, CLI_ACTIVATIONS_WORDS);
     return run(&eval, &err) == MB_OK ? 0 : cli_fail(&err);
 }

@@ -10,7 +10,7 @@
 
 /* The values of its options. Which of the first three is given says what is measured. */
 struct eval_args {
-    const char *task, *perplexity, *tokens, *logits, *replies, *against, *cache, *original;
+    const char *task, *perplexity, *tokens, *logits, *replies, *against, *cache, *original, *activations;
     const char *profile, *profile_out;
     struct cli_strings perturb;
     uint64_t seed;
@@ -25,6 +25,7 @@ struct eval {
     struct mb_model *model;
     const struct mb_tokenizer *tokenizer; /* NULL with --tokens */
     enum mb_cache_type cache_type;
+    enum mb_activation_form activations;
     struct eval_perturb *perturb; /* eval_perturb.c */
 };
 

@@ -237,7 +237,9 @@ static enum mb_status measure_other(const struct eval *eval, const struct mb_tok
                                     struct mb_error *err)
 {
     struct mb_model *original;
-    struct mb_model_options options = {.size = sizeof options, .n_threads = eval->args->n_threads};
+    /* The original is what the other is compared with: a coded one is multiplied exactly. */
+    struct mb_model_options options = {
+        .size = sizeof options, .n_threads = eval->args->n_threads, .activations = MB_ACTIVATIONS_EXACT};
     MB_TRY(mb_model_open(eval->args->original, &options, &original, err));
     cli_print_notes(mb_model_info(original)->notes);
     enum mb_status status = measure_with(eval, original, tokenizer, err);

@@ -18,7 +18,28 @@ const char *cli_generation_check(const struct cli_generation *g)
 {
     if (g->cache != NULL && strcmp(g->cache, "f16") != 0 && strcmp(g->cache, "f32") != 0)
         return "--cache-type is f16 or f32";
+    enum mb_activation_form activations;
+    if (!cli_activations(g->activations, &activations))
+        return CLI_ACTIVATIONS_WORDS;
     return NULL;
+}
+
+bool cli_activations(const char *text, enum mb_activation_form *form)
+{
+    static const char *const words[] = {"auto", "exact", "fast"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (text == NULL || strcmp(text, words[i]) == 0) {
+            *form = (enum mb_activation_form)i;
+            return true;
+        }
+    return false;
+}
+
+struct mb_model_options cli_model_options(const struct cli_generation *g)
+{
+    struct mb_model_options options = {.size = sizeof options, .n_threads = g->n_threads};
+    cli_activations(g->activations, &options.activations);
+    return options;
 }
 
 enum mb_cache_type cli_cache_type(const struct cli_generation *g)

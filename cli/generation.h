@@ -15,7 +15,7 @@ enum { CLI_N_STEP_TOKENS = 256 };
 
 /* The values of the options. CLI_GENERATION_DEFAULTS is what they are when none is given. */
 struct cli_generation {
-    const char *system, *template, *tools, *variables, *cache;
+    const char *system, *template, *tools, *variables, *cache, *activations;
     int n_predict, n_ctx, n_threads, top_k;
     double temp, top_p, min_p;
     uint64_t seed;
@@ -54,7 +54,8 @@ struct cli_generation {
         CLI_ROW_UINT64('s', "seed", "N", (g).seed, 0, 0x1p63,                                               \
                        "seed of the sampling: the same seed gives the same text (default: by chance)"),     \
         CLI_ROW_TEXT(0, "cache-type", "TYPE", (g).cache,                                                    \
-                     "f16 (default) or f32: what the attention cache holds")
+                     "f16 (default) or f32: what the attention cache holds"),                               \
+        CLI_ROW_ACTIVATIONS((g).activations)
 
 /* The paragraph of --help that says when tokens are sampled. */
 #define CLI_SAMPLING_WORDS                                                                                \
@@ -66,6 +67,9 @@ struct cli_generation {
 
 /* What is wrong with them, or NULL. */
 const char *cli_generation_check(const struct cli_generation *g);
+
+/* How the model is to be opened. The words have been checked. */
+struct mb_model_options cli_model_options(const struct cli_generation *g);
 
 enum mb_cache_type cli_cache_type(const struct cli_generation *g);
 

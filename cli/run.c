@@ -202,8 +202,7 @@ static enum mb_status open_scheduler(struct generation *g, struct mb_error *err)
 
 static enum mb_status open_all(struct generation *g, const char *path, struct mb_error *err)
 {
-    struct mb_model_options model_options = {.size = sizeof model_options,
-                                             .n_threads = args.generation.n_threads};
+    struct mb_model_options model_options = cli_model_options(&args.generation);
     uint64_t begun_ns = mb_now_ns();
     MB_TRY(mb_checkpoint_look(path, err)); /* first: it says more about what is no model */
     MB_TRY(mb_tokenizer_open(path, &g->tokenizer, err));

@@ -23,11 +23,27 @@ extern "C" {
 struct mb_model;
 struct mb_session;
 
+/*
+ * How vectors that meet coded matrices are rounded: to 16 bits, or to 8 with a factor for each 128 elements,
+ * which takes less time for several tokens (codec.h, fast activations).  What shares a batch changes no
+ * result in either.
+ */
+enum mb_activation_form {
+    /* Fast for matrices of at most MB_FAST_BITS_MAX bits a weight, exact for others. */
+    MB_ACTIVATIONS_AUTO = 0,
+    MB_ACTIVATIONS_EXACT = 1,
+    MB_ACTIVATIONS_FAST = 2,
+};
+
+/* There the rounding of vectors is a small part of that of weights: docs/performance.md. */
+#define MB_FAST_BITS_MAX 5.0
+
 /* Zeroed means defaults. */
 struct mb_model_options {
     size_t size;                     /* sizeof(struct mb_model_options) */
     int n_threads;                   /* 0: as many as CPUs (affinity) and cgroup quotas allow */
     enum mb_memory_form memory_form; /* of coded matrices: changes speed and memory, never a result */
+    enum mb_activation_form activations;
 };
 
 struct mb_model_info {

@@ -42,6 +42,12 @@ struct mb_weight_info {
     uint64_t product_nbytes; /* that a product with it reads, as it is stored */
 };
 
+/* Of a coded matrix, as it is stored, with its directory. */
+static inline double mb_bits_per_weight(const struct mb_weight_info *weight)
+{
+    return 8 * (double)weight->product_nbytes / (double)weight->n_elems;
+}
+
 struct mb_index;
 
 /* Reads names and shapes: headers of blobs, no weights.  MB_BAD_DATA names file, tensor and position. */
@@ -70,6 +76,7 @@ struct mb_matrix {
     struct mb_coded_matrix coded; /* is_coded */
     enum mb_dtype dtype;          /* plain: of the values */
     const void *dense;            /* plain: [n_rows][n_cols], maybe unaligned */
+    double bits_per_weight;       /* coded: in the form of files; 0: that of coded */
 };
 
 /*

@@ -513,7 +513,7 @@ static void output_ready(struct mb_model *model, const struct mb_layer *layer, s
     (void)thread;
     const struct gqa_part *part = mb_attention_part(model, layer);
     size_t n = layer->attention->n_heads * layer->attention->gqa.d_head;
-    mb_vector_ready(model, part->o + t * n, n, &part->o_a, t);
+    mb_vector_ready(model, layer->forms[MB_READ_O], part->o + t * n, n, &part->o_a, t);
 }
 
 static void run(struct mb_model *model, const struct mb_layer *layer)

@@ -148,7 +148,7 @@ static void norm_low_rank_query(struct mb_model *model, const struct mb_layer *l
     size_t n = layer->attention->mla.q_rank;
     float *q_a = part->q_a + t * n;
     model->ops->rms_norm(q_a, mb_layer_vector(layer, MB_W_Q_A_NORM), n, LATENT_NORM_EPS, q_a);
-    mb_vector_ready(model, q_a, n, &part->q_a_a, t);
+    mb_vector_ready(model, layer->forms[MB_READ_Q_A], q_a, n, &part->q_a_a, t);
 }
 
 static void store_latent(const struct mb_float_ops *ops, const struct mb_session *session,
@@ -240,8 +240,8 @@ static void expand(const struct attending *a, const struct mb_segment *segment, 
     struct mb_activations activations = own_activations(c, scratch, at, EXPAND_TOKENS);
     model->ops->widen(session->cache_dtype, cache_row(session, a->layer, pos), n * latent, e->latent);
     for (size_t i = 0; i < n && kv_b_of(a)->matrix->is_coded; i++)
-        mb_activate(model->kernels, e->latent + i * latent, c->mla.kv_rank, &activations, i);
-    struct mb_vectors in = {e->latent, latent, at};
+        mb_activate(model->kernels, MB_EXACT_FORM, e->latent + i * latent, c->mla.kv_rank, &activations, i);
+    struct mb_vectors in = {e->latent, latent, at, NULL};
     mb_linear_rows(&model->stage, kv_b_of(a), row, c->mla.d_nope, &in, n, e->keys, key, scratch->coded);
     mb_linear_rows(&model->stage, kv_b_of(a), row + c->mla.d_nope, c->mla.d_v, &in, n, e->values, c->mla.d_v,
                    scratch->coded);
@@ -350,7 +350,7 @@ static void absorb(const struct attending *a, size_t t, size_t head, const struc
         struct mb_activation at;
         struct mb_activations activations = own_activations(c, scratch, &at, 1);
         mb_prefetch_rows(&kv_b->coded, row);
-        mb_activate(model->kernels, q, c->mla.d_nope, &activations, 0);
+        mb_activate(model->kernels, MB_EXACT_FORM, q, c->mla.d_nope, &activations, 0);
         model->kernels->matvec_transposed(&kv_b->coded, row, c->mla.d_nope, &at, out, scratch->coded);
     } else {
         memset(out, 0, c->mla.kv_rank * sizeof *out);
@@ -412,9 +412,9 @@ static void finish_head(const struct attending *a, const struct mb_segment *segm
     if (kv_b_of(a)->matrix->is_coded) {
         mb_prefetch_rows(&kv_b_of(a)->matrix->coded, row);
         struct mb_activations activations = own_activations(c, scratch, &at, 1);
-        mb_activate(model->kernels, sum, c->mla.kv_rank, &activations, 0);
+        mb_activate(model->kernels, MB_EXACT_FORM, sum, c->mla.kv_rank, &activations, 0);
     }
-    struct mb_vectors in = {sum, c->mla.kv_rank, &at};
+    struct mb_vectors in = {sum, c->mla.kv_rank, &at, NULL};
     mb_linear_rows(&model->stage, kv_b_of(a), row, c->mla.d_v, &in, 1,
                    a->part->o + (segment->first * c->n_heads + head) * c->mla.d_v, 0, scratch->coded);
 }
@@ -482,7 +482,7 @@ static void output_ready(struct mb_model *model, const struct mb_layer *layer, s
     (void)thread;
     const struct mla_part *part = mb_attention_part(model, layer);
     size_t n = layer->attention->n_heads * layer->attention->mla.d_v;
-    mb_vector_ready(model, part->o + t * n, n, &part->o_a, t);
+    mb_vector_ready(model, layer->forms[MB_READ_O], part->o + t * n, n, &part->o_a, t);
 }
 
 static void attend(struct mb_model *model, const struct mb_layer *layer)
@@ -513,7 +513,7 @@ static void run(struct mb_model *model, const struct mb_layer *layer)
     size_t n = layer->attention->n_heads * layer->attention->mla.d_v;
     project(model, layer);
     mb_for_tokens(model, layer, rotate_and_store);
-    struct mb_vectors latents = {part->kv, latent_n(layer->attention), NULL};
+    struct mb_vectors latents = {part->kv, latent_n(layer->attention), NULL, NULL};
     mb_stage_show(&model->stage, &layer->matrix[MB_W_KV_B], &latents, model->work.n_tokens);
     attend(model, layer);
     mb_for_tokens(model, layer, output_ready);

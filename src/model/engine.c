@@ -6,6 +6,7 @@
 #include "base/options.h"
 #include "mlp.h"
 #include "model.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,6 +63,9 @@ static enum mb_status open_parts(struct mb_model *model, const char *path,
         .size = sizeof store, .n_threads = options.n_threads, .memory_form = options.memory_form};
     MB_TRY(mb_store_open(model->index, &store, &model->store, err));
     model->n_wave = MB_STORE_WAVE;
+    model->stage.fast_bits_max = options.activations == MB_ACTIVATIONS_AUTO    ? MB_FAST_BITS_MAX
+                                 : options.activations == MB_ACTIVATIONS_EXACT ? 0
+                                                                               : INFINITY;
     MB_TRY(mb_layers_load(model, err));
     return mb_workspace_create(model, err);
 }
@@ -105,8 +109,10 @@ enum mb_status mb_model_overlay(struct mb_model *model, const char *name, const 
                                 struct mb_error *err)
 {
     bool is_coded = changed != NULL && changed->is_coded, is_plain = changed != NULL && !changed->is_coded;
-    if (is_coded)
+    if (is_coded) {
         MB_TRY(mb_workspace_add_coded(model, err));
+        mb_layers_need_all_forms(model);
+    }
     MB_TRY(mb_store_overlay(model->store, name, changed, err));
     model->has_coded = model->has_coded || is_coded;
     model->has_plain_experts = model->has_plain_experts || is_plain;

@@ -64,7 +64,8 @@ static void norm_to(struct mb_model *model, const struct mb_layer *layer, enum m
     struct mb_workspace *work = &model->work;
     float *normed = work->normed + t * c->d_model;
     norm(model, mb_layer_vector(layer, w), mb_layer_vector(layer, bias), t, normed);
-    mb_vector_ready(model, normed, c->d_model, &work->normed_a, t);
+    mb_vector_ready(model, layer->forms[w == MB_W_INPUT_NORM ? MB_READ_ATTENTION : MB_READ_MLP], normed,
+                    c->d_model, &work->normed_a, t);
 }
 
 static void norm_input(struct mb_model *model, const struct mb_layer *layer, size_t t, int thread)
@@ -155,7 +156,7 @@ void mb_logits_add(struct mb_model *model, size_t token, float *to)
     norm(model, model->norm, model->norm_bias, token, x);
     if (c->logits_divisor != 0) /* the product is linear, and x is shorter than its logits */
         model->ops->scale(1.0F / c->logits_divisor, c->d_model, x);
-    mb_vector_ready(model, x, c->d_model, &work->logits_a, i);
+    mb_vector_ready(model, model->head_forms, x, c->d_model, &work->logits_a, i);
     work->logits_to[i] = to;
     if (work->n_logits == MB_PASS_LOGITS)
         mb_logits_finish(model);

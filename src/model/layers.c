@@ -33,6 +33,40 @@ static void bias_name(char name[MB_NAME_NBYTES_MAX])
     snprintf(end, (size_t)(name + MB_NAME_NBYTES_MAX - end), "bias");
 }
 
+/* The vector that a matrix reads; MB_N_READ: none that is ready before its stage. */
+static enum mb_read read_by(enum mb_weight_id id)
+{
+    switch (id) {
+    case MB_W_Q:
+    case MB_W_Q_A:
+    case MB_W_KV_A:
+    case MB_W_K:
+    case MB_W_V:
+        return MB_READ_ATTENTION;
+    case MB_W_Q_B:
+        return MB_READ_Q_A;
+    case MB_W_KV_B:
+        return MB_N_READ;
+    case MB_W_O:
+        return MB_READ_O;
+    case MB_W_DOWN:
+        return MB_READ_DOWN;
+    case MB_W_SHARED_DOWN:
+        return MB_READ_SHARED_DOWN;
+    case MB_W_EXPERT_DOWN:
+        return MB_READ_EXPERT_DOWN;
+    default:
+        return MB_READ_MLP;
+    }
+}
+
+static void add_form(const struct mb_model *model, struct mb_layer *layer, enum mb_weight_id id,
+                     const struct mb_matrix *matrix)
+{
+    if (read_by(id) < MB_N_READ)
+        layer->forms[read_by(id)] |= mb_form_of(&model->stage, matrix);
+}
+
 static enum mb_status load_weight(struct mb_model *model, struct mb_layer *layer,
                                   const struct mb_weight *weight, struct mb_error *err)
 {
@@ -43,6 +77,7 @@ static enum mb_status load_weight(struct mb_model *model, struct mb_layer *layer
     struct mb_linear *linear = &layer->matrix[weight->id];
     MB_TRY(load_matrix(model, name, weight->n_rows, weight->n_cols, linear, err));
     linear->place = (struct mb_matrix_place){(int)weight->id, layer->index, 0};
+    add_form(model, layer, weight->id, linear->matrix);
     if (!weight->has_bias)
         return MB_OK;
     bias_name(name);
@@ -50,7 +85,7 @@ static enum mb_status load_weight(struct mb_model *model, struct mb_layer *layer
 }
 
 /* Says what an expert is made of; its bytes are had by mb_store_acquire. */
-static enum mb_status bind_expert(struct mb_model *model, const struct mb_layer *layer,
+static enum mb_status bind_expert(struct mb_model *model, struct mb_layer *layer,
                                   const struct mb_weight_list *list, size_t expert, struct mb_error *err)
 {
     char names[MB_N_EXPERT_MATRICES][MB_NAME_NBYTES_MAX];
@@ -65,7 +100,10 @@ static enum mb_status bind_expert(struct mb_model *model, const struct mb_layer 
     }
     MB_TRY(mb_store_bind_expert(model->store, layer->index, expert, parts, MB_N_EXPERT_MATRICES, err));
     for (size_t i = 0; i < MB_N_EXPERT_MATRICES; i++) {
-        bool is_coded = mb_index_find(model->index, names[i])->is_coded;
+        const struct mb_weight_info *weight = mb_index_find(model->index, names[i]);
+        bool is_coded = weight->is_coded;
+        add_form(model, layer, MB_N_LAYER_MATRICES + i,
+                 &(struct mb_matrix){.is_coded = is_coded, .bits_per_weight = mb_bits_per_weight(weight)});
         model->has_coded = model->has_coded || is_coded;
         model->has_plain_experts = model->has_plain_experts || !is_coded;
     }
@@ -83,6 +121,15 @@ static enum mb_status check_no_shared(const struct mb_model *model, const struct
     return mb_fail(err, MB_BAD_DATA,
                    "%s: tensor %s is there, but config.json says that there is no shared expert",
                    mb_checkpoint_path(model->ckpt), name);
+}
+
+/* Any coded matrix may come to lie over any other: vectors are ready in both forms. */
+void mb_layers_need_all_forms(struct mb_model *model)
+{
+    for (size_t i = 0; i < model->config.n_layers; i++)
+        for (size_t k = 0; k < MB_N_READ; k++)
+            model->layers[i].forms[k] = MB_EXACT_FORM | MB_FAST_FORM;
+    model->head_forms = MB_EXACT_FORM | MB_FAST_FORM;
 }
 
 static enum mb_status load_layer(struct mb_model *model, size_t i, struct mb_error *err)
@@ -126,6 +173,7 @@ static enum mb_status load_embedding_and_head(struct mb_model *model, struct mb_
         MB_TRY(load_matrix(model, head, c->n_vocab, c->d_model, &model->head, err));
         model->head.place.id = MB_W_HEAD;
     }
+    model->head_forms = mb_form_of(&model->stage, model->head.matrix);
     bias_name(head);
     return c->has_head_bias ? load_vector(model, head, c->n_vocab, &model->head.bias, err) : MB_OK;
 }

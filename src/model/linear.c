@@ -20,11 +20,24 @@ size_t mb_n_pieces(uint64_t n_rows, size_t n_cols)
     return ((size_t)n_rows + rows - 1) / rows;
 }
 
-void mb_activate(const struct mb_kernels *kernels, const float *x, size_t n, const struct mb_activations *to,
-                 size_t i)
+void mb_activate(const struct mb_kernels *kernels, unsigned forms, const float *x, size_t n,
+                 const struct mb_activations *to, size_t i)
 {
-    int8_t *hi = to->planes + 2 * i * to->plane_nbytes;
-    kernels->activation(x, n, hi, hi + to->plane_nbytes, to->wide + i * to->wide_nbytes, &to->at[i]);
+    size_t at = 2 * i * to->plane_nbytes;
+    if ((forms & MB_EXACT_FORM) != 0)
+        kernels->activation(x, n, to->planes + at, to->planes + at + to->plane_nbytes,
+                            to->wide + i * to->wide_nbytes, &to->at[i]);
+    if ((forms & MB_FAST_FORM) != 0)
+        kernels->activation_fast(x, n, to->bytes + i * to->bytes_nbytes, to->fast_planes + at,
+                                 to->fast_planes + at + to->plane_nbytes, to->fast_wide + i * to->wide_nbytes,
+                                 &to->fast[i]);
+}
+
+unsigned mb_form_of(const struct mb_stage *stage, const struct mb_matrix *matrix)
+{
+    return !matrix->is_coded                                 ? 0
+           : matrix->bits_per_weight <= stage->fast_bits_max ? MB_FAST_FORM
+                                                             : MB_EXACT_FORM;
 }
 
 static void add_bias(const float *bias, size_t n_rows, size_t n_tokens, float *y, size_t y_stride,
@@ -38,10 +51,12 @@ void mb_linear_rows(const struct mb_stage *stage, const struct mb_linear *w, siz
                     const struct mb_vectors *in, size_t n_tokens, float *y, size_t y_stride, void *scratch)
 {
     const struct mb_matrix *m = w->matrix;
+    bool is_fast = in->fast != NULL && mb_form_of(stage, m) == MB_FAST_FORM;
+    const struct mb_activation *x = is_fast ? in->fast : in->activation;
     if (m->is_coded && n_tokens == 1)
-        stage->kernels->matvec(&m->coded, row, n_rows, in->activation, y);
+        stage->kernels->matvec(&m->coded, row, n_rows, x, y);
     else if (m->is_coded)
-        stage->kernels->matmul(&m->coded, row, n_rows, in->activation, n_tokens, y, y_stride, scratch);
+        stage->kernels->matmul(&m->coded, row, n_rows, x, n_tokens, y, y_stride, scratch);
     else
         stage->ops->dense(m->dtype, (const uint8_t *)m->dense + row * m->n_cols * mb_dtype_nbytes(m->dtype),
                           m->n_cols, n_rows, m->n_cols, in->x, in->stride, n_tokens, y, y_stride);
@@ -80,11 +95,16 @@ void mb_add_product(struct mb_stage *stage, const struct mb_linear *w, struct mb
 
 void mb_add_gate_up(struct mb_stage *stage, const struct mb_linear *gate, const struct mb_linear *up,
                     struct mb_vectors in, size_t n_tokens, float *y, const struct mb_activations *out,
-                    size_t out_first)
+                    unsigned out_forms, size_t out_first)
 {
-    add(stage,
-        &(struct mb_product){
-            .w = gate, .up = up, .in = in, .n_tokens = n_tokens, .y = y, .out = out, .out_first = out_first});
+    add(stage, &(struct mb_product){.w = gate,
+                                    .up = up,
+                                    .in = in,
+                                    .n_tokens = n_tokens,
+                                    .y = y,
+                                    .out = out,
+                                    .out_first = out_first,
+                                    .out_forms = out_forms});
 }
 
 /* All rows are finished: makes them the integers that products of the next stage read. */
@@ -92,7 +112,7 @@ static void finish_product(const struct mb_stage *stage, const struct mb_product
 {
     size_t n = (size_t)p->w->matrix->n_rows;
     for (size_t t = 0; t < p->n_tokens; t++)
-        mb_activate(stage->kernels, p->y + t * n, n, p->out, p->out_first + t);
+        mb_activate(stage->kernels, p->out_forms, p->y + t * n, n, p->out, p->out_first + t);
 }
 
 /* The hardware prefetches rows that follow those of the last product; others are prefetched here. */

@@ -29,20 +29,25 @@ struct mb_linear {
 
 /*
  * Vectors of one length: floats, and what coded products see of them (activation is NULL in models without
- * coded matrices).  Rows of x are 'stride' apart.
+ * coded matrices).  Rows of x are 'stride' apart.  'fast': the same as fast activations; NULL: no product
+ * takes these.
  */
 struct mb_vectors {
     const float *x;
     size_t stride;
-    const struct mb_activation *activation;
+    const struct mb_activation *activation, *fast;
 };
 
-/* Where products with coded matrices find their vectors. */
+/* The forms that the readers of a vector take. */
+enum { MB_EXACT_FORM = 1, MB_FAST_FORM = 2 };
+
+/* Where products with coded matrices find their vectors: each as exact and as fast activation, as needed. */
 struct mb_activations {
-    struct mb_activation *at; /* [n] */
-    int8_t *planes;           /* [n][2][plane_nbytes] */
-    uint8_t *wide;            /* [n][wide_nbytes] touched for vectors with outliers alone */
-    size_t plane_nbytes, wide_nbytes;
+    struct mb_activation *at, *fast; /* [n] fast: NULL where they are always exact */
+    int8_t *planes, *fast_planes;    /* [n][2][plane_nbytes] */
+    uint8_t *wide, *fast_wide;       /* [n][wide_nbytes] touched for vectors with outliers alone */
+    int8_t *bytes;                   /* [n][bytes_nbytes] of the fast ones */
+    size_t plane_nbytes, wide_nbytes, bytes_nbytes;
 };
 
 /* Activations of n vectors of n_values, in 'memory' of so many bytes: 64-byte aligned, or NULL to be set. */
@@ -69,6 +74,7 @@ struct mb_product {
     float *y;                         /* y[t * rows of w + r] */
     const struct mb_activations *out; /* NULL, or filled with the finished vectors of y */
     size_t out_first;
+    unsigned out_forms;
     _Atomic uint32_t n_pieces_left;
 };
 
@@ -92,6 +98,7 @@ typedef void (*mb_watch_fn)(void *ctx, const struct mb_linear *w, const struct m
 
 struct mb_stage {
     const struct mb_kernels *kernels;
+    double fast_bits_max; /* coded matrices of at most so many bits a weight take fast activations */
     const struct mb_float_ops *ops;
     struct mb_pool *pool;
     struct mb_thread_scratch *scratch; /* [threads] */
@@ -124,11 +131,11 @@ void mb_add_product(struct mb_stage *stage, const struct mb_linear *w, struct mb
 
 /*
  * Adds y = silu(W x) * (U x) in the same form; finished vectors also go to 'out' (may be NULL) as the next
- * product reads them, from index out_first on.
+ * product reads them, in out_forms, from index out_first on.
  */
 void mb_add_gate_up(struct mb_stage *stage, const struct mb_linear *gate, const struct mb_linear *up,
                     struct mb_vectors in, size_t n_tokens, float *y, const struct mb_activations *out,
-                    size_t out_first);
+                    unsigned out_forms, size_t out_first);
 
 void mb_stage_run(struct mb_stage *stage);
 
@@ -137,8 +144,11 @@ void mb_stage_run(struct mb_stage *stage);
 void mb_linear_rows(const struct mb_stage *stage, const struct mb_linear *w, size_t row, size_t n_rows,
                     const struct mb_vectors *in, size_t n_tokens, float *y, size_t y_stride, void *scratch);
 
-/* Fills entry i of 'to' from x[n]. */
-void mb_activate(const struct mb_kernels *kernels, const float *x, size_t n, const struct mb_activations *to,
-                 size_t i);
+/* Fills entry i of 'to' from x[n], in the forms that are wanted. */
+void mb_activate(const struct mb_kernels *kernels, unsigned forms, const float *x, size_t n,
+                 const struct mb_activations *to, size_t i);
+
+/* The form that a matrix takes; 0: it is not coded. */
+unsigned mb_form_of(const struct mb_stage *stage, const struct mb_matrix *matrix);
 
 #endif

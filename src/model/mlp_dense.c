@@ -34,8 +34,8 @@ static enum mb_status run(struct mb_model *model, const struct mb_layer *layer, 
     struct mb_stage *stage = &model->stage;
     size_t n = model->work.n_tokens;
     mb_stage_begin(stage);
-    mb_add_gate_up(stage, &w[MB_W_GATE], &w[MB_W_UP], mb_normed(model), n, part->hidden,
-                   model->has_coded ? &part->hidden_a : NULL, 0);
+    mb_add_gate_up(stage, &w[MB_W_GATE], &w[MB_W_UP], mb_normed(model), n, part->hidden, &part->hidden_a,
+                   layer->forms[MB_READ_DOWN], 0);
     mb_stage_run(stage);
     mb_stage_begin(stage);
     mb_add_product(stage, &w[MB_W_DOWN], mb_vectors_of(part->hidden, layer->mlp->d_ff, &part->hidden_a), n,

@@ -14,16 +14,16 @@
 struct experts_part {
     float *shared_hidden; /* [..][d_shared] */
     struct mb_activations shared_hidden_a;
-    float *shared_score;           /* [..] */
-    float *scores;                 /* [..][n_experts] the router's logits, then scores */
-    float *choice;                 /* [..][n_experts] scores that experts are chosen by */
-    int32_t *chosen;               /* [..][n_used] */
-    float *chosen_weight;          /* [..][n_used] */
-    float *margin;                 /* [..] */
-    uint32_t *slot;                /* [..][n_used] */
-    struct mb_activation *slot_in; /* [slots] the token's */
-    float *slot_weight;            /* [slots] the router's; filled while somebody watches inputs */
-    float *slot_hidden;            /* [slots][d_expert] */
+    float *shared_score;                          /* [..] */
+    float *scores;                                /* [..][n_experts] the router's logits, then scores */
+    float *choice;                                /* [..][n_experts] scores that experts are chosen by */
+    int32_t *chosen;                              /* [..][n_used] */
+    float *chosen_weight;                         /* [..][n_used] */
+    float *margin;                                /* [..] */
+    uint32_t *slot;                               /* [..][n_used] */
+    struct mb_activation *slot_in, *slot_in_fast; /* [slots] the token's */
+    float *slot_weight; /* [slots] the router's; filled while somebody watches inputs */
+    float *slot_hidden; /* [slots][d_expert] */
     struct mb_activations slot_hidden_a;
     float *slot_y;          /* [slots][d_model] output; before that, the input if experts are not coded */
     uint32_t *expert_first; /* [n_experts + 1] first slot of each expert */
@@ -67,6 +67,7 @@ static void place(const struct mb_mlp_config *mlp, size_t d_model, struct mb_pla
     part.margin = mb_take(p, n, f);
     part.slot = mb_take(p, n_slots, sizeof *part.slot);
     part.slot_in = mb_take(p, n_slots, sizeof *part.slot_in);
+    part.slot_in_fast = mb_take(p, n_slots, sizeof *part.slot_in_fast);
     part.slot_weight = mb_take(p, n_slots, f);
     part.slot_hidden = mb_take(p, n_slots * mlp->d_expert, f);
     part.slot_hidden_a = mb_take_activations(p, n_slots, mlp->d_expert);
@@ -125,6 +126,7 @@ static void assign_slots(const struct mb_model *model, const struct mb_layer *la
         uint32_t slot = first[part->chosen[i]]++;
         part->slot[i] = slot;
         part->slot_in[slot] = work->normed_a.at[i / n_used];
+        part->slot_in_fast[slot] = work->normed_a.fast[i / n_used];
         if (model->stage.watch != NULL)
             part->slot_weight[slot] = part->chosen_weight[i];
         if (model->has_plain_experts)
@@ -152,8 +154,8 @@ static void route(struct mb_model *model, const struct mb_layer *layer)
     mb_add_product(stage, &layer->matrix[MB_W_ROUTER], mb_normed(model), n, part->scores);
     if (layer->mlp->d_shared > 0)
         mb_add_gate_up(stage, &layer->matrix[MB_W_SHARED_GATE], &layer->matrix[MB_W_SHARED_UP],
-                       mb_normed(model), n, part->shared_hidden,
-                       model->has_coded ? &part->shared_hidden_a : NULL, 0);
+                       mb_normed(model), n, part->shared_hidden, &part->shared_hidden_a,
+                       layer->forms[MB_READ_SHARED_DOWN], 0);
     if (layer->mlp->has_shared_score)
         mb_add_product(stage, &layer->matrix[MB_W_SHARED_SCORE], mb_normed(model), n, part->shared_score);
     mb_stage_run(stage);
@@ -174,18 +176,20 @@ static void add_gate_up(struct mb_model *model, const struct mb_layer *layer, si
 {
     const struct experts_part *part = mb_mlp_part(model, layer);
     const size_t d_model = model->config.d_model, first = part->expert_first[e];
-    struct mb_vectors in = {part->slot_y + first * d_model, d_model, part->slot_in + first};
+    struct mb_vectors in = {part->slot_y + first * d_model, d_model, part->slot_in + first,
+                            part->slot_in_fast + first};
     mb_add_gate_up(&model->stage, wave_matrix(part, w, MB_W_EXPERT_GATE),
                    wave_matrix(part, w, MB_W_EXPERT_UP), in, part->expert_first[e + 1] - first,
-                   part->slot_hidden + first * layer->mlp->d_expert,
-                   model->has_coded ? &part->slot_hidden_a : NULL, first);
+                   part->slot_hidden + first * layer->mlp->d_expert, &part->slot_hidden_a,
+                   layer->forms[MB_READ_EXPERT_DOWN], first);
 }
 
 static void add_down(struct mb_model *model, const struct mb_layer *layer, size_t w, size_t e)
 {
     const struct experts_part *part = mb_mlp_part(model, layer);
     const size_t d_expert = layer->mlp->d_expert, first = part->expert_first[e];
-    struct mb_vectors in = {part->slot_hidden + first * d_expert, d_expert, part->slot_hidden_a.at + first};
+    struct mb_vectors in = {part->slot_hidden + first * d_expert, d_expert, part->slot_hidden_a.at + first,
+                            part->slot_hidden_a.fast + first};
     mb_add_product(&model->stage, wave_matrix(part, w, MB_W_EXPERT_DOWN), in,
                    part->expert_first[e + 1] - first, part->slot_y + first * model->config.d_model);
 }

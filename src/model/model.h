@@ -17,13 +17,26 @@
 
 enum { MB_CHUNK_TOKENS = 256 }; /* positions of a chunk: see attention.h */
 
+/* Vectors of a layer that matrices read. */
+enum mb_read {
+    MB_READ_ATTENTION, /* the normed input */
+    MB_READ_Q_A,
+    MB_READ_O,
+    MB_READ_MLP, /* the normed input of the MLP, its router and experts */
+    MB_READ_DOWN,
+    MB_READ_SHARED_DOWN,
+    MB_READ_EXPERT_DOWN,
+    MB_N_READ,
+};
+
 struct mb_layer {
     size_t index;
     const struct mb_attention_config *attention;
     const struct mb_mlp_config *mlp;
     struct mb_linear matrix[MB_N_LAYER_MATRICES]; /* by mb_weight_id; what the layer has not is zero */
     float *vector[MB_N_LAYER_VECTORS];            /* see mb_layer_vector */
-    bool *dropped; /* [n_experts] those that the router passes over; NULL: none (dropped.c) */
+    unsigned forms[MB_N_READ]; /* that the matrices which read a vector take (MB_EXACT_FORM, MB_FAST_FORM) */
+    bool *dropped;             /* [n_experts] those that the router passes over; NULL: none (dropped.c) */
 };
 
 static inline const float *mb_layer_vector(const struct mb_layer *layer, enum mb_weight_id id)
@@ -59,8 +72,9 @@ struct mb_model {
     bool has_coded;          /* some matrix is coded: vectors are kept as integers too */
     bool has_plain_experts;
     size_t n_wave; /* experts of a layer that are multiplied together, at most: MB_STORE_WAVE but in tests */
-    bool has_own_head;  /* else the head is the embedding */
-    bool has_two_forms; /* some attention computes generated tokens otherwise than prompts */
+    unsigned head_forms; /* that the head takes */
+    bool has_own_head;   /* else the head is the embedding */
+    bool has_two_forms;  /* some attention computes generated tokens otherwise than prompts */
     struct mb_model_info info;
     struct mb_model_timing timing;
     uint64_t mark_ns; /* when the last lap ended */
@@ -105,6 +119,7 @@ struct mb_session {
 /* Binds all weights to their places. */
 enum mb_status mb_layers_load(struct mb_model *model, struct mb_error *err);
 void mb_layers_free(struct mb_model *model);
+void mb_layers_need_all_forms(struct mb_model *model);
 
 /* The list of all matrices, after everything is bound. */
 enum mb_status mb_matrices_list(struct mb_model *model, struct mb_error *err);
@@ -127,8 +142,8 @@ typedef void (*mb_token_fn)(struct mb_model *model, const struct mb_layer *layer
 void mb_for_tokens(struct mb_model *model, const struct mb_layer *layer, mb_token_fn fn);
 
 /* A vector as a product reads it: floats, and integers where the model has coded matrices. */
-void mb_vector_ready(const struct mb_model *model, const float *x, size_t n, const struct mb_activations *to,
-                     size_t i);
+void mb_vector_ready(const struct mb_model *model, unsigned forms, const float *x, size_t n,
+                     const struct mb_activations *to, size_t i);
 
 /* The vectors that attention and MLP read. */
 struct mb_vectors mb_normed(const struct mb_model *model);
@@ -138,7 +153,7 @@ void mb_lap(struct mb_model *model, uint64_t *sum);
 
 static inline struct mb_vectors mb_vectors_of(const float *x, size_t stride, const struct mb_activations *a)
 {
-    return (struct mb_vectors){x, stride, a->at};
+    return (struct mb_vectors){x, stride, a->at, a->fast};
 }
 
 /* Whether the cache still holds everything that the token after the first n_past ones sees. */

@@ -22,11 +22,10 @@ void mb_for_tokens(struct mb_model *model, const struct mb_layer *layer, mb_toke
     mb_pool_run(model->pool, model->work.n_tokens, token_task, &work);
 }
 
-void mb_vector_ready(const struct mb_model *model, const float *x, size_t n, const struct mb_activations *to,
-                     size_t i)
+void mb_vector_ready(const struct mb_model *model, unsigned forms, const float *x, size_t n,
+                     const struct mb_activations *to, size_t i)
 {
-    if (model->has_coded)
-        mb_activate(model->kernels, x, n, to, i);
+    mb_activate(model->kernels, forms, x, n, to, i);
 }
 
 struct mb_vectors mb_normed(const struct mb_model *model)

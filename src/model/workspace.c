@@ -22,7 +22,13 @@ struct mb_activations mb_take_activations(struct mb_placing *p, uint64_t n, size
 {
     struct mb_activation *at = mb_take(p, n, sizeof *at);
     void *memory = mb_take(p, 1, mb_activations_nbytes((size_t)n, n_values));
-    return mb_activations_in(at, memory, (size_t)n, n_values);
+    struct mb_activations a = mb_activations_in(at, memory, (size_t)n, n_values);
+    a.fast = mb_take(p, n, sizeof *a.fast);
+    a.bytes_nbytes = mb_activation_fast_nbytes(n_values);
+    a.bytes = mb_take(p, n, a.bytes_nbytes);
+    a.fast_planes = mb_take(p, n, 2 * a.plane_nbytes);
+    a.fast_wide = mb_take(p, n, a.wide_nbytes);
+    return a;
 }
 
 static size_t max_size(size_t a, size_t b)
@@ -161,6 +167,7 @@ enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err)
     place(&model->config, &p, &model->work);
     model->stage = (struct mb_stage){
         .kernels = model->kernels,
+        .fast_bits_max = model->stage.fast_bits_max,
         .ops = model->ops,
         .pool = model->pool,
         .products = mb_alloc(needs.n_products, sizeof *model->stage.products),

@@ -318,6 +318,7 @@ static enum mb_status view(void *bytes, const struct mb_weight_info *weight, str
         return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: %s", mb_tensor_path(ram->ckpt, weight->tensor),
                        weight->tensor->name, CHANGED);
     matrix->coded = held->blob.matrix[weight->blob_matrix];
+    matrix->bits_per_weight = mb_bits_per_weight(weight);
     return MB_OK;
 }
 

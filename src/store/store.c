@@ -270,6 +270,9 @@ static enum mb_status lay_over(struct mb_matrix *view, struct mb_matrix **origin
         **original = *view;
     }
     *view = *changed;
+    if (view->is_coded && view->bits_per_weight == 0)
+        view->bits_per_weight =
+            8 * (double)mb_coded_nbytes(&view->coded) / ((double)view->n_rows * (double)view->n_cols);
     return MB_OK;
 }
 

@@ -198,6 +198,9 @@ static void wrong_calls_are_told(void **state)
         2);
     assert_int_equal(run("bench %s --cache-type f8", REFERENCE)->exit_status, 2);
     assert_int_equal(run("run %s -p x --cache-type f8", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("bench %s --activations short", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("run %s -p x --activations short", REFERENCE)->exit_status, 2);
+    assert_int_equal(run("eval %s --task t.jsonl --activations short", REFERENCE)->exit_status, 2);
     assert_fails(run("run %s -p ''", REFERENCE), 2, "empty");
     assert_fails(run("run %s -p x -c 257", REFERENCE), 2, "the model's context has 256 tokens");
     assert_fails(run("run %s -p %s -c 3", REFERENCE, QUESTION), 2, "the context has 3");

@@ -112,12 +112,13 @@ static void write_scaled(const char *folder, enum place place, size_t n_channels
 /* ---------------------------------------------------------------- coded against decompressed */
 
 /* The first token as a prompt and the others one by one, or all as a prompt. */
-static float *run_tokens(const char *folder, const struct npy *tokens, bool is_generated)
+static float *run_tokens(const char *folder, const struct npy *tokens, bool is_generated,
+                         enum mb_activation_form activations)
 {
     struct mb_model *model;
     struct mb_session *session;
     struct mb_error err;
-    struct mb_model_options options = {.size = sizeof options, .n_threads = 2};
+    struct mb_model_options options = {.size = sizeof options, .n_threads = 2, .activations = activations};
     struct mb_session_options session_options = {.size = sizeof session_options, .cache_type = MB_CACHE_F32};
     must(mb_model_open(folder, &options, &model, &err), &err);
     must(mb_session_open(model, &session_options, &session, &err), &err);
@@ -150,11 +151,13 @@ struct difference {
     double largest;
 };
 
-static struct difference compare(const char *coded, const char *plain, const struct npy *tokens)
+static struct difference compare(const char *coded, const char *plain, const struct npy *tokens,
+                                 enum mb_activation_form activations)
 {
     double of_token[2 * N_TOKENS];
     for (size_t is_generated = 0; is_generated <= 1; is_generated++) {
-        float *a = run_tokens(coded, tokens, is_generated), *b = run_tokens(plain, tokens, is_generated);
+        float *a = run_tokens(coded, tokens, is_generated, activations);
+        float *b = run_tokens(plain, tokens, is_generated, activations);
         for (size_t t = 0; t < N_TOKENS; t++) {
             double largest = 0;
             for (size_t i = t * N_VOCAB; i < (t + 1) * N_VOCAB; i++) {
@@ -172,7 +175,7 @@ static struct difference compare(const char *coded, const char *plain, const str
 
 /* Bounds are absolute, so that a large row does not change those of the others. */
 static struct difference scaled_difference(enum place place, size_t n_channels, float factor,
-                                           const struct npy *tokens)
+                                           const struct npy *tokens, enum mb_activation_form activations)
 {
     const char *scaled = test_path("scaled"), *coded = test_path("coded"), *plain = test_path("plain");
     struct mb_compress_options options = {
@@ -187,14 +190,14 @@ static struct difference scaled_difference(enum place place, size_t n_channels, 
     must(
         mb_decompress(coded, plain, DECOMPRESS_OPTIONS(.dtype = MB_F32, .n_threads = 2), &decompressed, &err),
         &err);
-    struct difference difference = compare(coded, plain, tokens);
+    struct difference difference = compare(coded, plain, tokens, activations);
     test_remove(scaled);
     test_remove(coded);
     test_remove(plain);
     return difference;
 }
 
-static void check(enum place place, size_t n_channels)
+static void check(enum place place, size_t n_channels, enum mb_activation_form activations)
 {
     struct npy tokens = npy_read(GOLDEN "tokens.npy", "<i4");
     double at_1 = 0, worst = 0;
@@ -204,7 +207,7 @@ static void check(enum place place, size_t n_channels)
            n_channels);
     for (int i = 0; i < N_FACTORS; i++) {
         float factor = ldexpf(1, i * EXPONENT_STEP);
-        struct difference d = scaled_difference(place, n_channels, factor, &tokens);
+        struct difference d = scaled_difference(place, n_channels, factor, &tokens, activations);
         at_1 = i == 0 ? d.median : at_1;
         worst = d.median <= worst ? worst : d.median;
         printf("  S = 2^%-2d  %.2e (%.1e)\n", i * EXPONENT_STEP, d.median, d.largest);
@@ -216,25 +219,32 @@ static void check(enum place place, size_t n_channels)
 static void one_large_channel_of_all_normed_vectors(void **state)
 {
     (void)state;
-    check(NORMS, 1);
+    check(NORMS, 1, MB_ACTIVATIONS_EXACT);
 }
 
 static void three_large_channels_of_all_normed_vectors(void **state)
 {
     (void)state;
-    check(NORMS, 3);
+    check(NORMS, 3, MB_ACTIVATIONS_EXACT);
 }
 
 static void one_large_channel_of_all_hidden_vectors(void **state)
 {
     (void)state;
-    check(HIDDEN, 1);
+    check(HIDDEN, 1, MB_ACTIVATIONS_EXACT);
 }
 
 static void three_large_channels_of_all_hidden_vectors(void **state)
 {
     (void)state;
-    check(HIDDEN, 3);
+    check(HIDDEN, 3, MB_ACTIVATIONS_EXACT);
+}
+
+static void large_channels_meet_fast_activations(void **state)
+{
+    (void)state;
+    check(NORMS, 3, MB_ACTIVATIONS_FAST);
+    check(HIDDEN, 1, MB_ACTIVATIONS_FAST);
 }
 
 int main(void)
@@ -244,6 +254,7 @@ int main(void)
         cmocka_unit_test(three_large_channels_of_all_normed_vectors),
         cmocka_unit_test(one_large_channel_of_all_hidden_vectors),
         cmocka_unit_test(three_large_channels_of_all_hidden_vectors),
+        cmocka_unit_test(large_channels_meet_fast_activations),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
 }

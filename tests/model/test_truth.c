@@ -277,7 +277,8 @@ static struct mb_model *open_model(const char *folder)
 {
     struct mb_model *model;
     struct mb_error err;
-    struct mb_model_options options = {.size = sizeof options, .n_threads = 2};
+    struct mb_model_options options = {
+        .size = sizeof options, .n_threads = 2, .activations = MB_ACTIVATIONS_EXACT};
     must(mb_model_open(folder, &options, &model, &err), &err);
     return model;
 }
