@@ -8,7 +8,8 @@
  *   wide_sum                    the sum of a row's q E
  *   TILE_ROWS, TILE_TOKENS, tile_product
  *                               the sums of q (256 hi + lo) of TILE_ROWS rows and n_tokens <= TILE_TOKENS
- * tokens and has a product of one vector, NAMED(mb_matvec).
+ * tokens and has a product of one vector, NAMED(mb_matvec).  It may define MATMUL_FAST and
+ * MATMUL_FAST_SCRATCH_NBYTES, what multiplies fast activations; else they are multiplied as others are.
  */
 #include "base/inline.h"
 #include "kernels.h"
@@ -115,7 +116,13 @@ static size_t tile_tokens(size_t n_left)
 /* A group and a block of rows. */
 size_t NAMED(mb_matmul_scratch_nbytes)(size_t n_cols)
 {
-    return mb_group_room(n_cols) + block_rows_of(n_cols) * mb_matmul_row_nbytes(n_cols) + MB_DECODED_SLACK;
+    size_t nbytes =
+        mb_group_room(n_cols) + block_rows_of(n_cols) * mb_matmul_row_nbytes(n_cols) + MB_DECODED_SLACK;
+#ifdef MATMUL_FAST
+    size_t fast_nbytes = MATMUL_FAST_SCRATCH_NBYTES(n_cols);
+    nbytes = fast_nbytes > nbytes ? fast_nbytes : nbytes;
+#endif
+    return nbytes;
 }
 
 void NAMED(mb_matmul)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
@@ -129,6 +136,12 @@ void NAMED(mb_matmul)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
             NAMED(mb_matvec)(w, row, n_rows, &x[t], y + t * y_stride);
         return;
     }
+#ifdef MATMUL_FAST
+    if (mb_all_fast(x, n_tokens)) {
+        MATMUL_FAST(w, row, n_rows, x, n_tokens, y, y_stride, scratch);
+        return;
+    }
+#endif
     size_t block_rows = block_rows_of(w->n_cols);
     struct source source = {.walk = seek(w, row), .q = scratch};
     struct block block = {.w = w,

@@ -115,8 +115,13 @@ double mb_outliers(enum mb_dtype dtype, const uint8_t *positions, const uint8_t 
                    size_t begin, const struct mb_activation *x)
 {
     double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += mb_outlier_product(dtype, positions, values, i, begin, x);
+    if (x->bytes == NULL)
+        for (size_t i = 0; i < n; i++)
+            sum += mb_outlier_product(dtype, positions, values, i, begin, x);
+    else
+        for (size_t i = 0; i < n; i++)
+            sum += (double)mb_load_value(dtype, values, i) *
+                   (double)mb_fast_narrow_value(x, mb_load_u16(positions + 2 * i) - begin);
     if (x->n_wide > 0 && n > 0)
         sum += mb_wide_outliers(dtype, positions, values, n, begin, x);
     return sum;

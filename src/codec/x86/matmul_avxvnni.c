@@ -89,4 +89,8 @@ static void tile_product(const int8_t *const q[TILE_ROWS], const struct mb_activ
         tile_product_of(q, x, 3, n_cols, sums);
 }
 
+/* vpmaddubsw takes as few operations for fast activations, where a factor follows. */
+#define MATMUL_FAST mb_matmul_avx2
+#define MATMUL_FAST_SCRATCH_NBYTES mb_matmul_scratch_nbytes_avx2
+
 #include "matmul_kernels.h"
