@@ -161,7 +161,8 @@ static enum mb_status do_all(struct mb_sweep_work *work, struct mb_error *err)
         return MB_OK;
     MB_TRY(mb_sweep_read_clean(work, err));
     MB_TRY(mb_sweep_check_targets(work, err));
-    return open_and_run(work, (n_jobs < n_missing ? n_jobs : n_missing) - 1, err);
+    size_t n = n_jobs < n_missing ? n_jobs : n_missing;
+    return open_and_run(work, n > 1 ? n - 1 : 0, err);
 }
 
 enum mb_status mb_sweep_do_all(struct mb_sweep_work *work, const bool *is_done,
