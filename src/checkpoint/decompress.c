@@ -204,7 +204,7 @@ static enum mb_status add_whole(struct decompression *d, size_t i, struct mb_err
     struct content whole = d->contents[i];
     const struct mb_tensor *shape = &whole.fused->tensor;
     whole.gathered = NULL;
-    whole.tensor.n_dims = 3;
+    whole.tensor.n_dims = shape->n_dims;
     memcpy(whole.tensor.shape, shape->shape, sizeof shape->shape);
     whole.tensor.n_elems = shape->n_elems;
     whole.tensor.nbytes = shape->n_elems * mb_elem_nbytes(&d->contents[i].tensor);
@@ -269,7 +269,8 @@ static enum mb_status place_parts(struct decompression *d, struct mb_error *err)
     }
     for (size_t i = 0; i < d->n_places; i++)
         if (d->places[i]->fused != NULL &&
-            d->places[i]->n_found != d->places[i]->fused->layout.n_parts * d->places[i]->tensor.shape[0])
+            d->places[i]->n_found !=
+                d->places[i]->fused->layout.n_parts * mb_fused_n_experts(d->places[i]->fused))
             return mb_fail(err, MB_BAD_DATA,
                            "%s: tensor %s: %zu of its parts are in one file, others are missing",
                            d->ckpt->path, d->places[i]->out_name, d->places[i]->n_found);

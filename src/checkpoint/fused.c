@@ -134,6 +134,11 @@ static const struct ending endings[] = {
      ".block_sparse_moe.experts", true},
 };
 
+/* Of two dimensions; its down_proj is whole, and has another name alone (text_model.c). */
+static const struct ending shared_ending = {".shared_mlp.input_linear.weight",
+                                            ".shared_mlp.output_linear.weight",
+                                            ".block_sparse_moe.shared_experts", false};
+
 /* NULL: none of them. */
 static const struct ending *ending_of(const char *name)
 {
@@ -240,16 +245,23 @@ static void name_parts(const struct mb_checkpoint *ckpt, bool is_down, const cha
         parts[0] = is_numbered ? "w2.weight" : "down_proj.weight";
 }
 
+size_t mb_fused_n_experts(const struct mb_fused *fused)
+{
+    return fused->tensor.n_dims == 2 ? 1 : (size_t)fused->tensor.shape[0];
+}
+
 char *mb_fused_part_name(const struct mb_fused *fused, size_t expert, size_t part)
 {
     char *name = NULL;
+    if (fused->tensor.n_dims == 2)
+        return asprintf(&name, "%s.%s", fused->stem, fused->parts[part]) < 0 ? NULL : name;
     return asprintf(&name, "%s.%zu.%s", fused->stem, expert, fused->parts[part]) < 0 ? NULL : name;
 }
 
 static enum mb_status add_matrices(struct mb_view_list *list, const struct mb_fused *fused,
                                    const struct mb_tensor *stored, struct mb_error *err)
 {
-    for (size_t expert = 0; expert < stored->shape[0]; expert++) {
+    for (size_t expert = 0; expert < mb_fused_n_experts(fused); expert++) {
         for (size_t part = 0; part < fused->layout.n_parts; part++) {
             struct mb_strides strides = mb_fused_strides(&fused->layout, expert, part);
             MB_TRY(mb_views_add_slice(list, stored, mb_fused_part_name(fused, expert, part), strides.first,
@@ -311,12 +323,34 @@ static enum mb_status add_fused(struct mb_view_list *list, const struct mb_check
     return add_matrices(list, fused, stored, err);
 }
 
+/* Gate's rows and then up's. */
+static enum mb_status add_shared(struct mb_view_list *list, const struct mb_checkpoint *ckpt,
+                                 const struct mb_tensor *stored, const char *logical, struct mb_error *err)
+{
+    if (stored->n_dims != 2 || stored->n_elems == 0 || stored->shape[0] % 2 != 0)
+        return mb_fail(err, MB_BAD_DATA,
+                       "%s: tensor %s: no matrix of an even number of rows, gate's and up's",
+                       mb_tensor_path(ckpt, stored), stored->name);
+    MB_TRY(note_fused(list, stored, logical, &shared_ending, err));
+    struct mb_fused *fused = &list->fused[list->n_fused - 1];
+    fused->layout = (struct mb_fused_layout){2, stored->shape[0] / 2, stored->shape[1], false, false};
+    name_parts(ckpt, false, fused->parts);
+    return add_matrices(list, fused, stored, err);
+}
+
+static bool is_shared(const struct mb_checkpoint *ckpt, const struct mb_tensor *stored)
+{
+    return mb_name_ends_with(stored->name, shared_ending.end) &&
+           strcmp(mb_text_model_type(ckpt), "granitemoeshared") == 0;
+}
+
 enum mb_status mb_rule_fused(struct mb_view_list *list, const struct mb_checkpoint *ckpt,
                              const struct mb_tensor *stored, bool *is_taken, struct mb_error *err)
 {
-    if (stored->n_dims != 3 || mb_part_of(ckpt, stored->name) != MB_PART_TEXT)
+    bool has_shared = is_shared(ckpt, stored);
+    if ((stored->n_dims != 3 && !has_shared) || mb_part_of(ckpt, stored->name) != MB_PART_TEXT)
         return MB_OK;
-    const struct ending *ending = ending_of(stored->name);
+    const struct ending *ending = has_shared ? &shared_ending : ending_of(stored->name);
     if (ending == NULL && !looks_fused(stored->name))
         return MB_OK;
     if (ending == NULL)
@@ -327,7 +361,8 @@ enum mb_status mb_rule_fused(struct mb_view_list *list, const struct mb_checkpoi
     char *logical = mb_logical_name(ckpt, stored->name);
     if (logical == NULL)
         return mb_fail_memory(err, "the name of a tensor");
-    enum mb_status status = add_fused(list, ckpt, stored, logical, ending, err);
+    enum mb_status status = has_shared ? add_shared(list, ckpt, stored, logical, err)
+                                       : add_fused(list, ckpt, stored, logical, ending, err);
     free(logical);
     *is_taken = true;
     return status;

@@ -1,5 +1,6 @@
 /*
- * fused.h - tensors of three dimensions that hold the matrices of all experts of a layer.
+ * fused.h - tensors that hold several matrices: of three dimensions those of all experts of a layer, of two
+ * dimensions gate and up of a shared expert.
  *
  * Each becomes the tensors that a family with a tensor for each expert has:
  *
@@ -10,6 +11,8 @@
  *   model.layers.0.block_sparse_moe.output_linear.weight
  * model.layers.0.block_sparse_moe.experts.7.down_proj.weight (Mixtral, Phi-3.5-MoE)
  * model.layers.0.block_sparse_moe.experts.7.w1.weight, w3, w2
+ *   model.layers.0.shared_mlp.input_linear.weight (Granite-MoE-Shared)
+ * model.layers.0.block_sparse_moe.shared_experts.gate_proj.weight, up_proj
  *
  * How rows and columns lie is told by model_type, and its sizes by config.json; what does not fit is refused.
  */
@@ -30,7 +33,7 @@ struct mb_fused_layout {
 
 struct mb_fused {
     struct mb_tensor tensor; /* as stored; the name is owned */
-    char *stem;              /* "model.layers.0.mlp.experts": expert and part follow */
+    char *stem;              /* "model.layers.0.mlp.experts": expert (of three dimensions) and part follow */
     const char *parts[2];    /* "gate_proj.weight" */
     struct mb_fused_layout layout;
 };
@@ -40,6 +43,9 @@ struct mb_strides {
     uint64_t first, row, col;
 };
 struct mb_strides mb_fused_strides(const struct mb_fused_layout *layout, size_t expert, size_t part);
+
+/* 1 for two dimensions. */
+size_t mb_fused_n_experts(const struct mb_fused *fused);
 
 /* "model.layers.0.mlp.experts.7.gate_proj.weight": malloc'ed, NULL when there is no memory. */
 char *mb_fused_part_name(const struct mb_fused *fused, size_t expert, size_t part);

@@ -82,17 +82,18 @@ static json_t *names_to_json(const struct mb_checkpoint *ckpt)
 
 static json_t *fused_to_json(const struct mb_fused *fused)
 {
-    json_t *parts = json_array();
-    bool ok = parts != NULL;
+    json_t *parts = json_array(), *shape = json_array();
+    bool ok = parts != NULL && shape != NULL;
     for (size_t i = 0; i < fused->layout.n_parts && ok; i++)
         ok = json_array_append_new(parts, json_string(fused->parts[i])) == 0;
+    for (size_t i = 0; i < fused->tensor.n_dims && ok; i++)
+        ok = json_array_append_new(shape, json_integer((json_int_t)fused->tensor.shape[i])) == 0;
     if (ok)
-        return json_pack("{s:s, s:[I, I, I], s:s, s:o, s:b, s:b}", "name", fused->tensor.name, "shape",
-                         (json_int_t)fused->tensor.shape[0], (json_int_t)fused->tensor.shape[1],
-                         (json_int_t)fused->tensor.shape[2], "experts", fused->stem, "parts", parts,
-                         "transposed", (int)fused->layout.is_transposed, "interleaved",
-                         (int)fused->layout.is_interleaved);
+        return json_pack("{s:s, s:o, s:s, s:o, s:b, s:b}", "name", fused->tensor.name, "shape", shape,
+                         "experts", fused->stem, "parts", parts, "transposed",
+                         (int)fused->layout.is_transposed, "interleaved", (int)fused->layout.is_interleaved);
     json_decref(parts);
+    json_decref(shape);
     return NULL;
 }
 
@@ -144,18 +145,21 @@ static bool read_shape(const json_t *shape, struct mb_fused *fused)
 {
     struct mb_tensor *tensor = &fused->tensor;
     struct mb_fused_layout *layout = &fused->layout;
-    tensor->n_dims = json_array_size(shape) == 3 ? 3 : 0;
-    tensor->n_elems = tensor->n_dims == 3;
+    tensor->n_dims = json_array_size(shape);
+    tensor->n_elems = tensor->n_dims == 2 || tensor->n_dims == 3;
+    if (tensor->n_elems == 0)
+        return false;
     for (size_t i = 0; i < tensor->n_dims; i++) {
         tensor->shape[i] = size_of(json_array_get(shape, i));
         if (!mb_mul_u64(tensor->n_elems, tensor->shape[i], &tensor->n_elems))
             return false;
     }
-    uint64_t n_all = tensor->shape[layout->is_transposed ? 2 : 1];
+    const uint64_t *matrix = tensor->shape + tensor->n_dims - 2;
+    uint64_t n_all = matrix[layout->is_transposed ? 1 : 0];
     layout->n_rows = n_all / layout->n_parts;
-    layout->n_cols = tensor->shape[layout->is_transposed ? 1 : 2];
+    layout->n_cols = matrix[layout->is_transposed ? 0 : 1];
     return tensor->n_elems > 0 && tensor->n_elems <= (uint64_t)1 << 44 && n_all % layout->n_parts == 0 &&
-           tensor->shape[0] <= MB_FUSED_EXPERTS_MAX;
+           mb_fused_n_experts(fused) <= MB_FUSED_EXPERTS_MAX;
 }
 
 static bool read_fused(const json_t *entry, struct mb_fused *fused)
@@ -270,8 +274,9 @@ static int by_wanted(const void *key, const void *item)
     return compare_part(wanted->stem, wanted->part, item);
 }
 
-/* "STEM.7.PART" with the number between these dots. */
-static bool find_at(const struct mb_originals *originals, const char *name, const char *dot, size_t n_digits,
+/* "STEM.7.PART" with the number between these dots, or "STEM.PART": n_between counts the number and its dot.
+ */
+static bool find_at(const struct mb_originals *originals, const char *name, const char *dot, size_t n_between,
                     const struct mb_fused **fused, size_t *part)
 {
     char stem[MB_TENSOR_NAME_MAX + 1];
@@ -280,10 +285,10 @@ static bool find_at(const struct mb_originals *originals, const char *name, cons
         return false;
     memcpy(stem, name, n);
     stem[n] = '\0';
-    const struct wanted wanted = {stem, dot + 1 + n_digits + 1};
+    const struct wanted wanted = {stem, dot + 1 + n_between};
     const struct mb_original_part *found =
         bsearch(&wanted, originals->parts, originals->n_parts, sizeof *originals->parts, by_wanted);
-    if (found == NULL)
+    if (found == NULL || (found->fused->tensor.n_dims == 2) != (n_between == 0))
         return false;
     *fused = found->fused;
     *part = found->part;
@@ -296,10 +301,14 @@ bool mb_original_part_of(const struct mb_originals *originals, const char *name,
     if (originals->n_parts == 0)
         return false;
     for (const char *dot = strchr(name, '.'); dot != NULL; dot = strchr(dot + 1, '.')) {
+        if (find_at(originals, name, dot, 0, fused, part)) {
+            *expert = 0;
+            return true;
+        }
         size_t n_digits = strspn(dot + 1, "0123456789");
         bool is_number = n_digits > 0 && n_digits < 9 && dot[1 + n_digits] == '.' &&
                          (dot[1] != '0' || n_digits == 1); /* "07" is no way to write 7 */
-        if (!is_number || !find_at(originals, name, dot, n_digits, fused, part))
+        if (!is_number || !find_at(originals, name, dot, n_digits + 1, fused, part))
             continue;
         *expert = (size_t)strtoul(dot + 1, NULL, 10);
         return *expert < (*fused)->tensor.shape[0];

@@ -133,6 +133,7 @@ static const struct {
     {"phimoe", ".mlp.", ".block_sparse_moe."},
     {"granitemoe", ".block_sparse_moe.router.weight", ".block_sparse_moe.router.layer.weight"},
     {"granitemoeshared", ".block_sparse_moe.router.weight", ".block_sparse_moe.router.layer.weight"},
+    {"granitemoeshared", ".shared_mlp.output_linear.", ".block_sparse_moe.shared_experts.down_proj."},
     {"granitemoehybrid", ".block_sparse_moe.router.weight", ".block_sparse_moe.router.layer.weight"},
 };
 

@@ -458,6 +458,67 @@ static void fused_experts_come_back_as_they_were(void **state)
     remove_outputs();
 }
 
+/* A coded folder, and then another text in its config.json. */
+static void assert_not_decoded(const char *from, const char *to, const char *words)
+{
+    size_t n;
+    char path[600];
+    struct mb_decompress_report back;
+    struct mb_error err = {0};
+    snprintf(path, sizeof path, "%s/config.json", test_path("coded"));
+    char *text = (char *)test_read(path, &n), *changed = NULL;
+    char *terminated = strndup(text, n), *at = strstr(terminated, from);
+    if (at == NULL)
+        fail_msg("no %s in %s", from, terminated);
+    assert_true(asprintf(&changed, "%.*s%s%s", (int)(at - terminated), terminated, to, at + strlen(from)) >
+                0);
+    test_write(path, changed, strlen(changed));
+    enum mb_status status = mb_decompress(test_path("coded"), test_path("plain"), NULL, &back, &err);
+    if (status != MB_BAD_DATA || strstr(err.msg, words) == NULL)
+        fail_msg("status %d, not '%s': %s", (int)status, words, err.msg);
+    test_write(path, text, n);
+    free(text);
+    free(terminated);
+    free(changed);
+}
+
+#define SHARED "model.layers.1.shared_mlp."
+
+static void a_shared_expert_in_one_matrix_comes_back_as_it_was(void **state)
+{
+    (void)state;
+    struct mb_checkpoint *ckpt;
+    struct mb_error err;
+    float up[4];
+    write_config("granitemoeshared", H, I, E);
+    write_fused(SHARED "input_linear.weight", "[8,6]", 48, SHARED "output_linear.weight", "[6,4]", 24);
+    assert_int_equal(mb_checkpoint_open(folder, &ckpt, &err), MB_OK);
+    assert_int_equal(mb_checkpoint_n_tensors(ckpt), 3);
+    assert_non_null(
+        mb_checkpoint_find(ckpt, "model.layers.1.block_sparse_moe.shared_experts.gate_proj.weight"));
+    assert_non_null(
+        mb_checkpoint_find(ckpt, "model.layers.1.block_sparse_moe.shared_experts.down_proj.weight"));
+    const struct mb_tensor *tensor =
+        mb_checkpoint_find(ckpt, "model.layers.1.block_sparse_moe.shared_experts.up_proj.weight");
+    assert_non_null(tensor);
+    assert_int_equal(tensor->shape[0], 4);
+    assert_int_equal(tensor->shape[1], 6);
+    assert_int_equal(mb_checkpoint_read(ckpt, tensor, 0, up, sizeof up, &err), MB_OK);
+    assert_true(up[0] == 24 && up[3] == 27);
+    mb_checkpoint_close(ckpt);
+    go_there_and_back("abs:0.3", NULL);
+    assert_same_stored(0.3);
+    go_there_and_back("abs:0.3", "up_proj");
+    assert_same_stored(0.3);
+    test_remove(test_path("plain"));
+    assert_not_decoded("\"shape\": [8, 6]", "\"shape\": [7, 6]", "an entry of 'fused' is not sound");
+    assert_not_decoded("\"shape\": [8, 6]", "\"shape\": [8]", "an entry of 'fused' is not sound");
+    assert_not_decoded("\"shape\": [8, 6]", "\"shape\": [8, 7]", "has not the shape of its place in " SHARED);
+    remove_outputs();
+    write_fused(SHARED "input_linear.weight", "[7,6]", 42, SHARED "output_linear.weight", "[6,4]", 24);
+    assert_refused(MB_BAD_DATA, "input_linear.weight: no matrix of an even number of rows");
+}
+
 static void names_come_back_as_they_were(void **state)
 {
     (void)state;
@@ -487,30 +548,6 @@ static void names_come_back_as_they_were(void **state)
     go_there_and_back("abs:0.3", NULL);
     assert_same_stored(20); /* o_proj and head have a bound relative to their mean */
     remove_outputs();
-}
-
-/* A coded folder, and then another text in its config.json. */
-static void assert_not_decoded(const char *from, const char *to, const char *words)
-{
-    size_t n;
-    char path[600];
-    struct mb_decompress_report back;
-    struct mb_error err = {0};
-    snprintf(path, sizeof path, "%s/config.json", test_path("coded"));
-    char *text = (char *)test_read(path, &n), *changed = NULL;
-    char *terminated = strndup(text, n), *at = strstr(terminated, from);
-    if (at == NULL)
-        fail_msg("no %s in %s", from, terminated);
-    assert_true(asprintf(&changed, "%.*s%s%s", (int)(at - terminated), terminated, to, at + strlen(from)) >
-                0);
-    test_write(path, changed, strlen(changed));
-    enum mb_status status = mb_decompress(test_path("coded"), test_path("plain"), NULL, &back, &err);
-    if (status != MB_BAD_DATA || strstr(err.msg, words) == NULL)
-        fail_msg("status %d, not '%s': %s", (int)status, words, err.msg);
-    test_write(path, text, n);
-    free(text);
-    free(terminated);
-    free(changed);
 }
 
 static void a_damaged_memory_of_the_original_is_refused(void **state)
@@ -552,6 +589,7 @@ int main(void)
         cmocka_unit_test(other_parts_of_a_model_are_left_alone_and_noted),
         cmocka_unit_test(fused_experts_come_back_as_they_were),
         cmocka_unit_test(names_come_back_as_they_were),
+        cmocka_unit_test(a_shared_expert_in_one_matrix_comes_back_as_it_was),
         cmocka_unit_test(a_damaged_memory_of_the_original_is_refused),
     };
     return cmocka_run_group_tests_name("checkpoint_views", tests, begin, end);

@@ -111,9 +111,10 @@ static bool check_case(const char *family, const json_t *golden, const json_t *a
 
 static void settings_are_read_as_transformers_reads_them(void **state)
 {
-    static const char *const families[] = {
-        "deepseek_v2", "deepseek_v3", "dots1", "ernie4_5_moe", "glm4_moe",  "glm4_moe_lite", "granitemoe",
-        "minimax_m2",  "mixtral",     "olmoe", "phimoe",       "qwen2_moe", "qwen3_moe"};
+    static const char *const families[] = {"deepseek_v2", "deepseek_v3",   "dots1",      "ernie4_5_moe",
+                                           "glm4_moe",    "glm4_moe_lite", "granitemoe", "granitemoeshared",
+                                           "minimax_m2",  "mixtral",       "olmoe",      "phimoe",
+                                           "qwen2_moe",   "qwen3_moe"};
     size_t n_wrong = 0;
     (void)state;
     for (size_t f = 0; f < sizeof families / sizeof *families; f++) {

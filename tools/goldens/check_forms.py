@@ -41,7 +41,7 @@ FAMILIES = {
     "olmoe": ("olmoe", {"num_experts": 4, "num_experts_per_tok": 2}, True),
     "granitemoe": ("granitemoe", {"num_local_experts": 4, "num_experts_per_tok": 2}, True),
     "granitemoeshared": ("granitemoeshared", {"num_local_experts": 4, "num_experts_per_tok": 2,
-                                              "shared_intermediate_size": 24}, False),
+                                              "shared_intermediate_size": 24}, True),
     "qwen3_5_moe_text": ("qwen3_5_moe_text", {**MOE, "shared_expert_intermediate_size": 32,
                                               "num_experts": 4}, False),
     "llama4_text": ("llama4_text", {"intermediate_size_mlp": 40, "num_local_experts": 4,

@@ -22,6 +22,7 @@ import ernie4_5_moe
 import glm4_moe
 import glm4_moe_lite
 import granitemoe
+import granitemoeshared
 import minimax_m2
 import mixtral
 import olmoe
@@ -34,8 +35,8 @@ from checkpoint import write_as_float32, write_checkpoint
 REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DATA = os.path.join(REPO, "tests", "model", "data")
 LAB_DATA = os.path.join(REPO, "tests", "lab", "data")
-FAMILIES = [deepseek_v2, deepseek_v3, dots1, ernie4_5_moe, glm4_moe, glm4_moe_lite, granitemoe, minimax_m2, mixtral, olmoe, phimoe,
-            qwen2_moe, qwen3_moe]
+FAMILIES = [deepseek_v2, deepseek_v3, dots1, ernie4_5_moe, glm4_moe, glm4_moe_lite, granitemoe, granitemoeshared, minimax_m2,
+            mixtral, olmoe, phimoe, qwen2_moe, qwen3_moe]
 VARIANTS = [variant for family in FAMILIES for variant in family.VARIANTS]
 REFERENCE = os.path.join(REPO, "models", "reference")
 

@@ -100,6 +100,10 @@ FAMILIES = {
         {"embedding_multiplier": None}, {"residual_multiplier": None}, {"num_local_experts": 5},
         {**out("num_local_experts"), "num_experts": 6}, {"norm_topk_prob": False}, refused(sliding_window=5),
         refused(shared_intermediate_size=8), refused(n_shared_experts=1)]),
+    "granitemoeshared": ("granitemoeshared", [
+        out("embedding_multiplier"), out("attention_multiplier"), out("residual_multiplier"), out("logits_scaling"),
+        {"embedding_multiplier": 1.7}, {"attention_multiplier": 0.3}, {"residual_multiplier": 2},
+        {"shared_intermediate_size": 20}, {"num_local_experts": 5}, refused(sliding_window=5), refused(n_shared_experts=1)]),
     "mixtral": ("mixtral", [
         {"sliding_window": 5}, out("sliding_window"), {"sliding_window": 4096}, {"router_jitter_noise": 0.5},
         {**out("num_local_experts"), "num_experts": 6}, {"num_local_experts": 5}, {"norm_topk_prob": False},

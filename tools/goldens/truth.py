@@ -10,6 +10,7 @@ from transformers.models.ernie4_5_moe import modeling_ernie4_5_moe as ernie4_5_m
 from transformers.models.glm4_moe import modeling_glm4_moe as glm4_moe
 from transformers.models.glm4_moe_lite import modeling_glm4_moe_lite as glm4_moe_lite
 from transformers.models.granitemoe import modeling_granitemoe as granitemoe
+from transformers.models.granitemoeshared import modeling_granitemoeshared as granitemoeshared
 from transformers.models.minimax_m2 import modeling_minimax_m2 as minimax_m2
 from transformers.models.mixtral import modeling_mixtral as mixtral
 from transformers.models.olmoe import modeling_olmoe as olmoe
@@ -101,6 +102,7 @@ ROUTERS = {
     glm4_moe.Glm4MoeTopkRouter: sigmoid_margins,
     glm4_moe_lite.Glm4MoeLiteTopkRouter: sigmoid_margins,
     granitemoe.GraniteMoeTopKRouter: logit_margins,
+    granitemoeshared.GraniteMoeSharedTopKRouter: logit_margins,
     minimax_m2.MiniMaxM2TopKRouter: biased_margins,
     mixtral.MixtralTopKRouter: softmax_margins,
     olmoe.OlmoeTopKRouter: softmax_margins,

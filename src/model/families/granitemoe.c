@@ -57,11 +57,20 @@ static void read_config(struct mb_config_reader *r, struct mb_config *config)
     read_experts(r, &config->mlps[0]);
 }
 
+static void read_config_shared(struct mb_config_reader *r, struct mb_config *config)
+{
+    read_config(r, config);
+    config->mlps[0].d_shared = mb_read_size_or(r, "shared_intermediate_size", 0, MB_DIM_MAX, 0);
+}
+
 static const char *const names[MB_N_WEIGHTS] = {
     [MB_W_ROUTER] = "model.layers.{layer}.block_sparse_moe.router.layer.weight",
     [MB_W_EXPERT_GATE] = "model.layers.{layer}.block_sparse_moe.experts.{expert}.gate_proj.weight",
     [MB_W_EXPERT_UP] = "model.layers.{layer}.block_sparse_moe.experts.{expert}.up_proj.weight",
     [MB_W_EXPERT_DOWN] = "model.layers.{layer}.block_sparse_moe.experts.{expert}.down_proj.weight",
+    [MB_W_SHARED_GATE] = "model.layers.{layer}.block_sparse_moe.shared_experts.gate_proj.weight",
+    [MB_W_SHARED_UP] = "model.layers.{layer}.block_sparse_moe.shared_experts.up_proj.weight",
+    [MB_W_SHARED_DOWN] = "model.layers.{layer}.block_sparse_moe.shared_experts.down_proj.weight",
 };
 
 const struct mb_family mb_family_granitemoe = {
@@ -69,4 +78,11 @@ const struct mb_family mb_family_granitemoe = {
     .model_type = "granitemoe",
     .names = names,
     .read = read_config,
+};
+
+const struct mb_family mb_family_granitemoeshared = {
+    .architectures = {"GraniteMoeSharedForCausalLM"},
+    .model_type = "granitemoeshared",
+    .names = names,
+    .read = read_config_shared,
 };

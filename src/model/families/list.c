@@ -16,6 +16,7 @@
     X(glm4_moe) \
     X(glm4_moe_lite) \
     X(granitemoe) \
+    X(granitemoeshared) \
     X(minimax_m2) \
     X(mixtral) \
     X(olmoe) \

@@ -23,7 +23,6 @@ static const struct {
     {"GlmMoeDsa", "glm_moe_dsa", "sparse attention (an indexer that chooses tokens)"},
     {"GptOss", "gpt_oss", "attention sinks, experts with biases and a limited activation, MXFP4"},
     {"GraniteMoeHybrid", "granitemoehybrid", "state-space layers (Mamba)"},
-    {"GraniteMoeShared", "granitemoeshared", "a shared expert fused in one matrix (shared_mlp.input_linear)"},
     {"Grok1", "grok-1", "norms after attention and MLP, limited attention scores"},
     {"HunYuanMoEV1", "hunyuan_v1_moe", "norms of queries and keys after the rotation"},
     {"Jamba", "jamba", "state-space layers (Mamba)"},
