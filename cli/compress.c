@@ -23,8 +23,8 @@ static const struct cli_option options[] = {
                  "the same for the other linear matrices (default 5%)"),
     CLI_ROW_TEXTS(
         0, "tensor-bound", "REGEX=BOUND", args.tensor_bounds,
-        "tensors whose name matches get BOUND; may be given several times, the last\nmatch wins; split at "
-        "the last '='"),
+        "tensors whose name matches (at least one) get BOUND; may be given several\ntimes, the last match "
+        "wins; split at the last '='"),
     CLI_ROW_TEXT(0, "plan", "FILE", args.plan, "bounds by tensor name from a JSON file, see above"),
     CLI_ROW_FLAG(0, "dense", args.dense, "compress a model that has no experts"),
     CLI_ROW_FLAG(0, "dry-run", args.dry_run, "predict the size from samples; write nothing"),

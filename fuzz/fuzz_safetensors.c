@@ -20,14 +20,14 @@ static void check_header(const struct mb_st_header *header)
     for (size_t i = 0; i < header->n_tensors; i++) {
         const struct mb_tensor *tensor = &header->tensors[i];
         enum mb_tensor_type type;
-        size_t elem_nbytes = mb_st_elem_nbytes(tensor->type_name, &type);
+        size_t elem_nbits = mb_st_elem_nbits(tensor->type_name, &type);
         unsigned __int128 n = 1;
         REQUIRE(tensor->n_dims <= MB_DIMS_MAX && type == tensor->type && strlen(tensor->name) > 0);
         for (size_t d = 0; d < tensor->n_dims; d++) {
             n *= tensor->shape[d];
             REQUIRE(n <= UINT64_MAX);
         }
-        REQUIRE(tensor->n_elems == n && tensor->nbytes == n * elem_nbytes);
+        REQUIRE(tensor->n_elems == n && tensor->nbytes * (unsigned __int128)8 == n * elem_nbits);
         REQUIRE(tensor->file_pos == at);
         at += tensor->nbytes;
     }

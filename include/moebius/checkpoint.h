@@ -192,7 +192,7 @@ struct mb_tensor_bound {
  * 1. Experts get 30 % of their mean absolute weight, other linear matrices 5 %, all else is kept exact.
  * 2. 'bound' and 'dense_bound', where they are given, in place of these.
  * 3. The plan file: a bound for each tensor that it names.
- * 4. 'tensor_bounds': of all patterns that match a name the last one wins.
+ * 4. 'tensor_bounds': of all patterns that match a name the last one wins.  MB_USAGE: one matches none.
  * What is not the text model (layers of multi-token prediction, towers for images and sound) is kept exact
  * unless rules 3 or 4 name it.
  */

@@ -89,10 +89,9 @@ static void fit_numbers(char *text, size_t nbytes)
  * As Python reads JSON: numbers may be larger than jansson's (int(1e30) is transformers' "no limit"), and may
  * be NaN or infinite.
  */
-static json_t *load(const char *text, size_t nbytes, json_error_t *where)
+static json_t *load(const char *text, size_t nbytes, size_t flags, json_error_t *where)
 {
-    enum { FLAGS = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY };
-    json_t *value = json_loadb(text, nbytes, FLAGS, where);
+    json_t *value = json_loadb(text, nbytes, flags, where);
     enum json_error_code code = json_error_code(where);
     if (value != NULL || where->text[0] == '\0' ||
         (code != json_error_numeric_overflow && code != json_error_invalid_syntax))
@@ -105,7 +104,7 @@ static json_t *load(const char *text, size_t nbytes, json_error_t *where)
     memcpy(fitted, text, nbytes);
     fitted[nbytes] = '\0';
     fit_numbers(fitted, nbytes);
-    value = json_loadb(fitted, nbytes, FLAGS, where);
+    value = json_loadb(fitted, nbytes, flags, where);
     free(fitted);
     return value;
 }
@@ -122,13 +121,13 @@ static enum mb_status check_has_no_mark(const char *text, size_t nbytes, size_t 
     return MB_OK;
 }
 
-enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json_t **root,
-                             struct mb_error *err)
+static enum mb_status parse(const char *text, size_t nbytes, size_t begin, size_t flags, json_t **root,
+                            struct mb_error *err)
 {
     json_error_t where;
     *root = NULL;
     MB_TRY(check_has_no_mark(text, nbytes, begin, err));
-    json_t *value = load(text, nbytes, &where);
+    json_t *value = load(text, nbytes, flags | JSON_DECODE_ANY, &where);
     if (value == NULL)
         return fail_at(&where, nbytes, begin, err);
     if (json_is_object(value) || json_is_array(value)) {
@@ -137,6 +136,18 @@ enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json
     }
     json_decref(value);
     return mb_fail(err, MB_BAD_DATA, "byte %zu: not one object or array", begin);
+}
+
+enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json_t **root,
+                             struct mb_error *err)
+{
+    return parse(text, nbytes, begin, JSON_REJECT_DUPLICATES, root, err);
+}
+
+enum mb_status mb_json_parse_last(const char *text, size_t nbytes, size_t begin, json_t **root,
+                                  struct mb_error *err)
+{
+    return parse(text, nbytes, begin, 0, root, err);
 }
 
 /* What half a download leaves in place of a JSON file. */

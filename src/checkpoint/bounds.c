@@ -24,6 +24,7 @@ struct planned {
 struct mb_bounds {
     const struct mb_compress_options *options;
     pcre2_code **patterns; /* [options->n_tensor_bounds] */
+    bool *is_matched;      /* [options->n_tensor_bounds] by some tensor */
     pcre2_match_data *match;
     pcre2_match_context *limits;
     json_t *plan;
@@ -59,9 +60,11 @@ static enum mb_status compile_patterns(struct mb_bounds *bounds, struct mb_error
 {
     const struct mb_compress_options *options = bounds->options;
     bounds->patterns = calloc(options->n_tensor_bounds + 1, sizeof(pcre2_code *));
+    bounds->is_matched = calloc(options->n_tensor_bounds + 1, sizeof *bounds->is_matched);
     bounds->match = pcre2_match_data_create(1, NULL);
     bounds->limits = pcre2_match_context_create(NULL);
-    if (bounds->patterns == NULL || bounds->match == NULL || bounds->limits == NULL)
+    if (bounds->patterns == NULL || bounds->is_matched == NULL || bounds->match == NULL ||
+        bounds->limits == NULL)
         return mb_fail_memory(err, "the patterns");
     pcre2_set_match_limit(bounds->limits, MATCH_LIMIT);
     pcre2_set_depth_limit(bounds->limits, MATCH_LIMIT);
@@ -150,6 +153,10 @@ enum mb_status mb_bounds_check_used(const struct mb_bounds *bounds, const char *
             return mb_fail(err, MB_BAD_DATA,
                            "%s: tensor %.512s: is not in %s; is the plan for another model?",
                            bounds->options->plan_path, bounds->planned[i].name, model);
+    for (size_t i = 0; i < bounds->options->n_tensor_bounds; i++)
+        if (!bounds->is_matched[i])
+            return mb_fail(err, MB_USAGE, "pattern '%.200s': matches the name of no tensor in %s",
+                           bounds->options->tensor_bounds[i].pattern, model);
     return MB_OK;
 }
 
@@ -185,6 +192,7 @@ enum mb_status mb_bounds_find(struct mb_bounds *bounds, const char *tensor_name,
         if (is_match) {
             *bound = bounds->options->tensor_bounds[i].bound;
             *is_planned = false;
+            bounds->is_matched[i] = true;
         }
     }
     return MB_OK;
@@ -218,6 +226,7 @@ void mb_bounds_free(struct mb_bounds *bounds)
     for (size_t i = 0; i < bounds->options->n_tensor_bounds && bounds->patterns != NULL; i++)
         pcre2_code_free(bounds->patterns[i]);
     free(bounds->patterns);
+    free(bounds->is_matched);
     pcre2_match_data_free(bounds->match);
     pcre2_match_context_free(bounds->limits);
     free(bounds->planned);

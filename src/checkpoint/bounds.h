@@ -37,7 +37,10 @@ void mb_bounds_free(struct mb_bounds *bounds);
 enum mb_status mb_bounds_find(struct mb_bounds *bounds, const char *tensor_name, bool is_text,
                               struct mb_bound *bound, bool *is_planned, struct mb_error *err);
 
-/* MB_BAD_DATA: the plan file names a tensor that mb_bounds_find has not seen. */
+/*
+ * MB_BAD_DATA: the plan file names a tensor that mb_bounds_find has not seen.  MB_USAGE: a pattern matched
+ * none of those that it has seen.
+ */
 enum mb_status mb_bounds_check_used(const struct mb_bounds *bounds, const char *model, struct mb_error *err);
 
 #endif

@@ -59,10 +59,16 @@ static inline enum mb_dtype mb_tensor_dtype(const struct mb_tensor *tensor)
     return (enum mb_dtype)tensor->type;
 }
 
-/* Bytes of an element; 1 for a tensor without elements. */
+/* Bytes of an element; 1 for a tensor without elements, or whose elements are smaller (F4, F6). */
 static inline size_t mb_elem_nbytes(const struct mb_tensor *tensor)
 {
-    return tensor->n_elems == 0 ? 1 : (size_t)(tensor->nbytes / tensor->n_elems);
+    return tensor->nbytes <= tensor->n_elems ? 1 : (size_t)(tensor->nbytes / tensor->n_elems);
+}
+
+/* Whether each element has bytes of its own, which pieces of a tensor need. */
+static inline bool mb_has_whole_bytes(const struct mb_tensor *tensor)
+{
+    return tensor->nbytes >= tensor->n_elems;
 }
 
 #endif

@@ -262,6 +262,8 @@ static enum mb_status place_parts(struct decompression *d, struct mb_error *err)
         if (part->tensor.n_dims != 2 || part->tensor.shape[0] != layout->n_rows ||
             part->tensor.shape[1] != layout->n_cols)
             return fail_part(d, part, "has not the shape of its place in", err);
+        if (!mb_has_whole_bytes(&part->tensor))
+            return fail_part(d, part, "has elements smaller than a byte, unlike", err);
         if (strcmp(part->tensor.type_name, whole->tensor.type_name) != 0)
             return fail_part(d, part, "is kept exact in another type than it is asked to have in", err);
         part->tensor.file_pos = whole->tensor.file_pos + part->strides.first * mb_elem_nbytes(&part->tensor);

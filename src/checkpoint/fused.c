@@ -358,6 +358,12 @@ enum mb_status mb_rule_fused(struct mb_view_list *list, const struct mb_checkpoi
                        "%s: tensor %s: experts fused in one tensor in a way that is not known; take the "
                        "checkpoint with a tensor for each expert",
                        mb_tensor_path(ckpt, stored), stored->name);
+    if (!mb_tensor_is_float(stored))
+        return mb_fail(
+            err, MB_UNSUPPORTED,
+            "%s: tensor %s: experts fused in one tensor of type %s are not supported; convert them "
+            "to bf16",
+            mb_tensor_path(ckpt, stored), stored->name, stored->type_name);
     char *logical = mb_logical_name(ckpt, stored->name);
     if (logical == NULL)
         return mb_fail_memory(err, "the name of a tensor");

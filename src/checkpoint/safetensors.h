@@ -26,8 +26,8 @@ struct mb_st_header {
 enum mb_status mb_st_read_header(int fd, const char *path, struct mb_st_header *header, struct mb_error *err);
 void mb_st_free_header(struct mb_st_header *header);
 
-/* Bytes of an element by the name of its type ("BF16"); 0: a type that we do not know. */
-size_t mb_st_elem_nbytes(const char *type_name, enum mb_tensor_type *type);
+/* Bits of an element by the name of its type ("BF16"); 0: a type that we do not know. */
+size_t mb_st_elem_nbits(const char *type_name, enum mb_tensor_type *type);
 
 /*
  * A header as JSON text for tensors in order; file_pos counts from the data section's beginning here.

@@ -150,6 +150,23 @@ static void a_plan_that_is_not_there_is_told(void **state)
     assert_non_null(strstr(err.msg, "none.json"));
 }
 
+static void a_pattern_that_matches_no_tensor_is_refused(void **state)
+{
+    (void)state;
+    const struct mb_tensor_bound patterns[] = {{"^lm_", {MB_BOUND_ABS, 0.03}},
+                                               {"experts[.]9", {MB_BOUND_EXACT, 0}}};
+    const struct mb_compress_options options = {
+        .size = sizeof options, .tensor_bounds = patterns, .n_tensor_bounds = 2};
+    struct mb_compress_options dry = options;
+    struct mb_error err = {0};
+    dry.dry_run = true;
+    assert_int_equal(try(&options, &err), MB_USAGE);
+    assert_non_null(strstr(err.msg, "pattern 'experts[.]9': matches the name of no tensor in "));
+    assert_false(test_exists(test_path("coded")) || test_exists(test_path("coded.partial")));
+    assert_int_equal(try(&dry, &err), MB_USAGE);
+    assert_non_null(strstr(err.msg, "experts[.]9"));
+}
+
 /* ---------------------------------------------------------------- options */
 
 static void options_may_be_left_out(void **state)
@@ -206,11 +223,17 @@ static void a_type_that_is_none_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_plan_gives_tensors_their_bounds),      TEST(a_pattern_is_stronger_than_the_plan),
-        TEST(an_empty_plan_changes_nothing),          TEST(plans_that_say_nothing_clear_are_refused),
-        TEST(a_plan_for_another_model_is_refused),    TEST(a_plan_cannot_have_a_norm_coded),
-        TEST(a_plan_that_is_not_there_is_told),       TEST(options_may_be_left_out),
-        TEST(options_without_their_size_are_refused), TEST(options_of_an_older_header_are_taken),
+        TEST(a_plan_gives_tensors_their_bounds),
+        TEST(a_pattern_is_stronger_than_the_plan),
+        TEST(an_empty_plan_changes_nothing),
+        TEST(plans_that_say_nothing_clear_are_refused),
+        TEST(a_plan_for_another_model_is_refused),
+        TEST(a_plan_cannot_have_a_norm_coded),
+        TEST(a_plan_that_is_not_there_is_told),
+        TEST(a_pattern_that_matches_no_tensor_is_refused),
+        TEST(options_may_be_left_out),
+        TEST(options_without_their_size_are_refused),
+        TEST(options_of_an_older_header_are_taken),
         TEST(a_type_that_is_none_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

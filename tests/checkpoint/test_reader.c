@@ -100,9 +100,10 @@ static void every_type_is_known_by_its_size(void **state)
     static const struct {
         const char *name;
         int nbytes;
-    } types[] = {{"F32", 4},     {"F16", 2},  {"BF16", 2}, {"U8", 1},  {"F8_E4M3", 1},
-                 {"F8_E5M2", 1}, {"BOOL", 1}, {"I8", 1},   {"I16", 2}, {"U16", 2},
-                 {"I32", 4},     {"U32", 4},  {"F64", 8},  {"I64", 8}, {"U64", 8}};
+    } types[] = {{"F32", 4},         {"F16", 2},         {"BF16", 2}, {"U8", 1},     {"F8_E4M3", 1},
+                 {"F8_E4M3FNUZ", 1}, {"F8_E5M2", 1},     {"BOOL", 1}, {"I8", 1},     {"I16", 2},
+                 {"U16", 2},         {"F8_E5M2FNUZ", 1}, {"I32", 4},  {"U32", 4},    {"F64", 8},
+                 {"I64", 8},         {"U64", 8},         {"C64", 8},  {"F8_E8M0", 1}};
     for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
         char header[200];
         struct mb_error err = {0};
@@ -117,7 +118,79 @@ static void every_type_is_known_by_its_size(void **state)
                  types[i].name, nbytes + 1);
         assert_header_refused(header, (size_t)nbytes + 1, "tensor t");
     }
-    assert_header_refused("{" TENSOR("t", "F4", "[2]", 0, 1) "}", 1, "dtype");
+    assert_header_refused("{" TENSOR("t", "F4_E2M1", "[2]", 0, 1) "}", 1, "dtype");
+}
+
+static void elements_may_be_smaller_than_a_byte(void **state)
+{
+    (void)state;
+    static const char header[] =
+        "{" TENSOR("a", "F4", "[3,2]", 0, 3) "," TENSOR("b", "F6_E2M3", "[4]", 3, 6) "," TENSOR(
+            "c", "F6_E3M2", "[8]", 6, 12) "," TENSOR("d", "F4", "[0]", 12, 12) "}";
+    struct mb_checkpoint *ckpt;
+    struct mb_error err;
+    uint8_t bytes[6];
+    test_write_safetensors(folder, "model.safetensors", header, "abcdefghijkl", 12);
+    assert_int_equal(mb_checkpoint_open(folder, &ckpt, &err), MB_OK);
+    const struct mb_tensor *c = mb_checkpoint_find(ckpt, "c");
+    assert_int_equal(c->nbytes, 6);
+    assert_int_equal(mb_checkpoint_read(ckpt, c, 0, bytes, 6, &err), MB_OK);
+    assert_memory_equal(bytes, "ghijkl", 6);
+    assert_int_equal(mb_checkpoint_read(ckpt, c, 0, bytes, 7, &err), MB_USAGE);
+    assert_int_equal(mb_tensor_stored_nbytes(ckpt, mb_checkpoint_find(ckpt, "a")), 3);
+    mb_checkpoint_close(ckpt);
+    assert_header_refused("{" TENSOR("a", "F4", "[3]", 0, 1) "}", 1,
+                          "tensor a: values that end inside a byte");
+    assert_header_refused("{" TENSOR("a", "F4", "[4]", 0, 4) "}", 4,
+                          "tensor a: data_offsets that do not hold");
+    assert_header_refused("{" TENSOR("a", "F6_E2M3", "[2]", 0, 2) "}", 2, "tensor a: values that end inside");
+    assert_header_refused("{" TENSOR("a", "F4", "[4611686018427387904]", 0, 0) "}", 0,
+                          "tensor a: an impossible shape");
+}
+
+/* What the safetensors package reads, though it writes nothing like it. */
+static void headers_that_the_official_reader_accepts_are_read(void **state)
+{
+    (void)state;
+    static const char *const headers[] = {
+        " {" TENSOR("a", "U8", "[1]", 0, 1) "}",
+        "\n\t{" TENSOR("a", "U8", "[1]", 0, 1) "}\n",
+        "{\"__metadata__\":null," TENSOR("a", "U8", "[1]", 0, 1) "}",
+        "{\"__metadata__\":{\"x\":\"1\",\"y\":\"\",\"x\":\"2\"}," TENSOR("a", "U8", "[1]", 0, 1) "}",
+        "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"more\":1}}",
+        "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"more\":{\"dtype\":[{}]},\"more\":2}"
+        "}",
+        "{\"a\":{\"x\":{\"dtype\":1,\"dtype\":2},\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}",
+        "{" TENSOR("a", "U8", "[1]", 0, 1) ",\"__metadata__\":{\"dtype\":\"{\\\"\",\"dtype\":\"\"}}",
+    };
+    for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++) {
+        struct mb_checkpoint *ckpt;
+        struct mb_error err;
+        uint8_t byte;
+        test_write_safetensors(folder, "model.safetensors", headers[i], "z", 1);
+        if (mb_checkpoint_open(folder, &ckpt, &err) != MB_OK)
+            fail_msg("%s: %s", headers[i], err.msg);
+        assert_int_equal(mb_checkpoint_n_tensors(ckpt), 1);
+        assert_int_equal(mb_checkpoint_read(ckpt, mb_checkpoint_find(ckpt, "a"), 0, &byte, 1, &err), MB_OK);
+        assert_int_equal(byte, 'z');
+        mb_checkpoint_close(ckpt);
+    }
+}
+
+static void what_counts_may_not_be_there_twice(void **state)
+{
+    (void)state;
+    static const char *const headers[] = {
+        "{" TENSOR("a", "U8", "[1]", 0, 1) "," TENSOR("a", "U8", "[1]", 0, 1) "}",
+        "{\"__metadata__\":{}," TENSOR("a", "U8", "[1]", 0, 1) ",\"__metadata__\":{\"x\":\"1\",\"x\":\"2\"}}",
+        "{\"__metadata__\":{\"x\":\"1\",\"x\":\"2\"}," TENSOR("a", "U8", "[1]", 0,
+                                                              1) "," TENSOR("a", "U8", "[1]", 0, 1) "}",
+        "{\"a\":{\"dtype\":\"F8_E4M3\",\"shape\":[1],\"data_offsets\":[0,1],\"dtype\":\"U8\"}}",
+        "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"shape\" : [1,1]}}",
+        "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"data_\\u006fffsets\":[0,1]}}",
+    };
+    for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++)
+        assert_header_refused(headers[i], 1, "uplicate");
 }
 
 static void the_length_is_checked_before_it_is_believed(void **state)
@@ -161,7 +234,6 @@ static void bad_json_is_named_by_its_byte(void **state)
     assert_header_refused("{}{}", 0, "byte 1");
     assert_header_refused("[]", 0, "not an object");
     assert_header_refused("12", 0, "byte 8");
-    assert_header_refused("  {}", 0, "byte 8");
     assert_header_refused("{\"\xff\":1}", 0, "byte 1");
     assert_header_refused("{" TENSOR("a", "U8", "[1]", 0, 1) "," TENSOR("a", "U8", "[1]", 0, 1) "}", 1,
                           "uplicate");
@@ -169,7 +241,7 @@ static void bad_json_is_named_by_its_byte(void **state)
                           1, "uplicate");
 }
 
-static void a_tensor_is_an_object_of_three(void **state)
+static void a_tensor_has_type_shape_and_place(void **state)
 {
     (void)state;
     static const char *const headers[] = {
@@ -183,7 +255,6 @@ static void a_tensor_is_an_object_of_three(void **state)
         "{\"a\":{\"dtype\":8,\"shape\":[1],\"data_offsets\":[0,1]}}",
         "{\"a\":{\"dtype\":\"U8\",\"shape\":1,\"data_offsets\":[0,1]}}",
         "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":{}}}",
-        "{\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"more\":1}}",
     };
     for (size_t i = 0; i < sizeof headers / sizeof headers[0]; i++)
         assert_header_refused(headers[i], 1, "tensor a: not an object of dtype, shape and data_offsets");
@@ -235,10 +306,10 @@ static void the_data_is_covered_once(void **state)
                           "tensor b: byte 5: data_offsets leave a hole");
     assert_header_refused("{" TENSOR("a", "U8", "[4]", 1, 5) "}", 5, "hole");
     assert_header_refused("{" TENSOR("a", "U8", "[4]", 0, 4) "}", 3, "tensor a: byte 0: truncated");
-    assert_header_refused("{" TENSOR("a", "U8", "[9223372036854775807]", 0, 9223372036854775807) "}", 4,
+    assert_header_refused("{" TENSOR("a", "U8", "[2305843009213693951]", 0, 2305843009213693951) "}", 4,
                           "truncated");
-    assert_header_refused("{" TENSOR("a", "U8", "[9223372036854775807]", 0, 9223372036854775807) "," TENSOR(
-                              "b", "U8", "[4]", 9223372036854775803, 9223372036854775807) "}",
+    assert_header_refused("{" TENSOR("a", "U8", "[2305843009213693951]", 0, 2305843009213693951) "," TENSOR(
+                              "b", "U8", "[4]", 2305843009213693947, 2305843009213693951) "}",
                           4, "tensor ");
     assert_header_refused("{" TENSOR("a", "U8", "[4]", 0, 4) "}", 6, "2 bytes after the last tensor");
     assert_header_refused("{}", 1, "1 bytes after the last tensor");
@@ -344,10 +415,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_sound_file_is_read),
         cmocka_unit_test(every_type_is_known_by_its_size),
+        cmocka_unit_test(elements_may_be_smaller_than_a_byte),
+        cmocka_unit_test(headers_that_the_official_reader_accepts_are_read),
+        cmocka_unit_test(what_counts_may_not_be_there_twice),
         cmocka_unit_test(the_length_is_checked_before_it_is_believed),
         cmocka_unit_test(a_huge_header_is_refused_even_when_the_file_has_it),
         cmocka_unit_test(bad_json_is_named_by_its_byte),
-        cmocka_unit_test(a_tensor_is_an_object_of_three),
+        cmocka_unit_test(a_tensor_has_type_shape_and_place),
         cmocka_unit_test(impossible_shapes_and_offsets_are_refused),
         cmocka_unit_test(the_data_is_covered_once),
         cmocka_unit_test(names_are_short_and_printable),

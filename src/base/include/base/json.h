@@ -22,6 +22,10 @@
 enum mb_status mb_json_parse(const char *text, size_t nbytes, size_t begin, json_t **root,
                              struct mb_error *err);
 
+/* The same, but of a key that is there twice the last one counts. */
+enum mb_status mb_json_parse_last(const char *text, size_t nbytes, size_t begin, json_t **root,
+                                  struct mb_error *err);
+
 /* The object that is the whole text of the file at 'path', which messages name. */
 enum mb_status mb_json_parse_file(const char *path, const char *text, size_t nbytes, json_t **object,
                                   struct mb_error *err);
