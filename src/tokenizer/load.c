@@ -76,6 +76,18 @@ static enum mb_status open_side(struct side_file *file, const char *folder, cons
                               : check_is_no_dangling_link(file->path, err);
 }
 
+/* transformers would then take the special tokens of a chat template for text. */
+static enum mb_status check_special_tokens_count(const struct mb_field *config)
+{
+    static const char KEY[] = "split_special_tokens";
+    bool are_split;
+    MB_TRY(mb_field_bool(config, KEY, false, &are_split));
+    const struct mb_field field = mb_field_get(config, KEY);
+    return are_split ? mb_field_fail(&field, MB_UNSUPPORTED,
+                                     "is true, which takes special tokens for text; only false is supported")
+                     : MB_OK;
+}
+
 /*
  * transformers 5 ignores add_bos_token and add_eos_token where there is a tokenizer.json: what is put around
  * a text is what its post_processor says.
@@ -89,6 +101,8 @@ static enum mb_status load_beside(struct mb_tokenizer *tokenizer, const char *fo
     enum mb_status status = MB_OK;
     for (size_t i = 0; status == MB_OK && i < N_FILES; i++)
         status = open_side(&files[i], folder, names[i], err);
+    if (status == MB_OK && files[CONFIG].owner != NULL)
+        status = check_special_tokens_count(&files[CONFIG].field);
     if (status == MB_OK)
         status =
             mb_load_added_tokens(tokenizer, &files[CONFIG].field, &files[MAP].field, &files[ADDED].field);
@@ -105,6 +119,7 @@ static enum mb_status load_beside(struct mb_tokenizer *tokenizer, const char *fo
 static enum mb_status load_tiktoken_fields(struct mb_tokenizer *tokenizer, const char *folder,
                                            const char *path, const struct mb_field *config)
 {
+    MB_TRY(check_special_tokens_count(config));
     MB_TRY(mb_load_tiktoken(tokenizer, path, config));
     MB_TRY(mb_load_names(tokenizer, config));
     return mb_load_templates(tokenizer, folder, config);

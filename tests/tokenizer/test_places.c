@@ -227,6 +227,20 @@ static void several_templates_without_a_default_are_named(void **state)
     mb_tokenizer_close(tokenizer);
 }
 
+static void special_tokens_that_count_as_text_are_refused(void **state)
+{
+    (void)state;
+    struct mb_tokenizer *tokenizer;
+    struct mb_error err = {0};
+    const char *folder = write_folder(variant_of("chat_template.json"), 4000);
+    test_write_text(folder, "tokenizer_config.json", "{\"split_special_tokens\": false}");
+    assert_int_equal(mb_tokenizer_open(folder, &tokenizer, &err), MB_OK);
+    mb_tokenizer_close(tokenizer);
+    test_write_text(folder, "tokenizer_config.json", "{\"split_special_tokens\": true}");
+    assert_int_equal(mb_tokenizer_open(folder, &tokenizer, &err), MB_UNSUPPORTED);
+    assert_non_null(strstr(err.msg, "tokenizer_config.json: split_special_tokens: is true"));
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -234,6 +248,7 @@ int main(void)
         cmocka_unit_test(older_objects_are_special_tokens),
         cmocka_unit_test(a_processors_template_is_the_last_resort),
         cmocka_unit_test(several_templates_without_a_default_are_named),
+        cmocka_unit_test(special_tokens_that_count_as_text_are_refused),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }
