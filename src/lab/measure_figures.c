@@ -3,6 +3,7 @@
  */
 #include "measure_figures.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,7 +224,7 @@ enum mb_status mb_figures_make(const struct mb_windows *windows, const struct mb
         fill_nan(c);
         return MB_OK;
     }
-    double *scratch = malloc(n * sizeof *scratch);
+    double *scratch = mb_alloc(n, sizeof *scratch);
     if (scratch == NULL)
         return mb_fail_memory(err, "the figures of all tokens");
     for (enum figure f = KL; f < N_FIGURES; f++) {

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "checkpoint/folder.h"
 #include "cmocka_all.h"
+#include "model/child.h"
 #include <math.h>
 #include <moebius/checkpoint.h>
 #include <moebius/measure.h>
@@ -159,6 +160,42 @@ static void a_changed_head_is_measured_alone(void **state)
     mb_measure_close(measure);
     mb_windows_free(&windows);
     mb_model_close(model);
+}
+
+/* Figures of a dropped expert; in a process that has chosen its kernels by MOEBIUS_CPU. */
+static uint64_t hash_of_run(const void *ctx)
+{
+    struct mb_error err;
+    struct mb_model *model = open_model(CHECKPOINTS "groups", *(const int *)ctx);
+    struct mb_windows windows = make_windows(model);
+    struct mb_measure *measure = open_measure(model, &windows, 0);
+    must(mb_model_drop_expert(model, 1, 2, true, &err), &err);
+    struct mb_comparison c = run(measure, 1, false);
+    const unsigned char *bytes = (const unsigned char *)&c;
+    uint64_t hash = 14695981039346656037U; /* FNV-1a */
+    for (size_t i = 0; i < sizeof c; i++)
+        hash = (hash ^ bytes[i]) * 1099511628211U;
+    mb_measure_close(measure);
+    mb_windows_free(&windows);
+    mb_model_close(model);
+    return hash;
+}
+
+/* First of all tests: this process must not yet have chosen its kernels. */
+static void instruction_sets_do_not_show(void **state)
+{
+    (void)state;
+    const int one = 1, three = 3;
+    static const char *const cpus[] = {
+        "",
+#ifdef __x86_64__
+        "-avx512",
+        "-avx512,-avx2",
+#endif
+    };
+    uint64_t hash = test_hash_in_child("", hash_of_run, &one);
+    for (size_t i = 0; i < sizeof cpus / sizeof *cpus; i++)
+        assert_int_equal(test_hash_in_child(cpus[i], hash_of_run, &three), hash);
 }
 
 /* ---------------------------------------------------------------- two models */
@@ -375,6 +412,7 @@ static void what_cannot_be_measured_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(instruction_sets_do_not_show),
         cmocka_unit_test(a_run_from_a_layer_gives_the_bits_of_a_whole_run),
         cmocka_unit_test(what_is_kept_changes_no_bit),
         cmocka_unit_test(threads_do_not_show),
