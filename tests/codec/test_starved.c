@@ -95,7 +95,7 @@ static void a_blob_opened_in_given_memory_allocates_nothing(void **state)
     struct test_coded coded;
     test_code(&coded, MB_F32, weights, N_ROWS, N_COLS, 0.006);
     uint64_t nbytes = mb_blob_tables_nbytes(coded.blob.info, coded.blob.n_matrices);
-    void *memory = malloc(nbytes);
+    void *memory = calloc(1, nbytes); /* bytes between members are compared, too */
     assert_non_null(memory);
     struct mb_blob blob;
     starve_begin(STARVE_MEMORY, 1, true);
