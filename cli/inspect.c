@@ -465,7 +465,7 @@ static void print_experts(const struct survey *survey, bool is_coded)
     for (size_t i = 0; all_heads[i] != NULL; i++)
         if (i < N_PLAIN || (i < N_PLAIN + N_USAGE && has_usage) || (i == N_PLAIN + N_USAGE && is_coded))
             heads[n++] = all_heads[i];
-    struct cli_table *table = cli_table_new("rrrrrrrrr" + (N_PLAIN + N_USAGE + 1 - n), heads);
+    struct cli_table *table = cli_table_new(&"rrrrrrrrr"[N_PLAIN + N_USAGE + 1 - n], heads);
     char text[32];
     for (size_t i = 0; i < survey->n_experts; i++) {
         const struct expert *expert = &survey->experts[i];
