@@ -299,7 +299,8 @@ static enum mb_status make_pieces(struct mb_perturb_work *work, struct mb_error 
         uint64_t rows = mb_perturb_piece_rows(w->n_rows, w->n_cols);
         work->n_pieces += (size_t)((w->n_rows + rows - 1) / rows);
     }
-    work->pieces = calloc(work->n_pieces, sizeof *work->pieces);
+    work->pieces =
+        calloc(work->n_pieces + 1, sizeof *work->pieces); /* one more: of none, NULL means no memory */
     if (work->pieces == NULL || work->n_pieces > MB_POOL_TASKS_MAX)
         return mb_fail_memory(err, "the pieces of changed matrices");
     for (size_t i = 0, k = 0; i < work->n_items; i++) {
