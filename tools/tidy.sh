@@ -15,6 +15,6 @@ compiled() {
 [ $# -gt 0 ] || set -- $(compiled)
 log=build/debug/tidy.log
 status=0
-printf '%s\n' "$@" | xargs -P "$(nproc)" -n 4 clang-tidy -p build/debug --quiet >"$log" 2>/dev/null || status=$?
+printf '%s\n' "$@" | xargs -P "$(nproc)" -n 1 clang-tidy -p build/debug --quiet >"$log" 2>/dev/null || status=$?
 grep -E '(error|warning):' "$log" | sort -u || true
 exit "$status"
