@@ -95,7 +95,7 @@ static void a_blob_opened_in_given_memory_allocates_nothing(void **state)
     struct test_coded coded;
     test_code(&coded, MB_F32, weights, N_ROWS, N_COLS, 0.006);
     uint64_t nbytes = mb_blob_tables_nbytes(coded.blob.info, coded.blob.n_matrices);
-    void *memory = calloc(1, nbytes); /* bytes between members are compared, too */
+    void *memory = malloc(nbytes);
     assert_non_null(memory);
     struct mb_blob blob;
     starve_begin(STARVE_MEMORY, 1, true);
@@ -104,8 +104,12 @@ static void a_blob_opened_in_given_memory_allocates_nothing(void **state)
     assert_int_equal(status, MB_OK);
     assert_int_equal(blob.tables_nbytes, nbytes);
     assert_int_equal(blob.n_matrices, 1);
-    assert_memory_equal(blob.matrix[0].tiles, coded.matrix->tiles,
-                        coded.matrix->n_tiles * sizeof *coded.matrix->tiles);
+    const struct mb_coded_matrix *opened = &blob.matrix[0];
+    assert_int_equal(opened->n_tiles, coded.matrix->n_tiles);
+    for (size_t i = 0; i < opened->n_tiles; i++) {
+        assert_int_equal(opened->tiles[i].data_pos, coded.matrix->tiles[i].data_pos);
+        assert_int_equal(opened->tiles[i].first_outlier, coded.matrix->tiles[i].first_outlier);
+    }
     for (size_t less = 1; less <= nbytes; less++)
         assert_int_equal(mb_blob_open_in(coded.bytes, coded.nbytes, memory, nbytes - less, &blob, NULL),
                          MB_NO_SPACE);
