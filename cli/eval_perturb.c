@@ -113,13 +113,13 @@ static json_t *number_json(double value)
 
 static json_t *report_json(const char *text, uint64_t seed, const struct mb_perturb_report *r)
 {
-    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:f}", "perturb",
+    return json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:f}", "perturb",
                      cli_json_path(text), "seed", (json_int_t)seed, "n_matrices", (json_int_t)r->n_matrices,
                      "n_weights", (json_int_t)r->n_weights, "n_dropped", (json_int_t)r->n_dropped, "e_min",
                      number_json(r->eps_min), "e_max", number_json(r->eps_max), "err_max",
                      number_json(r->err_max), "err_rms", number_json(r->err_rms), "share_beyond",
-                     number_json(r->share_beyond), "norm", number_json(r->norm), "nbytes",
-                     (json_int_t)r->nbytes, "seconds", r->seconds);
+                     number_json(r->share_beyond), "norm", number_json(r->norm), "bits", number_json(r->bits),
+                     "nbytes", (json_int_t)r->nbytes, "seconds", r->seconds);
 }
 
 int eval_print_json(const struct eval *eval, json_t *report)

@@ -154,6 +154,7 @@ struct mb_perturb_report {
     bool is_head_changed;
     uint64_t nbytes; /* memory that it takes until it is taken out */
     double seconds;
+    double bits; /* a weight of the coded form, as bench codecs counts it; NAN: the error is no codec's */
 };
 
 /*

@@ -222,7 +222,7 @@ static enum mb_status check(const struct mb_perturber *p, const struct mb_select
 
 struct totals {
     double error_squares, weight_squares, relative_squares, n;
-    uint64_t n_beyond;
+    uint64_t n_beyond, coded_nbytes;
 };
 
 static void add_item(const struct mb_perturber *p, const struct mb_perturb_item *item,
@@ -239,6 +239,7 @@ static void add_item(const struct mb_perturber *p, const struct mb_perturb_item 
                               (m->kind == MB_MATRIX_EMBEDDING && !p->has_head);
     report->nbytes += item->block_nbytes;
     totals->n += (double)n;
+    totals->coded_nbytes += item->coded_nbytes;
     totals->error_squares += sums->error_squares;
     totals->weight_squares += sums->weight_squares;
     if (isnan(item->eps))
@@ -261,6 +262,7 @@ static void make_report(const struct mb_perturber *p, const struct mb_perturb_ap
                                          .err_rms = NAN,
                                          .share_beyond = NAN,
                                          .norm = NAN,
+                                         .bits = NAN,
                                          .first_layer = p->n_layers,
                                          .nbytes = applied == NULL ? 0 : applied->arena_nbytes};
     for (size_t i = 0; applied != NULL && i < applied->n_items; i++) {
@@ -271,6 +273,8 @@ static void make_report(const struct mb_perturber *p, const struct mb_perturb_ap
         report->err_rms = sqrt(totals.relative_squares / totals.n);
         report->share_beyond = (double)totals.n_beyond / totals.n;
     }
+    if (totals.coded_nbytes > 0)
+        report->bits = 8 * (double)totals.coded_nbytes / totals.n;
     if (report->n_dropped > 0)
         report->norm = 1;
     else if (totals.weight_squares > 0)

@@ -70,7 +70,8 @@ static size_t first_piece(const struct mb_perturb_work *work, const struct mb_pe
 static struct mb_blob_matrix info_of(const struct mb_perturb_item *item, uint64_t data_nbytes)
 {
     struct mb_coding coding = coding_of(item);
-    return (struct mb_blob_matrix){.name = "",
+    return (struct mb_blob_matrix){.name = "w",
+                                   .name_nbytes = 1,
                                    .dtype = coding.dtype,
                                    .form = coding.form,
                                    .n_rows = item->original.n_rows,
@@ -92,6 +93,7 @@ static void join(struct mb_perturb_work *work, size_t number, int thread)
         data_nbytes += work->pieces[end].coded_nbytes;
     struct mb_blob_matrix info = info_of(item, data_nbytes);
     info.directory_nbytes = mb_directory_nbytes(info.form, item->groups, n_groups);
+    item->coded_nbytes = mb_blob_header_nbytes(&info, 1) + data_nbytes + info.directory_nbytes;
     uint64_t data_at = mb_round_up(mb_coded_view_nbytes(&info), ALIGNMENT);
     uint64_t directory_at = data_at + mb_round_up(data_nbytes + MB_SLACK_NBYTES, ALIGNMENT);
     item->block_nbytes = directory_at + info.directory_nbytes + MB_SLACK_NBYTES;

@@ -53,6 +53,7 @@ static void apply_codec(struct mb_perturb_work *work, size_t number, int thread)
     struct mb_perturb_item *item = &work->items[number];
     const struct mb_matrix *w = &item->original;
     size_t nbytes = (size_t)w->n_rows * w->n_cols * sizeof(float);
+    size_t coded_nbytes = 0;
     float *values = malloc(nbytes + 1);
     (void)thread;
     if (values == NULL) {
@@ -69,7 +70,9 @@ static void apply_codec(struct mb_perturb_work *work, size_t number, int thread)
     if (item->eps == 0)
         memcpy(item->out, values, nbytes);
     else
-        item->status = mb_codec_apply(work->perturbation->codec, &matrix, item->out, NULL, NULL, &item->err);
+        item->status =
+            mb_codec_apply(work->perturbation->codec, &matrix, item->out, &coded_nbytes, NULL, &item->err);
+    item->coded_nbytes = coded_nbytes;
     if (item->status != MB_OK)
         mb_fail_in(&item->err, item->status, "%s", work->perturber->matrices[item->number].name);
     free(values);
@@ -215,6 +218,7 @@ static enum mb_status make_isotropic(struct mb_perturb_work *work, struct mb_err
         free(item->block);
         item->block = NULL;
         item->block_nbytes = 0;
+        item->coded_nbytes = 0;
     }
     return make_noise(work, err);
 }

@@ -48,6 +48,7 @@ struct mb_perturb_item {
     struct mb_group *groups; /* CODEC: [n_groups], while it is coded */
     void *block;             /* CODEC: records, directory and view */
     uint64_t block_nbytes;
+    uint64_t coded_nbytes; /* CODEC: of the coded form with all that decoding needs */
     struct mb_perturb_sums sums;
     enum mb_status status; /* of its own task */
     struct mb_error err;

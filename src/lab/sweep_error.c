@@ -50,6 +50,7 @@ static void fill_change(const struct mb_perturb_report *report, struct mb_sweep_
     change->err_max = report->err_max;
     change->err_rms = report->err_rms;
     change->norm = report->norm;
+    change->bits = report->bits;
     change->layers = (struct mb_measure_change){report->first_layer, report->is_head_changed};
 }
 
@@ -75,7 +76,7 @@ enum mb_status mb_sweep_apply(struct mb_sweep_work *work, const struct mb_sweep_
                               struct mb_sweep_change *change, struct mb_error *err)
 {
     struct mb_selection selection;
-    *change = (struct mb_sweep_change){.err_max = NAN, .err_rms = NAN, .norm = NAN};
+    *change = (struct mb_sweep_change){.err_max = NAN, .err_rms = NAN, .norm = NAN, .bits = NAN};
     change->layers.first_layer = mb_model_info(work->model)->n_layers;
     if (strcmp(item->error, "none") == 0)
         return MB_OK;

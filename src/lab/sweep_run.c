@@ -124,6 +124,8 @@ static enum mb_status measure_changed(struct mb_sweep_work *work, size_t id, str
     }
     if (!isnan(change->norm))
         mb_sweep_row_value(row, "norm", change->norm, NAN, NAN, change->n_weights);
+    if (!isnan(change->bits))
+        mb_sweep_row_value(row, "bits", change->bits, NAN, NAN, change->n_weights);
     enum mb_status status = measure(work, change, row, err), undone = mb_sweep_undo(work, err);
     return status == MB_OK ? undone : status;
 }

@@ -48,7 +48,7 @@ void mb_sweep_row_share(struct mb_sweep_row *row, const char *name, uint64_t k, 
 struct mb_sweep_change {
     char *selected, *projection;
     uint64_t n_matrices, n_weights;
-    double err_max, err_rms, norm; /* NAN: not known */
+    double err_max, err_rms, norm, bits; /* NAN: not known */
     struct mb_measure_change layers;
 };
 

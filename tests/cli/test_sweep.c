@@ -336,6 +336,11 @@ static void multiple_choice_and_other_codecs_are_swept(void **state)
     assert_int_equal(number("c.db", "SELECT count(*) FROM run WHERE error = 'codec:ours' AND bound = '80%'"),
                      1);
     assert_int_equal(number("c.db", "SELECT count(*) FROM comparison WHERE name = 'nll'"), 3);
+    assert_int_equal(number("c.db",
+                            "SELECT 1000 * value FROM value JOIN run ON run = id WHERE name = 'bits' AND "
+                            "error = 'codec:nf4'"),
+                     4500);
+    assert_int_equal(number("c.db", "SELECT count(*) FROM value WHERE name = 'bits'"), 2);
     run_well("sweep '" REFERENCE "' -o c.db --target 'layer=1 experts=all' --error codec:nf4,codec:ours,zero"
              " --bound 80%% --task choices.jsonl --kl '" REFERENCE "/README.md' -c 64 --windows 3 --resume");
 }

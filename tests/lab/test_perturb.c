@@ -473,12 +473,16 @@ static void another_codec_is_an_error_like_ours(void **state)
     undo(p);
     struct mb_perturb_report r = put(p, "experts=1: codec:ours 30%", 1);
     assert_true(r.norm == ours.norm && r.nbytes == ours.nbytes);
+    assert_true(r.bits == ours.bits && ours.bits > 3 && ours.bits < 8);
     undo(p);
     r = put(p, "experts=1: codec:cuszp-fixed 30%", 1);
     assert_true(r.norm > 0 && r.share_beyond == 0 && r.err_max <= 1 && r.nbytes > ours.nbytes);
     undo(p);
     r = put(p, "experts=1: codec:nf4", 1);
     assert_true(r.norm > 0.01 && r.norm < 0.3 && isnan(r.err_max) && isnan(r.share_beyond));
+    assert_true(r.bits >= 4.5 && r.bits < 5);
+    undo(p);
+    assert_true(isnan(put(p, "experts=1: gauss-iso 30%", 1).bits));
     undo(p);
     check_refused(p, "experts=1: codec:nf4 30%", MB_USAGE, "codec:nf4 has no bound");
     check_refused(p, "experts=1: codec:cuszp-fixed", MB_USAGE, "needs a bound");

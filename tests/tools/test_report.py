@@ -17,7 +17,7 @@ REPO = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 MODEL = os.path.join(REPO, "models", "reference")
 TASK = os.path.join(MODEL, "eval.jsonl")
 WILD = "</script><img src=x onerror=document.title='taken'>"
-SECTIONS = ("layers", "experts", "rate", "format", "use", "shift", "runs", "repeat")
+SECTIONS = ("layers", "experts", "bound", "rate", "format", "use", "shift", "runs", "repeat")
 
 
 def sweep(program, folder):
@@ -27,6 +27,7 @@ def sweep(program, folder):
         "runs": [
             {"label": WILD, "target": ["layer=1 experts=all", "layer=8 experts=all"], "error": ["normal"], "bound": ["80%", "200%"]},
             {"target": ["layer=8 expert=0", "layer=4 expert=3"], "error": "normal", "bound": "200%"},
+            {"target": "layer=8 expert=0", "error": ["codec", "codec:nf4"], "bound": "80%"},
         ],
     }
     with open(os.path.join(folder, "sweep.json"), "w", encoding="utf-8") as file:

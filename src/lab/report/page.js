@@ -533,9 +533,8 @@ function shift() {
 
 const boundNumber = (run) => { const found = /^([\d.eE+-]+)\s*%$/.exec(run.bound || ""); return found ? Number(found[1]) : null; };
 
-function rate() {
-    const hasBits = changed.some((run) => run.values.bits);
-    const at = (group) => (hasBits ? (figureOf(group, "bits") || {}).value : boundNumber(group[0]));
+/* Quality by what 'at' says of a group: its bound, or its bits a weight. */
+function quality({ id, heading, xTitle, at, xLog, isOneEnough, none }) {
     const groups = pool(changed).filter((group) => Number.isFinite(at(group)));
     const sweeps = new Map();
     for (const group of groups) {
@@ -543,12 +542,11 @@ function rate() {
         if (!sweeps.has(key)) sweeps.set(key, []);
         sweeps.get(key).push(group);
     }
-    const kept = [...sweeps].filter(([, list]) => new Set(list.map(at)).size > 1);
-    if (kept.length === 0) return missing.push("quality by bound: no target has two bounds");
+    const kept = [...sweeps].filter(([, list]) => isOneEnough || new Set(list.map(at)).size > 1);
+    if (kept.length === 0) return missing.push(none);
     const parts = [];
     for (let i = 0; i < kept.length; i += COLOURS) parts.push(kept.slice(i, i + COLOURS));
-    const xTitle = hasBits ? "bits a weight" : "bound, % of the mean abs weight";
-    const node = section("rate", hasBits ? "Rate against quality" : "Bound against quality");
+    const node = section(id, heading);
     node.append(choose("Measure", MEASURES.map((measure) => measure.title), (m) => choose("Targets", parts.map((part) => part.map(([name]) => name).slice(0, 2).join("; ") + (part.length > 2 ? ` and ${part.length - 2} more` : "")), (p) => {
         const measure = MEASURES[m];
         const series = parts[p].map(([name, list]) => ({
@@ -559,9 +557,18 @@ function rate() {
             }).filter(Boolean),
         }));
         const rows = series.flatMap((one) => one.points.map((point) => ({ ...point, name: one.name })));
-        return figure(`${measure.title}, by ${xTitle}.`, chart({ series, xTitle, yTitle: measure.title, xLog: !hasBits, yLog: measure.yLog && rows.every((row) => row.y > 0), yShow: measure.show === percent ? percentTick : short, base: baseOf(measure.name) }),
-            under("The numbers", table("rate-" + measure.name, [{ title: "target, error", of: (row) => row.name }, { title: xTitle, of: (row) => row.x }, { title: measure.name, of: (row) => row.y }, { title: "low", of: (row) => row.low }, { title: "high", of: (row) => row.high }], rows)));
+        return figure(`${measure.title}, by ${xTitle}.`, chart({ series, xTitle, yTitle: measure.title, xLog, yLog: measure.yLog && rows.every((row) => row.y > 0), yShow: measure.show === percent ? percentTick : short, base: baseOf(measure.name) }),
+            under("The numbers", table(id + "-" + measure.name, [{ title: "target, error", of: (row) => row.name }, { title: xTitle, of: (row) => row.x }, { title: measure.name, of: (row) => row.y }, { title: "low", of: (row) => row.low }, { title: "high", of: (row) => row.high }], rows)));
     })));
+}
+
+function bound() {
+    quality({ id: "bound", heading: "Bound against quality", xTitle: "bound, % of the mean abs weight", at: (group) => boundNumber(group[0]), xLog: true, isOneEnough: false, none: "quality by bound: no target has two bounds" });
+}
+
+/* A codec of fixed bits is one point. */
+function rate() {
+    quality({ id: "rate", heading: "Rate against quality", xTitle: "bits a weight", at: (group) => (figureOf(group, "bits") || {}).value, xLog: false, isOneEnough: true, none: "quality by bits a weight: no run has a codec's error" });
 }
 
 /* One row a place, bound and measure; the errors beside each other. */
@@ -605,6 +612,7 @@ page.append(nav);
 paper();
 byLayer();
 byExpert();
+bound();
 rate();
 formats();
 activation();
