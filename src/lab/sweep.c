@@ -112,8 +112,8 @@ static enum mb_status run_missing(struct mb_sweep_work *work, bool *is_done, str
 /* ---------------------------------------------------------------- the manifest */
 
 struct hashes {
-    char model[MB_SWEEP_HASH_NBYTES], task[MB_SWEEP_HASH_NBYTES], text[MB_SWEEP_HASH_NBYTES],
-        plan[MB_SWEEP_HASH_NBYTES];
+    char model[MB_SWEEP_HASH_NBYTES], files[MB_SWEEP_HASH_NBYTES], task[MB_SWEEP_HASH_NBYTES],
+        text[MB_SWEEP_HASH_NBYTES], plan[MB_SWEEP_HASH_NBYTES];
 };
 
 enum { N_ROWS_MAX = 32, NUMBER_NBYTES = 32 };
@@ -144,11 +144,21 @@ static void add_number(struct manifest *manifest, const char *key, uint64_t valu
     add(manifest, key, text);
 }
 
+/* What is infinite has no value. */
 static void add_share(struct manifest *manifest, const char *key, double value)
 {
     char *text = manifest->numbers[manifest->n];
     snprintf(text, NUMBER_NBYTES, "%.6g", value);
-    add(manifest, key, text);
+    add(manifest, key, isfinite(value) ? text : NULL);
+}
+
+/* As it was used: all windows of a text are of one length, those of replies are not. */
+static void add_ctx_size(struct manifest *manifest, const struct mb_sweep_work *work)
+{
+    if (work->text == NULL)
+        add(manifest, "ctx_size", NULL);
+    else
+        add_number(manifest, "ctx_size", work->windows.n_longest);
 }
 
 /* "1,2,3"; the end of a very long list is left out. */
@@ -173,6 +183,7 @@ static void fill_manifest(const struct mb_sweep_work *work, const struct hashes 
     add(m, "suite", sweep->suite == NULL ? "" : sweep->suite);
     add(m, "model", work->model_path);
     add_telling(m, "model_hash", hashes->model, "the model");
+    add_telling(m, "files_hash", hashes->files, "the tokenizer, chat template or generation_config.json");
     add(m, "architecture", info->architecture);
     add_number(m, "n_layers", info->n_layers);
     add_number(m, "n_experts", info->n_experts);
@@ -187,7 +198,7 @@ static void fill_manifest(const struct mb_sweep_work *work, const struct hashes 
     add_number(m, "predict", sweep->n_predict == 0 ? N_PREDICT_DEFAULT : sweep->n_predict);
     add(m, "text", sweep->text == NULL ? "" : sweep->text);
     add_telling(m, "text_hash", hashes->text, "the text");
-    add_number(m, "ctx_size", sweep->n_ctx);
+    add_ctx_size(m, work);
     add_number(m, "n_windows", mb_sweep_n_windows(work));
     add_telling(m, "plan_hash", hashes->plan, "the plan of runs");
     add_number(m, "n_runs", work->plan->n_items);
@@ -199,7 +210,8 @@ static enum mb_status compute_hashes(const struct mb_sweep_work *work, struct ha
                                      struct mb_error *err)
 {
     *hashes = (struct hashes){.task = ""};
-    MB_TRY(mb_sweep_hash_model(work->model_path, hashes->model, err));
+    MB_TRY(mb_model_hash(work->model_path, hashes->model, err));
+    MB_TRY(mb_sweep_hash_files(work->model_path, hashes->files, err));
     if (mb_sweep_n_questions(work) > 0)
         mb_sweep_hash_task(&work->task, hashes->task);
     if (work->text != NULL)

@@ -51,13 +51,10 @@ static enum mb_status chain_files(const char *folder, XXH128_hash_t *value, stru
     return MB_OK;
 }
 
-enum mb_status mb_sweep_hash_model(const char *model_path, char hash[MB_SWEEP_HASH_NBYTES],
+enum mb_status mb_sweep_hash_files(const char *model_path, char hash[MB_SWEEP_HASH_NBYTES],
                                    struct mb_error *err)
 {
-    char weights[MB_HASH_NBYTES];
     XXH128_hash_t value = {0, 0};
-    MB_TRY(mb_model_hash(model_path, weights, err));
-    value = chain(value, weights);
     MB_TRY(chain_files(model_path, &value, err));
     write_hash(value, hash);
     return MB_OK;

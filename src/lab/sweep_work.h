@@ -144,8 +144,10 @@ enum mb_status mb_sweep_do_all(struct mb_sweep_work *work, const bool *is_done,
 enum mb_status mb_sweep_compare(struct mb_sweep_work *work, bool is_ended, struct mb_error *err);
 
 /* sweep_hash.c: XXH3-128 as 32 hexadecimal digits. */
-enum { MB_SWEEP_HASH_NBYTES = 33 };
-enum mb_status mb_sweep_hash_model(const char *model_path, char hash[MB_SWEEP_HASH_NBYTES],
+enum { MB_SWEEP_HASH_NBYTES = MB_HASH_NBYTES };
+
+/* Of the files beside the weights that mb_model_hash leaves out: tokenizer, chat template, settings. */
+enum mb_status mb_sweep_hash_files(const char *model_path, char hash[MB_SWEEP_HASH_NBYTES],
                                    struct mb_error *err);
 
 /* *layers is malloc'ed: numbers of the layers with routed experts, ascending. */

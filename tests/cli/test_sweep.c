@@ -255,7 +255,33 @@ static void what_does_not_belong_together_is_refused(void **state)
               "--version");
     const struct ran *ran = run("sweep other --file sweep.json -o whole.db --resume");
     assert_int_equal(ran->exit_status, 3);
-    assert_non_null(strstr(ran->err, "the model is another one"));
+    assert_non_null(
+        strstr(ran->err, "the tokenizer, chat template or generation_config.json is another one"));
+    run_after("sed -i s/10000/20000/ other/config.json;", "--version");
+    ran = run("sweep other --file sweep.json -o whole.db --resume");
+    assert_int_equal(ran->exit_status, 3);
+    assert_non_null(strstr(ran->err, "the model is another one (model_hash: "));
+}
+
+/* The hash that profiles have too, and what was used in place of a default. */
+static void the_manifest_says_what_was_used(void **state)
+{
+    (void)state;
+    run_well("eval '" REFERENCE "' --task '" REFERENCE
+             "/eval.jsonl' --limit 1 -n 2 --profile-out profile.json");
+    run_well("sweep '" REFERENCE "' -o used.db --target 'layer=1 experts=0' --error zero --kl '" REFERENCE
+             "/README.md' --windows 1");
+    size_t nbytes;
+    char sql[256], *text = (char *)test_read(test_path("profile.json"), &nbytes);
+    json_t *profile = json_loads(text, 0, NULL);
+    snprintf(sql, sizeof sql, "SELECT count(*) FROM manifest WHERE key = 'model_hash' AND value = '%s'",
+             json_string_value(json_object_get(profile, "model_hash")));
+    assert_int_equal(number("used.db", sql), 1);
+    json_decref(profile);
+    free(text);
+    assert_int_equal(number("used.db", "SELECT value FROM manifest WHERE key = 'ctx_size'"), 256);
+    assert_int_equal(number("used.db", "SELECT value IS NULL FROM manifest WHERE key = 'detectable'"), 1);
+    assert_int_equal(number("whole.db", "SELECT value IS NULL FROM manifest WHERE key = 'ctx_size'"), 1);
 }
 
 static void one_sweep_at_a_time_writes_a_file(void **state)
@@ -371,6 +397,7 @@ int main(void)
         cmocka_unit_test(a_killed_sweep_goes_on),
         cmocka_unit_test(an_interrupt_ends_between_two_tokens),
         cmocka_unit_test(what_does_not_belong_together_is_refused),
+        cmocka_unit_test(the_manifest_says_what_was_used),
         cmocka_unit_test(one_sweep_at_a_time_writes_a_file),
         cmocka_unit_test(a_full_disk_is_told_and_a_larger_one_goes_on),
         cmocka_unit_test(wrong_usage_is_told),

@@ -390,8 +390,9 @@ function head() {
         const shown = ["pia", "ica", "ppl"].filter((name) => clean.values[name]).map((name) => `${name === "ppl" ? "perplexity" : name.toUpperCase()} ${range(clean.values[name], name === "ppl" ? short : percent)}`);
         if (shown.length) list.append(make("li", {}, "The clean model: " + shown.join(", ") + "."));
     }
-    if (manifest.detectable && !Number.isFinite(Number(manifest.detectable))) list.append(make("li", {}, "These are too few questions to see any difference of PIA, whatever it is."));
-    else if (manifest.detectable) list.append(make("li", {}, `Smallest difference of PIA that this sweep would most likely see: ${points(Number(manifest.detectable)).replace("+", "")} points.`));
+    const detectable = Number(manifest.detectable);
+    if (Number(manifest.n_questions) > 0 && !(detectable > 0 && Number.isFinite(detectable))) list.append(make("li", {}, "These are too few questions to see any difference of PIA, whatever it is."));
+    else if (detectable > 0) list.append(make("li", {}, `Smallest difference of PIA that this sweep would most likely see: ${points(detectable).replace("+", "")} points.`));
     const dead = pool(changed.filter((run) => run.values.dead && run.values.dead.value === 1));
     if (dead.length) list.append(make("li", {}, `No usable output: ${dead.slice(0, 5).map((group) => caption(group[0])).join("; ")}${dead.length > 5 ? ` and ${dead.length - 5} more` : ""}.`));
     page.append(list);
