@@ -297,8 +297,8 @@ static enum mb_status make_copies(struct bench *bench, const struct mb_blob_matr
 /* The matrix at a bound, and copies of it. */
 static enum mb_status code(struct bench *bench, double sigma_bound)
 {
-    bench->coding =
-        (struct mb_coding){MB_BF16, MB_FORM_PATCHED, bench->n_cols, sigma_bound, mb_step_of_eps(sigma_bound)};
+    bench->coding = (struct mb_coding){
+        MB_BF16, MB_FORM_PATCHED, bench->n_cols, sigma_bound, mb_step_of_eps(sigma_bound), NULL};
     enum mb_status status =
         mb_encode_rows(&bench->coding, bench->weights, bench->n_matrix_rows, bench->records,
                        mb_encode_bound(MB_BF16, bench->n_matrix_rows, bench->n_cols), &bench->records_nbytes,

@@ -126,19 +126,28 @@ static bool belongs(const struct row *row, const struct mb_verify_tensor *tensor
            place.layer == row->place.layer;
 }
 
+/* How many steps a bound is matters where several levels are within it. */
+static void print_bound(struct cli_table *table, double eps, const struct mb_verify_tensor *tensor)
+{
+    if (tensor->step < mb_step_of_eps(eps))
+        cli_table_cell(table, "%.4g (%.3g steps)", eps, eps / (double)tensor->step);
+    else
+        cli_table_cell(table, "%.4g", eps);
+}
+
 /* What kind of thing the line is: a matrix by name, or "layers.3 experts". */
 static void print_identity(struct cli_table *table, const struct row *row)
 {
     if (row->n == 1) {
         cli_table_cell(table, "%s", row->first->name);
         cli_table_cell(table, "%" PRIu64 " x %" PRIu64, row->first->n_rows, row->first->n_cols);
-        cli_table_cell(table, "%.4g", row->first->eps);
+        print_bound(table, row->first->eps, row->first);
         return;
     }
     cli_table_cell(table, "layers.%d experts", row->place.layer);
     cli_table_cell(table, "%zu matrices", row->n);
     if (row->eps_min == row->eps_max)
-        cli_table_cell(table, "%.4g", row->eps_min);
+        print_bound(table, row->eps_min, row->first);
     else
         cli_table_cell(table, "%.4g to %.4g", row->eps_min, row->eps_max);
 }
@@ -235,10 +244,10 @@ static void print_verdict(const struct mb_verify_report *r, bool has_original)
 static json_t *tensor_json(const struct mb_verify_tensor *t)
 {
     static const char *const dtypes[] = {[MB_F32] = "F32", [MB_F16] = "F16", [MB_BF16] = "BF16"};
-    json_t *json = json_pack("{s:s, s:s, s:[I, I], s:f, s:f, s:f, s:I}", "name", t->name, "dtype",
+    json_t *json = json_pack("{s:s, s:s, s:[I, I], s:f, s:f, s:f, s:f, s:I}", "name", t->name, "dtype",
                              dtypes[t->dtype], "shape", (json_int_t)t->n_rows, (json_int_t)t->n_cols, "eps",
-                             t->eps, "bits_per_weight", t->bits_per_weight, "entropy_bits", t->entropy_bits,
-                             "n_outliers", (json_int_t)t->n_outliers);
+                             t->eps, "step", (double)t->step, "bits_per_weight", t->bits_per_weight,
+                             "entropy_bits", t->entropy_bits, "n_outliers", (json_int_t)t->n_outliers);
     if (json == NULL || isnan(t->err_abs_max))
         return json;
     json_t *error =

@@ -1,6 +1,6 @@
 /*
- * fuzz_encoder.c - any bytes as weights, any bound: all instruction sets write the same records, and every
- * decoded weight is within the bound.
+ * fuzz_encoder.c - any bytes as weights, any bound, any wanted indices: all instruction sets write the same
+ * records, and every decoded weight is within the bound.
  */
 #include "base/bytes.h"
 #include "codec/encode.h"
@@ -88,10 +88,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input input = {data, size};
     struct mb_coding coding = {.dtype = (enum mb_dtype)(fuzz_u8(&input) % 3), .form = MB_FORM_PATCHED};
-    coding.eps = (double)mb_float_of_bits(fuzz_u32(&input) & 0x7fffffff);
+    uint32_t bits = fuzz_u32(&input);
+    coding.eps = (double)mb_float_of_bits(bits & 0x7fffffff);
     if (!isfinite(coding.eps))
         return 0;
-    coding.step = mb_step_of_eps(coding.eps);
+    bool is_wanted = bits >> 31 != 0; /* then a finer step, and bytes of the weights as indices */
+    coding.step = is_wanted ? mb_step_of_rho(coding.eps, 0.5 + 0.5 * (bits & 7)) : mb_step_of_eps(coding.eps);
     size_t elem_nbytes = mb_dtype_nbytes(coding.dtype), n = input.n < 2 ? 0 : (input.n - 2) / elem_nbytes;
     n = n < N_WEIGHTS_MAX ? n : N_WEIGHTS_MAX;
     if (n == 0)
@@ -101,6 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *weights = malloc(n_rows * coding.n_cols * elem_nbytes); /* of exactly their size */
     REQUIRE(weights != NULL);
     memcpy(weights, input.p, n_rows * coding.n_cols * elem_nbytes);
+    coding.wanted = is_wanted ? (const int8_t *)weights : NULL;
     struct records scalar = encode(mb_kernels_by_isa("scalar"), &coding, weights, n_rows);
     static const char *const isas[] = {"avx2", "avx512"};
     for (size_t i = 0; i < 2; i++) {

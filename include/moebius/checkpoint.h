@@ -277,6 +277,7 @@ struct mb_verify_tensor {
     double entropy_bits;    /* a weight, of an ideal code of the indices, outliers counted as one symbol */
     uint64_t n_outliers;
     uint64_t n_broken; /* weights over the bound */
+    float step;        /* between levels; mb_step_of_eps(eps), or finer: then several are within the bound */
 };
 typedef void (*mb_verify_tensor_fn)(void *ctx, const struct mb_verify_tensor *tensor);
 

@@ -82,6 +82,13 @@ MB_API double mb_bound_eps(const struct mb_bound *bound, const struct mb_weight_
 /* The largest float with step <= 2 eps (1 - 2^-16); 0 when that underflows (rows are then kept raw). */
 MB_API float mb_step_of_eps(double eps);
 
+/*
+ * A finer step, for encoders that choose among several levels within the bound: rho, 0.5 to MB_RHO_MAX, says
+ * how many steps the bound is.  The smallest float with rho step >= eps, and at most mb_step_of_eps(eps).
+ */
+#define MB_RHO_MAX 4.0
+MB_API float mb_step_of_rho(double eps, double rho);
+
 /* ---------------------------------------------------------------- encoding */
 
 enum {
@@ -111,8 +118,24 @@ struct mb_coding {
     enum mb_form_id form; /* MB_FORM_PATCHED */
     size_t n_cols;        /* 1 .. MB_COLS_MAX */
     double eps;           /* > 0, or 0: all weights of the matrix are 0 */
-    float step;           /* mb_step_of_eps(eps) */
+    float step;           /* mb_step_of_eps(eps), or a finer one: mb_step_of_rho */
+    /*
+     * The index wanted for each weight, [n_rows][n_cols] of the rows that are encoded; NULL: the nearest to
+     * the weight.  Each weight gets mb_index_within of its own.
+     */
+    const int8_t *wanted;
 };
+
+/* The wanted index, or what mb_index_within returns: no index keeps the bound, the weight is stored as it is.
+ */
+enum { MB_INDEX_MAX = 127, MB_INDEX_NONE = -128 };
+
+/*
+ * The index nearest to 'wanted' whose decoded weight is within coding->eps of the finite weight w, in the
+ * arithmetic of decoders: among those between it and the index nearest to w.  MB_INDEX_NONE: that one does
+ * not keep the bound either, or MB_INDEX_NONE was wanted.
+ */
+MB_API int mb_index_within(const struct mb_coding *coding, float w, int wanted);
 
 /* An encoded row group, as its directory entry will say it. Read n_outliers and nbytes. */
 struct mb_group {
@@ -158,7 +181,7 @@ struct mb_blob_matrix {
     uint64_t n_rows;           /* at least 1 */
     size_t n_cols;             /* 1 .. MB_COLS_MAX */
     double eps;                /* the bound that holds for every weight */
-    float step;                /* mb_step_of_eps(eps) */
+    float step;                /* mb_step_of_eps(eps); or less, but eps <= MB_RHO_MAX step */
     uint64_t data_nbytes;      /* of all records */
     uint64_t directory_nbytes; /* mb_directory_nbytes */
 };

@@ -137,7 +137,8 @@ static enum mb_status make_matrices(const struct mb_coder *coder, struct job *jo
         *info = mb_item_info(item, job->eps[i]);
         matrix->item = item;
         matrix->info = info;
-        matrix->coding = (struct mb_coding){info->dtype, info->form, info->n_cols, info->eps, info->step};
+        matrix->coding =
+            (struct mb_coding){info->dtype, info->form, info->n_cols, info->eps, info->step, NULL};
         uint64_t group_rows = mb_group_rows(info->n_cols);
         matrix->n_groups = (info->n_rows + group_rows - 1) / group_rows;
         matrix->groups = calloc(matrix->n_groups, sizeof *matrix->groups);

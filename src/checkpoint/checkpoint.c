@@ -39,10 +39,10 @@ static enum mb_status check_quantization(struct mb_checkpoint *ckpt, const char 
                        "they are, remove quantization_config)",
                        path, method);
     json_int_t version = json_integer_value(json_object_get(config, "format_version"));
-    if (version != MB_FORMAT_VERSION)
+    if (version < MB_FORMAT_VERSION || version > MB_FORMAT_VERSION_MAX)
         return mb_fail(err, MB_UNSUPPORTED,
-                       "%s: quantization_config: format version %lld, this program reads %d", path,
-                       (long long)version, MB_FORMAT_VERSION);
+                       "%s: quantization_config: format version %lld, this program reads %d to %d", path,
+                       (long long)version, MB_FORMAT_VERSION, MB_FORMAT_VERSION_MAX);
     ckpt->is_coded = true;
     return MB_OK;
 }

@@ -10,7 +10,8 @@
 #include <time.h>
 
 enum {
-    MB_FORMAT_VERSION = 1,
+    MB_FORMAT_VERSION = 1,     /* what is written, but for steps of their own */
+    MB_FORMAT_VERSION_MAX = 2, /* what is read */
     MB_CONFIG_NBYTES_MAX = 16 << 20,
     MB_INDEX_NBYTES_MAX = 64 << 20,
     MB_SIDE_FILE_NBYTES_MAX = 256 << 20, /* of a tokenizer file and the like */

@@ -140,7 +140,7 @@ static uint64_t scaled(uint64_t count, uint64_t of_sample, uint64_t whole)
 static enum mb_status estimate_matrix(struct job *job, const struct mb_blob_matrix *info,
                                       const struct mb_tensor *tensor, uint64_t *nbytes, struct mb_error *err)
 {
-    struct mb_coding coding = {info->dtype, info->form, info->n_cols, info->eps, info->step};
+    struct mb_coding coding = {info->dtype, info->form, info->n_cols, info->eps, info->step, NULL};
     struct sample sample = sample_of(job->ckpt, tensor, job->n_all);
     uint64_t n_sampled_rows = 0, record_nbytes = 0, directory_nbytes = 0, n_outliers = 0, n_raw = 0;
     for (uint64_t i = 0; i < sample.n_sampled; i++) {

@@ -195,6 +195,7 @@ static enum mb_status end_matrix(void *ctx, struct mb_walk_matrix *matrix, struc
         .entropy_bits = mb_coded_entropy_bits(&finding->coded),
         .n_outliers = finding->coded.n_outliers,
         .n_broken = finding->n_broken,
+        .step = coded->step,
     };
     if (v->options->each != NULL)
         v->options->each(v->options->each_ctx, &tensor);

@@ -13,7 +13,8 @@
 #include <xxhash.h>
 
 enum {
-    VERSION = 1,
+    VERSION = 2,       /* the newest: steps of their own */
+    VERSION_PLAIN = 1, /* all steps follow from the bounds */
     HEADER_NBYTES = MB_BLOB_FRAME_NBYTES,
     ENTRY_NBYTES = 48,
     N_MATRICES_MAX = 65535,
@@ -55,16 +56,18 @@ void mb_blob_write_header(const struct mb_blob_matrix *matrices, size_t n_matric
 {
     size_t header_nbytes = mb_blob_header_nbytes(matrices, n_matrices);
     uint64_t nbytes = header_nbytes;
+    unsigned version = VERSION_PLAIN;
     memset(out, 0, header_nbytes);
     uint8_t *name = out + HEADER_NBYTES + ENTRY_NBYTES * n_matrices;
     for (size_t i = 0; i < n_matrices; i++) {
         write_entry(&matrices[i], out + HEADER_NBYTES + ENTRY_NBYTES * i);
         memcpy(name, matrices[i].name, matrices[i].name_nbytes);
         name += matrices[i].name_nbytes;
+        version = matrices[i].step == mb_step_of_eps(matrices[i].eps) ? version : VERSION;
         nbytes += matrices[i].data_nbytes + matrices[i].directory_nbytes;
     }
     memcpy(out, magic, sizeof magic);
-    mb_store_u16(out + 4, VERSION);
+    mb_store_u16(out + 4, (uint16_t)version);
     mb_store_u16(out + 6, (uint16_t)n_matrices);
     mb_store_u32(out + 8, (uint32_t)header_nbytes);
     mb_store_u64(out + 16, nbytes);
@@ -99,9 +102,10 @@ enum mb_status mb_blob_read_frame(const uint8_t *bytes, uint64_t nbytes, struct 
     if (nbytes < HEADER_NBYTES || memcmp(bytes, magic, sizeof magic) != 0)
         return mb_fail(err, MB_BAD_DATA, "byte 0: not a Moebius blob");
     unsigned version = mb_load_u16(bytes + 4);
-    if (version != VERSION)
+    if (version < VERSION_PLAIN || version > VERSION)
         return mb_fail(err, version > VERSION ? MB_UNSUPPORTED : MB_BAD_DATA,
-                       "byte 4: blob of format version %u, this program reads version %d", version, VERSION);
+                       "byte 4: blob of format version %u, this program reads versions %d to %d", version,
+                       VERSION_PLAIN, VERSION);
     *frame = (struct mb_blob_frame){mb_load_u16(bytes + 6), mb_load_u32(bytes + 8), mb_load_u64(bytes + 16)};
     if (frame->n_matrices == 0)
         return mb_fail(err, MB_BAD_DATA, "byte 6: a blob without matrices");
@@ -129,13 +133,22 @@ static enum mb_status check_payload(const uint8_t *bytes, uint64_t nbytes, const
     return MB_OK;
 }
 
-static bool entry_is_sound(const struct mb_blob_matrix *info, const uint8_t *entry)
+/* No finer than the limit: else a bound of any size could come with any step, and would say nothing. */
+static bool step_is_sound(const struct mb_blob_matrix *info, unsigned version)
+{
+    float most = mb_step_of_eps(info->eps);
+    if (version == VERSION_PLAIN || info->step == most)
+        return info->step == most && !signbit(info->step);
+    return info->step > 0 && info->step < most && info->eps <= MB_RHO_MAX * (double)info->step;
+}
+
+static bool entry_is_sound(const struct mb_blob_matrix *info, unsigned version, const uint8_t *entry)
 {
     uint64_t n_weights;
     return info->n_rows >= 1 && info->n_cols >= 1 && info->n_cols <= MB_COLS_MAX &&
            mb_mul_u64(info->n_rows, info->n_cols, &n_weights) && n_weights <= N_WEIGHTS_MAX &&
            entry[12] <= MB_BF16 && mb_load_u32(entry + 28) == 0 && isfinite(info->eps) &&
-           !signbit(info->eps) && !signbit(info->step) && info->step == mb_step_of_eps(info->eps);
+           !signbit(info->eps) && step_is_sound(info, version);
 }
 
 /* Printable UTF-8 without control characters is enough of a name; its bytes are only compared. */
@@ -186,6 +199,7 @@ static enum mb_status read_entries(const uint8_t *bytes, const struct mb_blob_fr
 {
     size_t name_pos = HEADER_NBYTES + ENTRY_NBYTES * frame->n_matrices;
     uint64_t pos = frame->header_nbytes;
+    unsigned version = mb_load_u16(bytes + 4);
     for (size_t i = 0; i < frame->n_matrices; i++) {
         size_t entry_pos = HEADER_NBYTES + ENTRY_NBYTES * i;
         struct mb_blob_matrix *info = &infos[i];
@@ -201,9 +215,9 @@ static enum mb_status read_entries(const uint8_t *bytes, const struct mb_blob_fr
             status = fail_in_matrix(info, status, err);
             return mb_fail_in(err, status, "byte %zu: matrix %zu of the blob", entry_pos, i);
         }
-        if (!entry_is_sound(info, bytes + entry_pos))
-            return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu has an impossible shape, type or bound",
-                           entry_pos, i);
+        if (!entry_is_sound(info, version, bytes + entry_pos))
+            return mb_fail(err, MB_BAD_DATA,
+                           "byte %zu: matrix %zu has an impossible shape, type, bound or step", entry_pos, i);
         name_pos += info->name_nbytes;
         uint64_t directory_pos;
         if (!mb_add_u64(pos, info->data_nbytes, &directory_pos) ||

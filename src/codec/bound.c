@@ -120,3 +120,14 @@ float mb_step_of_eps(double eps)
     float step = (float)limit;
     return (double)step > limit ? nextafterf(step, 0) : step;
 }
+
+float mb_step_of_rho(double eps, double rho)
+{
+    float most = mb_step_of_eps(eps);
+    if (!(eps / rho < (double)most))
+        return most;
+    float step = (float)(eps / rho);
+    while (rho * (double)step < eps)
+        step = nextafterf(step, INFINITY);
+    return step < most ? step : most;
+}

@@ -39,6 +39,24 @@ size_t mb_patched_encode_bound(enum mb_dtype dtype, size_t n_rows, size_t n_cols
     return n_rows * n_cols * mb_dtype_nbytes(dtype) + 64;
 }
 
+static bool keeps(const struct mb_coding *coding, float w, int q)
+{
+    float decoded = coding->step * (float)q;
+    return fabs((double)w - (double)decoded) <= coding->eps;
+}
+
+int mb_index_within(const struct mb_coding *coding, float w, int wanted)
+{
+    if (coding->step == 0 || wanted == MB_INDEX_NONE)
+        return coding->step == 0 && w == 0 ? 0 : MB_INDEX_NONE;
+    float nearest = fminf(fmaxf(rintf(w / coding->step), -MB_INDEX_MAX), MB_INDEX_MAX);
+    int end = (int)nearest, reach = (int)MB_RHO_MAX + 1; /* nothing beyond keeps the bound of a legal step */
+    int q = wanted < end - reach ? end - reach : wanted > end + reach ? end + reach : wanted;
+    while (q != end && (abs(q) > MB_INDEX_MAX || !keeps(coding, w, q)))
+        q += q < end ? 1 : -1;
+    return keeps(coding, w, q) ? q : MB_INDEX_NONE;
+}
+
 int mb_quantise(const struct mb_coding *coding, float w)
 {
     if (coding->step == 0)
@@ -139,7 +157,7 @@ static bool encode_group(const struct mb_coding *coding, const uint8_t *weights,
             *bad = i;
             return false;
         }
-        q[i] = (int8_t)mb_quantise(coding, w);
+        q[i] = (int8_t)mb_index_of(coding, w, i);
         if (q[i] != MB_Q_OUTLIER)
             reach[abs(q[i])]++;
     }
@@ -156,17 +174,19 @@ enum mb_status mb_encode_groups(mb_encode_group_fn encode, const struct mb_codin
 {
     if (out_cap < mb_patched_encode_bound(coding->dtype, n_rows, coding->n_cols))
         return MB_NO_SPACE;
+    struct mb_coding rest = *coding; /* its wanted indices are those of the rows that are left */
     const uint8_t *from = weights;
     uint8_t *to = out;
     size_t group_rows = mb_group_rows(coding->n_cols), elem_nbytes = mb_dtype_nbytes(coding->dtype);
     for (size_t row = 0; row < n_rows; row += group_rows) {
         size_t n = (n_rows - row < group_rows ? n_rows - row : group_rows) * coding->n_cols, bad;
-        if (!encode(coding, from, n, to, groups, &bad)) {
+        if (!encode(&rest, from, n, to, groups, &bad)) {
             if (bad_index != NULL)
                 *bad_index = row * coding->n_cols + bad;
             return MB_BAD_DATA;
         }
         from += n * elem_nbytes;
+        rest.wanted += rest.wanted != NULL ? n : 0;
         to += groups->nbytes;
         groups++;
     }

@@ -7,7 +7,7 @@
 #include "kernels.h"
 
 /* The largest |q| of any code; MB_Q_OUTLIER marks weights that no code can hold. */
-enum { MB_Q_MAX = 127, MB_Q_OUTLIER = -128 };
+enum { MB_Q_MAX = MB_INDEX_MAX, MB_Q_OUTLIER = MB_INDEX_NONE };
 
 struct mb_widths {
     unsigned a, b;
@@ -34,6 +34,12 @@ extern const uint8_t mb_reaches[MB_N_REACHES];
 
 /* The index of a finite weight, or MB_Q_OUTLIER where the bound would not hold or q is out of reach. */
 int mb_quantise(const struct mb_coding *coding, float w);
+
+/* The index of weight i of those that are encoded, by the coding's wish if it has one. */
+static inline int mb_index_of(const struct mb_coding *coding, float w, size_t i)
+{
+    return coding->wanted == NULL ? mb_quantise(coding, w) : mb_index_within(coding, w, coding->wanted[i]);
+}
 
 /* Writes the record of n weights with indices q; returns its bytes. */
 size_t mb_write_group(const struct mb_widths *widths, enum mb_dtype dtype, const int8_t *q, size_t n,

@@ -51,20 +51,23 @@ MB_INLINE bool quantise(enum mb_dtype dtype, const struct mb_coding *coding, con
     return true;
 }
 
-/* A step that underflowed keeps nothing but zeros. */
-static bool quantise_without_step(const struct mb_coding *coding, const uint8_t *weights, size_t n, int8_t *q,
-                                  size_t *bad)
+/*
+ * One by one: a step that underflowed keeps nothing but zeros, and wanted indices are few nanoseconds beside
+ * what it takes to find them.
+ */
+static bool quantise_singly(const struct mb_coding *coding, const uint8_t *weights, size_t n, int8_t *q,
+                            size_t *bad)
 {
     for (size_t i = 0; i < n; i++)
-        q[i] = (int8_t)mb_quantise(coding, mb_load_value(coding->dtype, weights, i));
+        q[i] = (int8_t)mb_index_of(coding, mb_load_value(coding->dtype, weights, i), i);
     return !find_bad(coding->dtype, weights, 0, n, bad);
 }
 
 static bool quantise_any(const struct mb_coding *coding, const uint8_t *weights, size_t n, int8_t *q,
                          size_t *bad)
 {
-    if (coding->step == 0)
-        return quantise_without_step(coding, weights, n, q, bad);
+    if (coding->step == 0 || coding->wanted != NULL)
+        return quantise_singly(coding, weights, n, q, bad);
     if (coding->dtype == MB_F32)
         return quantise(MB_F32, coding, weights, n, q, bad);
     if (coding->dtype == MB_F16)

@@ -60,7 +60,7 @@ static bool same(const void *a, const void *b, size_t nbytes)
 static bool encode_agrees(const struct mb_kernels *k, struct trial *t, size_t n_cols, float step,
                           size_t *nbytes, size_t *n_groups)
 {
-    const struct mb_coding coding = {MB_F32, MB_FORM_PATCHED, n_cols, (double)step * 0.50001, step};
+    const struct mb_coding coding = {MB_F32, MB_FORM_PATCHED, n_cols, (double)step * 0.50001, step, NULL};
     const struct mb_kernels *tables[2] = {&mb_kernels_scalar, k};
     size_t n[2] = {0};
     *n_groups = (N_ROWS + mb_group_rows(n_cols) - 1) / mb_group_rows(n_cols);

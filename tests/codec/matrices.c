@@ -79,13 +79,21 @@ double test_weight(enum mb_dtype dtype, const void *weights, size_t i)
 void test_code(struct test_coded *coded, enum mb_dtype dtype, const void *weights, size_t n_rows,
                size_t n_cols, double eps)
 {
-    const struct mb_coding coding = {dtype, MB_FORM_PATCHED, n_cols, eps, mb_step_of_eps(eps)};
+    const struct mb_coding coding = {dtype, MB_FORM_PATCHED, n_cols, eps, mb_step_of_eps(eps), NULL};
+    test_code_with(coded, &coding, weights, n_rows);
+}
+
+void test_code_with(struct test_coded *coded, const struct mb_coding *coding, const void *weights,
+                    size_t n_rows)
+{
+    enum mb_dtype dtype = coding->dtype;
+    size_t n_cols = coding->n_cols;
     size_t cap = mb_encode_bound(dtype, n_rows, n_cols), data_nbytes;
     size_t n_groups = (n_rows + mb_group_rows(n_cols) - 1) / mb_group_rows(n_cols);
     uint8_t *records = malloc(cap);
     struct mb_group *groups = calloc(n_groups, sizeof *groups);
     assert_true(records != NULL && groups != NULL);
-    assert_int_equal(mb_encode_rows(&coding, weights, n_rows, records, cap, &data_nbytes, groups, NULL),
+    assert_int_equal(mb_encode_rows(coding, weights, n_rows, records, cap, &data_nbytes, groups, NULL),
                      MB_OK);
     struct mb_blob_matrix info = {
         .name = "w",
@@ -94,8 +102,8 @@ void test_code(struct test_coded *coded, enum mb_dtype dtype, const void *weight
         .form = MB_FORM_PATCHED,
         .n_rows = n_rows,
         .n_cols = n_cols,
-        .eps = eps,
-        .step = coding.step,
+        .eps = coding->eps,
+        .step = coding->step,
         .data_nbytes = data_nbytes,
         .directory_nbytes = mb_directory_nbytes(MB_FORM_PATCHED, groups, n_groups),
     };

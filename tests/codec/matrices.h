@@ -37,6 +37,9 @@ struct test_coded {
     const struct mb_coded_matrix *matrix; /* = &blob.matrix[0] */
 };
 
+/* 'coding' has everything; test_code: plain rounding at the step of eps. */
+void test_code_with(struct test_coded *coded, const struct mb_coding *coding, const void *weights,
+                    size_t n_rows);
 void test_code(struct test_coded *coded, enum mb_dtype dtype, const void *weights, size_t n_rows,
                size_t n_cols, double eps);
 void test_coded_free(struct test_coded *coded);

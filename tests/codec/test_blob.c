@@ -79,7 +79,7 @@ static void wrong_headers_are_named(void **state)
     } cases[] = {
         {0, 1, 'X', MB_BAD_DATA, "not a Moebius blob"},
         {4, 2, 0, MB_BAD_DATA, "format version 0"},
-        {4, 2, 2, MB_UNSUPPORTED, "format version 2"},
+        {4, 2, 3, MB_UNSUPPORTED, "format version 3"},
         {6, 2, 0, MB_BAD_DATA, "without matrices"},
         {6, 2, 2, MB_BAD_DATA, "header size"},
         {8, 4, 97, MB_BAD_DATA, "header size"},

@@ -141,7 +141,7 @@ static void nan_is_refused_with_its_index(void **state)
     float *weights = test_weights_make(TEST_GAUSS, MB_F32, 20, 100, 3);
     uint8_t *out = malloc(mb_encode_bound(MB_F32, 20, 100));
     struct mb_group groups[2];
-    struct mb_coding coding = {MB_F32, MB_FORM_PATCHED, 100, 0.005, mb_step_of_eps(0.005)};
+    struct mb_coding coding = {MB_F32, MB_FORM_PATCHED, 100, 0.005, mb_step_of_eps(0.005), NULL};
     size_t nbytes, bad = 0;
     static const size_t places[] = {0, 1099, 1100, 1999}; /* 11 rows are a group */
     for (size_t i = 0; i < 4; i++) {

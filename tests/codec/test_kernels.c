@@ -512,7 +512,7 @@ static void check_encode_of(const void *weights, enum mb_dtype dtype, size_t n_r
                : dtype == MB_F16 ? "\0\x7c"
                                  : "\x80\x7f",
                mb_dtype_nbytes(dtype));
-    const struct mb_coding coding = {dtype, MB_FORM_PATCHED, n_cols, eps, mb_step_of_eps(eps)};
+    const struct mb_coding coding = {dtype, MB_FORM_PATCHED, n_cols, eps, mb_step_of_eps(eps), NULL};
     size_t cap = mb_encode_bound(dtype, n_rows, n_cols), out_nbytes[2] = {0}, bad[2] = {0};
     struct guarded out[2] = {guarded_alloc(cap, true), guarded_alloc(cap, true)};
     struct mb_group *groups[2] = {calloc(n_groups, sizeof **groups), calloc(n_groups, sizeof **groups)};

@@ -37,7 +37,8 @@ static void coding_and_products_ask_for_none(void **state)
     struct test_coded coded;
     test_code(&coded, MB_F32, weights, N_ROWS, N_COLS, 0.006);
     size_t cap = mb_encode_bound(MB_F32, N_ROWS, N_COLS), nbytes;
-    const struct mb_coding coding = {MB_F32, MB_FORM_PATCHED, N_COLS, coded.matrix->eps, coded.matrix->step};
+    const struct mb_coding coding = {MB_F32, MB_FORM_PATCHED, N_COLS, coded.matrix->eps, coded.matrix->step,
+                                     NULL};
     uint8_t *records = malloc(cap);
     struct mb_group groups[N_ROWS];
     static float y[N_ROWS * N_COLS];

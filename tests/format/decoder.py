@@ -161,15 +161,23 @@ def is_name(name):
     return len(name) > 0 and not any(byte < 0x20 or byte == 0x7F for byte in name)
 
 
-def read_entry(blob, i):
+def is_step(eps, step, version):
+    """That of eps; since version 2 also a finer one, of which the bound is four at most."""
+    most = step_of_eps(eps)
+    if struct.pack("<f", step) == struct.pack("<f", most):
+        return True
+    return version == 2 and 0 < step < most and eps <= 4 * step
+
+
+def read_entry(blob, i, version):
     at = 40 + 48 * i
     rows, cols, element_type, form, name_nbytes = struct.unpack_from("<QIBBH", blob, at)
     eps, step, zero, data_nbytes, directory_nbytes = struct.unpack_from("<dfIQQ", blob, at + 16)
     need(rows >= 1 and 1 <= cols <= 65535, "a matrix has an impossible shape")
-    need(element_type in ELEMENT_NBYTES and form == 1 and zero == 0 and name_nbytes >= 1, "an entry is not of version 1")
+    need(element_type in ELEMENT_NBYTES and form == 1 and zero == 0 and name_nbytes >= 1, "an entry is not of these versions")
     need(rows * cols <= N_WEIGHTS_MAX, "a matrix has too many weights")
     need(math.isfinite(eps) and math.copysign(1, eps) > 0, "an impossible bound")
-    need(struct.pack("<f", step) == struct.pack("<f", step_of_eps(eps)), "a step that is not its eps's")
+    need(is_step(eps, step, version), "a step that does not go with its eps")
     return {
         "rows": rows, "cols": cols, "type": element_type, "name_nbytes": name_nbytes, "eps": eps, "step": step,
         "data_nbytes": data_nbytes, "directory_nbytes": directory_nbytes,
@@ -180,7 +188,7 @@ def decode_blob(blob):
     """[(name, entry, float32 weights)] of a blob; bytes behind its end (padding) must be 0."""
     need(len(blob) >= 40 and blob[:4] == b"MOEB", "no blob")
     version, n_matrices, header_nbytes, zero, nbytes, payload_sum, header_sum = struct.unpack_from("<HHIIQQQ", blob, 4)
-    need(version == 1, f"version {version}")
+    need(version in (1, 2), f"version {version}")
     need(n_matrices >= 1 and zero == 0 and header_nbytes % 8 == 0, "an impossible header")
     need(40 + 48 * n_matrices <= header_nbytes <= nbytes <= len(blob), "sizes do not fit")
     need(header_nbytes <= BLOB_HEADER_NBYTES_MAX, "a header too large")
@@ -189,7 +197,7 @@ def decode_blob(blob):
     need(xxhash.xxh3_64_intdigest(bare) == header_sum, "the header's checksum differs")
     need(xxhash.xxh3_64_intdigest(blob[header_nbytes:nbytes]) == payload_sum, "the payload's checksum differs")
 
-    entries = [read_entry(blob, i) for i in range(n_matrices)]
+    entries = [read_entry(blob, i, version) for i in range(n_matrices)]
     at = 40 + 48 * n_matrices
     for entry in entries:
         name = blob[at : at + entry["name_nbytes"]]
@@ -356,7 +364,7 @@ def read_folder(folder):
     config_text = read_file(folder, "config.json")
     quantization = read_json(config_text).get("quantization_config")
     need(isinstance(quantization, dict) and quantization.get("quant_method") == "moebius", "not a coded folder")
-    need(quantization.get("format_version") == 1, f"format version {quantization.get('format_version')}")
+    need(quantization.get("format_version") in (1, 2), f"format version {quantization.get('format_version')}")
     check_files(folder, config_text, quantization)
     result = {}
     for name, expected in sorted(shard_names(folder).items()):

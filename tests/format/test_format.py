@@ -55,8 +55,8 @@ def page_block(kind):
     return block
 
 
-def page_example():
-    lines = [line.split() for line in page_block("hex").splitlines()]
+def page_example(kind="hex"):
+    lines = [line.split() for line in page_block(kind).splitlines()]
     blob = b"".join(bytes.fromhex("".join(line[1:])) for line in lines)
     assert [int(line[0], 16) for line in lines] == list(range(0, len(blob), 16))
     return blob
@@ -74,6 +74,16 @@ class PageTest(unittest.TestCase):
         q_weights = np.float32(entry["step"]) * q
         q_weights[2, 1] = 100
         self.assertEqual(weights.tobytes(), q_weights.tobytes())
+
+    def test_example_of_version_2(self):
+        blob = page_example("hex2")
+        self.assertEqual(len(blob), 102)
+        ((name, entry, weights),) = decoder.decode_blob(blob + bytes(3994))
+        read = lambda kind: np.array([line.split() for line in page_block(kind).splitlines()], np.float32)
+        self.assertEqual(weights.tobytes(), read("weights2").tobytes())
+        self.assertEqual((name, entry["eps"], entry["step"], weights.shape), ("weight", 0.25, 0.25, (2, 4)))
+        self.assertEqual(weights.tobytes(), (np.float32(entry["step"]) * read("q2")).tobytes())
+        self.assertEqual(np.abs(weights - read("original2")).max(), 0.25)
 
 
 # ---------------------------------------------------------------- golden folders
@@ -181,7 +191,7 @@ def seal(blob):
 # Changes of the page's example: what, at, new bytes, whether checksums are made right, words of the message.
 BLOB_DAMAGE = [
     ("another magic", 0, b"MOEC", True, "byte 0: not a Moebius blob"),
-    ("a later version", 4, b"\2", True, "format version 2"),
+    ("a later version", 4, b"\3", True, "format version 3"),
     ("version 0", 4, b"\0", True, "format version 0"),
     ("no matrix", 6, b"\0", True, "byte 6"),
     ("more matrices than the header holds", 6, b"\2", True, "byte 8"),
@@ -251,7 +261,7 @@ def twice(content):
 
 # Changes of files of the golden folder: what, file, function from bytes to bytes, words of the message.
 FILE_DAMAGE = [
-    ("the folder's version", "config.json", replaced(b'"format_version": 1', b'"format_version": 2'), "format version 2"),
+    ("the folder's version", "config.json", replaced(b'"format_version": 1', b'"format_version": 3'), "format version 3"),
     ("another method", "config.json", replaced(b'"moebius"', b'"moebiuz"'), "moebiuz"),
     ("config.json cut", "config.json", lambda content: content[:-2], "config.json"),
     ("a shard without its end", LAYER0, lambda content: content[:-1], "truncated"),

@@ -119,21 +119,20 @@ static size_t read_hex(char *text, uint8_t *bytes, size_t n_max)
     return n;
 }
 
-static void the_page_shows_what_is_decoded(void **state)
+static void check_page(const char *hex_kind, const char *weights_kind, size_t nbytes, size_t n_rows,
+                       size_t n_cols)
 {
-    (void)state;
-    enum { N_BYTES = 111, N_ROWS = 3, N_COLS = 5 };
-    uint8_t bytes[N_BYTES + MB_SLACK_NBYTES] = {0};
-    float decoded[N_ROWS * N_COLS];
-    char *hex = page_block("hex"), *weights = page_block("weights"), *at = weights;
+    uint8_t bytes[200 + MB_SLACK_NBYTES] = {0};
+    float decoded[20];
+    char *hex = page_block(hex_kind), *weights = page_block(weights_kind), *at = weights;
     struct mb_blob blob;
     struct mb_error err;
-    assert_int_equal(read_hex(hex, bytes, N_BYTES), N_BYTES);
-    if (mb_blob_open(bytes, N_BYTES, &blob, &err) != MB_OK)
+    assert_int_equal(read_hex(hex, bytes, 200), nbytes);
+    if (mb_blob_open(bytes, nbytes, &blob, &err) != MB_OK)
         fail_msg("%s", err.msg);
-    assert_true(blob.n_matrices == 1 && blob.matrix[0].n_rows == N_ROWS && blob.matrix[0].n_cols == N_COLS);
-    mb_kernels()->decode_rows(&blob.matrix[0], 0, N_ROWS, decoded);
-    for (size_t i = 0; i < N_ROWS * N_COLS; i++) {
+    assert_true(blob.n_matrices == 1 && blob.matrix[0].n_rows == n_rows && blob.matrix[0].n_cols == n_cols);
+    mb_kernels()->decode_rows(&blob.matrix[0], 0, n_rows, decoded);
+    for (size_t i = 0; i < n_rows * n_cols; i++) {
         char *end;
         float expected = strtof(at, &end);
         assert_true(end != at);
@@ -144,6 +143,13 @@ static void the_page_shows_what_is_decoded(void **state)
     mb_blob_close(&blob);
     free(hex);
     free(weights);
+}
+
+static void the_page_shows_what_is_decoded(void **state)
+{
+    (void)state;
+    check_page("hex", "weights", 111, 3, 5);
+    check_page("hex2", "weights2", 102, 2, 4);
 }
 
 int main(void)
