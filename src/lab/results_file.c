@@ -232,8 +232,29 @@ static enum mb_status open_database(struct mb_results *results, int flags, struc
         return mb_fail_memory(err, results->path);
     if (code != SQLITE_OK)
         return mb_results_fail(results, err);
-    sqlite3_busy_timeout(results->db, 10000); /* a reader that ends its reading */
-    return MB_OK;
+    sqlite3_busy_timeout(results->db, 10000);                           /* a reader that ends its reading */
+    sqlite3_db_config(results->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL); /* the file may be anybody's */
+    sqlite3_db_config(results->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    sqlite3_db_config(results->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+    return mb_results_do(results, "PRAGMA cell_size_check = 1", err);
+}
+
+/* Before anything is added: rows after damaged ones would be lost with them. */
+static enum mb_status check_pages(struct mb_results *results, struct mb_error *err)
+{
+    sqlite3_stmt *statement;
+    bool has_row;
+    MB_TRY(mb_results_prepare(results, "PRAGMA integrity_check(1)", &statement, err));
+    enum mb_status status = mb_results_step(results, statement, &has_row, err);
+    const char *found =
+        status == MB_OK && has_row ? (const char *)sqlite3_column_text(statement, 0) : "nothing";
+    if (status == MB_OK && (found == NULL || strcmp(found, "ok") != 0))
+        status =
+            mb_fail(err, MB_BAD_DATA,
+                    "%s: damaged (%.120s); what can still be read: moebius report, or sqlite3's .recover",
+                    results->path, found == NULL ? "" : found);
+    sqlite3_finalize(statement);
+    return status;
 }
 
 /* A file without tables was made by a sweep that was killed at its beginning. */
@@ -244,8 +265,10 @@ static enum mb_status open_writing(struct mb_results *results, const struct mb_m
     MB_TRY(lock(results, resume, err));
     MB_TRY(open_database(results, SQLITE_OPEN_READWRITE, err));
     MB_TRY(get_number(results, "SELECT count(*) FROM sqlite_master", &n_tables, err));
-    if (n_tables > 0)
+    if (n_tables > 0) {
         MB_TRY(check_form(results, err));
+        MB_TRY(check_pages(results, err));
+    }
     MB_TRY(mb_results_do(results, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", err));
     return n_tables > 0 ? check_manifest(results, rows, n, err) : make(results, rows, n, err);
 }

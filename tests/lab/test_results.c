@@ -159,6 +159,75 @@ static void what_is_of_something_else_is_refused(void **state)
     assert_false(test_exists(test_path("nowhere.db")));
 }
 
+static void add_trigger(const char *name, const char *sql)
+{
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(test_path(name), &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+/* A file may be anybody's: what its triggers would do to rows is not done. */
+static void triggers_of_a_file_do_nothing(void **state)
+{
+    (void)state;
+    struct mb_results *results = open_well("trigger.db", false);
+    put_run(results, 1, MB_OK);
+    mb_results_close(results);
+    add_trigger("trigger.db", "CREATE TRIGGER t AFTER INSERT ON value BEGIN DELETE FROM answer; END");
+    results = open_well("trigger.db", true);
+    put_run(results, 2, MB_OK);
+    assert_int_equal(number(results, "SELECT count(*) FROM answer"), 4);
+    mb_results_close(results);
+}
+
+static void read_all(struct mb_results *results)
+{
+    for (int64_t run = 0; run < 5; run++) {
+        struct mb_result_answer *answers;
+        char **replies;
+        size_t n;
+        if (mb_results_get_answers(results, run, &answers, &n, NULL) == MB_OK)
+            free(answers);
+        if (mb_results_get_replies(results, run, &replies, &n, NULL) == MB_OK)
+            free(replies);
+    }
+}
+
+/* Bytes all over the file, one after another: it is refused, or it is sound and goes on. */
+static void a_damaged_file_is_refused_or_read(void **state)
+{
+    size_t nbytes, n_refused = 0, n_said = 0;
+    (void)state;
+    struct mb_results *results = open_well("sound.db", false);
+    for (int64_t run = 1; run < 5; run++)
+        put_run(results, run, MB_OK);
+    mb_results_close(results);
+    uint8_t *bytes = test_read(test_path("sound.db"), &nbytes);
+    for (size_t at = 0; at < nbytes; at += at < 100 ? 7 : 409) {
+        struct mb_error err = {.msg = ""};
+        bytes[at] ^= 0xff;
+        test_write(test_path("damaged.db"), bytes, nbytes);
+        bytes[at] ^= 0xff;
+        if (mb_results_read(test_path("damaged.db"), &results, NULL) == MB_OK) {
+            read_all(results);
+            mb_results_close(results);
+        }
+        enum mb_status status = open_file("damaged.db", true, &results, &err);
+        n_refused += status != MB_OK;
+        n_said += strstr(err.msg, "damaged") != NULL;
+        if (status == MB_OK) {
+            read_all(results);
+            mb_results_close(results);
+        } else if (status != MB_BAD_DATA && status != MB_UNSUPPORTED && status != MB_IO) {
+            fail_msg("byte %zu: %s", at, err.msg);
+        }
+    }
+    free(bytes);
+    assert_true(n_refused > 10 && n_said > 5);
+    mb_results_close(open_well("sound.db", true));
+}
+
 static void one_writes_and_others_read(void **state)
 {
     struct mb_results *reader;
@@ -218,6 +287,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_run_is_there_with_all_that_belongs_to_it),
         cmocka_unit_test(what_is_of_something_else_is_refused),
+        cmocka_unit_test(triggers_of_a_file_do_nothing),
+        cmocka_unit_test(a_damaged_file_is_refused_or_read),
         cmocka_unit_test(one_writes_and_others_read),
         cmocka_unit_test(a_failed_run_leaves_nothing),
         cmocka_unit_test(a_full_disk_keeps_what_is_finished),
