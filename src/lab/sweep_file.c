@@ -64,10 +64,10 @@ static void free_item(struct mb_sweep_item *item)
 
 static enum mb_status add_item(struct mb_sweep *sweep, const struct mb_sweep_item *from, struct mb_error *err)
 {
+    if (sweep->n_asked++ == MB_SWEEP_ITEMS_MAX) /* what is there already counts: it takes time, too */
+        return mb_fail(err, MB_BAD_DATA, "more than %d runs", MB_SWEEP_ITEMS_MAX);
     if (is_there(sweep, from))
         return MB_OK;
-    if (sweep->n_items == MB_SWEEP_ITEMS_MAX)
-        return mb_fail(err, MB_BAD_DATA, "more than %d runs", MB_SWEEP_ITEMS_MAX);
     if (sweep->n_items == sweep->cap) {
         size_t cap = sweep->cap == 0 ? 64 : 2 * sweep->cap;
         struct mb_sweep_item *grown = realloc(sweep->items, cap * sizeof *grown);
@@ -280,6 +280,12 @@ static enum mb_status read_root(struct mb_sweep *sweep, const json_t *root, stru
         return mb_fail(err, MB_USAGE, "nothing to measure: a sweep needs a task or a text");
     if (sweep->suite != NULL && sweep->task == NULL)
         return mb_fail(err, MB_USAGE, "the paper's suite needs a task");
+    if (sweep->suite != NULL && json_object_get(root, "runs") != NULL)
+        return mb_fail(err, MB_USAGE, "'runs' beside 'suite': a sweep has one of them");
+    if (sweep->n_ctx != 0 && sweep->text == NULL)
+        return mb_fail(err, MB_USAGE, "'ctx_size' is of a text, and there is none");
+    if ((sweep->limit != 0 || sweep->n_predict != 0) && sweep->task == NULL)
+        return mb_fail(err, MB_USAGE, "'limit' and 'predict' are of a task, and there is none");
     return read_runs(sweep, root, err);
 }
 

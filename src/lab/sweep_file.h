@@ -22,6 +22,7 @@ struct mb_sweep {
     char *form;                  /* the sweep as a sweep file */
     struct mb_sweep_item *items; /* the clean run first */
     size_t n_items, cap;
+    size_t n_asked; /* runs, the same one again included */
 };
 
 enum { MB_SWEEP_ITEMS_MAX = 20000 };

@@ -109,6 +109,12 @@ static void what_is_wrong_is_named(void **state)
         {"{\"sweep\": 1, \"task\": \"q\", \"seeds\": 0, \"runs\": []}", "'seeds' has to be"},
         {"{\"sweep\": 1, \"task\": \"q\", \"limit\": 0, \"runs\": []}", "'limit' has to be"},
         {"{\"sweep\": 1, \"task\": 7, \"runs\": []}", "'task' has to be a text"},
+        {"{\"sweep\": 1, \"task\": \"q\", \"suite\": \"paper\", \"runs\": [{\"target\": \"a\", \"error\": "
+         "\"drop\"}]}",
+         "'runs' beside 'suite'"},
+        {"{\"sweep\": 1, \"task\": \"q\", \"ctx_size\": 64, \"runs\": []}", "'ctx_size' is of a text"},
+        {"{\"sweep\": 1, \"text\": \"t\", \"limit\": 64, \"runs\": []}",
+         "'limit' and 'predict' are of a task"},
         {"[1]", "sweep.json"},
         {"{\"sweep\": 1,", "sweep.json"},
     };
@@ -122,6 +128,27 @@ static void what_is_wrong_is_named(void **state)
         if (strstr(err.msg, wrong[i].words) == NULL || strstr(err.msg, "sweep.json") == NULL)
             fail_msg("%s: '%s' does not say '%s'", wrong[i].text, err.msg, wrong[i].words);
     }
+}
+
+/* The same run again and again is one run, and takes time all the same. */
+static void a_sweep_without_end_is_refused(void **state)
+{
+    enum { N = 300 };
+    char text[4 * N + 1], *sweep_file = NULL;
+    struct mb_sweep *sweep;
+    struct mb_error err = {0};
+    (void)state;
+    for (size_t i = 0; i < N; i++)
+        memcpy(text + 4 * i, "\"a\",", 5);
+    text[4 * N - 1] = '\0';
+    assert_true(asprintf(&sweep_file,
+                         "{\"sweep\": 1, \"task\": \"q\", \"runs\": [{\"target\": [%s], \"error\": [%s], "
+                         "\"bound\": \"1\"}]}",
+                         text, text) > 0);
+    test_write_text(test_path("."), "sweep.json", sweep_file);
+    free(sweep_file);
+    assert_int_equal(mb_sweep_read(test_path("sweep.json"), &no_flags, &sweep, &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "more than 20000 runs"));
 }
 
 /* The schema and the reader know the same keys. */
@@ -144,6 +171,7 @@ int main(void)
         cmocka_unit_test(an_entry_is_all_its_combinations),
         cmocka_unit_test(flags_take_the_place_of_what_the_file_says),
         cmocka_unit_test(what_is_wrong_is_named),
+        cmocka_unit_test(a_sweep_without_end_is_refused),
         cmocka_unit_test(the_schema_has_the_keys_that_are_read),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
