@@ -259,6 +259,12 @@ struct mb_hidden_states {
     const float *in;    /* first_layer > 0: [n_tokens][d_model] at its input */
     float *const
         *out; /* NULL, or [n_layers + 1] of [n_tokens][d_model] or NULL: filled from first_layer on */
+    /*
+     * 0: all.  Else layers from here on do not run: the last hidden states are those at its input, which may
+     * be written where 'in' is read, and there are no logits.  The session then lacks what later layers keep
+     * of its tokens: reset it, or its tokens are computed again.
+     */
+    size_t end_layer;
 };
 
 /*
@@ -281,9 +287,9 @@ struct mb_batch_item {
  * Feed tokens. MB_USAGE when a token id is out of range or a session's context would overflow; then no
  * session has changed.
  *
- * The items of a batch begin at the same layer (MB_USAGE).  A session whose tokens began at a later layer
- * holds nothing for earlier ones: fed from an earlier layer it computes its tokens again if that is the first
- * one, else it has to be reset before (MB_USAGE); so has one whose tokens have to be computed again for
+ * The items of a batch begin and end at the same layer (MB_USAGE).  A session whose tokens began at a later
+ * layer holds nothing for earlier ones: fed from an earlier layer it computes its tokens again if that is the
+ * first one, else it has to be reset before (MB_USAGE); so has one whose tokens have to be computed again for
  * another reason (a sequence that becomes long, a batch that failed) and that begins at a later layer.
  */
 MB_API enum mb_status mb_decode(struct mb_model *model, const struct mb_batch_item *items, size_t n_items,

@@ -37,6 +37,12 @@ static size_t first_layer_of(const struct mb_batch_item *item)
     return item->hidden != NULL ? item->hidden->first_layer : 0;
 }
 
+static size_t end_layer_of(const struct mb_model *model, const struct mb_batch_item *item)
+{
+    bool has_end = item->hidden != NULL && item->hidden->end_layer > 0;
+    return has_end ? item->hidden->end_layer : model->config.n_layers;
+}
+
 static bool becomes_long(const struct mb_model *model, const struct mb_batch_item *item)
 {
     size_t n_short = model->config.n_ctx_short;
@@ -49,6 +55,22 @@ static bool is_unfit(const struct mb_model *model, const struct mb_batch_item *i
     const struct mb_session *session = item->session;
     return session->n_past > 0 && (session->is_stale || session->is_long != becomes_long(model, item) ||
                                    session->first_layer > first_layer_of(item));
+}
+
+static enum mb_status check_end(const struct mb_model *model, const struct mb_batch_item *items, size_t i,
+                                struct mb_error *err)
+{
+    size_t n_layers = model->config.n_layers, end = end_layer_of(model, &items[i]);
+    if (end != end_layer_of(model, &items[0]))
+        return mb_fail(err, MB_USAGE, "item %zu of the batch ends at layer %zu, item 0 at layer %zu", i, end,
+                       end_layer_of(model, &items[0]));
+    if (end > n_layers || (end < n_layers && end <= first_layer_of(&items[i])))
+        return mb_fail(err, MB_USAGE, "item %zu of the batch ends at layer %zu: it begins at %zu of %zu", i,
+                       end, first_layer_of(&items[i]), n_layers);
+    if (end < n_layers && items[i].logits != NULL)
+        return mb_fail(err, MB_USAGE, "item %zu of the batch ends at layer %zu of %zu: no logits", i, end,
+                       n_layers);
+    return MB_OK;
 }
 
 static enum mb_status check_hidden(const struct mb_model *model, const struct mb_batch_item *items, size_t i,
@@ -69,7 +91,7 @@ static enum mb_status check_hidden(const struct mb_model *model, const struct mb
                        "item %zu of the batch begins at layer %zu, but its session has to compute its tokens "
                        "from the first layer: reset it",
                        i, first);
-    return MB_OK;
+    return check_end(model, items, i, err);
 }
 
 static enum mb_status check_items(const struct mb_model *model, const struct mb_batch_item *items,
@@ -217,11 +239,12 @@ static enum mb_status run_passes(struct mb_model *model, const struct mb_batch_i
                                  struct mb_error *err)
 {
     size_t first_layer = n_items > 0 ? first_layer_of(&items[0]) : 0;
+    size_t end_layer = n_items > 0 ? end_layer_of(model, &items[0]) : 0;
     for (;;) {
         fill_pass(model, items, n_items);
         if (model->work.n_tokens == 0)
             return MB_OK;
-        MB_TRY(mb_pass_run(model, first_layer, err));
+        MB_TRY(mb_pass_run(model, first_layer, end_layer, err));
         give_logits(model);
     }
 }
@@ -238,6 +261,14 @@ static void take_back(const struct mb_batch_item *items, size_t n_items)
     }
 }
 
+/* Sessions whose tokens did not go through all layers. */
+static void mark_stale(const struct mb_model *model, const struct mb_batch_item *items, size_t n_items)
+{
+    for (size_t i = 0; i < n_items; i++)
+        if (items[i].n_tokens > 0 && end_layer_of(model, &items[i]) < model->config.n_layers)
+            items[i].session->is_stale = true;
+}
+
 enum mb_status mb_decode(struct mb_model *model, const struct mb_batch_item *items, size_t n_items,
                          struct mb_error *err)
 {
@@ -247,5 +278,7 @@ enum mb_status mb_decode(struct mb_model *model, const struct mb_batch_item *ite
     enum mb_status status = run_passes(model, items, n_items, err);
     if (status != MB_OK)
         take_back(items, n_items);
+    else
+        mark_stale(model, items, n_items);
     return status;
 }

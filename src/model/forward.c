@@ -126,19 +126,18 @@ static void hand_out(const struct mb_model *model, size_t layer)
     }
 }
 
-enum mb_status mb_pass_run(struct mb_model *model, size_t first_layer, struct mb_error *err)
+enum mb_status mb_pass_run(struct mb_model *model, size_t first_layer, size_t end_layer, struct mb_error *err)
 {
-    size_t n_layers = model->config.n_layers;
     model->mark_ns = mb_now_ns();
     mb_for_tokens(model, NULL, enter);
-    if (first_layer < n_layers)
+    if (first_layer < end_layer)
         mb_for_tokens(model, &model->layers[first_layer], norm_input);
     mb_lap(model, &model->timing.embedding_ns);
-    for (size_t i = first_layer; i < n_layers; i++) {
+    for (size_t i = first_layer; i < end_layer; i++) {
         hand_out(model, i);
         MB_TRY(run_layer(model, &model->layers[i], err));
     }
-    hand_out(model, n_layers);
+    hand_out(model, end_layer);
     model->timing.n_passes++;
     model->timing.n_tokens += model->work.n_tokens;
     return MB_OK;

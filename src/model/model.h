@@ -165,10 +165,11 @@ void mb_session_record(struct mb_session *session, const int32_t *tokens, size_t
 /* ---------------------------------------------------------------- a pass */
 
 /*
- * The layers from first_layer on over the pass's tokens; work.x is then the residual stream after the last
- * one. Fails only where experts cannot be had from the store.
+ * The layers [first_layer, end_layer) over the pass's tokens; work.x is then the residual stream after the
+ * last one.  Fails only where experts cannot be had from the store.
  */
-enum mb_status mb_pass_run(struct mb_model *model, size_t first_layer, struct mb_error *err);
+enum mb_status mb_pass_run(struct mb_model *model, size_t first_layer, size_t end_layer,
+                           struct mb_error *err);
 
 /* Logits of a token of the pass that ran last, to 'to' [n_vocab]; they are there after mb_logits_finish. */
 void mb_logits_add(struct mb_model *model, size_t token, float *to);

@@ -272,6 +272,69 @@ static void a_session_that_lacks_early_layers_computes_them(void **state)
     unload(&m);
 }
 
+/* One buffer is enough: each layer reads and writes it. */
+static void layers_can_run_one_at_a_time(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {CHECKPOINTS "groups", CHECKPOINTS "qwen3-moe"};
+    for (size_t p = 0; p < sizeof paths / sizeof *paths; p++) {
+        struct mb_error err;
+        struct loaded m = load(paths[p]);
+        struct result *whole = run_whole(&m, true), *r = calloc(1, sizeof *r);
+        assert_non_null(r);
+        for (size_t l = 0; l < m.n_layers; l++) {
+            struct mb_batch_item items[N_ITEMS];
+            struct mb_hidden_states hidden[N_ITEMS];
+            fill_items(&m, r, items);
+            for (size_t i = 0; i < N_ITEMS; i++) {
+                r->out[i][l + 1] = r->hidden[i][0];
+                hidden[i] = (struct mb_hidden_states){
+                    .first_layer = l, .in = r->hidden[i][0], .out = r->out[i], .end_layer = l + 1};
+                items[i].hidden = &hidden[i];
+                items[i].logits = l + 1 < m.n_layers ? NULL : items[i].logits;
+            }
+            must(mb_decode(m.model, items, N_ITEMS, &err), &err);
+            for (size_t i = 0; i < N_ITEMS; i++)
+                assert_memory_equal(r->hidden[i][0], whole->hidden[i][l + 1],
+                                    n_tokens_of(i) * m.d_model * sizeof(float));
+        }
+        for (size_t i = 0; i < N_ITEMS; i++)
+            assert_memory_equal(r->logits[i], whole->logits[i], n_tokens_of(i) * m.n_vocab * sizeof(float));
+        free(whole);
+        free(r);
+        unload(&m);
+    }
+}
+
+/* What late layers lack is computed, or the batch is refused. */
+static void a_session_that_ended_early_is_fed_again(void **state)
+{
+    (void)state;
+    struct mb_error err;
+    struct loaded m = load(CHECKPOINTS "groups");
+    struct result *clean = run_whole(&m, true), *more = calloc(1, sizeof *more);
+    assert_non_null(more);
+    struct mb_hidden_states hidden = {.end_layer = 1}, later = {.first_layer = 1, .in = clean->hidden[0][1]};
+    struct mb_batch_item item = {
+        .session = m.sessions[0], .tokens = m.tokens[0], .n_tokens = 40, .hidden = &hidden};
+    mb_session_reset(m.sessions[0]);
+    must(mb_decode(m.model, &item, 1, &err), &err);
+    item = (struct mb_batch_item){.session = m.sessions[0],
+                                  .tokens = m.tokens[0] + 40,
+                                  .n_tokens = N_TOKENS - 40,
+                                  .logits = more->logits[0],
+                                  .all_logits = true,
+                                  .hidden = &later};
+    assert_int_equal(mb_decode(m.model, &item, 1, &err), MB_USAGE);
+    item.hidden = NULL;
+    must(mb_decode(m.model, &item, 1, &err), &err);
+    assert_memory_equal(more->logits[0], clean->logits[0] + 40 * m.n_vocab,
+                        (N_TOKENS - 40) * m.n_vocab * sizeof(float));
+    free(clean);
+    free(more);
+    unload(&m);
+}
+
 static void batches_that_cannot_be_are_refused(void **state)
 {
     (void)state;
@@ -298,6 +361,15 @@ static void batches_that_cannot_be_are_refused(void **state)
     assert_int_equal(mb_decode(m.model, items, 1, &err), MB_USAGE);
     assert_non_null(strstr(err.msg, "reset it"));
     assert_int_equal(mb_session_n_past(m.sessions[0]), 5);
+    struct mb_hidden_states ends = {.end_layer = 1},
+                            ends_first = {.first_layer = 1, .in = clean->hidden[0][1], .end_layer = 1};
+    fill_items(&m, r, items);
+    items[0].hidden = &ends; /* logits after layer 1 */
+    assert_int_equal(mb_decode(m.model, items, 1, &err), MB_USAGE);
+    items[0].logits = NULL;
+    assert_int_equal(mb_decode(m.model, items, N_ITEMS, &err), MB_USAGE); /* the others go on */
+    items[0].hidden = &ends_first;
+    assert_int_equal(mb_decode(m.model, items, 1, &err), MB_USAGE);
     free(clean);
     free(r);
     unload(&m);
@@ -312,6 +384,8 @@ int main(void)
         cmocka_unit_test(pieces_and_generated_tokens_begin_at_a_layer_too),
         cmocka_unit_test(the_first_tokens_may_have_no_logits),
         cmocka_unit_test(a_session_that_lacks_early_layers_computes_them),
+        cmocka_unit_test(layers_can_run_one_at_a_time),
+        cmocka_unit_test(a_session_that_ended_early_is_fed_again),
         cmocka_unit_test(batches_that_cannot_be_are_refused),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
