@@ -21,7 +21,7 @@ ONLY = {
                       r"|\bv(?:ld|st)1q?_[a-z]\d+\b"),
 }
 LENT = {"src/tokenizer": ["src/jinja/include"]}  # chat templates are Jinja
-BUILT = {"report_page.h", "commit.h", "moebius/version.h"}  # headers that the build writes
+BUILT = {"report_page.h", "default_text.h", "commit.h", "moebius/version.h"}  # headers that the build writes
 
 
 def sources():

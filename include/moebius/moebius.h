@@ -5,6 +5,7 @@
 #define MOEBIUS_MOEBIUS_H
 
 #include <moebius/api.h>
+#include <moebius/calibrate.h>
 #include <moebius/checkpoint.h>
 #include <moebius/codec.h>
 #include <moebius/codecs.h>

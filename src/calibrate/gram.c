@@ -1,0 +1,56 @@
+/*
+ * gram.c - which table this process uses, and the scalar one, which is the specification.
+ */
+#include "gram.h"
+#include "gram_tables.h"
+#include <string.h>
+
+static void add(const float *a, const float *b, size_t n, float *sums)
+{
+    for (size_t i = 0; i < MB_GRAM_PANEL; i++) {
+        float sum[MB_GRAM_PANEL] = {0};
+        for (size_t t = 0; t < n; t++)
+            for (size_t j = 0; j < MB_GRAM_PANEL; j++)
+                sum[j] = sum[j] + a[t * MB_GRAM_PANEL + i] * b[t * MB_GRAM_PANEL + j];
+        for (size_t j = 0; j < MB_GRAM_PANEL; j++)
+            sums[i * MB_GRAM_PANEL + j] = sums[i * MB_GRAM_PANEL + j] + sum[j];
+    }
+}
+
+const struct mb_gram_ops mb_gram_scalar = {"scalar", add};
+
+/* Some numbers whose products and sums round differently in another order, or with fma. */
+static void fill(float *x, size_t n, unsigned seed)
+{
+    for (size_t i = 0; i < n; i++) {
+        seed = seed * 1664525 + 1013904223;
+        x[i] = ((float)(seed >> 8) * 0x1p-23F - 1.0F) * (seed % 7 == 0 ? 1000.0F : 1.0F);
+    }
+}
+
+static bool agrees(const void *table)
+{
+    enum { N = 5 };
+    static float a[N * MB_GRAM_PANEL], b[N * MB_GRAM_PANEL];
+    static float expected[MB_GRAM_PANEL * MB_GRAM_PANEL], got[MB_GRAM_PANEL * MB_GRAM_PANEL];
+    const struct mb_gram_ops *ops = table;
+    fill(a, N * MB_GRAM_PANEL, 1);
+    fill(b, N * MB_GRAM_PANEL, 2);
+    fill(expected, MB_GRAM_PANEL * MB_GRAM_PANEL, 3);
+    memcpy(got, expected, sizeof got);
+    mb_gram_scalar.add(a, b, N, expected);
+    ops->add(a, b, N, got);
+    return memcmp(got, expected, sizeof got) == 0;
+}
+
+static struct mb_dispatch dispatch = MB_DISPATCH(mb_gram_tables, agrees);
+
+const struct mb_gram_ops *mb_gram_ops(void)
+{
+    return mb_dispatch_best(&dispatch);
+}
+
+const struct mb_gram_ops *mb_gram_ops_by_isa(const char *isa)
+{
+    return mb_dispatch_by_isa(&dispatch, isa);
+}
