@@ -132,6 +132,9 @@ int eval_print_json(const struct eval *eval, json_t *report)
     if (report != NULL && list != NULL)
         json_object_set(report, "perturbed", list);
     json_decref(list);
+    if (report != NULL)
+        json_object_set_new(report, "activations",
+                            json_string(args->activations == NULL ? "auto" : args->activations));
     return cli_print_json(report);
 }
 

@@ -190,6 +190,7 @@ static void fill_manifest(const struct mb_sweep_work *work, const struct hashes 
     add_number(m, "n_experts_used", info->n_experts_used);
     add_number(m, "n_params", info->n_params);
     add_number(m, "is_coded", info->is_coded);
+    add(m, "activations", "auto"); /* as mb_sweep_open_model leaves them */
     write_layers(work, m->layers);
     add(m, "moe_layers", m->layers);
     add(m, "task", sweep->task == NULL ? "" : sweep->task);

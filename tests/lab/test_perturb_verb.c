@@ -70,6 +70,7 @@ static void a_profile_is_made_and_chooses_experts(void **state)
              "--profile p.json --perturb 'layers=1-4 experts=top1: normal 80%' --seed 3 -o json");
     json_t *json = parse(), *one = json_array_get(json_object_get(json, "perturbed"), 0);
     assert_int_equal(json_array_size(json_object_get(json, "perturbed")), 1);
+    assert_string_equal(json_string_value(json_object_get(json, "activations")), "auto");
     assert_true(number_of(one, "n_matrices") == 12 && number_of(one, "seed") == 3);
     assert_true(number_of(one, "n_weights") == 4 * 3 * 128 * 256);
     assert_true(fabs(number_of(one, "err_rms") - 1) < 0.01 &&
