@@ -196,6 +196,45 @@ struct mb_tensor_bound {
  * What is not the text model (layers of multi-token prediction, towers for images and sound) is kept exact
  * unless rules 3 or 4 name it.
  */
+/* What a rounder did with rows of a matrix. */
+struct mb_rounded {
+    uint64_t n_weights, n_clipped, n_rows_clipped;
+    double row_error2_sum, row_error2_max;
+};
+
+/*
+ * Chooses indices in place of plain rounding; feedback.h makes one.  A matrix that it takes gets the step
+ * mb_step_of_rho(eps, rho), and every weight the index that was wanted or the nearest within the bound.
+ */
+struct mb_rounder {
+    void *context;
+    double rho;            /* how many steps a bound is: 0.5 to MB_RHO_MAX */
+    double damping;        /* this and the next are noted in config.json: */
+    uint64_t moments_hash; /* others would choose other indices */
+
+    /* Whether it takes the matrix of this name and shape. Any thread, as begin and round. */
+    enum mb_status (*takes)(void *context, const char *tensor, size_t n_cols, bool *is_taken,
+                            struct mb_error *err);
+
+    /* Prepares one that it takes; *matrix is given to the calls for it. 'coding' is as round's weights are.
+     */
+    enum mb_status (*begin)(void *context, const char *tensor, uint64_t n_rows,
+                            const struct mb_coding *coding, void **matrix, struct mb_error *err);
+
+    /*
+     * Finite weights [n_rows][n_cols] of the coding's dtype, whole row groups: fills 'wanted' likewise, or
+     * sets *is_plain for plain rounding.  *rounded begins as zeros.
+     */
+    enum mb_status (*round)(void *context, void *matrix, const void *weights, size_t n_rows, int8_t *wanted,
+                            bool *is_plain, struct mb_rounded *rounded, struct mb_error *err);
+
+    /*
+     * Frees what begin made, in the folder's order, on the thread that called mb_compress.  'rounded': of all
+     * its rows, added in their order; NULL: the matrix was not finished.
+     */
+    void (*end)(void *context, void *matrix, const struct mb_rounded *rounded);
+};
+
 struct mb_compress_options {
     size_t size; /* sizeof(struct mb_compress_options) */
     bool has_bound, has_dense_bound;
@@ -216,6 +255,7 @@ struct mb_compress_options {
      */
     const char *plan_path;
     bool dense; /* MB_BAD_DATA where the model has no routed experts, unless this is set */
+    const struct mb_rounder *rounder; /* or NULL: every weight is rounded to the nearest level */
 };
 
 /*

@@ -10,6 +10,7 @@
 #include <moebius/codec.h>
 #include <moebius/codecs.h>
 #include <moebius/engine.h>
+#include <moebius/feedback.h>
 #include <moebius/lab.h>
 #include <moebius/measure.h>
 #include <moebius/perturb.h>

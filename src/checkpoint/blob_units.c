@@ -84,9 +84,14 @@ uint64_t mb_chunk_rows(const struct mb_tensor *tensor, size_t nbytes)
     return group_nbytes >= nbytes ? group_rows : nbytes / group_nbytes * group_rows;
 }
 
-struct mb_blob_matrix mb_item_info(const struct mb_layout_item *item, double eps)
+enum mb_status mb_item_info(const struct mb_layout_item *item, double eps, const struct mb_rounder *rounder,
+                            struct mb_blob_matrix *info, struct mb_error *err)
 {
-    return (struct mb_blob_matrix){
+    bool is_taken = false;
+    if (rounder != NULL)
+        MB_TRY(rounder->takes(rounder->context, item->tensor->name, (size_t)item->tensor->shape[1], &is_taken,
+                              err));
+    *info = (struct mb_blob_matrix){
         .name = item->suffix,
         .name_nbytes = strlen(item->suffix),
         .dtype = mb_tensor_dtype(item->tensor),
@@ -94,8 +99,18 @@ struct mb_blob_matrix mb_item_info(const struct mb_layout_item *item, double eps
         .n_rows = item->tensor->shape[0],
         .n_cols = (size_t)item->tensor->shape[1],
         .eps = eps,
-        .step = mb_step_of_eps(eps),
+        .step = is_taken ? mb_step_of_rho(eps, rounder->rho) : mb_step_of_eps(eps),
     };
+    return MB_OK;
+}
+
+struct mb_coding mb_item_coding(const struct mb_blob_matrix *info)
+{
+    return (struct mb_coding){.dtype = info->dtype,
+                              .form = info->form,
+                              .n_cols = info->n_cols,
+                              .eps = info->eps,
+                              .step = info->step};
 }
 
 void mb_report_blob(struct mb_compress_report *report, enum mb_bound_class class, uint64_t n_weights,

@@ -41,8 +41,12 @@ enum mb_status mb_fail_weight(const struct mb_checkpoint *ckpt, const struct mb_
 /* Rows that fill a buffer of 'nbytes', whole row groups, at least one of them. */
 uint64_t mb_chunk_rows(const struct mb_tensor *tensor, size_t nbytes);
 
-/* A coded matrix as the blob's header will name it; sizes are 0. */
-struct mb_blob_matrix mb_item_info(const struct mb_layout_item *item, double eps);
+/* A coded matrix as the blob's header will name it; sizes are 0. 'rounder' may be NULL. */
+enum mb_status mb_item_info(const struct mb_layout_item *item, double eps, const struct mb_rounder *rounder,
+                            struct mb_blob_matrix *info, struct mb_error *err);
+
+/* As the encoder is to code it. */
+struct mb_coding mb_item_coding(const struct mb_blob_matrix *info);
 
 /* Adds a finished blob to a report. */
 void mb_report_blob(struct mb_compress_report *report, enum mb_bound_class class, uint64_t n_weights,

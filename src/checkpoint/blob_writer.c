@@ -3,7 +3,9 @@
  *
  * A wave is a set of row chunks, read and encoded in parallel, while one more task writes the chunks of the
  * wave before, in order.  The weights are read twice, once for the mean and once to encode: the second time
- * mostly from the page cache, since a batch is small.  So no matrix is ever in memory as a whole.
+ * mostly from the page cache, since a batch is small.  So no matrix is ever in memory as a whole.  A rounder
+ * prepares the matrices of a batch, which is as many units as there are threads then, and sees the same
+ * chunks.
  */
 #include "blob_writer.h"
 #include "base/checked.h"
@@ -18,6 +20,7 @@
 #include <xxhash.h>
 
 enum { SLOTS_MAX = 48 }; /* of a wave: 48 x 3 x 512 KiB are 72 MiB */
+enum { CHUNK_WEIGHTS = MB_CHUNK_NBYTES / 2 };
 static const uint64_t BATCH_NBYTES = 256 << 20;
 
 /* A matrix on its way into a blob. */
@@ -27,6 +30,9 @@ struct matrix {
     struct mb_blob_matrix *info; /* sizes grow while it is written */
     struct mb_group *groups;     /* of the whole matrix */
     uint64_t n_groups;
+    void *rounding; /* what the rounder made; NULL: it does not take this one */
+    bool is_done;
+    struct mb_rounded rounded;
 };
 
 /* A unit of the batch. */
@@ -36,7 +42,7 @@ struct job {
     struct matrix *matrices;      /* [unit->n_coded] */
     struct mb_blob_matrix *infos; /* [unit->n_coded] as the blob's header has them */
     struct mb_extremes extremes;
-    enum mb_status status; /* of its statistics */
+    enum mb_status status; /* of its statistics, then of preparing its matrices */
     struct mb_error err;
 };
 
@@ -52,6 +58,7 @@ struct slot {
     struct chunk chunk;
     uint8_t *out; /* of slot_nbytes */
     size_t out_nbytes;
+    struct mb_rounded rounded;
     enum mb_status status;
     struct mb_error err;
 };
@@ -59,12 +66,14 @@ struct slot {
 struct mb_coder {
     const struct mb_checkpoint *ckpt;
     const struct mb_layout *layout;
+    const struct mb_rounder *rounder; /* or NULL */
     struct mb_progress *progress;
     struct mb_pool *pool;
     struct mb_shard_writer *writer;
     struct mb_compress_report *report;
     size_t n_slots, slot_nbytes;
     uint8_t *in;           /* [n_slots][MB_CHUNK_NBYTES] */
+    int8_t *wanted;        /* [n_slots][CHUNK_WEIGHTS] with a rounder */
     struct slot *waves[2]; /* [n_slots] */
     uint8_t *out;
 
@@ -134,11 +143,10 @@ static enum mb_status make_matrices(const struct mb_coder *coder, struct job *jo
             continue;
         struct mb_blob_matrix *info = &job->infos[n];
         struct matrix *matrix = &job->matrices[n++];
-        *info = mb_item_info(item, job->eps[i]);
+        MB_TRY(mb_item_info(item, job->eps[i], coder->rounder, info, err));
         matrix->item = item;
         matrix->info = info;
-        matrix->coding =
-            (struct mb_coding){info->dtype, info->form, info->n_cols, info->eps, info->step, NULL};
+        matrix->coding = mb_item_coding(info);
         uint64_t group_rows = mb_group_rows(info->n_cols);
         matrix->n_groups = (info->n_rows + group_rows - 1) / group_rows;
         matrix->groups = calloc(matrix->n_groups, sizeof *matrix->groups);
@@ -152,8 +160,13 @@ static void free_batch(struct mb_coder *coder)
 {
     for (size_t i = 0; i < coder->n_jobs; i++) {
         struct job *job = &coder->jobs[i];
-        for (size_t k = 0; job->matrices != NULL && k < job->unit->n_coded; k++)
-            free(job->matrices[k].groups);
+        for (size_t k = 0; job->matrices != NULL && k < job->unit->n_coded; k++) {
+            struct matrix *matrix = &job->matrices[k];
+            if (matrix->rounding != NULL)
+                coder->rounder->end(coder->rounder->context, matrix->rounding,
+                                    matrix->is_done ? &matrix->rounded : NULL);
+            free(matrix->groups);
+        }
         free(job->matrices);
         free(job->infos);
         free(job->eps);
@@ -182,6 +195,36 @@ static enum mb_status make_jobs(struct mb_coder *coder, const struct mb_unit *un
     return MB_OK;
 }
 
+static enum mb_status prepare_matrix(const struct mb_rounder *rounder, struct matrix *matrix,
+                                     struct mb_error *err)
+{
+    const char *name = matrix->item->tensor->name;
+    bool is_taken;
+    MB_TRY(rounder->takes(rounder->context, name, matrix->info->n_cols, &is_taken, err));
+    return !is_taken ? MB_OK
+                     : rounder->begin(rounder->context, name, matrix->info->n_rows, &matrix->coding,
+                                      &matrix->rounding, err);
+}
+
+static void prepare_task(void *ctx, size_t task, int thread)
+{
+    (void)thread;
+    const struct mb_coder *coder = ctx;
+    struct job *job = &coder->jobs[task];
+    for (size_t i = 0; i < job->unit->n_coded && job->status == MB_OK; i++)
+        job->status = prepare_matrix(coder->rounder, &job->matrices[i], &job->err);
+}
+
+static enum mb_status prepare_batch(struct mb_coder *coder, struct mb_error *err)
+{
+    if (coder->rounder == NULL)
+        return MB_OK;
+    mb_pool_run(coder->pool, coder->n_jobs, prepare_task, coder);
+    for (size_t i = 0; i < coder->n_jobs; i++)
+        MB_TRY(mb_pass_on(err, coder->jobs[i].status, &coder->jobs[i].err));
+    return MB_OK;
+}
+
 /* Bounds of all units of the batch in parallel: a mean is a sum in order, so one unit cannot be split. */
 static enum mb_status begin_batch(struct mb_coder *coder, const struct mb_unit *units, size_t n_units,
                                   struct mb_error *err)
@@ -193,6 +236,7 @@ static enum mb_status begin_batch(struct mb_coder *coder, const struct mb_unit *
         mb_extremes_add(&coder->report->extremes, &coder->jobs[i].extremes);
         MB_TRY(make_matrices(coder, &coder->jobs[i], err));
     }
+    MB_TRY(prepare_batch(coder, err));
     coder->next_job = coder->next_matrix = 0;
     coder->next_row = 0;
     return MB_OK;
@@ -230,7 +274,22 @@ static bool next_chunk(struct mb_coder *coder, struct chunk *chunk)
     return true;
 }
 
-static enum mb_status encode_chunk(struct mb_coder *coder, struct slot *slot, uint8_t *in)
+/* *wanted: 'room', filled, or NULL for plain rounding. */
+static enum mb_status round_chunk(struct mb_coder *coder, struct slot *slot, const uint8_t *in, int8_t *room,
+                                  const int8_t **wanted)
+{
+    const struct mb_rounder *rounder = coder->rounder;
+    const struct chunk *chunk = &slot->chunk;
+    bool is_plain = true;
+    slot->rounded = (struct mb_rounded){0};
+    if (chunk->matrix->rounding != NULL)
+        MB_TRY(rounder->round(rounder->context, chunk->matrix->rounding, in, (size_t)chunk->n_rows, room,
+                              &is_plain, &slot->rounded, &slot->err));
+    *wanted = is_plain ? NULL : room;
+    return MB_OK;
+}
+
+static enum mb_status encode_chunk(struct mb_coder *coder, struct slot *slot, uint8_t *in, int8_t *room)
 {
     const struct chunk *chunk = &slot->chunk;
     struct matrix *matrix = chunk->matrix;
@@ -241,8 +300,10 @@ static enum mb_status encode_chunk(struct mb_coder *coder, struct slot *slot, ui
     MB_TRY(mb_checkpoint_read(coder->ckpt, tensor, pos, in, nbytes, &slot->err));
     size_t bad;
     struct mb_group *groups = matrix->groups + chunk->row / mb_group_rows(matrix->info->n_cols);
-    enum mb_status status = mb_encode_rows(&matrix->coding, in, (size_t)chunk->n_rows, slot->out,
-                                           coder->slot_nbytes, &slot->out_nbytes, groups, &bad);
+    struct mb_coding coding = matrix->coding;
+    MB_TRY(round_chunk(coder, slot, in, room, &coding.wanted));
+    enum mb_status status = mb_encode_rows(&coding, in, (size_t)chunk->n_rows, slot->out, coder->slot_nbytes,
+                                           &slot->out_nbytes, groups, &bad);
     if (status == MB_BAD_DATA)
         return mb_fail_weight(coder->ckpt, tensor, chunk->row * matrix->info->n_cols + bad, &slot->err);
     return status == MB_OK ? MB_OK
@@ -280,6 +341,7 @@ static enum mb_status end_matrix(struct mb_coder *coder, struct matrix *matrix, 
     mb_directory_write(matrix->info->form, matrix->groups, matrix->n_groups, directory);
     enum mb_status status = write_payload(coder, directory, nbytes, err);
     free(directory);
+    matrix->is_done = status == MB_OK;
     matrix->info->directory_nbytes = nbytes;
     coder->report->n_groups += matrix->n_groups;
     for (uint64_t i = 0; i < matrix->n_groups; i++) {
@@ -315,6 +377,17 @@ static enum mb_status end_blob(struct mb_coder *coder, struct job *job, struct m
     return mb_shard_add(coder->writer, coder->blob_pos, err);
 }
 
+/* In the order of rows, so that sums do not depend on threads. */
+static void add_rounded(struct mb_rounded *to, const struct mb_rounded *from)
+{
+    to->n_weights += from->n_weights;
+    to->n_clipped += from->n_clipped;
+    to->n_rows_clipped += from->n_rows_clipped;
+    to->row_error2_sum += from->row_error2_sum;
+    to->row_error2_max =
+        from->row_error2_max > to->row_error2_max ? from->row_error2_max : to->row_error2_max;
+}
+
 static enum mb_status write_slot(struct mb_coder *coder, const struct slot *slot, struct mb_error *err)
 {
     const struct chunk *chunk = &slot->chunk;
@@ -322,6 +395,7 @@ static enum mb_status write_slot(struct mb_coder *coder, const struct slot *slot
         MB_TRY(begin_blob(coder, chunk->job, err));
     MB_TRY(write_payload(coder, slot->out, slot->out_nbytes, err));
     chunk->matrix->info->data_nbytes += slot->out_nbytes;
+    add_rounded(&chunk->matrix->rounded, &slot->rounded);
     if (chunk->ends_matrix)
         MB_TRY(end_matrix(coder, chunk->matrix, err));
     return chunk->ends_blob ? end_blob(coder, chunk->job, err) : MB_OK;
@@ -346,7 +420,8 @@ static void wave_task(void *ctx, size_t task, int thread)
         return;
     }
     struct slot *slot = &coder->encoding[task - 1];
-    slot->status = encode_chunk(coder, slot, coder->in + (task - 1) * MB_CHUNK_NBYTES);
+    int8_t *room = coder->wanted == NULL ? NULL : coder->wanted + (task - 1) * CHUNK_WEIGHTS;
+    slot->status = encode_chunk(coder, slot, coder->in + (task - 1) * MB_CHUNK_NBYTES, room);
 }
 
 static enum mb_status run_wave(struct mb_coder *coder, struct mb_error *err)
@@ -402,8 +477,9 @@ enum mb_status mb_coder_run(struct mb_coder *coder, const struct mb_unit *units,
     coder->writer = writer;
     coder->report = report;
     for (size_t i = 0, n = 0; i < n_units; i += n) {
-        uint64_t nbytes = 0;
-        for (n = 0; i + n < n_units && (n == 0 || nbytes < BATCH_NBYTES); n++)
+        uint64_t nbytes = unit_nbytes(coder->layout, &units[i]);
+        size_t n_most = coder->rounder == NULL ? n_units : (size_t)mb_pool_n_threads(coder->pool);
+        for (n = 1; i + n < n_units && n < n_most && nbytes < BATCH_NBYTES; n++)
             nbytes += unit_nbytes(coder->layout, &units[i + n]);
         enum mb_status status = code_units(coder, units + i, n, err);
         free_batch(coder);
@@ -419,14 +495,15 @@ static enum mb_status make_buffers(struct mb_coder *coder, struct mb_error *err)
     uint64_t n = coder->n_slots, out_nbytes = mb_round_up(coder->slot_nbytes, 4096);
     coder->in = mb_alloc(n, MB_CHUNK_NBYTES);
     coder->out = mb_alloc(2 * n, out_nbytes);
+    coder->wanted = coder->rounder == NULL ? NULL : mb_alloc(n, CHUNK_WEIGHTS);
     for (size_t k = 0; k < 2; k++) {
         coder->waves[k] = calloc(n, sizeof **coder->waves);
         for (size_t i = 0; i < n && coder->waves[k] != NULL && coder->out != NULL; i++)
             coder->waves[k][i].out = coder->out + (k * n + i) * out_nbytes;
     }
     coder->payload = XXH3_createState();
-    if (coder->in == NULL || coder->out == NULL || coder->waves[0] == NULL || coder->waves[1] == NULL ||
-        coder->payload == NULL)
+    if (coder->in == NULL || coder->out == NULL || (coder->rounder != NULL && coder->wanted == NULL) ||
+        coder->waves[0] == NULL || coder->waves[1] == NULL || coder->payload == NULL)
         return mb_fail_memory(err, "the chunks that are coded");
     return MB_OK;
 }
@@ -446,13 +523,13 @@ static enum mb_status make_threads(struct mb_coder *coder, int n_threads, struct
 }
 
 enum mb_status mb_coder_create(const struct mb_checkpoint *ckpt, const struct mb_layout *layout,
-                               int n_threads, struct mb_progress *progress, struct mb_coder **coder,
-                               struct mb_error *err)
+                               const struct mb_rounder *rounder, int n_threads, struct mb_progress *progress,
+                               struct mb_coder **coder, struct mb_error *err)
 {
     *coder = calloc(1, sizeof **coder);
     if (*coder == NULL)
         return mb_fail_memory(err, "the coder");
-    **coder = (struct mb_coder){.ckpt = ckpt, .layout = layout, .progress = progress};
+    **coder = (struct mb_coder){.ckpt = ckpt, .layout = layout, .rounder = rounder, .progress = progress};
     enum mb_status status = make_threads(*coder, n_threads, err);
     if (status != MB_OK) {
         mb_coder_free(*coder);
@@ -471,6 +548,7 @@ void mb_coder_free(struct mb_coder *coder)
     free(coder->waves[0]);
     free(coder->waves[1]);
     free(coder->out);
+    free(coder->wanted);
     free(coder->in);
     free(coder);
 }

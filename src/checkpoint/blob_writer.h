@@ -10,10 +10,13 @@
 
 struct mb_coder;
 
-/* Everything stays the caller's. Buffers take less than 80 MB whatever the checkpoint and n_threads. */
+/*
+ * Everything stays the caller's. Buffers take less than 90 MB whatever the checkpoint and n_threads, beside
+ * what a rounder (or NULL) takes for the units that threads work on.
+ */
 enum mb_status mb_coder_create(const struct mb_checkpoint *ckpt, const struct mb_layout *layout,
-                               int n_threads, struct mb_progress *progress, struct mb_coder **coder,
-                               struct mb_error *err);
+                               const struct mb_rounder *rounder, int n_threads, struct mb_progress *progress,
+                               struct mb_coder **coder, struct mb_error *err);
 void mb_coder_free(struct mb_coder *coder);
 
 /* Writes the blobs of these units, in order. What they hold is added to the report. */

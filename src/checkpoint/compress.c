@@ -3,6 +3,7 @@
  */
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/number.h"
 #include "base/options.h"
 #include "blob_units.h"
 #include "blob_writer.h"
@@ -39,6 +40,16 @@ static json_t *tensor_bounds_json(const struct mb_compress_options *options)
     return patterns;
 }
 
+/* How indices are chosen: in the note about unfinished work too, so that no folder mixes two ways. */
+static json_t *feedback_json(const struct mb_rounder *rounder)
+{
+    char rho[40], damping[40], hash[24];
+    mb_number_format(rho, sizeof rho, "%.*g", 17, rounder->rho);
+    mb_number_format(damping, sizeof damping, "%.*g", 17, rounder->damping);
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)rounder->moments_hash);
+    return json_pack("{s:s, s:s, s:s}", "rho", rho, "damping", damping, "moments_xxh3", hash);
+}
+
 /*
  * The block in config.json, but for the checksums of files, which are known only at the end.  'plan_xxh3' is
  * of the bound of every tensor, by name.  NULL: no memory.
@@ -48,13 +59,16 @@ static json_t *quantization_config(const struct mb_compress_options *options, co
     char hash[24];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)layout->hash);
     json_t *config =
-        json_pack("{s:s, s:i, s:o, s:o}", "quant_method", "moebius", "format_version", MB_FORMAT_VERSION,
-                  "bound", bound_json(&options->bound, MB_EXPERT_FRACTION, options->has_bound), "dense_bound",
+        json_pack("{s:s, s:i, s:o, s:o}", "quant_method", "moebius", "format_version",
+                  options->rounder == NULL ? MB_FORMAT_VERSION : MB_FORMAT_VERSION_MAX, "bound",
+                  bound_json(&options->bound, MB_EXPERT_FRACTION, options->has_bound), "dense_bound",
                   bound_json(&options->dense_bound, MB_LINEAR_FRACTION, options->has_dense_bound));
     bool ok = config != NULL;
     if (ok && options->n_tensor_bounds > 0)
         ok = json_object_set_new(config, "tensor_bounds", tensor_bounds_json(options)) == 0;
     ok = ok && json_object_set_new(config, "plan_xxh3", json_string(hash)) == 0;
+    if (ok && options->rounder != NULL)
+        ok = json_object_set_new(config, "feedback", feedback_json(options->rounder)) == 0;
     if (ok)
         return config;
     json_decref(config);
@@ -254,7 +268,7 @@ static enum mb_status predict(struct compression *c, const struct mb_compress_op
     for (size_t i = 0; i < c->layout->n_items; i++)
         if (c->layout->items[i].bound.kind != MB_BOUND_EXACT)
             c->progress.total_nbytes += mb_tensor_stored_nbytes(c->ckpt, c->layout->items[i].tensor);
-    return mb_estimate(c->ckpt, c->layout, options->n_threads, &c->progress, report, err);
+    return mb_estimate(c->ckpt, c->layout, options->rounder, options->n_threads, &c->progress, report, err);
 }
 
 static enum mb_status write_coded(struct compression *c, const char *out_path,
@@ -266,8 +280,8 @@ static enum mb_status write_coded(struct compression *c, const char *out_path,
     c->buffer = malloc(COPY_NBYTES);
     if (c->buffer == NULL)
         return mb_fail_memory(err, "copying");
-    enum mb_status status =
-        mb_coder_create(c->ckpt, c->layout, options->n_threads, &c->progress, &c->coder, err);
+    enum mb_status status = mb_coder_create(c->ckpt, c->layout, options->rounder, options->n_threads,
+                                            &c->progress, &c->coder, err);
     if (status == MB_OK)
         status = write_folder(c, out_path, options, report, err);
     mb_coder_free(c->coder);

@@ -102,6 +102,7 @@ struct job {
     const struct mb_checkpoint *ckpt;
     const struct mb_layout *layout;
     const struct mb_unit *unit;
+    const struct mb_rounder *rounder;
     uint64_t n_all; /* see sample_of */
     struct mb_compress_report report;
     uint64_t in_nbytes;
@@ -140,7 +141,7 @@ static uint64_t scaled(uint64_t count, uint64_t of_sample, uint64_t whole)
 static enum mb_status estimate_matrix(struct job *job, const struct mb_blob_matrix *info,
                                       const struct mb_tensor *tensor, uint64_t *nbytes, struct mb_error *err)
 {
-    struct mb_coding coding = {info->dtype, info->form, info->n_cols, info->eps, info->step, NULL};
+    const struct mb_coding coding = mb_item_coding(info);
     struct sample sample = sample_of(job->ckpt, tensor, job->n_all);
     uint64_t n_sampled_rows = 0, record_nbytes = 0, directory_nbytes = 0, n_outliers = 0, n_raw = 0;
     for (uint64_t i = 0; i < sample.n_sampled; i++) {
@@ -180,7 +181,7 @@ static enum mb_status estimate_matrices(struct job *job, double *eps, struct mb_
         if (item->bound.kind == MB_BOUND_EXACT)
             continue;
         class = n == 0 ? item->class : class;
-        infos[n] = mb_item_info(item, eps[i]);
+        MB_TRY(mb_item_info(item, eps[i], job->rounder, &infos[n], err));
         MB_TRY(estimate_matrix(job, &infos[n++], item->tensor, &nbytes, err));
         n_weights += item->tensor->n_elems;
         job->in_nbytes += mb_tensor_stored_nbytes(job->ckpt, item->tensor);
@@ -204,6 +205,7 @@ static enum mb_status estimate_unit(struct job *job, struct mb_error *err)
 struct estimate {
     const struct mb_checkpoint *ckpt;
     const struct mb_layout *layout;
+    const struct mb_rounder *rounder;
     uint64_t n_all;
     struct job jobs[UNITS_AT_ONCE];
     uint8_t *buffers; /* [n_threads][MB_CHUNK_NBYTES + out_nbytes] */
@@ -231,6 +233,7 @@ static enum mb_status estimate_units(struct estimate *estimate, struct mb_pool *
             estimate->jobs[i] = (struct job){.ckpt = estimate->ckpt,
                                              .layout = layout,
                                              .unit = &layout->units[first + i],
+                                             .rounder = estimate->rounder,
                                              .n_all = estimate->n_all};
         mb_pool_run(pool, n, estimate_task, estimate);
         for (size_t i = 0; i < n; i++) {
@@ -267,9 +270,9 @@ static enum mb_status estimate_rest(const struct mb_checkpoint *ckpt, const stru
     return MB_OK;
 }
 
-enum mb_status mb_estimate(const struct mb_checkpoint *ckpt, const struct mb_layout *layout, int n_threads,
-                           struct mb_progress *progress, struct mb_compress_report *report,
-                           struct mb_error *err)
+enum mb_status mb_estimate(const struct mb_checkpoint *ckpt, const struct mb_layout *layout,
+                           const struct mb_rounder *rounder, int n_threads, struct mb_progress *progress,
+                           struct mb_compress_report *report, struct mb_error *err)
 {
     struct mb_pool *pool;
     MB_TRY(mb_pool_create(n_threads, &pool, err));
@@ -282,6 +285,7 @@ enum mb_status mb_estimate(const struct mb_checkpoint *ckpt, const struct mb_lay
     } else {
         estimate->ckpt = ckpt;
         estimate->layout = layout;
+        estimate->rounder = rounder;
         estimate->n_all = count_groups(ckpt, layout);
         estimate->buffers = buffers;
         estimate->out_nbytes = out_nbytes;

@@ -1,0 +1,367 @@
+/*
+ * test_rounder.c - whole folders coded with feedback: bounds are proved by verify, bytes depend neither on
+ * threads nor on instruction sets, and what has no moments is rounded plainly and named.
+ */
+#include "../checkpoint/folder.h"
+#include "../codec/matrices.h"
+#include "base/bytes.h"
+#include "cmocka_all.h"
+#include "moments.h"
+#include <math.h>
+#include <moebius/feedback.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Moments of every expert and linear matrix, by name: gate_proj and up_proj share theirs. */
+struct source {
+    struct mb_moments_source source;
+    const char *unreached; /* in a name: no token reached it */
+    const char *broken;    /* in a name: its moments are not positive definite */
+    atomic_int n_read;
+};
+
+static uint64_t input_of(const char *tensor)
+{
+    const char *up = strstr(tensor, "up_proj");
+    uint64_t hash = 1469598103934665603u;
+    for (const char *at = tensor; *at != '\0' && at != up; at++)
+        hash = (hash ^ (uint64_t)(unsigned char)*at) * 1099511628211u;
+    for (const char *at = "gate_proj.weight"; up != NULL && *at != '\0'; at++)
+        hash = (hash ^ (uint64_t)(unsigned char)*at) * 1099511628211u;
+    return hash;
+}
+
+static enum mb_status get(void *context, const char *tensor, size_t n_cols, struct mb_moments_info *info,
+                          float *moments, struct mb_error *err)
+{
+    (void)err;
+    struct source *source = context;
+    struct mb_tensor_role role = mb_role_of(tensor);
+    bool is_unreached = source->unreached != NULL && strstr(tensor, source->unreached) != NULL;
+    *info = (struct mb_moments_info){.is_known = role.role <= MB_ROLE_LINEAR,
+                                     .n_tokens = is_unreached ? 0 : 3 * n_cols,
+                                     .sum_gates2 = is_unreached ? 0 : (double)n_cols,
+                                     .input = input_of(tensor)};
+    if (moments == NULL)
+        return MB_OK;
+    atomic_fetch_add(&source->n_read, 1);
+    float *made = test_moments_make(n_cols, 2 * n_cols, info->input);
+    memcpy(moments, made, n_cols * n_cols * sizeof *made);
+    free(made);
+    if (source->broken != NULL && strstr(tensor, source->broken) != NULL)
+        moments[1] = moments[n_cols] = 1e6F;
+    return MB_OK;
+}
+
+static struct source make_source(void)
+{
+    return (struct source){.source = {.hash = 0x1234, .get = get}};
+}
+
+struct found {
+    size_t n, n_unreached;
+    double clipped, error, limit; /* sums */
+};
+
+static void add_matrix(void *ctx, const struct mb_feedback_matrix *matrix)
+{
+    struct found *found = ctx;
+    found->n++;
+    found->n_unreached += matrix->n_tokens == 0;
+    found->clipped += (double)matrix->n_clipped;
+    found->error += matrix->row_error_rms;
+    found->limit += matrix->row_error_limit;
+    assert_true(matrix->row_error_rms <= matrix->row_error_max);
+    if (matrix->n_tokens > 0 && matrix->n_rows_clipped == 0)
+        assert_true(matrix->row_error_max <= matrix->row_error_limit);
+}
+
+static enum mb_status try_compress(const char *in, const char *out, double rho, struct source *source,
+                                   int n_threads, struct found *found, struct mb_feedback_report *report,
+                                   struct mb_error *err)
+{
+    struct mb_feedback *feedback;
+    struct mb_compress_report sizes;
+    source->source.context = source;
+    const struct mb_feedback_options options = {
+        .size = sizeof options, .rho = rho, .each = add_matrix, .each_ctx = found};
+    assert_int_equal(mb_feedback_create(&source->source, &options, &feedback, err), MB_OK);
+    const struct mb_compress_options how = {.size = sizeof how,
+                                            .n_threads = n_threads,
+                                            .rounder = mb_feedback_rounder(feedback),
+                                            .has_dense_bound = true,
+                                            .dense_bound = {MB_BOUND_MEAN_ABS, 0.2}};
+    enum mb_status status = mb_compress(in, out, &how, &sizes, err);
+    *report = mb_feedback_report(feedback);
+    mb_feedback_free(feedback);
+    return status;
+}
+
+static struct mb_feedback_report compress(const char *in, const char *out, double rho, struct source *source,
+                                          int n_threads, struct found *found)
+{
+    struct mb_feedback_report report;
+    struct mb_error err = {0};
+    *found = (struct found){0};
+    if (try_compress(in, out, rho, source, n_threads, found, &report, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    return report;
+}
+
+struct checked {
+    double rho;
+    size_t n_fine, n_derived;
+};
+
+static void check_tensor(void *ctx, const struct mb_verify_tensor *tensor)
+{
+    struct checked *checked = ctx;
+    assert_true(tensor->n_broken == 0);
+    if (tensor->step == mb_step_of_rho(tensor->eps, checked->rho))
+        checked->n_fine++;
+    else if (tensor->step == mb_step_of_eps(tensor->eps))
+        checked->n_derived++;
+    else
+        fail_msg("%s: a step of its own", tensor->name);
+}
+
+static struct checked prove(const char *coded, const char *original, double rho)
+{
+    struct checked checked = {.rho = rho};
+    struct mb_verify_report report;
+    struct mb_error err;
+    const struct mb_verify_options options = {
+        .size = sizeof options, .n_threads = 2, .each = check_tensor, .each_ctx = &checked};
+    if (mb_verify(coded, original, &options, &report, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    assert_true(report.n_broken == 0 && report.worst_ratio <= 1 && report.n_weights > 0);
+    return checked;
+}
+
+static char plain[300], coded[300];
+
+static void write_plain(void)
+{
+    struct test_model model = test_model_small();
+    model.n_hidden = 96;
+    model.n_inner = 80;
+    snprintf(plain, sizeof plain, "%s", test_path("plain"));
+    snprintf(coded, sizeof coded, "%s", test_path("coded"));
+    test_remove(plain);
+    test_remove(coded);
+    test_write_model(plain, &model);
+}
+
+static void coded_folders_keep_their_bounds_and_say_how(void **state)
+{
+    (void)state;
+    static const double rhos[] = {0.5, 0.75, 1, 1.7, 4};
+    write_plain();
+    for (size_t i = 0; i < 5; i++) {
+        struct source source = make_source();
+        struct found found;
+        struct mb_feedback_report report = compress(plain, coded, rhos[i], &source, 2, &found);
+        struct checked checked = prove(coded, plain, rhos[i]);
+        assert_true(report.n_matrices > 6 && report.n_matrices == found.n && report.n_unreached == 0);
+        assert_true(checked.n_fine >= found.n);
+        assert_true((size_t)atomic_load(&source.n_read) < found.n); /* gate_proj and up_proj share a factor */
+        assert_true(report.n_clipped > 0 && report.n_clipped < report.n_weights);
+        size_t nbytes;
+        char name[400];
+        snprintf(name, sizeof name, "%s/config.json", coded);
+        char *config = (char *)test_read(name, &nbytes);
+        config = realloc(config, nbytes + 1);
+        config[nbytes] = '\0';
+        assert_non_null(strstr(config, "\"format_version\": 2"));
+        assert_non_null(strstr(config, "\"moments_xxh3\": \"0000000000001234\""));
+        free(config);
+        test_remove(coded);
+    }
+}
+
+static void bytes_do_not_depend_on_threads(void **state)
+{
+    (void)state;
+    char other[300];
+    write_plain();
+    snprintf(other, sizeof other, "%s", test_path("other"));
+    for (int n_threads = 2; n_threads <= 7; n_threads += 5) {
+        struct source source = make_source();
+        struct found a, b;
+        compress(plain, coded, 1, &source, 1, &a);
+        compress(plain, other, 1, &source, n_threads, &b);
+        assert_true(test_same_folders(coded, other));
+        assert_memory_equal(&a, &b, sizeof a);
+        test_remove(coded);
+        test_remove(other);
+    }
+}
+
+/* A child process for each: a process chooses its tables once. */
+static void bytes_do_not_depend_on_instruction_sets(void **state)
+{
+    (void)state;
+    static const char *const without[] = {"", "-avx512", "-avx2", "-neon"};
+    write_plain();
+    for (size_t i = 0; i < 4; i++) {
+        char out[320];
+        snprintf(out, sizeof out, "%s-%zu", coded, i);
+        test_remove(out);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            char program[4096];
+            ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+            program[n > 0 ? n : 0] = '\0';
+            setenv("MOEBIUS_CPU", without[i], 1);
+            setenv("TEST_ROUNDER_IN", plain, 1);
+            setenv("TEST_ROUNDER_OUT", out, 1);
+            execl(program, program, (char *)NULL);
+            _exit(9);
+        }
+        int status;
+        assert_true(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        if (i > 0) {
+            char first[320];
+            snprintf(first, sizeof first, "%s-0", coded);
+            assert_true(test_same_folders(first, out));
+        }
+    }
+}
+
+static void experts_that_no_token_reached_are_rounded_plainly_and_named(void **state)
+{
+    (void)state;
+    struct source source = make_source();
+    struct found found;
+    source.unreached = "experts.1.";
+    write_plain();
+    struct mb_feedback_report report = compress(plain, coded, 1, &source, 2, &found);
+    assert_true(report.n_unreached > 0 && report.n_unreached == found.n_unreached);
+    assert_true(report.n_unreached + report.n_matrices == found.n);
+    prove(coded, plain, 1);
+}
+
+static void moments_of_nothing_are_refused_by_name(void **state)
+{
+    (void)state;
+    struct source source = make_source();
+    struct found found = {0};
+    struct mb_feedback_report report;
+    struct mb_error err = {0};
+    source.broken = "experts.0.down_proj";
+    write_plain();
+    assert_int_equal(try_compress(plain, coded, 1, &source, 2, &found, &report, &err), MB_BAD_DATA);
+    assert_non_null(strstr(err.msg, "experts.0.down_proj.weight: the moments are not positive definite"));
+}
+
+static void wrong_options_are_refused(void **state)
+{
+    (void)state;
+    struct source source = make_source();
+    static const struct mb_feedback_options wrong[] = {
+        {.size = sizeof wrong[0], .rho = 0.4},      {.size = sizeof wrong[0], .rho = 4.1},
+        {.size = sizeof wrong[0], .rho = NAN},      {.size = sizeof wrong[0], .damping = -1},
+        {.size = sizeof wrong[0], .damping = 1.01},
+    };
+    for (size_t i = 0; i < 5; i++) {
+        struct mb_feedback *feedback;
+        struct mb_error err = {0};
+        assert_int_equal(mb_feedback_create(&source.source, &wrong[i], &feedback, &err), MB_USAGE);
+        assert_null(feedback);
+    }
+}
+
+/* ---------------------------------------------------------------- what verify finds */
+
+/* The indices of the first blob of a shard, rewritten: one weight moves by 'shift' levels from where it is.
+ */
+static bool change_one_code(uint8_t *shard, uint64_t *seed)
+{
+    uint64_t header = mb_load_u64(shard);
+    uint8_t *bytes = shard + 8 + header; /* blobs come first */
+    uint64_t nbytes = mb_load_u64(bytes + 16);
+    struct mb_blob blob;
+    struct mb_error err;
+    if (mb_blob_open(bytes, nbytes, &blob, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    const struct mb_coded_matrix *w = &blob.matrix[test_random(seed) % blob.n_matrices];
+    uint8_t *record = bytes + (w->data - bytes);
+    unsigned a = (w->kinds[0] & 127u) / 9;
+    size_t code = test_random(seed) % (w->group_rows * w->n_cols);
+    bool can_change = (w->kinds[0] & 127) != 81 && a >= 2 && a != 4;
+    if (can_change) { /* a bit of one body code: the top one moves a weight by half of what codes reach */
+        size_t bit = code * a + a - 1;
+        record[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    } else if (a == 4) {
+        record[code / 2] ^= 0x80;
+    }
+    mb_blob_close(&blob);
+    test_repair_checksums(bytes, nbytes);
+    return can_change || a == 4;
+}
+
+static bool is_caught(const char *folder)
+{
+    struct mb_verify_report report;
+    struct mb_error err;
+    enum mb_status status = mb_verify(folder, plain, VERIFY_OPTIONS(.n_threads = 1), &report, &err);
+    return status == MB_BAD_DATA || (status == MB_OK && report.n_broken > 0);
+}
+
+static void a_thousand_single_changed_codes_are_all_caught(void **state)
+{
+    (void)state;
+    struct source source = make_source();
+    struct found found;
+    struct test_model model = test_model_small();
+    char name[400];
+    size_t nbytes, n_changed = 0;
+    uint64_t seed = 5;
+    write_plain();
+    model.n_hidden = 40;
+    model.n_inner = 36;
+    test_remove(plain);
+    test_write_model(plain, &model);
+    compress(plain, coded, 1, &source, 1, &found);
+    assert_false(is_caught(coded));
+    snprintf(name, sizeof name, "%s/model-00002-of-00003.safetensors", coded);
+    uint8_t *shard = test_read(name, &nbytes), *copy = malloc(nbytes);
+    assert_true(shard != NULL && copy != NULL);
+    for (int i = 0; i < 1000; i++) {
+        memcpy(copy, shard, nbytes);
+        if (!change_one_code(copy, &seed))
+            continue;
+        test_write(name, copy, nbytes);
+        assert_true(is_caught(coded));
+        n_changed++;
+    }
+    assert_int_equal(n_changed, 1000);
+    free(copy);
+    free(shard);
+}
+
+int main(void)
+{
+    const char *in = getenv("TEST_ROUNDER_IN"), *out = getenv("TEST_ROUNDER_OUT");
+    if (in != NULL && out != NULL) {
+        struct source source = make_source();
+        struct found found = {0};
+        struct mb_feedback_report report;
+        return try_compress(in, out, 1, &source, 2, &found, &report, NULL) == MB_OK ? 0 : 1;
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(coded_folders_keep_their_bounds_and_say_how),
+        cmocka_unit_test(bytes_do_not_depend_on_threads),
+        cmocka_unit_test(bytes_do_not_depend_on_instruction_sets),
+        cmocka_unit_test(experts_that_no_token_reached_are_rounded_plainly_and_named),
+        cmocka_unit_test(moments_of_nothing_are_refused_by_name),
+        cmocka_unit_test(wrong_options_are_refused),
+        cmocka_unit_test(a_thousand_single_changed_codes_are_all_caught),
+    };
+    return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
+}
