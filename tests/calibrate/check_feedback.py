@@ -1,8 +1,10 @@
-"""check_feedback.py LIBRARY REPOSITORY: feedback by libmoebius.so beside an independent one in numpy, which goes another way.
+"""check_feedback.py LIBRARY REPOSITORY [OUT]: feedback by libmoebius.so beside an independent one in numpy, which goes another way.
 
 The library factors H = V V^T and feeds errors of weights; here rows of the Cholesky factor of the inverse of H spread what
 is left of a column, in float64. Both choose levels within the bound. tr(E H E^T) has to agree, and to be half of plain
 rounding's or less. Exit status 77: skipped, numpy or xxhash is missing.
+
+With OUT it writes OUT/ and OUT.xxh3 in place of that: how tests/format/golden-v2 was made, once.
 """
 
 import ctypes
@@ -18,7 +20,7 @@ except ImportError as error:
     print(f"skipped: {error} (Debian: python3-numpy, python3-xxhash)")
     sys.exit(77)
 
-LIBRARY, REPOSITORY = sys.argv[1:3]
+LIBRARY, REPOSITORY, *OUT = sys.argv[1:]
 sys.path.insert(0, os.path.join(REPOSITORY, "tests", "format"))
 import decoder  # noqa: E402
 import plain  # noqa: E402
@@ -86,7 +88,8 @@ def compress(library, folder, out, rho, bound, moments):
     report = ctypes.create_string_buffer(1 << 20)
     library.mb_feedback_rounder.restype = ctypes.c_void_p
     assert library.mb_feedback_create(ctypes.byref(source), ctypes.byref(options), ctypes.byref(feedback), ctypes.byref(error)) == 0
-    how = CompressOptions(size=ctypes.sizeof(CompressOptions), has_bound=True, bound=bound, n_threads=2)
+    how = CompressOptions(size=ctypes.sizeof(CompressOptions), has_bound=bound is not None, n_threads=2)
+    how.bound = bound or Bound()
     how.rounder = library.mb_feedback_rounder(feedback)
     status = library.mb_compress(folder.encode(), out.encode(), ctypes.byref(how), report, ctypes.byref(error))
     assert status == 0, error.msg
@@ -122,6 +125,31 @@ def inputs(rng, n, n_tokens):
     return x * np.exp(0.8 * rng.standard_normal(n))
 
 
+def random_moments(rng, n):
+    x = inputs(rng, n, 4 * n)
+    h = (x.T @ x).astype(np.float32)
+    return np.ascontiguousarray((h + h.T) / 2)
+
+
+def write_golden(out):
+    """Blobs of both versions: k_proj, v_proj and lm_head have no moments."""
+    rng = np.random.default_rng(2)
+    tensors = {name: value for name, value in plain.varied_tensors().items() if "q_proj" not in name}
+    moments = {
+        name: random_moments(rng, values.shape[1])
+        for name, (_, values) in tensors.items()
+        if "experts" in name or "o_proj" in name or "b_proj" in name
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = os.path.join(scratch, "plain")
+        plain.write_checkpoint(folder, tensors)
+        compress(ctypes.CDLL(LIBRARY), folder, out, 1.0, None, moments)
+    with open(out + ".xxh3", "w", encoding="utf-8") as file:
+        for name, tensor in sorted(decoder.read_folder(out).items()):
+            rows, cols = tensor.shape if tensor.values is not None else (0, 0)
+            file.write(f"{tensor.xxh3()} {rows} {cols} {name}\n")
+
+
 def main():
     library = ctypes.CDLL(LIBRARY)
     rng = np.random.default_rng(14)
@@ -130,9 +158,7 @@ def main():
         for name, rows, cols in (("gate_proj", 96, 200), ("up_proj", 96, 200), ("down_proj", 200, 96)):
             full = f"model.layers.{layer}.mlp.experts.{expert}.{name}.weight"
             tensors[full] = ("F32", (rng.standard_normal((rows, cols)) * 0.03).astype(np.float32))
-            x = inputs(rng, cols, 700)
-            moments[full] = (x.T @ x).astype(np.float32)
-            moments[full] = np.ascontiguousarray((moments[full] + moments[full].T) / 2)
+            moments[full] = random_moments(rng, cols)
     for rho, share in ((0.75, 0.5), (1.0, 0.5), (2.0, 0.5)):
         with tempfile.TemporaryDirectory() as scratch:
             folder, out = os.path.join(scratch, "plain"), os.path.join(scratch, "coded")
@@ -153,4 +179,7 @@ def main():
         assert ours <= share * nearest
 
 
-main()
+if OUT:
+    write_golden(OUT[0])
+else:
+    main()

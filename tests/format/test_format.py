@@ -91,12 +91,18 @@ class PageTest(unittest.TestCase):
 
 class GoldenTest(unittest.TestCase):
     def test_version_1(self):
-        tensors = decoder.read_folder(os.path.join(HERE, "golden-v1"))
+        self.check_golden("golden-v1")
+
+    def test_version_2(self):
+        self.check_golden("golden-v2")
+
+    def check_golden(self, golden):
+        tensors = decoder.read_folder(os.path.join(HERE, golden))
         found = {}
         for name, tensor in tensors.items():
             rows, cols = tensor.shape if tensor.values is not None else (0, 0)
             found[name] = f"{tensor.xxh3()} {rows} {cols} {name}"
-        with open(os.path.join(HERE, "golden-v1.xxh3"), encoding="utf-8") as file:
+        with open(os.path.join(HERE, golden + ".xxh3"), encoding="utf-8") as file:
             self.assertEqual(file.read().splitlines(), [found[name] for name in sorted(found)])
 
 
