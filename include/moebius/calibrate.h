@@ -18,6 +18,7 @@
 #define MOEBIUS_CALIBRATE_H
 
 #include <moebius/engine.h>
+#include <moebius/feedback.h>
 #include <moebius/measure.h>
 #include <moebius/perturb.h>
 #include <moebius/status.h>
@@ -128,6 +129,7 @@ struct mb_moments_contents {
     struct mb_moments_key key;
     uint64_t n_tokens, n_windows, nbytes;
     size_t n_layers, n_inputs, n_values_max;
+    uint64_t hash; /* of all moments, by their checksums */
 };
 
 /*
@@ -152,6 +154,12 @@ MB_API const struct mb_moments_input *mb_moments_find(const struct mb_moments *m
  */
 MB_API enum mb_status mb_moments_read(const struct mb_moments *moments, const struct mb_moments_input *input,
                                       float *h, struct mb_error *err);
+
+/*
+ * Moments as mb_feedback_create takes them; they have to stay open as long as the feedback.  Matrices that
+ * are not in the file are not known.
+ */
+MB_API struct mb_moments_source mb_moments_as_source(struct mb_moments *moments);
 
 #ifdef __cplusplus
 }

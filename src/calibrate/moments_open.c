@@ -114,6 +114,7 @@ static enum mb_status add_input(struct mb_moments *m, const json_t *json, uint32
     if (nbytes > end - *pos)
         return mb_fail(err, MB_BAD_DATA, "more moments than the layer's data");
     *pos += nbytes;
+    m->contents.hash = XXH3_64bits_withSeed(&m->places[n].xxh3, sizeof m->places[n].xxh3, m->contents.hash);
     if (m->inputs[n].n_values > m->contents.n_values_max)
         m->contents.n_values_max = m->inputs[n].n_values;
     return MB_OK;

@@ -328,7 +328,7 @@ static void a_kill_loses_no_more_than_the_layer_at_hand(void **state)
     struct mb_model *open = open_model(model, 1);
     size_t n_layers = mb_model_info(open)->n_layers;
     mb_model_close(open);
-    for (size_t l = 0; l <= n_layers; l++) {
+    for (size_t l = 0; l <= n_layers; l += 2) {
         kill_after(path, model, (int)l);
         assert_false(test_exists(path));
         must(make(path, model, 2, 0, NULL, NULL, &report, &err), &err);
