@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 cmake --preset debug >/dev/null
-cmake --build --preset debug --target commit report_page >/dev/null # headers that are made
+cmake --build --preset debug --target commit report_page calibrate_default_text >/dev/null # headers that are made
 # Files of other processors are not compiled here.
 compiled() {
     git ls-files 'src/*.c' 'cli/*.c' | while read -r file; do

@@ -1,23 +1,9 @@
 /*
- * gram.c - which table this process uses, and the scalar one, which is the specification.
+ * gram.c - which table this process uses.
  */
 #include "gram.h"
 #include "gram_tables.h"
 #include <string.h>
-
-static void add(const float *a, const float *b, size_t n, float *sums)
-{
-    for (size_t i = 0; i < MB_GRAM_PANEL; i++) {
-        float sum[MB_GRAM_PANEL] = {0};
-        for (size_t t = 0; t < n; t++)
-            for (size_t j = 0; j < MB_GRAM_PANEL; j++)
-                sum[j] = sum[j] + a[t * MB_GRAM_PANEL + i] * b[t * MB_GRAM_PANEL + j];
-        for (size_t j = 0; j < MB_GRAM_PANEL; j++)
-            sums[i * MB_GRAM_PANEL + j] = sums[i * MB_GRAM_PANEL + j] + sum[j];
-    }
-}
-
-const struct mb_gram_ops mb_gram_scalar = {"scalar", add};
 
 /* Some numbers whose products and sums round differently in another order, or with fma. */
 static void fill(float *x, size_t n, unsigned seed)
