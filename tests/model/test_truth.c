@@ -321,13 +321,16 @@ static void small_checkpoints_agree(void **state)
     assert_int_equal(n_broken, 0);
 }
 
-static void reference_agrees(void **state)
+static void reference_models_agree(void **state)
 {
     (void)state;
     int n_broken = 0;
     struct mb_model *model = open_model(MB_REPO "/models/reference");
     for (size_t i = 0; i < N_REFERENCE; i++)
         n_broken += check_golden(model, reference[i]);
+    mb_model_close(model);
+    model = open_model(MB_REPO "/models/reference-qwen3");
+    n_broken += check_golden(model, "reference-qwen3");
     mb_model_close(model);
     assert_int_equal(n_broken, 0);
 }
@@ -383,6 +386,7 @@ static void coded_agrees_with_decompressed(void **state)
         n_broken += check_twin(path, small[i], name);
     }
     n_broken += check_twin(MB_REPO "/models/reference", "reference-1", "reference-1, coded");
+    n_broken += check_twin(MB_REPO "/models/reference-qwen3", "reference-qwen3", "reference-qwen3, coded");
     assert_int_equal(n_broken, 0);
 }
 
@@ -475,7 +479,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_checkpoints_agree),
-        cmocka_unit_test(reference_agrees),
+        cmocka_unit_test(reference_models_agree),
         cmocka_unit_test(coded_agrees_with_decompressed),
         cmocka_unit_test(without_shared_experts),
     };

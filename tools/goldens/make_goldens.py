@@ -39,6 +39,7 @@ FAMILIES = [deepseek_v2, deepseek_v3, dots1, ernie4_5_moe, glm4_moe, glm4_moe_li
             mixtral, olmoe, phimoe, qwen2_moe, qwen3_moe]
 VARIANTS = [variant for family in FAMILIES for variant in family.VARIANTS]
 REFERENCE = os.path.join(REPO, "models", "reference")
+SECOND = os.path.join(REPO, "models", "reference-qwen3")
 
 # No choice of a small checkpoint's golden is closer than this, so that its expert sets must be equal.
 MARGIN_MIN = 2e-3
@@ -112,6 +113,16 @@ def reference_goldens():
     write_golden("reference-long", ids, logits[-24:], experts, margins)
 
 
+def second_golden():
+    """One problem with the second model's greedy reply."""
+    model = truth.load(SECOND)
+    tokenizer = Tokenizer.from_file(os.path.join(SECOND, "tokenizer.json"))
+    with open(os.path.join(REFERENCE, "eval.jsonl")) as f:
+        problem = json.loads(next(f))
+    ids = greedy(model, chat_ids(tokenizer, problem["question"]), 64)
+    write_golden("reference-qwen3", ids, *truth.run(model, ids)[:3])
+
+
 @torch.no_grad()
 def perplexity_golden():
     """As llama-perplexity: BOS and the text cut in windows, BOS put first in each, the second half scored."""
@@ -145,6 +156,8 @@ def main():
             small_golden(variant)
     if not wanted or "reference" in wanted:
         reference_goldens()
+    if not wanted or "reference-qwen3" in wanted:
+        second_golden()
     if not wanted or "perplexity" in wanted:
         perplexity_golden()
 

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Traces of the Fisher information of each routed expert, and of its inputs' moments, for comparison with measured KL.
+
+    fisher.py MODEL TASK.jsonl RESULTS.db [--limit 256] > fisher.json
+
+Every expert gets, from the questions and the clean run's replies in the results of a sweep, `fisher`: the trace of the Fisher information a reply token,
+estimated with one label drawn from the model for each token (then the gradients of different tokens are uncorrelated, and
+the square of a sequence's gradient is, on average, the sum over its tokens); `moments`: the mean over reply tokens of
+g^2 (|x|^2 x rows of gate and up + |h|^2 x rows of down), g the gate's weight, x and h the inputs of gate and down.  An
+error of root mean square s in all of the expert's weights should cost s^2 / 2 x fisher nats a token while it is small.
+
+Needs torch and transformers.
+"""
+import argparse
+import json
+import sqlite3
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def mean_square(experts, e):
+    """Of an expert's weights."""
+    weights = torch.cat([experts.gate_up_proj[e].detach().flatten(), experts.down_proj[e].detach().flatten()])
+    return float(weights.double().square().mean())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("task")
+    parser.add_argument("results")
+    parser.add_argument("--limit", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    tok = AutoTokenizer.from_pretrained(args.model)
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, experts_implementation="eager")
+    model.eval()
+    experts = {name: module for name, module in model.named_modules() if hasattr(module, "gate_up_proj")}
+    for p in model.parameters():
+        p.requires_grad_(False)
+    for module in experts.values():
+        module.gate_up_proj.requires_grad_(True)
+        module.down_proj.requires_grad_(True)
+
+    moments = {name: torch.zeros(module.gate_up_proj.shape[0], dtype=torch.float64) for name, module in experts.items()}
+    scored = None  # the scored tokens of the sequence that is read
+
+    def watch(name):
+        def hook(module, arguments, keywords, output):
+            x, index, weight = [*arguments, *keywords.values()][:3]
+            x = x.reshape(-1, x.shape[-1])
+            for e in range(module.gate_up_proj.shape[0]):
+                token, place = torch.where(index.reshape(len(x), -1) == e)
+                keep = scored[token]
+                token, place = token[keep], place[keep]
+                if len(token) == 0:
+                    continue
+                g = weight.reshape(len(x), -1)[token, place].detach().double()
+                gate, up = (x[token].detach() @ module.gate_up_proj[e].detach().t()).chunk(2, -1)
+                h = torch.nn.functional.silu(gate) * up
+                rows = module.gate_up_proj.shape[1] * x[token].detach().double().square().sum(1)
+                rows = rows + module.down_proj.shape[1] * h.double().square().sum(1)
+                moments[name][e] += (g.square() * rows).sum()
+        return hook
+
+    for name, module in experts.items():
+        module.register_forward_hook(watch(name), with_kwargs=True)
+    fisher = {name: torch.zeros_like(m) for name, m in moments.items()}
+    n_tokens = 0
+    with open(args.task, encoding="utf-8") as file:
+        items = [json.loads(line) for line, _ in zip(file, range(args.limit))]
+    replies = dict(sqlite3.connect(args.results).execute("SELECT question, text FROM reply WHERE run = 0"))
+    for number, item in enumerate(items):
+        chat = [{"role": "user", "content": item["question"]}]
+        prompt = tok.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        begin = tok(prompt, add_special_tokens=False)["input_ids"]
+        reply = tok(replies[number] + "<|end|>", add_special_tokens=False)["input_ids"]
+        ids = torch.tensor([begin + reply])
+        places = torch.arange(len(begin) - 1, ids.shape[1] - 1)
+        scored = torch.zeros(ids.shape[1], dtype=torch.bool)
+        scored[places] = True
+        logp = torch.log_softmax(model(ids).logits[0, places], -1)
+        drawn = torch.multinomial(logp.detach().exp(), 1)
+        model.zero_grad(set_to_none=True)
+        logp.gather(1, drawn).sum().backward()
+        n_tokens += len(places)
+        for name, module in experts.items():
+            for p in (module.gate_up_proj, module.down_proj):
+                fisher[name] += p.grad.double().square().flatten(1).sum(1)
+    rows = [{"layer": int(name.split(".layers.")[1].split(".")[0]), "expert": e,
+             "fisher": float(fisher[name][e]) / n_tokens, "moments": float(moments[name][e]) / n_tokens,
+             "mean_square": mean_square(experts[name], e)}
+            for name in experts for e in range(len(moments[name]))]
+    print(json.dumps({"model": args.model, "n_tokens": n_tokens, "experts": rows}))
+
+
+if __name__ == "__main__":
+    main()
