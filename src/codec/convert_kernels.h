@@ -7,6 +7,7 @@
  *   ints            type: as many 32-bit integers
  *   SEEK, NEXT      the walk over groups: mb_group_seek and mb_group_next, or others
  *   decode_group    a group that is not raw to bytes; returns by how much they exceed its indices
+ *   WHOLE_GROUP     true: it has made floats of a whole group that is not raw, without its outliers
  *   store_weights   the first n <= LANES of such bytes as floats
  *   store_values    n <= LANES original values as floats
  *   v_zero, v_add   of ints
@@ -22,10 +23,12 @@
 
 /* ---------------------------------------------------------------- rows as floats */
 
-/* Weights [begin, end) of a group that is not raw. */
-static void group_floats(const struct mb_coded_matrix *w, const struct mb_group_view *view, size_t begin,
+/* Weights [begin, end) of a group that is not raw, without its outliers. */
+static void coded_floats(const struct mb_coded_matrix *w, const struct mb_group_view *view, size_t begin,
                          size_t end, float *out)
 {
+    if (end - begin == view->n && WHOLE_GROUP(w, view, out))
+        return;
     uint8_t bytes[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
     int offset = decode_group(w, view, bytes);
     size_t i = begin;
@@ -33,6 +36,12 @@ static void group_floats(const struct mb_coded_matrix *w, const struct mb_group_
         store_weights(bytes + i, offset, w->step, LANES, out + (i - begin));
     if (i < end)
         store_weights(bytes + i, offset, w->step, end - i, out + (i - begin));
+}
+
+static void group_floats(const struct mb_coded_matrix *w, const struct mb_group_view *view, size_t begin,
+                         size_t end, float *out)
+{
+    coded_floats(w, view, begin, end, out);
     for (size_t k = 0; k < view->n_outliers; k++) {
         size_t at = mb_load_u16(view->outlier_positions + 2 * k);
         if (at >= begin && at < end)

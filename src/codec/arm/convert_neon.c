@@ -10,6 +10,7 @@ typedef uint32x4_t ints;
 
 #define SEEK mb_group_seek
 #define NEXT mb_group_next
+#define WHOLE_GROUP(w, view, out) false
 #define ADD_COLUMNS(n, wide, out) ((void)0)
 
 static int decode_group(const struct mb_coded_matrix *w, const struct mb_group_view *view, uint8_t *bytes)

@@ -10,6 +10,7 @@ typedef __m256i ints;
 
 #define SEEK mb_seek_avx2
 #define NEXT mb_next_avx2
+#define WHOLE_GROUP(w, view, out) false
 #define ADD_COLUMNS mb_carry_add_columns_avx2
 
 static int decode_group(const struct mb_coded_matrix *w, const struct mb_group_view *view, uint8_t *bytes)

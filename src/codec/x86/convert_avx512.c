@@ -9,6 +9,7 @@ typedef __m512i ints;
 
 #define SEEK mb_group_seek
 #define NEXT mb_group_next
+#define WHOLE_GROUP(w, view, out) (mb_group_floats_avx512(view, (w)->step, out), true)
 #define ADD_COLUMNS(n, wide, out) ((void)0)
 
 static int decode_group(const struct mb_coded_matrix *w, const struct mb_group_view *view, uint8_t *bytes)

@@ -77,6 +77,80 @@ void mb_group_bytes_avx512(const struct mb_group_view *group, uint8_t *out)
     group_bytes_of_width[group->a](group, tail, out);
 }
 
+/* ---------------------------------------------------------------- floats */
+
+/*
+ * 64 bytes u as (u - offset) * step.  A byte in the low bits of 2^23 is the float 2^23 + u, from which the
+ * difference is exact.
+ */
+MB_INLINE void store_64(__m512i u, __m512 offset, __m512 step, float *out)
+{
+    const __m512i magic = _mm512_set1_epi32(0x4b000000);
+    const __m512i every_fourth = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) {
+        __m512i from = _mm512_add_epi32(every_fourth, _mm512_set1_epi32(16 * k));
+        __m512i v = _mm512_mask_permutexvar_epi8(magic, 0x1111111111111111, from, u);
+        __m512 q = _mm512_sub_ps(_mm512_castsi512_ps(v), offset);
+        _mm512_storeu_ps(out + 16 * k, _mm512_mul_ps(q, step));
+    }
+}
+
+/* As group_bytes: stores of floats, which the cache takes slowly, and decoding go on side by side. */
+MB_INLINE void group_floats(unsigned a, const struct mb_group_view *group, const uint8_t *tail, float step,
+                            float *out)
+{
+    struct mb_body_512 body = mb_body_of_kind(a, group->b);
+    __m512 offset = _mm512_set1_ps(0x1p23F + (float)mb_offset_512(a, group->b));
+    __m512 steps = _mm512_set1_ps(step);
+    const uint8_t *p = group->body;
+    size_t i = 0;
+    __m512i u[2];
+    for (; i + 128 <= group->n; i += 128, p += 16 * a) {
+        mb_prefetch_512(p, 16 * a);
+        mb_decode_128(p, a, &body, &tail, u);
+        store_64(u[0], offset, steps, out + i);
+        store_64(u[1], offset, steps, out + i + 64);
+    }
+    if (i < group->n) {
+        float last[128];
+        size_t n0 = mb_decode_last(p, a, &body, group->n - i, tail, u);
+        store_64(u[0], offset, steps, last);
+        memcpy(out + i, last, n0 * sizeof *out);
+        store_64(u[1], offset, steps, last);
+        memcpy(out + i + n0, last, (group->n - i - n0) * sizeof *out);
+    }
+}
+
+#define GROUP_FLOATS(a)                                                                              \
+    static void group_floats_##a(const struct mb_group_view *group, const uint8_t *tail, float step, \
+                                 float *out)                                                         \
+    {                                                                                                \
+        group_floats(a, group, tail, step, out);                                                     \
+    }
+MB_WIDTHS_1_TO_8(GROUP_FLOATS)
+
+static void group_floats_0(const struct mb_group_view *group, const uint8_t *tail, float step, float *out)
+{
+    (void)tail; /* all q are 0 */
+    (void)step;
+    memset(out, 0, group->n * sizeof *out);
+}
+
+static void (*const group_floats_of_width[])(const struct mb_group_view *group, const uint8_t *tail,
+                                             float step,
+                                             float *out) = {group_floats_0, MB_NAMES_1_TO_8(group_floats)};
+
+void mb_group_floats_avx512(const struct mb_group_view *group, float step, float *out)
+{
+    uint8_t tail[MB_GROUP_WEIGHTS_MAX + MB_DECODED_SLACK];
+    struct mb_tail_512 kind = mb_tail_of_kind(group->a, group->b);
+    mb_tail_decode_512(group, &kind, mb_tail_rounds_512(group->n_escapes), tail);
+    group_floats_of_width[group->a](group, tail, step, out);
+}
+
+/* ---------------------------------------------------------------- raw rows */
+
 /* Products of a float and an X are exact in double, so that fma and two steps are the same. */
 float mb_raw_row_product_avx512(enum mb_dtype dtype, const uint8_t *values, size_t n_cols,
                                 const struct mb_activation *x)

@@ -227,6 +227,9 @@ MB_INLINE __mmask16 mb_lanes_16(size_t n)
  */
 void mb_group_bytes_avx512(const struct mb_group_view *group, uint8_t *out);
 
+/* The same as floats q * step, without what outliers are; out[group->n]. */
+void mb_group_floats_avx512(const struct mb_group_view *group, float step, float *out);
+
 /*
  * sum += u * x.  Written out because gcc 12 copies the accumulator of the intrinsic, and spills where there
  * are many: the product of many vectors ran at a third of its speed.
