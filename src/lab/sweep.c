@@ -281,7 +281,8 @@ static enum mb_status make_plan(struct mb_sweep_work *work, struct mb_error *err
     struct mb_sweep_shape shape = mb_sweep_shape_of(work);
     if (work->sweep->suite != NULL)
         MB_TRY(mb_sweep_paper_add(work->plan, &shape, err));
-    return mb_sweep_check_errors(work, err);
+    MB_TRY(mb_sweep_check_errors(work, err));
+    return mb_sweep_check_words(work, err);
 }
 
 static enum mb_status run_sweep(struct mb_sweep_work *work, const char *results_path,

@@ -28,19 +28,32 @@ enum mb_status mb_sweep_check_errors(struct mb_sweep_work *work, struct mb_error
     return MB_OK;
 }
 
-enum mb_status mb_sweep_check_targets(struct mb_sweep_work *work, struct mb_error *err)
+static enum mb_status select_all(const struct mb_sweep_work *work, const struct mb_profile *profile,
+                                 struct mb_error *err)
 {
     for (size_t i = 1; i < work->plan->n_items; i++) {
         const char *target = work->plan->items[i].target;
         struct mb_selection selection;
         if (strcmp(target, work->plan->items[i - 1].target) == 0)
             continue;
-        enum mb_status status = mb_select(work->model, target, work->profile, &selection, err);
-        if (status != MB_OK)
-            return mb_fail_in(err, status, "target '%.80s'", target);
+        MB_TRY(mb_select(work->model, target, profile, &selection, err));
         mb_selection_free(&selection);
     }
     return MB_OK;
+}
+
+enum mb_status mb_sweep_check_words(struct mb_sweep_work *work, struct mb_error *err)
+{
+    struct mb_profile *nobody;
+    MB_TRY(mb_profile_open(work->model, &nobody, err));
+    enum mb_status status = select_all(work, nobody, err);
+    mb_profile_close(nobody);
+    return status;
+}
+
+enum mb_status mb_sweep_check_targets(struct mb_sweep_work *work, struct mb_error *err)
+{
+    return select_all(work, work->profile, err);
 }
 
 static void fill_change(const struct mb_perturb_report *report, struct mb_sweep_change *change)

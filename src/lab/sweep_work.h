@@ -124,10 +124,12 @@ enum mb_status mb_sweep_add_text(struct mb_sweep_work *work, struct mb_error *er
 size_t mb_sweep_n_windows(const struct mb_sweep_work *work);
 
 /*
- * sweep_error.c: looks at all errors of the plan, and at all targets once the clean model has read what
- * usage of experts is of; puts the error of a run into the model, and takes it out.
+ * sweep_error.c: looks at all errors of the plan, at the words of all targets before there is a results file,
+ * and at what they select once the clean model has read what usage of experts is of; puts the error of a run
+ * into the model, and takes it out.
  */
 enum mb_status mb_sweep_check_errors(struct mb_sweep_work *work, struct mb_error *err);
+enum mb_status mb_sweep_check_words(struct mb_sweep_work *work, struct mb_error *err);
 enum mb_status mb_sweep_check_targets(struct mb_sweep_work *work, struct mb_error *err);
 enum mb_status mb_sweep_apply(struct mb_sweep_work *work, const struct mb_sweep_item *item,
                               struct mb_sweep_change *change, struct mb_error *err);
