@@ -19,12 +19,12 @@
  *
  *     body      blocks of 128 columns, 16 a bytes each; columns after the last have q = 0
  *               a = 2     bits 2k, 2k+1 of byte j: code 32 k + j
- *               a = 4     bits 4k .. 4k+3 of byte j: code 64 k + j
- *               a = 3, 5  as 2 and 4, then 16 bytes: bit k of byte j is the top bit of code 16 k + j
- *               a = 6     as 4, then 32 bytes as 2: the two top bits
- *               a = 8     bytes: q itself, and no lists
- *     pairs     n_pairs / 4 times: 4 gaps of plus, 4 gaps of minus, a byte each: columns since the entry
- *               before, from column -1 on
+ *               a = 3     32 bytes: codes j, 32 + j, and the two top bits of 96 + j; then 16 bytes, whose
+ * lower half is code 64 + j and the low bit of 96 + j, the upper half those 16 codes on a = 4     bits 4k ..
+ * 4k+3 of byte j: code 64 k + j a = 5     64 bytes: code j, and the three top bits of 64 + j; then 16 bytes
+ * of low bits: two of each of the codes 64 + j, 80 + j, 96 + j, 112 + j a = 6     32-byte parts i = 0, 1, 2:
+ * code 32 i + j, and bits 2i, 2i+1 of code 96 + j a = 8     bytes: q itself, and no lists pairs     n_pairs /
+ * 4 times: 4 gaps of plus, 4 gaps of minus, a byte each: columns since the entry before, from column -1 on
  *     outliers  as in the patched form
  *
  * The lists are made as long as each other, and a multiple of 4, by gaps of 0 in front: they stay at column
@@ -97,47 +97,55 @@ MB_INLINE struct mb_group_walk mb_carry_seek(const struct mb_coded_matrix *w, ui
     return walk;
 }
 
+/* 32 codes, of bits that are 'shift' further up in their bytes. */
+MB_INLINE __m256i mb_carry_bits(__m256i v, int shift, int mask)
+{
+    return _mm256_and_si256(shift == 0 ? v : _mm256_srli_epi16(v, shift), _mm256_set1_epi8((char)mask));
+}
+
+/* 16 bytes to each half; the upper one is 'shift' bits further on. */
+MB_INLINE __m256i mb_carry_halves(const uint8_t *p, int shift)
+{
+    __m256i v = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_srlv_epi64(v, _mm256_setr_epi64x(0, 0, shift, shift));
+}
+
 /* The u of the block at p. */
 MB_INLINE void mb_carry_unpack(unsigned a, const uint8_t *p, __m256i u[4])
 {
-    const __m256i low = _mm256_set1_epi8(a >= 4 ? 15 : 3), top = _mm256_set1_epi8((char)(a >= 4 ? 16 : 4));
-    __m256i v = _mm256_loadu_si256((const __m256i *)p);
-    if (a == MB_CARRY_BYTES) {
-        u[0] = v;
-        for (size_t k = 1; k < 4; k++)
-            u[k] = _mm256_loadu_si256((const __m256i *)(p + 32 * k));
-        return;
+    __m256i v[4];
+    for (size_t k = 0; k < (a == MB_CARRY_BYTES ? 4 : a / 2); k++) {
+        v[k] = _mm256_loadu_si256((const __m256i *)(p + 32 * k));
+        __asm__("" : "+x"(v[k])); /* gcc would load it again for each use */
     }
-    if (a >= 4) {
-        __m256i w = _mm256_loadu_si256((const __m256i *)(p + 32));
-        __asm__("" : "+x"(v), "+x"(w)); /* gcc would load them twice */
-        u[0] = _mm256_and_si256(v, low);
-        u[1] = _mm256_and_si256(w, low);
-        u[2] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
-        u[3] = _mm256_and_si256(_mm256_srli_epi16(w, 4), low);
-    } else {
-        __asm__("" : "+x"(v));
-        u[0] = _mm256_and_si256(v, low);
-        u[1] = _mm256_and_si256(_mm256_srli_epi16(v, 2), low);
-        u[2] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
-        u[3] = _mm256_and_si256(_mm256_srli_epi16(v, 6), low);
-    }
-    if (a == 3 || a == 5) { /* 16 bytes; the upper half of a vector is one bit further on */
-        __m256i bits =
-            _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(p + (a == 3 ? 32 : 64))));
-        bits = _mm256_srlv_epi64(bits, _mm256_setr_epi64x(0, 0, 1, 1));
-        int up = a == 3 ? 2 : 4;
-        u[0] = _mm256_or_si256(u[0], _mm256_and_si256(_mm256_slli_epi16(bits, up), top));
-        u[1] = _mm256_or_si256(u[1], _mm256_and_si256(_mm256_slli_epi16(bits, up - 2), top));
-        u[2] = _mm256_or_si256(u[2], _mm256_and_si256(a == 3 ? _mm256_srli_epi16(bits, 2) : bits, top));
-        u[3] = _mm256_or_si256(u[3], _mm256_and_si256(_mm256_srli_epi16(bits, a == 3 ? 4 : 2), top));
+    if (a == 2) {
+        for (int k = 0; k < 4; k++)
+            u[k] = mb_carry_bits(v[0], 2 * k, 3);
+    } else if (a == 3) {
+        __m256i rest = mb_carry_halves(p + 32, 4);
+        u[0] = mb_carry_bits(v[0], 0, 7);
+        u[1] = mb_carry_bits(v[0], 3, 7);
+        u[2] = mb_carry_bits(rest, 0, 7);
+        u[3] = _mm256_or_si256(mb_carry_bits(v[0], 5, 6), mb_carry_bits(rest, 3, 1));
+    } else if (a == 4) {
+        for (int k = 0; k < 2; k++) {
+            u[k] = mb_carry_bits(v[k], 0, 15);
+            u[2 + k] = mb_carry_bits(v[k], 4, 15);
+        }
+    } else if (a == 5) {
+        __m256i rest = mb_carry_halves(p + 64, 2);
+        for (int k = 0; k < 2; k++) {
+            u[k] = mb_carry_bits(v[k], 0, 31);
+            u[2 + k] = _mm256_or_si256(mb_carry_bits(v[k], 3, 28), mb_carry_bits(rest, 4 * k, 3));
+        }
     } else if (a == 6) {
-        __m256i bits = _mm256_loadu_si256((const __m256i *)(p + 64)), two = _mm256_set1_epi8(0x30);
-        __asm__("" : "+x"(bits));
-        u[0] = _mm256_or_si256(u[0], _mm256_and_si256(_mm256_slli_epi16(bits, 4), two));
-        u[1] = _mm256_or_si256(u[1], _mm256_and_si256(_mm256_slli_epi16(bits, 2), two));
-        u[2] = _mm256_or_si256(u[2], _mm256_and_si256(bits, two));
-        u[3] = _mm256_or_si256(u[3], _mm256_and_si256(_mm256_srli_epi16(bits, 2), two));
+        for (int k = 0; k < 3; k++)
+            u[k] = mb_carry_bits(v[k], 0, 63);
+        u[3] = _mm256_or_si256(mb_carry_bits(v[0], 6, 3), mb_carry_bits(v[1], 4, 12));
+        u[3] = _mm256_or_si256(u[3], mb_carry_bits(v[2], 2, 48));
+    } else {
+        for (size_t k = 0; k < 4; k++)
+            u[k] = v[k];
     }
 }
 

@@ -47,8 +47,7 @@ struct pending {
     size_t n_tasks[MB_CARRY_BYTES + 1];
     const struct mb_coded_matrix *w;
     const struct mb_activation *x;
-    float *y;             /* of the first pending row */
-    const uint8_t *ahead; /* memory to prefetch next */
+    float *y; /* of the first pending row */
 };
 
 /* 32 columns of a plane, and the next. */
@@ -57,65 +56,112 @@ MB_INLINE const __m256i *block_of(const int8_t *plane)
     return (const __m256i *)(const void *)plane;
 }
 
+/* What rows are multiplied with: the planes, and X by column from column -1 on. */
+struct operand {
+    const int8_t *hi, *lo;
+    const int32_t *columns;
+    size_t n_blocks;
+};
+
 /* Places in both lists, and the sums of X there. */
 struct lists {
     uint64_t plus, minus; /* not pointers: a scaled lea takes two cycles on Zen */
     int32_t plus_sum, minus_sum;
 };
 
-/* The next four pairs; x[0] is that of column -1. */
-MB_INLINE void add_pairs_4(const uint8_t *gaps, const int32_t *x, struct lists *lists)
+/* The next four pairs. */
+MB_INLINE void add_pairs_4(const uint8_t *gaps, const int32_t *columns, struct lists *lists)
 {
 #pragma GCC unroll 4
     for (size_t i = 0; i < 4; i++) {
         lists->plus += gaps[i];
         __asm__("" : "+r"(lists->plus));
-        lists->plus_sum += x[lists->plus];
+        lists->plus_sum += columns[lists->plus];
         lists->minus += gaps[4 + i];
         __asm__("" : "+r"(lists->minus));
-        lists->minus_sum += x[lists->minus];
+        lists->minus_sum += columns[lists->minus];
     }
 }
 
-/* Bodies of width a are this many bytes for each eight of pairs, about. */
+/* Adds the products of the block at p. */
+MB_INLINE void multiply_block(unsigned a, const uint8_t *p, const int8_t *hi, const int8_t *lo,
+                              struct sums *s)
+{
+    __m256i u[4];
+    _mm_prefetch((const char *)p + AHEAD_NBYTES, _MM_HINT_T1);
+    if (a > 4)
+        _mm_prefetch((const char *)p + AHEAD_NBYTES + LINE_NBYTES, _MM_HINT_T1);
+    mb_carry_unpack(a, p, u);
+    multiply_plane(a, u, block_of(hi), &s->hi);
+    multiply_plane(a, u, block_of(lo), &s->lo);
+}
+
+/* The sums of a row that lists nothing. */
+MB_INLINE struct sums multiply_body(unsigned a, const struct task *task, const struct operand *x)
+{
+    const uint8_t *p = task->body;
+    const int8_t *hi = x->hi, *lo = x->lo, *const end = hi + MB_CARRY_BLOCK * x->n_blocks;
+    struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (; hi < end; hi += MB_CARRY_BLOCK, lo += MB_CARRY_BLOCK, p += 16 * a)
+        multiply_block(a, p, hi, lo, &s);
+    return s;
+}
+
+/*
+ * The sums of a row with lists, and *off: those of X in plus less those in minus.  A function of its own:
+ * inside the loop over rows, compilers run out of registers.
+ */
+MB_INLINE struct sums multiply_listed(unsigned a, const struct task *task, const struct operand *x,
+                                      int64_t *off)
+{
+    const size_t pairs_a_block = a == 2 ? 8 : 4;
+    const uint8_t *p = task->body, *gaps = task->pairs;
+    const uint8_t *const last = task->pairs_end - 2 * pairs_a_block;
+    const int8_t *hi = x->hi, *lo = x->lo, *const end = hi + MB_CARRY_BLOCK * x->n_blocks;
+    const int32_t *const columns = x->columns;
+    struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    struct lists lists = {0, 0, 0, 0};
+    for (; hi < end; hi += MB_CARRY_BLOCK, lo += MB_CARRY_BLOCK, p += 16 * a) {
+        multiply_block(a, p, hi, lo, &s);
+        if (gaps <= last) {
+#pragma GCC unroll 2
+            for (size_t k = 0; k < pairs_a_block; k += 4, gaps += 8)
+                add_pairs_4(gaps, columns, &lists);
+        }
+    }
+    for (; gaps <= last + 2 * pairs_a_block - 8; gaps += 8)
+        add_pairs_4(gaps, columns, &lists);
+    for (const uint8_t *ahead = task->pairs; ahead < gaps; ahead += LINE_NBYTES)
+        _mm_prefetch((const char *)ahead + AHEAD_NBYTES, _MM_HINT_T1);
+    *off = (int64_t)lists.plus_sum - lists.minus_sum;
+    return s;
+}
+
+#define MULTIPLY_LISTED(a)                                                                        \
+    MB_NOINLINE struct sums multiply_listed_##a(const struct task *task, const struct operand *x, \
+                                                int64_t *off)                                     \
+    {                                                                                             \
+        return multiply_listed(a, task, x, off);                                                  \
+    }
+MB_WIDTHS_2_TO_6(MULTIPLY_LISTED)
+
+static struct sums (*const multiply_listed_of_width[])(const struct task *, const struct operand *,
+                                                       int64_t *) = {NULL, NULL,
+                                                                     MB_NAMES_2_TO_6(multiply_listed)};
+
 MB_INLINE void multiply_rows(unsigned a, struct pending *pending)
 {
-    const size_t n_blocks = mb_carry_n_blocks(pending->w->n_cols);
-    const size_t pairs_a_block = a == 2 ? 8 : 4;
-    const int64_t bias = pending->x->sum * (1 << (a - 1)) - pending->x->odd_sum;
-    const int32_t *const x = pending->x->columns - 1;
-    const int8_t *const hi = pending->x->hi;
-    const ptrdiff_t to_lo = pending->x->lo - hi;
-    const uint8_t *ahead = pending->ahead;
+    const struct mb_activation *x = pending->x;
+    const struct operand operand = {x->hi, x->lo, x->columns - 1, mb_carry_n_blocks(pending->w->n_cols)};
+    const int64_t bias = x->sum * (1 << (a - 1)) - x->odd_sum;
     for (const struct task *task = pending->tasks[a]; task < pending->tasks[a] + pending->n_tasks[a];
          task++) {
-        const uint8_t *p = task->body, *gaps = task->pairs, *const end = task->pairs_end;
-        const uint8_t *const last = end - 2 * pairs_a_block;
-        struct sums s = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-        struct lists lists = {0, 0, 0, 0};
-        for (size_t i = 0; i < n_blocks; i++, p += 16 * a) {
-            __m256i u[4];
-            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
-            if (a > 4)
-                _mm_prefetch((const char *)ahead + LINE_NBYTES, _MM_HINT_T1);
-            ahead += 16 * a;
-            mb_carry_unpack(a, p, u);
-            multiply_plane(a, u, block_of(hi + MB_CARRY_BLOCK * i), &s.hi);
-            multiply_plane(a, u, block_of(hi + MB_CARRY_BLOCK * i + to_lo), &s.lo);
-            if (gaps <= last) {
-#pragma GCC unroll 2
-                for (size_t k = 0; k < pairs_a_block; k += 4, gaps += 8)
-                    add_pairs_4(gaps, x, &lists);
-            }
-        }
-        for (; gaps < end; gaps += 8)
-            add_pairs_4(gaps, x, &lists);
-        for (const uint8_t *stop = ahead + (end - task->pairs); ahead < stop; ahead += LINE_NBYTES)
-            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
-        pending->sums[task->row] = s;
-        pending->offset[task->row] = (double)(((int64_t)lists.plus_sum - lists.minus_sum) * (1 << a) - bias);
+        int64_t off = 0;
+        pending->sums[task->row] = task->pairs == task->pairs_end
+                                       ? multiply_body(a, task, &operand)
+                                       : multiply_listed_of_width[a](task, &operand, &off);
+        pending->offset[task->row] = (double)(off * (1 << a) - bias);
     }
-    pending->ahead = ahead;
 }
 
 /* ---------------------------------------------------------------- wide blocks */
@@ -240,8 +286,6 @@ static void flush(struct pending *pending)
 static void take_row(struct pending *pending, const struct mb_group_view *view)
 {
     size_t row = pending->n++;
-    if (row == 0)
-        pending->ahead = view->body + AHEAD_NBYTES;
     pending->tasks[view->a][pending->n_tasks[view->a]++] =
         (struct task){view->body, view->tail, view->tail + 2 * view->n_escapes, row};
     pending->outliers[row] = 0;
