@@ -1,348 +1,361 @@
 /*
- * matmul_avx2.c - products with many vectors: a block of rows is decoded once to indices q, then meets all
- * tokens.
+ * matmul_avx2.c - products with many vectors: a block of rows is decoded to panels (panel_avx2.h), which meet
+ * all tokens while they are in L1 and L2.
  *
- * X is one integer of 16 bits here, not two planes as with AVX-512: without vpdpbusd, vpmaddwd is the
- * shortest way, and multiplies q and X in one step.  Sixteen registers hold the sums of two rows and four
- * tokens, so that rows need no tile.
+ * Exact activations are integers X of 16 bits: without vpdpbusd, vpmaddwd is the shortest way, and multiplies
+ * q and X in one step.  Fast ones are bytes, which vpmaddubsw multiplies by u = q + offset: as many products
+ * as are sure to fit a lane of 16 bits are added there, and the vpmaddwd that widens them takes the block's
+ * factor.
  *
- * Fast activations are one plane, which vpmaddubsw multiplies by u = q + offset.  Where |q| is small, two or
- * four products fit a lane of 16 bits together, and the vpmaddwd that widens them takes the block's factor.
+ * Sums are in registers over a segment of columns, in lanes of 32 bits that are sure to suffice, then in
+ * double, where they are exact as well.
  */
-#include "carry_avx2.h"
 #include "encode.h"
+#include "panel_avx2.h"
+#include "row_ends_avx2.h"
 #include <string.h>
 
-enum { TILE_ROWS = 2, TILE_TOKENS = 4, BLOCK_ROWS_MAX = 64 };
+enum {
+    BLOCK_PANELS = 4,
+    CHUNK_TOKENS = 24,   /* that meet a panel together */
+    BYTE_TOKENS = 3,     /* of a tile: 6 sums of 16 bits, 6 of 32 bits, 2 registers of u, 2 more */
+    WORD_TOKENS = 6,     /* 12 sums, 2 registers of q, 2 more */
+    BYTE_SEGMENT = 1024, /* columns */
+    WORD_SEGMENT = 512,
+    TOKENS_ONE_BY_ONE = 1,
+};
+_Static_assert((int64_t)BYTE_SEGMENT * 2 * MB_PANEL_OFFSET_MAX * MB_FAST_MAX < INT32_MAX, "32 bits");
+_Static_assert((int64_t)WORD_SEGMENT *MB_Q_MAX *MB_ACTIVATION_MAX < INT32_MAX, "32 bits");
 
-/* Tokens whose activations are kept with a block, as 16-bit integers. */
-enum { BLOCK_TOKENS = 8 };
-
-/* Rows that are decoded at once: about 128 KiB, which stay in L2 while all tokens pass. */
-static size_t block_rows_of(size_t n_cols)
+/* Panels that are decoded at once: about 64 rows of 2048 columns. */
+static size_t block_panels_of(size_t n_cols)
 {
-    size_t rows = 131072 / n_cols / 16 * 16;
-    return rows < 16 ? 16 : rows > BLOCK_ROWS_MAX ? BLOCK_ROWS_MAX : rows;
+    size_t panels = 131072 / (MB_PANEL_ROWS * n_cols);
+    return panels < 1 ? 1 : panels > BLOCK_PANELS ? BLOCK_PANELS : panels;
 }
 
-/* So few tokens use the fused product, which is faster than decoding rows to memory. */
-enum { TOKENS_ONE_BY_ONE = 2 };
-
-/* Columns whose products fit a lane of 32 bits: each 16 of them add two. */
-enum { SEGMENT_COLS = 4096 };
-_Static_assert((int64_t)SEGMENT_COLS / 8 * MB_Q_MAX * MB_ACTIVATION_MAX < INT32_MAX, "a lane would overflow");
-
-struct row {
-    struct mb_group_view group;
-    size_t row_in_group;
+/* Tokens that meet a panel, and what a product makes of them first. */
+struct chunk {
+    const struct mb_activation *x;
+    size_t n_tokens, plane_nbytes, n_blocks;
+    int16_t *words;             /* exact ones: X, [n_tokens][plane_nbytes] */
+    uint32_t *factors;          /* fast ones: of each block, in both halves, [n_tokens][n_blocks] */
+    int64_t sums[CHUNK_TOKENS]; /* fast ones: of factor times byte */
+    _Alignas(32) double products[CHUNK_TOKENS][MB_PANEL_ROWS]; /* with a panel */
 };
 
-struct block {
-    const struct mb_coded_matrix *w;
-    size_t n_rows, row_nbytes;
-    int8_t *q;  /* [BLOCK_ROWS_MAX][row_nbytes] */
-    int16_t *x; /* [BLOCK_TOKENS][row_nbytes], 0 after the columns */
-    struct row rows[BLOCK_ROWS_MAX];
-    uint8_t q_max[BLOCK_ROWS_MAX]; /* of each row the largest |q|, for fast activations alone */
-};
+/* ---------------------------------------------------------------- tiles */
 
-/* Decodes rows one after another, whatever their groups. */
-struct source {
-    struct mb_group_walk walk;
-    struct row next;
-    int8_t *q; /* of its group, where that has several rows */
-};
-
-static void next_group(struct source *source)
+/* Adds lanes of 32 bits, one a row. */
+MB_INLINE void add_rows_8(double *sums, __m256i lanes)
 {
-    mb_next_avx2(&source->walk, &source->next.group);
-    source->next.row_in_group = 0;
-    if (!source->next.group.is_raw && source->walk.w->group_rows > 1)
-        mb_indices_avx2(source->walk.w, &source->next.group, source->q);
+    __m256d first = _mm256_cvtepi32_pd(_mm256_castsi256_si128(lanes));
+    __m256d second = _mm256_cvtepi32_pd(_mm256_extracti128_si256(lanes, 1));
+    _mm256_store_pd(sums, _mm256_add_pd(_mm256_load_pd(sums), first));
+    _mm256_store_pd(sums + 4, _mm256_add_pd(_mm256_load_pd(sums + 4), second));
 }
 
-static uint8_t largest_of(const int8_t *q, size_t n)
+/* In assembler: gcc would copy sums between registers and to memory. */
+MB_INLINE void begin_bytes(__m256i sums[2], const __m256i u[2], const int8_t *x)
 {
-    __m256i most = _mm256_setzero_si256();
-    size_t i = 0;
-    for (; i + 32 <= n; i += 32)
-        most = _mm256_max_epu8(most, _mm256_abs_epi8(_mm256_loadu_si256((const __m256i *)(q + i))));
-    uint8_t bytes[32], largest = 0;
-    _mm256_storeu_si256((__m256i *)bytes, most);
-    for (size_t k = 0; k < 32; k++)
-        largest = bytes[k] > largest ? bytes[k] : largest;
-    for (; i < n; i++) {
-        uint8_t magnitude = (uint8_t)(q[i] < 0 ? -q[i] : q[i]);
-        largest = magnitude > largest ? magnitude : largest;
-    }
-    return largest;
+    __m256i v = _mm256_set1_epi32(*(const int32_t *)(const void *)x);
+    sums[0] = _mm256_maddubs_epi16(u[0], v);
+    sums[1] = _mm256_maddubs_epi16(u[1], v);
 }
 
-/* Bytes after a row's columns are unspecified: X is 0 there. */
-static void fill_block(struct source *source, struct block *block, size_t n_rows, bool is_fast)
+MB_INLINE void add_bytes(__m256i sums[2], const __m256i u[2], const int8_t *x)
 {
-    size_t n_cols = block->w->n_cols;
-    block->n_rows = n_rows;
-    for (size_t r = 0; r < n_rows; r++) {
-        struct row *next = &source->next;
-        int8_t *q = block->q + r * block->row_nbytes;
-        if (next->row_in_group == next->group.n_rows)
-            next_group(source);
-        block->rows[r] = *next;
-        if (!next->group.is_raw && block->w->group_rows > 1)
-            memcpy(q, source->q + next->row_in_group * n_cols, n_cols);
-        else if (!next->group.is_raw)
-            mb_indices_avx2(block->w, &next->group, q);
-        block->q_max[r] = is_fast && !next->group.is_raw ? largest_of(q, n_cols) : 0;
-        next->row_in_group++;
-    }
+    __m256i v, product;
+    __asm__("vpbroadcastd %[x], %[v]\n\t"
+            "vpmaddubsw %[v], %[u0], %[product]\n\t"
+            "vpmaddubsw %[v], %[u1], %[v]\n\t"
+            "vpaddw %[product], %[sum0], %[sum0]\n\t"
+            "vpaddw %[v], %[sum1], %[sum1]"
+            : [sum0] "+x"(sums[0]), [sum1] "+x"(sums[1]), [v] "=&x"(v), [product] "=&x"(product)
+            : [u0] "x"(u[0]), [u1] "x"(u[1]), [x] "m"(*(const int32_t *)(const void *)x));
 }
 
-/* The X of a token as 16-bit integers, to the end of its padding. */
-static void place_token(const struct mb_activation *x, size_t n, int16_t *out)
+/* sums are not needed afterwards. */
+MB_INLINE void widen(__m256i acc[2], __m256i sums[2], const uint32_t *factor)
 {
-    for (size_t c = 0; c < n; c += 16) {
-        __m256i hi = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(x->hi + c)));
-        __m256i lo = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(x->lo + c)));
-        _mm256_storeu_si256((__m256i *)(out + c), _mm256_add_epi16(_mm256_slli_epi16(hi, 8), lo));
-    }
+    __m256i v;
+    __asm__(
+        "vpbroadcastd %[factor], %[v]\n\t"
+        "vpmaddwd %[v], %[sum0], %[sum0]\n\t"
+        "vpmaddwd %[v], %[sum1], %[sum1]\n\t"
+        "vpaddd %[sum0], %[acc0], %[acc0]\n\t"
+        "vpaddd %[sum1], %[acc1], %[acc1]"
+        : [acc0] "+x"(acc[0]), [acc1] "+x"(acc[1]), [sum0] "+x"(sums[0]), [sum1] "+x"(sums[1]), [v] "=&x"(v)
+        : [factor] "m"(*factor));
 }
 
-static int64_t add_lanes(__m256i sum)
+MB_INLINE void add_words(__m256i sums[2], const __m256i q[2], const int16_t *x)
 {
-    __m256i wide = _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_castsi256_si128(sum)),
-                                    _mm256_cvtepi32_epi64(_mm256_extracti128_si256(sum, 1)));
-    __m128i pair = _mm_add_epi64(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
-    return _mm_cvtsi128_si64(pair) + _mm_extract_epi64(pair, 1);
-}
-
-/* In assembler: gcc would copy sums between registers in the loop, at a third of the speed. */
-MB_INLINE void add_products(__m256i *sum, __m256i q, __m256i x)
-{
-    __m256i products = _mm256_madd_epi16(q, x);
-    __asm__("vpaddd %1, %0, %0" : "+x"(*sum) : "x"(products));
-}
-
-/* Adds columns [0, n) of two rows times some tokens; n is at most SEGMENT_COLS. */
-MB_INLINE void tile_segment(const int8_t *q, const int16_t *x, size_t row_nbytes, size_t n, size_t n_tokens,
-                            int64_t sums[TILE_TOKENS][TILE_ROWS])
-{
-    __m256i acc[TILE_TOKENS][TILE_ROWS];
-#pragma GCC unroll 4
-    for (size_t t = 0; t < n_tokens; t++)
-        acc[t][0] = acc[t][1] = _mm256_setzero_si256();
-    for (size_t c = 0; c < n; c += 16) {
-        __m256i q0 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(q + c)));
-        __m256i q1 = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(q + row_nbytes + c)));
-#pragma GCC unroll 4
-        for (size_t t = 0; t < n_tokens; t++) {
-            __m256i v = _mm256_loadu_si256((const __m256i *)(x + t * row_nbytes + c));
-            __asm__("" : "+x"(v)); /* gcc would load it for each row */
-            add_products(&acc[t][0], q0, v);
-            add_products(&acc[t][1], q1, v);
-        }
-    }
-#pragma GCC unroll 4
-    for (size_t t = 0; t < n_tokens; t++) {
-        sums[t][0] += add_lanes(acc[t][0]);
-        sums[t][1] += add_lanes(acc[t][1]);
-    }
-}
-
-/* A function for each number of tokens, so that all sums stay in registers. */
-#define TILE_SEGMENT(n_tokens)                                                                          \
-    static void tile_segment_##n_tokens(const int8_t *q, const int16_t *x, size_t row_nbytes, size_t n, \
-                                        int64_t sums[TILE_TOKENS][TILE_ROWS])                           \
-    {                                                                                                   \
-        tile_segment(q, x, row_nbytes, n, n_tokens, sums);                                              \
-    }
-TILE_SEGMENT(1)
-TILE_SEGMENT(2)
-TILE_SEGMENT(3)
-TILE_SEGMENT(4)
-
-typedef void (*tile_segment_fn)(const int8_t *q, const int16_t *x, size_t row_nbytes, size_t n,
-                                int64_t sums[TILE_TOKENS][TILE_ROWS]);
-static const tile_segment_fn tile_segment_of[] = {NULL, tile_segment_1, tile_segment_2, tile_segment_3,
-                                                  tile_segment_4};
-
-static void tile_product(const struct block *block, size_t r, const int16_t *x, size_t n_tokens,
-                         int64_t sums[TILE_TOKENS][TILE_ROWS])
-{
-    for (size_t c = 0; c < block->w->n_cols; c += SEGMENT_COLS) {
-        size_t n = block->w->n_cols - c < SEGMENT_COLS ? block->w->n_cols - c : SEGMENT_COLS;
-        const int8_t *q = block->q + r * block->row_nbytes + c;
-        tile_segment_of[n_tokens](q, x + c, block->row_nbytes, n, sums);
-    }
-}
-
-/* The row's S, given the sum of its q (256 hi + lo). */
-MB_NOINLINE double add_wide(const int8_t *q, int64_t narrow, const struct mb_activation *x)
-{
-    int64_t wide = 0;
-    for (size_t k = 0; k < x->n_wide; k++)
-        wide += mb_wide_sum_avx2(q + (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK, mb_wide_planes(x, k),
-                                 x->n_wide_planes);
-    return mb_sum_of_parts(narrow, wide);
-}
-
-static float finish(const struct mb_coded_matrix *w, const struct row *row, double s,
-                    const struct mb_activation *x)
-{
-    const struct mb_group_view *group = &row->group;
-    if (group->is_raw)
-        return mb_raw_row_product(
-            w->dtype, group->body + row->row_in_group * w->n_cols * mb_dtype_nbytes(w->dtype), w->n_cols, x);
-    unsigned first = 0;
-    double scale = (double)x->scale;
-    double o = group->n_outliers == 0
-                   ? 0
-                   : mb_row_outliers(w->dtype, group, w->n_cols, row->row_in_group, &first, x);
-    return (float)(s * (double)w->step * scale + o * scale);
-}
-
-/* All rows of a block times at most BLOCK_TOKENS tokens. */
-static void multiply_block(const struct block *block, const struct mb_activation *x, size_t n_tokens,
-                           float *y, size_t y_stride)
-{
-    for (size_t t = 0; t < n_tokens; t++)
-        place_token(&x[t], block->row_nbytes, block->x + t * block->row_nbytes);
-    for (size_t t = 0; t < n_tokens; t += TILE_TOKENS) {
-        size_t tokens = n_tokens - t < TILE_TOKENS ? n_tokens - t : TILE_TOKENS;
-        for (size_t r = 0; r < block->n_rows; r += TILE_ROWS) {
-            int64_t sums[TILE_TOKENS][TILE_ROWS] = {{0}};
-            tile_product(block, r, block->x + t * block->row_nbytes, tokens, sums);
-            for (size_t i = 0; i < tokens; i++)
-                for (size_t k = 0; k < TILE_ROWS && r + k < block->n_rows; k++) {
-                    double s = (double)sums[i][k];
-                    if (x[t + i].n_wide > 0)
-                        s = add_wide(block->q + (r + k) * block->row_nbytes, sums[i][k], &x[t + i]);
-                    y[(t + i) * y_stride + r + k] = finish(block->w, &block->rows[r + k], s, &x[t + i]);
-                }
-        }
-    }
-}
-
-/* ---------------------------------------------------------------- fast activations */
-
-enum { FAST_TOKENS = 2 }; /* four sums, eight registers of u, and three more */
-
-/* Columns whose products fit a lane of 32 bits: it takes one of each eight. */
-enum { FAST_COLS = 8192 };
-_Static_assert((int64_t)FAST_COLS / 8 * 127 * MB_FAST_MAX < INT32_MAX, "a lane would overflow");
-
-/* What multiplies two rows whose |q| are below 'offset', which is added to q. */
-struct fast_kind {
-    int offset; /* 0: any q, whose signs x takes */
-    void (*segment)(const int8_t *q, size_t row_nbytes, const struct mb_activation *x, size_t n_tokens,
-                    size_t begin, size_t end, int64_t sums[FAST_TOKENS][TILE_ROWS]);
-};
-
-/* In assembler: gcc would spread the additions over more registers than there are. */
-MB_INLINE void add_two(__m256i *acc, const __m256i *u, const __m256i *x, __m256i factor)
-{
-    __m256i sum, next;
-    __asm__("vpmaddubsw %[x0], %[u0], %[sum]\n\t"
-            "vpmaddubsw %[x1], %[u1], %[next]\n\t"
-            "vpaddw %[next], %[sum], %[sum]\n\t"
-            "vpmaddwd %[factor], %[sum], %[sum]\n\t"
-            "vpaddd %[sum], %[acc], %[acc]"
-            : [acc] "+x"(*acc), [sum] "=&x"(sum), [next] "=&x"(next)
-            : [u0] "x"(u[0]), [u1] "x"(u[1]), [x0] "m"(x[0]), [x1] "m"(x[1]), [factor] "x"(factor));
-}
-
-MB_INLINE void add_four(__m256i *acc, const __m256i *u, const __m256i *x, __m256i factor)
-{
-    __m256i sum, next;
-    __asm__("vpmaddubsw %[x0], %[u0], %[sum]\n\t"
-            "vpmaddubsw %[x1], %[u1], %[next]\n\t"
-            "vpaddw %[next], %[sum], %[sum]\n\t"
-            "vpmaddubsw %[x2], %[u2], %[next]\n\t"
-            "vpaddw %[next], %[sum], %[sum]\n\t"
-            "vpmaddubsw %[x3], %[u3], %[next]\n\t"
-            "vpaddw %[next], %[sum], %[sum]\n\t"
-            "vpmaddwd %[factor], %[sum], %[sum]\n\t"
-            "vpaddd %[sum], %[acc], %[acc]"
-            : [acc] "+x"(*acc), [sum] "=&x"(sum), [next] "=&x"(next)
-            : [u0] "x"(u[0]), [u1] "x"(u[1]), [u2] "x"(u[2]), [u3] "x"(u[3]), [x0] "m"(x[0]), [x1] "m"(x[1]),
-              [x2] "m"(x[2]), [x3] "m"(x[3]), [factor] "x"(factor));
+    __m256i v, product;
+    __asm__("vpbroadcastd %[x], %[v]\n\t"
+            "vpmaddwd %[v], %[q0], %[product]\n\t"
+            "vpmaddwd %[v], %[q1], %[v]\n\t"
+            "vpaddd %[product], %[sum0], %[sum0]\n\t"
+            "vpaddd %[v], %[sum1], %[sum1]"
+            : [sum0] "+x"(sums[0]), [sum1] "+x"(sums[1]), [v] "=&x"(v), [product] "=&x"(product)
+            : [q0] "x"(q[0]), [q1] "x"(q[1]), [x] "m"(*(const int32_t *)(const void *)x));
 }
 
 /*
- * Adds columns [begin, end), whole blocks, of two rows times some tokens. n_meet: products of 16 bits that
- * are added before they are widened; their sum is at most n_meet * 2 * (2 offset - 1) * 127.
+ * Adds columns [begin, end), whole blocks, of a panel of bytes times tokens of a chunk from 'first' on.  The
+ * products of n_meet steps are added before they are widened.
  */
-MB_INLINE void fast_segment(size_t n_meet, int offset, const int8_t *q, size_t row_nbytes,
-                            const struct mb_activation *x, size_t n_tokens, size_t begin, size_t end,
-                            int64_t sums[FAST_TOKENS][TILE_ROWS])
+MB_INLINE void byte_tile(size_t n_meet, size_t n_tokens, const uint8_t *codes, struct chunk *chunk,
+                         size_t first, size_t begin, size_t end)
 {
-    const __m256i plus = _mm256_set1_epi8((char)offset);
-    const int8_t *bytes[FAST_TOKENS];
-    const uint8_t *factors[FAST_TOKENS];
-    __m256i acc[FAST_TOKENS][TILE_ROWS];
-#pragma GCC unroll 2
+    const int8_t *bytes[BYTE_TOKENS];
+    const uint32_t *factors[BYTE_TOKENS];
+    __m256i acc[BYTE_TOKENS][2];
+#pragma GCC unroll 3
     for (size_t t = 0; t < n_tokens; t++) {
-        bytes[t] = x[t].bytes;
-        factors[t] = x[t].factors;
+        bytes[t] = chunk->x[first + t].bytes;
+        factors[t] = chunk->factors + (first + t) * chunk->n_blocks;
         acc[t][0] = acc[t][1] = _mm256_setzero_si256();
     }
-    for (size_t c = begin; c < end; c += 32 * n_meet) {
-        __m256i u[TILE_ROWS][4];
-#pragma GCC unroll 4
-        for (size_t k = 0; k < n_meet; k++)
-#pragma GCC unroll 2
-            for (size_t r = 0; r < TILE_ROWS; r++)
-                u[r][k] = _mm256_add_epi8(
-                    _mm256_loadu_si256((const __m256i *)(q + r * row_nbytes + c + 32 * k)), plus);
-#pragma GCC unroll 2
-        for (size_t t = 0; t < n_tokens; t++) {
-            const __m256i *v = (const __m256i *)(const void *)(bytes[t] + c);
-            __m256i factor = _mm256_set1_epi16(factors[t][c / MB_ACTIVATION_BLOCK]);
-#pragma GCC unroll 2
-            for (size_t r = 0; r < TILE_ROWS; r++)
-                if (offset == 0)
-                    acc[t][r] = _mm256_add_epi32(
-                        acc[t][r], _mm256_madd_epi16(mb_signed_pairs_avx2(u[r][0], bytes[t] + c), factor));
-                else if (n_meet == 1)
-                    acc[t][r] = _mm256_add_epi32(
-                        acc[t][r], _mm256_madd_epi16(_mm256_maddubs_epi16(u[r][0], *v), factor));
-                else if (n_meet == 2)
-                    add_two(&acc[t][r], u[r], v, factor);
+    codes += MB_PANEL_STEP_NBYTES / 4 * begin;
+    for (size_t c = begin; c < end; c += 4 * n_meet) {
+        __m256i sums[BYTE_TOKENS][2];
+#pragma GCC unroll 8
+        for (size_t k = 0; k < n_meet; k++, codes += MB_PANEL_STEP_NBYTES) {
+            __m256i u[2] = {_mm256_load_si256((const __m256i *)codes),
+                            _mm256_load_si256((const __m256i *)(codes + 32))};
+#pragma GCC unroll 3
+            for (size_t t = 0; t < n_tokens; t++)
+                if (k == 0)
+                    begin_bytes(sums[t], u, bytes[t] + c);
                 else
-                    add_four(&acc[t][r], u[r], v, factor);
+                    add_bytes(sums[t], u, bytes[t] + c + 4 * k);
+        }
+#pragma GCC unroll 3
+        for (size_t t = 0; t < n_tokens; t++)
+            widen(acc[t], sums[t], factors[t] + c / MB_ACTIVATION_BLOCK);
+    }
+#pragma GCC unroll 3
+    for (size_t t = 0; t < n_tokens; t++) {
+        add_rows_8(chunk->products[first + t], acc[t][0]);
+        add_rows_8(chunk->products[first + t] + 8, acc[t][1]);
+    }
+}
+
+/* The same with words. */
+MB_INLINE void word_tile(size_t n_tokens, const uint8_t *codes, struct chunk *chunk, size_t first,
+                         size_t begin, size_t end)
+{
+    const int16_t *x = chunk->words + first * chunk->plane_nbytes;
+    const size_t stride = chunk->plane_nbytes;
+    __m256i acc[WORD_TOKENS][2];
+#pragma GCC unroll 6
+    for (size_t t = 0; t < n_tokens; t++)
+        acc[t][0] = acc[t][1] = _mm256_setzero_si256();
+    codes += MB_PANEL_STEP_NBYTES / 2 * begin;
+    for (size_t c = begin; c < end; c += 4) {
+#pragma GCC unroll 2
+        for (size_t k = 0; k < 2; k++, codes += MB_PANEL_STEP_NBYTES) {
+            __m256i q[2] = {_mm256_load_si256((const __m256i *)codes),
+                            _mm256_load_si256((const __m256i *)(codes + 32))};
+#pragma GCC unroll 6
+            for (size_t t = 0; t < n_tokens; t++)
+                add_words(acc[t], q, x + t * stride + c + 2 * k);
         }
     }
-#pragma GCC unroll 2
+#pragma GCC unroll 6
     for (size_t t = 0; t < n_tokens; t++) {
-        sums[t][0] += add_lanes(acc[t][0]);
-        sums[t][1] += add_lanes(acc[t][1]);
+        add_rows_8(chunk->products[first + t], acc[t][0]);
+        add_rows_8(chunk->products[first + t] + 8, acc[t][1]);
     }
 }
 
-/* A constant number of tokens keeps all sums in registers. */
-#define FAST_SEGMENT(n_meet, offset)                                                                     \
-    static void fast_segment_##offset(const int8_t *q, size_t row_nbytes, const struct mb_activation *x, \
-                                      size_t n_tokens, size_t begin, size_t end,                         \
-                                      int64_t sums[FAST_TOKENS][TILE_ROWS])                              \
+/* Functions for a constant number of tokens, which keeps all sums in registers. */
+typedef void (*tile_fn)(const uint8_t *codes, struct chunk *chunk, size_t first, size_t begin, size_t end);
+
+#define BYTE_TILE(n_meet, n_tokens)                                                                      \
+    static void byte_tile_##n_meet##_##n_tokens(const uint8_t *codes, struct chunk *chunk, size_t first, \
+                                                size_t begin, size_t end)                                \
     {                                                                                                    \
-        if (n_tokens == 1)                                                                               \
-            fast_segment(n_meet, offset, q, row_nbytes, x, 1, begin, end, sums);                         \
-        else                                                                                             \
-            fast_segment(n_meet, offset, q, row_nbytes, x, 2, begin, end, sums);                         \
+        byte_tile(n_meet, n_tokens, codes, chunk, first, begin, end);                                    \
     }
-FAST_SEGMENT(4, 16)
-FAST_SEGMENT(2, 32)
-FAST_SEGMENT(1, 64)
-FAST_SEGMENT(1, 0)
-_Static_assert(4 * 2 * 31 * 127 < 32768 && 2 * 2 * 63 * 127 < 32768 && 2 * 127 * 127 < 32768, "16 bits");
+#define BYTE_TILES(n_meet) BYTE_TILE(n_meet, 1) BYTE_TILE(n_meet, 2) BYTE_TILE(n_meet, 3)
+#define BYTE_TILE_NAMES(n_meet)                                                \
+    {                                                                          \
+        byte_tile_##n_meet##_1, byte_tile_##n_meet##_2, byte_tile_##n_meet##_3 \
+    }
+BYTE_TILES(1)
+BYTE_TILES(2)
+BYTE_TILES(4)
+BYTE_TILES(8)
+/* n_meet offset is 64: */
+_Static_assert(2 * 2 * MB_PANEL_OFFSET_MAX * 127 < 32768, "16 bits");
 
-static struct fast_kind fast_kind_of(uint8_t q_max)
+static const tile_fn *byte_tiles_of(size_t offset)
 {
-    return q_max < 16   ? (struct fast_kind){16, fast_segment_16}
-           : q_max < 32 ? (struct fast_kind){32, fast_segment_32}
-           : q_max < 64 ? (struct fast_kind){64, fast_segment_64}
-                        : (struct fast_kind){0, fast_segment_0};
+    static const tile_fn tiles[][BYTE_TOKENS] = {BYTE_TILE_NAMES(8), BYTE_TILE_NAMES(4), BYTE_TILE_NAMES(2),
+                                                 BYTE_TILE_NAMES(1)};
+    return tiles[offset == 8 ? 0 : offset == 16 ? 1 : offset == 32 ? 2 : 3];
 }
+
+#define WORD_TILE(n_tokens)                                                                                 \
+    static void word_tile_##n_tokens(const uint8_t *codes, struct chunk *chunk, size_t first, size_t begin, \
+                                     size_t end)                                                            \
+    {                                                                                                       \
+        word_tile(n_tokens, codes, chunk, first, begin, end);                                               \
+    }
+WORD_TILE(1)
+WORD_TILE(2)
+WORD_TILE(3)
+WORD_TILE(4)
+WORD_TILE(5)
+WORD_TILE(6)
+static const tile_fn word_tiles[WORD_TOKENS] = {word_tile_1, word_tile_2, word_tile_3,
+                                                word_tile_4, word_tile_5, word_tile_6};
+
+/* Tokens of the next tile: those that are left are split evenly. */
+static size_t tile_tokens(size_t n_left, size_t n_max)
+{
+    size_t n_tiles = (n_left + n_max - 1) / n_max;
+    return (n_left + n_tiles - 1) / n_tiles;
+}
+
+/* Adds the products of all columns of one part, all tokens of the chunk. */
+static void multiply_codes(const uint8_t *codes, const tile_fn *tiles, size_t n_max, size_t segment,
+                           struct chunk *chunk)
+{
+    for (size_t c = 0; c < chunk->plane_nbytes; c += segment) {
+        size_t end = chunk->plane_nbytes - c < segment ? chunk->plane_nbytes : c + segment;
+        for (size_t t = 0, n; t < chunk->n_tokens; t += n) {
+            n = tile_tokens(chunk->n_tokens - t, n_max);
+            tiles[n - 1](codes, chunk, t, c, end);
+        }
+    }
+}
+
+/* ---------------------------------------------------------------- wide blocks */
+
+/* Adds, for each row, the sum of a plane's 128 elements times the panel's indices without those listed. */
+static void add_plane(const struct mb_panel *panel, bool is_bytes, size_t block, const int8_t *plane,
+                      int64_t factor, int64_t sums[MB_PANEL_ROWS])
+{
+    const __m256i ones = _mm256_set1_epi16(1), offset = _mm256_set1_epi8((char)panel->offset);
+    __m256i acc[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (size_t part = 0; is_bytes && part < panel->n_parts; part++) {
+        const __m256i *u = (const __m256i *)(const void *)(panel->codes + part * panel->part_nbytes +
+                                                           block * MB_ACTIVATION_BLOCK * MB_PANEL_ROWS);
+        for (size_t c = 0; c < MB_ACTIVATION_BLOCK; c += 4, u += 2) {
+            int32_t four;
+            memcpy(&four, plane + c, 4);
+            __m256i x = _mm256_set1_epi32(four);
+            __m256i off = _mm256_madd_epi16(_mm256_maddubs_epi16(offset, x), ones);
+            for (size_t i = 0; i < 2; i++)
+                acc[i] = _mm256_add_epi32(
+                    acc[i], _mm256_sub_epi32(_mm256_madd_epi16(_mm256_maddubs_epi16(u[i], x), ones), off));
+        }
+    }
+    const __m256i *q =
+        (const __m256i *)(const void *)(panel->codes + 2 * block * MB_ACTIVATION_BLOCK * MB_PANEL_ROWS);
+    for (size_t c = 0; !is_bytes && c < MB_ACTIVATION_BLOCK; c += 2, q += 2) {
+        __m256i x = _mm256_set1_epi32((int)((uint16_t)plane[c] | (uint32_t)plane[c + 1] << 16));
+        for (size_t i = 0; i < 2; i++)
+            acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(q[i], x));
+    }
+    int32_t rows[MB_PANEL_ROWS];
+    _mm256_storeu_si256((__m256i *)rows, acc[0]);
+    _mm256_storeu_si256((__m256i *)(rows + 8), acc[1]);
+    for (size_t r = 0; r < MB_PANEL_ROWS; r++)
+        sums[r] += factor * rows[r];
+}
+
+/* What wide blocks add to the sums of q (256 hi + lo), for bytes, and the sums of q E times its unit. */
+MB_NOINLINE void add_wide(const struct mb_panel *panel, const struct mb_activation *x, double *products,
+                          double *wide)
+{
+    const bool is_bytes = x->bytes != NULL;
+    int64_t narrow_sums[MB_PANEL_ROWS] = {0}, wide_sums[MB_PANEL_ROWS] = {0};
+    for (size_t k = 0; k < x->n_wide; k++) {
+        const size_t block = x->wide_at[k], c = block * MB_ACTIVATION_BLOCK;
+        const int8_t *plane = mb_wide_planes(x, k);
+        if (is_bytes) {
+            add_plane(panel, true, block, x->hi + c, 256, narrow_sums);
+            add_plane(panel, true, block, x->lo + c, 1, narrow_sums);
+        }
+        for (size_t p = 0; p < x->n_wide_planes; p++, plane += MB_ACTIVATION_BLOCK)
+            add_plane(panel, is_bytes, block, plane, (int64_t)1 << 8 * p, wide_sums);
+    }
+    for (size_t i = 0; i < panel->n_excess; i++)
+        wide_sums[panel->excess[i].row] +=
+            (int64_t)panel->excess[i].q * mb_wide_value(x, panel->excess[i].column);
+    for (size_t r = 0; r < MB_PANEL_ROWS; r++) {
+        products[r] += (double)narrow_sums[r];
+        wide[r] = (double)MB_WIDE_UNIT * (double)wide_sums[r];
+    }
+}
+
+/* ---------------------------------------------------------------- ends of rows */
+
+static void add_outliers(const struct mb_coded_matrix *w, const struct mb_panel *panel,
+                         const struct mb_activation *x, double *sums)
+{
+    if (panel->has_all_outliers && x->n_wide == 0) {
+        for (size_t i = 0; i < panel->n_outliers; i++) {
+            const struct mb_panel_outlier *outlier = &panel->outliers[i];
+            int32_t value = x->bytes != NULL ? mb_fast_narrow_value(x, outlier->column)
+                                             : mb_narrow_value(x, outlier->column);
+            sums[outlier->row] += outlier->value * (double)value;
+        }
+        return;
+    }
+    for (uint32_t rows = panel->outlier_rows; rows != 0; rows &= rows - 1) {
+        size_t r = (size_t)__builtin_ctz(rows);
+        unsigned first = 0;
+        sums[r] = mb_row_outliers(w->dtype, &panel->rows[r].group, w->n_cols, panel->rows[r].row_in_group,
+                                  &first, x);
+    }
+}
+
+static void add_raw_rows(const struct mb_coded_matrix *w, const struct mb_panel *panel,
+                         const struct mb_activation *x, float *y)
+{
+    for (uint32_t rows = panel->raw_rows; rows != 0; rows &= rows - 1) {
+        size_t r = (size_t)__builtin_ctz(rows);
+        const struct mb_panel_row *row = &panel->rows[r];
+        y[r] = mb_raw_row_product(w->dtype,
+                                  row->group.body + row->row_in_group * w->n_cols * mb_dtype_nbytes(w->dtype),
+                                  w->n_cols, x);
+    }
+}
+
+/* The results of a panel's rows for token t, given the products of its codes. S is exact: below 2^53. */
+static void finish(const struct mb_coded_matrix *w, const struct mb_panel *panel, struct chunk *chunk,
+                   size_t t, float *y)
+{
+    const struct mb_activation *x = &chunk->x[t];
+    double *products = chunk->products[t];
+    _Alignas(32) double wide[MB_PANEL_ROWS], outliers[MB_PANEL_ROWS] = {0};
+    for (size_t i = 0; i < panel->n_excess; i++)
+        products[panel->excess[i].row] +=
+            (double)((int64_t)panel->excess[i].q * mb_narrow_value(x, panel->excess[i].column));
+    if (panel->outlier_rows != 0)
+        add_outliers(w, panel, x, outliers);
+    if (x->n_wide > 0)
+        add_wide(panel, x, products, wide);
+    const double bias =
+        x->bytes != NULL ? (double)((int64_t)(panel->offset * panel->n_parts) * chunk->sums[t]) : 0;
+    float some[MB_PANEL_ROWS], *out = panel->n_rows == MB_PANEL_ROWS ? y : some;
+    for (size_t r = 0; r < MB_PANEL_ROWS; r += 4) {
+        __m256d s = _mm256_sub_pd(_mm256_load_pd(products + r), _mm256_set1_pd(bias));
+        if (x->n_wide > 0)
+            s = _mm256_add_pd(s, _mm256_load_pd(wide + r));
+        _mm_storeu_ps(out + r, mb_results_4(s, _mm256_load_pd(outliers + r), w->step, x->scale));
+    }
+    if (out == some)
+        memcpy(y, some, panel->n_rows * sizeof *y);
+    add_raw_rows(w, panel, x, y);
+}
+
+/* ---------------------------------------------------------------- tokens */
 
 /* The sum of X that 'bytes' stand for: all but those of wide blocks. */
 static int64_t sum_of_bytes(const struct mb_activation *x)
@@ -356,55 +369,57 @@ static int64_t sum_of_bytes(const struct mb_activation *x)
     return sum;
 }
 
-/* The row's S, given the sum of its q X outside of wide blocks. */
-MB_NOINLINE double add_wide_fast(const int8_t *q, int64_t narrow, const struct mb_activation *x)
+static void begin_fast(struct chunk *chunk)
 {
-    for (size_t k = 0; k < x->n_wide; k++) {
-        size_t c = (size_t)x->wide_at[k] * MB_ACTIVATION_BLOCK;
-        narrow += 256 * mb_wide_sum_avx2(q + c, x->hi + c, 1) + mb_wide_sum_avx2(q + c, x->lo + c, 1);
+    for (size_t t = 0; t < chunk->n_tokens; t++) {
+        const struct mb_activation *x = &chunk->x[t];
+        chunk->sums[t] = sum_of_bytes(x);
+        for (size_t i = 0; i < chunk->n_blocks; i++)
+            chunk->factors[t * chunk->n_blocks + i] = x->factors[i] * 0x10001u;
     }
-    return add_wide(q, narrow, x);
 }
 
-/* All rows of a block times at most BLOCK_TOKENS tokens: a pair of rows and these stay in L1. */
-static void multiply_block_fast(const struct block *block, const struct mb_activation *x, size_t n_tokens,
-                                float *y, size_t y_stride)
+static void begin_exact(struct chunk *chunk)
 {
-    const size_t n_cols = mb_activation_plane_nbytes(block->w->n_cols);
-    int64_t x_sum[BLOCK_TOKENS];
-    for (size_t t = 0; t < n_tokens; t++)
-        x_sum[t] = sum_of_bytes(&x[t]);
-    for (size_t r = 0; r < block->n_rows; r += TILE_ROWS) {
-        const int8_t *q = block->q + r * block->row_nbytes;
-        bool is_last = r + 1 == block->n_rows;
-        uint8_t q_max =
-            is_last || block->q_max[r] > block->q_max[r + 1] ? block->q_max[r] : block->q_max[r + 1];
-        struct fast_kind kind = fast_kind_of(q_max);
-        for (size_t t = 0; t < n_tokens; t += FAST_TOKENS) {
-            size_t tokens = n_tokens - t < FAST_TOKENS ? n_tokens - t : FAST_TOKENS;
-            int64_t sums[FAST_TOKENS][TILE_ROWS] = {{0}};
-            for (size_t c = 0; c < n_cols; c += FAST_COLS)
-                kind.segment(q, block->row_nbytes, x + t, tokens, c,
-                             n_cols - c < FAST_COLS ? n_cols : c + FAST_COLS, sums);
-            for (size_t i = 0; i < tokens; i++)
-                for (size_t k = 0; k < TILE_ROWS && r + k < block->n_rows; k++) {
-                    int64_t narrow = sums[i][k] - kind.offset * x_sum[t + i];
-                    double s = x[t + i].n_wide > 0
-                                   ? add_wide_fast(q + k * block->row_nbytes, narrow, &x[t + i])
-                                   : (double)narrow;
-                    y[(t + i) * y_stride + r + k] = finish(block->w, &block->rows[r + k], s, &x[t + i]);
-                }
+    for (size_t t = 0; t < chunk->n_tokens; t++) {
+        const struct mb_activation *x = &chunk->x[t];
+        int16_t *out = chunk->words + t * chunk->plane_nbytes;
+        for (size_t c = 0; c < chunk->plane_nbytes; c += 16) {
+            __m256i hi = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(x->hi + c)));
+            __m256i lo = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i *)(x->lo + c)));
+            _mm256_store_si256((__m256i *)(out + c), _mm256_add_epi16(_mm256_slli_epi16(hi, 8), lo));
         }
     }
 }
 
+/* All rows of a panel times all tokens of a chunk. */
+static void multiply_panel(const struct mb_coded_matrix *w, const struct mb_panel *panel, bool is_fast,
+                           struct chunk *chunk, float *y, size_t y_stride)
+{
+    memset(chunk->products, 0, chunk->n_tokens * sizeof chunk->products[0]);
+    if (is_fast)
+        for (size_t part = 0; part < panel->n_parts; part++)
+            multiply_codes(panel->codes + part * panel->part_nbytes, byte_tiles_of(panel->offset),
+                           BYTE_TOKENS, BYTE_SEGMENT, chunk);
+    else
+        multiply_codes(panel->codes, word_tiles, WORD_TOKENS, WORD_SEGMENT, chunk);
+    for (size_t t = 0; t < chunk->n_tokens; t++)
+        finish(w, panel, chunk, t, y + t * y_stride);
+}
+
 /* ---------------------------------------------------------------- all */
 
-/* A group, a block of rows, and the activations that meet it. */
+/* Of a panel's codes. */
+static size_t panel_nbytes(size_t n_cols)
+{
+    return 2 * MB_PANEL_ROWS * mb_matmul_row_nbytes(n_cols);
+}
+
+/* Decoded rows, panels, and the chunk's words or factors. */
 size_t mb_matmul_scratch_nbytes_avx2(size_t n_cols)
 {
-    size_t n_rows = block_rows_of(n_cols) + BLOCK_TOKENS * sizeof(int16_t);
-    return mb_group_room(n_cols) + n_rows * mb_matmul_row_nbytes(n_cols);
+    return mb_panel_source_nbytes(n_cols) + block_panels_of(n_cols) * panel_nbytes(n_cols) +
+           CHUNK_TOKENS * sizeof(int16_t) * mb_matmul_row_nbytes(n_cols);
 }
 
 void mb_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
@@ -417,20 +432,31 @@ void mb_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_ro
             mb_matvec_avx2(w, row, n_rows, &x[t], y + t * y_stride);
         return;
     }
-    size_t block_rows = block_rows_of(w->n_cols), row_nbytes = mb_matmul_row_nbytes(w->n_cols);
-    struct source source = {.walk = mb_seek_avx2(w, row), .q = scratch};
-    struct block block = {
-        .w = w, .row_nbytes = row_nbytes, .q = (int8_t *)scratch + mb_group_room(w->n_cols)};
-    block.x = (int16_t *)(void *)(block.q + block_rows * row_nbytes);
-    next_group(&source);
-    source.next.row_in_group = (size_t)(row - source.next.group.row);
     const bool is_fast = mb_all_fast(x, n_tokens);
-    for (uint64_t done = 0; done < n_rows; done += block.n_rows) {
-        fill_block(&source, &block, n_rows - done < block_rows ? (size_t)(n_rows - done) : block_rows,
-                   is_fast);
-        for (size_t t = 0; t < n_tokens; t += BLOCK_TOKENS)
-            (is_fast ? multiply_block_fast : multiply_block)(
-                &block, x + t, n_tokens - t < BLOCK_TOKENS ? n_tokens - t : BLOCK_TOKENS,
-                y + t * y_stride + done, y_stride);
+    const size_t block_rows = block_panels_of(w->n_cols) * MB_PANEL_ROWS;
+    struct mb_panel_source source = mb_panel_source_at(w, row, scratch);
+    struct mb_panel panels[BLOCK_PANELS];
+    struct chunk chunk = {.plane_nbytes = mb_matmul_row_nbytes(w->n_cols)};
+    uint8_t *codes = (uint8_t *)scratch + mb_panel_source_nbytes(w->n_cols);
+    chunk.words = (int16_t *)(void *)(codes + block_panels_of(w->n_cols) * panel_nbytes(w->n_cols));
+    chunk.factors = (uint32_t *)(void *)chunk.words;
+    chunk.n_blocks = chunk.plane_nbytes / MB_ACTIVATION_BLOCK;
+    for (uint64_t done = 0, n; done < n_rows; done += n) {
+        n = n_rows - done < block_rows ? n_rows - done : block_rows;
+        for (size_t r = 0; r < n; r += MB_PANEL_ROWS) {
+            struct mb_panel *panel = &panels[r / MB_PANEL_ROWS];
+            size_t panel_rows = n - r < MB_PANEL_ROWS ? (size_t)n - r : MB_PANEL_ROWS;
+            panel->codes = codes + r / MB_PANEL_ROWS * panel_nbytes(w->n_cols);
+            panel->part_nbytes = panel_nbytes(w->n_cols) / 2;
+            (is_fast ? mb_panel_fill_bytes : mb_panel_fill_words)(&source, panel_rows, panel);
+        }
+        for (size_t t = 0; t < n_tokens; t += chunk.n_tokens) {
+            chunk.x = x + t;
+            chunk.n_tokens = n_tokens - t < CHUNK_TOKENS ? n_tokens - t : CHUNK_TOKENS;
+            (is_fast ? begin_fast : begin_exact)(&chunk);
+            for (size_t r = 0; r < n; r += MB_PANEL_ROWS)
+                multiply_panel(w, &panels[r / MB_PANEL_ROWS], is_fast, &chunk, y + t * y_stride + done + r,
+                               y_stride);
+        }
     }
 }
