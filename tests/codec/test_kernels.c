@@ -399,6 +399,44 @@ static void rows_of_mixed_widths(void **state)
                 check_all_tables(p, dtype, 71, n_cols[i], MIXED_WIDTHS, 0);
 }
 
+/* Kernels split many tokens into parts: an odd number, more than any part has. */
+static void check_many_tokens(enum pattern pattern, size_t n_rows, size_t n_cols, unsigned a, unsigned b)
+{
+    enum { MANY = 5 * N_TOKENS_MAX };
+    struct vectors v;
+    struct mb_activation exact[MANY], fast[MANY];
+    make_vectors(&v, n_cols);
+    for (size_t t = 0; t < MANY; t++) {
+        exact[t] = v.x[t % N_TOKENS_MAX];
+        fast[t] = v.fast[t % N_TOKENS_MAX];
+    }
+    struct sample s = make_sample(pattern, MB_BF16, n_rows, n_cols, a, b, true);
+    for (size_t i = 0; i < n_tables; i++) {
+        const struct mb_kernels *k = tables[i];
+        check_matmul(k, &s.w, &s.w, 0, n_rows, exact, MANY);
+        check_matmul(k, &s.w, &s.w, 0, n_rows, fast, MANY);
+        if (k->resident == NULL)
+            continue;
+        struct guarded made = guarded_alloc((k->resident->nbytes_max(&s.w) + 7) / 8 * 8, true);
+        uint64_t nbytes = k->resident->make(&s.w, 1, made.data);
+        struct mb_coded_matrix own = k->resident->view(&s.w, made.data, nbytes);
+        check_matmul(k, &s.w, &own, 1, n_rows - 1, exact, MANY);
+        check_matmul(k, &s.w, &own, 1, n_rows - 1, fast, MANY);
+        guarded_free(&made);
+    }
+    free_sample(&s);
+    free_vectors(&v);
+}
+
+static void many_tokens_at_once(void **state)
+{
+    (void)state;
+    static const size_t n_cols[] = {96, 512, 1023, 1408, 2048, 5000};
+    for (size_t i = 0; i < sizeof n_cols / sizeof n_cols[0]; i++)
+        for (enum pattern p = 0; p < N_PATTERNS; p++)
+            check_many_tokens(p, 37, n_cols[i], MIXED_WIDTHS, 0);
+}
+
 /* The rows in each group of a matrix in the table's own form. */
 static size_t resident_group_rows(const struct mb_kernels *k, enum pattern pattern, size_t n_cols)
 {
@@ -599,6 +637,7 @@ int main(void)
         cmocka_unit_test(every_pair_of_widths),
         cmocka_unit_test(every_number_of_columns),
         cmocka_unit_test(rows_of_mixed_widths),
+        cmocka_unit_test(many_tokens_at_once),
         cmocka_unit_test(short_rows_lie_side_by_side_unless_some_are_raw),
         cmocka_unit_test(the_widest_row),
         cmocka_unit_test(activations),

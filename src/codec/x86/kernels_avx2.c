@@ -3,11 +3,14 @@
  */
 #include "carry_avx2.h"
 
+/* Stripes are decoded again for each four tokens: more of them are worth panels (panel_avx2.h). */
+enum { STRIPES_TOKENS = 16 };
+
 static void matmul_of_any_form(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                                const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride,
                                void *scratch)
 {
-    if (mb_is_striped(w))
+    if (mb_is_striped(w) && n_tokens <= STRIPES_TOKENS)
         mb_stripes_matmul_avx2(w, row, n_rows, x, n_tokens, y, y_stride);
     else
         mb_matmul_avx2(w, row, n_rows, x, n_tokens, y, y_stride, scratch);

@@ -49,35 +49,70 @@ static void list_outliers(const struct mb_coded_matrix *w, const struct mb_panel
             (double)mb_load_value(w->dtype, group->outlier_values, i)};
 }
 
-/* The next rows to source->q, 0 after their columns and where they are raw. */
-static void decode_rows(struct mb_panel_source *source, size_t n_rows, struct mb_panel *panel)
+/* No index of the row is beyond, as its widths say. */
+static unsigned most_of(const struct mb_coded_matrix *w, const struct mb_group_view *group)
+{
+    if (w->form != MB_FORM_CARRY)
+        return (unsigned)(mb_inner_max(group->a) + (group->n_escapes > 0 ? mb_tail_half(group->b) : 0));
+    return group->a == MB_CARRY_BYTES || group->n_escapes > 0 ? MB_Q_MAX : 1u << (group->a - 1);
+}
+
+/* Few indices of the row are beyond. */
+static unsigned usual_of(const struct mb_group_view *group)
+{
+    unsigned width = 64 * (size_t)group->n_escapes < group->n && group->a > 0 ? group->a - 1 : group->a;
+    return 1u << width;
+}
+
+/* Takes the next rows, and decodes them where that is done by groups. Returns what few indices exceed. */
+static unsigned take_rows(struct mb_panel_source *source, size_t n_rows, struct mb_panel *panel)
 {
     const struct mb_coded_matrix *w = source->walk.w;
-    const size_t n_cols = w->n_cols, row_nbytes = mb_matmul_row_nbytes(n_cols);
+    unsigned usual = 0;
     panel->n_rows = n_rows;
-    panel->n_excess = panel->n_outliers = 0;
+    panel->n_outliers = panel->most = 0;
     panel->raw_rows = panel->outlier_rows = 0;
     panel->has_all_outliers = true;
     for (size_t r = 0; r < n_rows; r++) {
         struct mb_panel_row *next = &source->next;
-        int8_t *q = source->q + r * row_nbytes;
-        if (next->row_in_group == next->group.n_rows)
+        const struct mb_group_view *group = &next->group;
+        if (next->row_in_group == group->n_rows)
             next_group(source);
         panel->rows[r] = *next;
-        if (next->group.is_raw) {
+        if (group->is_raw) {
             panel->raw_rows |= 1u << r;
-            memset(q, 0, n_cols);
-        } else if (w->group_rows > 1) {
-            memcpy(q, source->group + next->row_in_group * n_cols, n_cols);
         } else {
-            mb_indices_avx2(w, &next->group, q);
+            unsigned row_most = most_of(w, group), row_usual = usual_of(group);
+            row_usual = row_usual < row_most ? row_usual : row_most;
+            panel->most = row_most > panel->most ? row_most : panel->most;
+            usual = row_usual > usual ? row_usual : usual;
+            if (w->group_rows > 1)
+                memcpy(source->q + r * panel->row_nbytes, source->group + next->row_in_group * w->n_cols,
+                       w->n_cols);
         }
-        memset(q + n_cols, 0, row_nbytes - n_cols);
-        if (next->group.n_outliers > 0)
+        if (group->n_outliers > 0)
             list_outliers(w, next, r, panel);
         next->row_in_group++;
     }
-    memset(source->q + n_rows * row_nbytes, 0, (MB_PANEL_ROWS - n_rows) * row_nbytes);
+    return usual;
+}
+
+/* Rows [first, first + 8) as indices, 0 after their columns, where they are raw, and after the last. */
+static const int8_t *decode_half(const struct mb_panel_source *source, size_t first,
+                                 const struct mb_panel *panel)
+{
+    const struct mb_coded_matrix *w = source->walk.w;
+    const size_t n_cols = w->n_cols, row_nbytes = panel->row_nbytes;
+    int8_t *const half = source->q + (w->group_rows > 1 ? first * row_nbytes : 0);
+    for (size_t r = first; r < first + MB_PANEL_HALF; r++) {
+        int8_t *q = half + (r - first) * row_nbytes;
+        if (r >= panel->n_rows || panel->rows[r].group.is_raw)
+            memset(q, 0, n_cols);
+        else if (w->group_rows == 1)
+            mb_indices_avx2(w, &panel->rows[r].group, q);
+        memset(q + n_cols, 0, row_nbytes - n_cols);
+    }
+    return half;
 }
 
 /* ---------------------------------------------------------------- indices side by side */
@@ -107,7 +142,7 @@ MB_INLINE void load_rows(const int8_t *q, size_t row_nbytes, __m256i rows[4])
 MB_NOINLINE bool list_excess(const int8_t *q, size_t row_nbytes, int limit, size_t row, size_t column,
                              struct mb_panel *panel)
 {
-    for (size_t r = 0; r < 8; r++)
+    for (size_t r = 0; r < MB_PANEL_HALF; r++)
         for (size_t c = 0; c < 16; c++) {
             int value = q[r * row_nbytes + c];
             int excess = value > limit ? value - limit : value < -limit ? value + limit : 0;
@@ -157,7 +192,7 @@ MB_INLINE bool place_rows(const int8_t *q, size_t row_nbytes, size_t row, enum b
             transpose(rows, steps);
 #pragma GCC unroll 4
             for (size_t k = 0; k < 4; k++)
-                _mm256_store_si256((__m256i *)(out + panel->part_nbytes + MB_PANEL_STEP_NBYTES * k),
+                _mm256_store_si256((__m256i *)(out + MB_PANEL_ROWS * row_nbytes + MB_PANEL_STEP_NBYTES * k),
                                    steps[k]);
         }
     }
@@ -178,77 +213,53 @@ static bool place(const struct mb_panel_source *source, enum beyond beyond, stru
 {
     static bool (*const place_by[])(const int8_t *q, size_t row_nbytes, size_t row, struct mb_panel *panel,
                                     uint8_t *out) = {place_plainly, place_with_list, place_in_two_parts};
-    const size_t row_nbytes = panel->part_nbytes / MB_PANEL_ROWS;
     panel->n_excess = 0;
     panel->n_parts = beyond == ARE_NEXT_PART ? 2 : 1;
-    for (size_t r = 0; r < MB_PANEL_ROWS; r += 8)
-        if (!place_by[beyond](source->q + r * row_nbytes, row_nbytes, r, panel,
-                              panel->codes + MB_PANEL_STEP_NBYTES / 2 * (r / 8)))
+    for (size_t r = 0; r < MB_PANEL_ROWS; r += MB_PANEL_HALF)
+        if (!place_by[beyond](decode_half(source, r, panel), panel->row_nbytes, r, panel,
+                              panel->codes + r * panel->row_nbytes))
             return false;
     return true;
 }
 
 /* ---------------------------------------------------------------- panels */
 
-/* No index of the row is beyond, as its widths say. */
-static unsigned most_of(const struct mb_coded_matrix *w, const struct mb_group_view *group)
-{
-    if (w->form != MB_FORM_CARRY)
-        return (unsigned)(mb_inner_max(group->a) + (group->n_escapes > 0 ? mb_tail_half(group->b) : 0));
-    return group->a == MB_CARRY_BYTES || group->n_escapes > 0 ? MB_Q_MAX : 1u << (group->a - 1);
-}
-
-/* Few indices of the row are beyond. */
-static unsigned usual_of(const struct mb_group_view *group)
-{
-    unsigned width = 64 * (size_t)group->n_escapes < group->n && group->a > 0 ? group->a - 1 : group->a;
-    return 1u << width;
-}
-
 void mb_panel_fill_bytes(struct mb_panel_source *source, size_t n_rows, struct mb_panel *panel)
 {
-    const struct mb_coded_matrix *w = source->walk.w;
-    unsigned most = 0, usual = 0;
-    decode_rows(source, n_rows, panel);
-    for (size_t r = 0; r < n_rows; r++) {
-        const struct mb_group_view *group = &panel->rows[r].group;
-        if (group->is_raw)
-            continue;
-        unsigned row_most = most_of(w, group), row_usual = usual_of(group);
-        row_usual = row_usual < row_most ? row_usual : row_most;
-        most = row_most > most ? row_most : most;
-        usual = row_usual > usual ? row_usual : usual;
-    }
+    const unsigned usual = take_rows(source, n_rows, panel);
     for (panel->offset = MB_PANEL_OFFSET_MIN; panel->offset <= MB_PANEL_OFFSET_MAX; panel->offset *= 2)
         if (panel->offset >= usual || panel->offset == MB_PANEL_OFFSET_MAX)
-            if (place(source, most <= panel->offset ? NONE_ARE : ARE_LISTED, panel))
+            if (place(source, panel->most <= panel->offset ? NONE_ARE : ARE_LISTED, panel))
                 return;
     panel->offset = MB_PANEL_OFFSET_MAX;
     place(source, ARE_NEXT_PART, panel);
 }
 
-void mb_panel_fill_words(struct mb_panel_source *source, size_t n_rows, struct mb_panel *panel)
+/* Eight rows. */
+static void place_words(const int8_t *q, size_t row_nbytes, uint8_t *out)
 {
     const __m256i first =
         _mm256_broadcastsi128_si256(_mm_setr_epi8(-1, 0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13));
     const __m256i second = _mm256_broadcastsi128_si256(
         _mm_setr_epi8(-1, 2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15));
-    const size_t row_nbytes = panel->part_nbytes / MB_PANEL_ROWS;
-    decode_rows(source, n_rows, panel);
-    for (size_t r = 0; r < MB_PANEL_ROWS; r += 8) {
-        uint8_t *out = panel->codes + MB_PANEL_STEP_NBYTES / 2 * (r / 8);
-        for (size_t c = 0; c < row_nbytes; c += 16, out += 8 * MB_PANEL_STEP_NBYTES) {
-            __m256i rows[4], steps[4];
-            load_rows(source->q + r * row_nbytes + c, row_nbytes, rows);
-            transpose(rows, steps);
+    for (size_t c = 0; c < row_nbytes; c += 16) {
+        __m256i rows[4], steps[4];
+        load_rows(q + c, row_nbytes, rows);
+        transpose(rows, steps);
 #pragma GCC unroll 4
-            for (size_t k = 0; k < 4; k++) {
-                uint8_t *two = out + 2 * MB_PANEL_STEP_NBYTES * k;
-                _mm256_store_si256((__m256i *)two,
-                                   _mm256_srai_epi16(_mm256_shuffle_epi8(steps[k], first), 8));
-                _mm256_store_si256((__m256i *)(two + MB_PANEL_STEP_NBYTES),
-                                   _mm256_srai_epi16(_mm256_shuffle_epi8(steps[k], second), 8));
-            }
+        for (size_t k = 0; k < 4; k++, out += 2 * MB_PANEL_STEP_NBYTES) {
+            _mm256_store_si256((__m256i *)out, _mm256_srai_epi16(_mm256_shuffle_epi8(steps[k], first), 8));
+            _mm256_store_si256((__m256i *)(out + MB_PANEL_STEP_NBYTES),
+                               _mm256_srai_epi16(_mm256_shuffle_epi8(steps[k], second), 8));
         }
     }
+}
+
+void mb_panel_fill_words(struct mb_panel_source *source, size_t n_rows, struct mb_panel *panel)
+{
+    take_rows(source, n_rows, panel);
+    panel->n_excess = 0;
+    for (size_t r = 0; r < MB_PANEL_ROWS; r += MB_PANEL_HALF)
+        place_words(decode_half(source, r, panel), panel->row_nbytes,
+                    panel->codes + 2 * r * panel->row_nbytes);
 }
