@@ -509,8 +509,8 @@ static void fill_block(struct mb_panel_source *source, bool is_fast, size_t n_ro
 /* What to prefetch with each tile of a block, so that 'nbytes' are prefetched with all of them. */
 static size_t ahead_nbytes_of(size_t nbytes, size_t n_rows, size_t n_tokens, size_t n_cols)
 {
-    size_t n_tiles = (n_rows + MB_PANEL_ROWS - 1) / MB_PANEL_ROWS * (n_tokens / WORD_VECTORS + 1) *
-                     (n_cols / BYTE_SEGMENT + 1);
+    size_t n_tiles =
+        (n_rows / MB_PANEL_ROWS + 1) * (n_tokens / WORD_VECTORS + 1) * (n_cols / BYTE_SEGMENT + 1);
     return (nbytes / n_tiles + 63) / 64 * 64;
 }
 

@@ -144,8 +144,8 @@ MB_NOINLINE bool list_excess(const int8_t *q, size_t row_nbytes, int limit, size
 {
     for (size_t r = 0; r < MB_PANEL_HALF; r++)
         for (size_t c = 0; c < 16; c++) {
-            int value = q[r * row_nbytes + c];
-            int excess = value > limit ? value - limit : value < -limit ? value + limit : 0;
+            const int8_t *at = q + r * row_nbytes + c;
+            int excess = *at > limit ? *at - limit : *at < -limit ? *at + limit : 0;
             if (excess == 0)
                 continue;
             if (panel->n_excess == MB_PANEL_LIST_MAX)
