@@ -177,7 +177,7 @@ static enum mb_status factor_moments(const float *moments, double damping, struc
     MB_TRY(check_moments(moments, n, err));
     for (size_t j = 0; j < n; j++)
         sum += (double)moments[j * n + j];
-    factor->is_zero = sum == 0;
+    factor->is_zero = n == 0 || sum == 0;
     if (factor->is_zero)
         return MB_OK;
     factor->stride = mb_round_up(n, MB_FEED_STRIDE);

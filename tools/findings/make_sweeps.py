@@ -3,7 +3,7 @@
 
 OUT/errors.json     all experts under normal, uniform and coded errors from 30 % to 400 %; each MoE layer by itself
                     at --bound; the most and the least used expert of a layer, and of all layers, taken away
-OUT/experts.json    each routed expert by itself, coded at --expert-bound, on 256 questions: KL alone is of interest
+OUT/experts.json    each routed expert by itself, coded at --expert-bound, on 128 questions: KL alone is of interest
 """
 import argparse
 import json
@@ -52,7 +52,7 @@ def main():
     files = {
         "errors.json": {"sweep": 1, "task": os.path.abspath(task), "limit": 1000, "seeds": 3,
                         "runs": errors(config, args.bound)},
-        "experts.json": {"sweep": 1, "task": os.path.abspath(task), "limit": 256, "seeds": 1,
+        "experts.json": {"sweep": 1, "task": os.path.abspath(task), "limit": 128, "seeds": 1,
                          "runs": experts(config, args.expert_bound)},
     }
     for name, sweep in files.items():
