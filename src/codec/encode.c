@@ -186,7 +186,8 @@ enum mb_status mb_encode_groups(mb_encode_group_fn encode, const struct mb_codin
             return MB_BAD_DATA;
         }
         from += n * elem_nbytes;
-        rest.wanted += rest.wanted != NULL ? n : 0;
+        if (rest.wanted != NULL)
+            rest.wanted += n;
         to += groups->nbytes;
         groups++;
     }
