@@ -398,9 +398,11 @@ static void add_rest(const struct mb_panel *panel, struct chunk *chunk, size_t t
     if (panel->outlier_rows != 0)
         add_outliers(chunk->w, panel, x, chunk->outliers[t]);
     if (x->n_wide > 0) {
-        const double bias = (double)((int64_t)(panel->offset * panel->n_parts) * chunk->byte_sums[t]);
-        for (size_t r = 0; r < MB_PANEL_ROWS && chunk->is_fast; r++)
-            sums[r] -= bias;
+        if (chunk->is_fast) { /* exact vectors have no sums of bytes */
+            const double bias = (double)((int64_t)(panel->offset * panel->n_parts) * chunk->byte_sums[t]);
+            for (size_t r = 0; r < MB_PANEL_ROWS; r++)
+                sums[r] -= bias;
+        }
         add_wide(panel, chunk->is_fast, x, sums);
     }
 }
