@@ -4,6 +4,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/options.h"
@@ -223,9 +224,7 @@ static bool is_lines(const char *path)
 static enum mb_status read_text(struct reading *r, const char *path, const char *text, size_t nbytes,
                                 struct mb_error *err)
 {
-    XXH128_hash_t hash = XXH3_128bits(text, nbytes);
-    snprintf(r->to->text_hash, sizeof r->to->text_hash, "%016llx%016llx", (unsigned long long)hash.high64,
-             (unsigned long long)hash.low64);
+    mb_hash_write(XXH3_128bits(text, nbytes), r->to->text_hash);
     r->to->text_nbytes = nbytes;
     MB_TRY(check_text(text, nbytes, err));
     return is_lines(path) ? add_lines(r, text, nbytes, err) : add_plain(r, text, nbytes, err);

@@ -7,6 +7,7 @@
 #include "checksums.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "config_text.h"
 #include <stdio.h>
@@ -20,9 +21,7 @@ enum { N_DIGITS = MB_XXH128_NBYTES - 1 };
 
 void mb_xxh128_text(const void *bytes, size_t nbytes, char text[MB_XXH128_NBYTES])
 {
-    XXH128_hash_t hash = XXH3_128bits(bytes, nbytes);
-    snprintf(text, MB_XXH128_NBYTES, "%016llx%016llx", (unsigned long long)hash.high64,
-             (unsigned long long)hash.low64);
+    mb_hash_write(XXH3_128bits(bytes, nbytes), text);
 }
 
 /* ---------------------------------------------------------------- writing */

@@ -2,9 +2,9 @@
  * model_hash.c - what tells models apart.
  */
 #include "base/error.h"
+#include "base/hash.h"
 #include <moebius/checkpoint.h>
 #include <moebius/perturb.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -50,11 +50,8 @@ enum mb_status mb_model_hash(const char *model_path, char hash[MB_HASH_NBYTES], 
     XXH3_state_t *state = XXH3_createState();
     char *piece = malloc(PIECE_NBYTES);
     enum mb_status status = add_model(state, ckpt, piece, err);
-    if (status == MB_OK) {
-        XXH128_hash_t value = XXH3_128bits_digest(state);
-        snprintf(hash, MB_HASH_NBYTES, "%016llx%016llx", (unsigned long long)value.high64,
-                 (unsigned long long)value.low64);
-    }
+    if (status == MB_OK)
+        mb_hash_write(XXH3_128bits_digest(state), hash);
     free(piece);
     XXH3_freeState(state);
     mb_checkpoint_close(ckpt);

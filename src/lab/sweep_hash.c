@@ -2,61 +2,28 @@
  * sweep_hash.c - checksums of models and data, by which a results file knows its own.
  */
 #include "base/error.h"
-#include "base/file.h"
+#include "base/hash.h"
 #include "sweep_work.h"
 #include <moebius/checkpoint.h>
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
 
-enum { TEXT_NBYTES_MAX = 1 << 30 };
-
-static void write_hash(XXH128_hash_t value, char hash[MB_SWEEP_HASH_NBYTES])
-{
-    snprintf(hash, MB_SWEEP_HASH_NBYTES, "%016llx%016llx", (unsigned long long)value.high64,
-             (unsigned long long)value.low64);
-}
-
-/* Each step takes the checksum so far and more bytes: no state that could fail to be made. */
-static XXH128_hash_t chain_bytes(XXH128_hash_t before, const void *bytes, size_t nbytes)
-{
-    XXH128_hash_t next = XXH3_128bits_withSeed(bytes, nbytes, before.low64);
-    next.high64 ^= before.high64 * 0x9e3779b97f4a7c15U;
-    return next;
-}
-
 static XXH128_hash_t chain(XXH128_hash_t before, const char *text)
 {
-    return chain_bytes(before, text, strlen(text));
+    return mb_hash_chain(before, text, strlen(text));
 }
 
 /* Files beside the weights that change what the model is asked, or where its replies end. */
-static enum mb_status chain_files(const char *folder, XXH128_hash_t *value, struct mb_error *err)
+enum mb_status mb_sweep_hash_files(const char *model_path, char hash[MB_SWEEP_HASH_NBYTES],
+                                   struct mb_error *err)
 {
     static const char *const names[] = {
         "tokenizer.json",          "tokenizer_config.json", "tiktoken.model",     "added_tokens.json",
         "special_tokens_map.json", "chat_template.jinja",   "chat_template.json", "generation_config.json"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char path[MB_PATH_MAX], *bytes;
-        size_t nbytes;
-        bool is_there;
-        MB_TRY(mb_join_path(path, folder, names[i], err));
-        MB_TRY(mb_look_at(path, &is_there, NULL, err));
-        if (!is_there)
-            continue;
-        MB_TRY(mb_read_file(path, TEXT_NBYTES_MAX, &bytes, &nbytes, err));
-        *value = chain_bytes(chain(*value, names[i]), bytes, nbytes);
-        free(bytes);
-    }
-    return MB_OK;
-}
-
-enum mb_status mb_sweep_hash_files(const char *model_path, char hash[MB_SWEEP_HASH_NBYTES],
-                                   struct mb_error *err)
-{
     XXH128_hash_t value = {0, 0};
-    MB_TRY(chain_files(model_path, &value, err));
-    write_hash(value, hash);
+    MB_TRY(mb_hash_chain_files(model_path, names, sizeof names / sizeof *names, &value, err));
+    mb_hash_write(value, hash);
     return MB_OK;
 }
 
@@ -102,7 +69,7 @@ enum mb_status mb_sweep_find_moe_layers(const char *model_path, int **layers, si
 
 void mb_sweep_hash_bytes(const void *bytes, size_t nbytes, char hash[MB_SWEEP_HASH_NBYTES])
 {
-    write_hash(XXH3_128bits(bytes, nbytes), hash);
+    mb_hash_write(XXH3_128bits(bytes, nbytes), hash);
 }
 
 int64_t mb_sweep_hash_text(const char *text)
@@ -131,7 +98,7 @@ void mb_sweep_hash_task(const struct mb_task *task, char hash[MB_SWEEP_HASH_NBYT
         for (size_t k = 0; k < item->n_choices; k++)
             value = chain(chain(value, item->contexts[k]), item->continuations[k]);
     }
-    write_hash(value, hash);
+    mb_hash_write(value, hash);
 }
 
 enum mb_status mb_sweep_hash_plan(const struct mb_sweep_work *work, char hash[MB_SWEEP_HASH_NBYTES],
@@ -152,6 +119,6 @@ enum mb_status mb_sweep_hash_plan(const struct mb_sweep_work *work, char hash[MB
         value = chain(value, line);
         free(line);
     }
-    write_hash(value, hash);
+    mb_hash_write(value, hash);
     return MB_OK;
 }
