@@ -7,14 +7,15 @@ set -eu
 build="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libsqlite3-dev libedit-dev libcmocka-dev jq"
 # Codecs of others, which the program loads at run time where they are: tests that need one say so and leave it out without.
 codecs="libzfp1 ocl-icd-libopencl1 pocl-opencl-icd libpython3.11"
-test="$build $codecs python3 python3-numpy python3-xxhash"
+# zlib: a static SQLite names it, and a test links the archive as a user would.
+test="$build $codecs zlib1g-dev python3 python3-numpy python3-xxhash"
 case "${1:-build}" in
 build) packages=$build ;;
 test) packages=$test ;;
 check) packages="$test clang clang-format clang-tidy libclang-rt-14-dev shellcheck" ;;
 coverage) packages="$test gcovr" ;;
 cross)
-    packages="$build gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user"
+    packages="$build gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user zlib1g-dev:arm64"
     for library in jansson pcre2 utf8proc xxhash sqlite3 edit cmocka; do packages="$packages lib$library-dev:arm64"; done
     ;;
 *) echo "usage: setup.sh [build|test|check|coverage|cross]" >&2; exit 2 ;;
