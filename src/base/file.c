@@ -21,6 +21,17 @@ enum mb_status mb_look_at(const char *path, bool *is_there, struct stat *info, s
     return *is_there || errno == ENOENT || errno == ENOTDIR ? MB_OK : mb_fail_errno(err, path, "stat");
 }
 
+enum mb_status mb_look_for(const char *path, bool *is_there, struct mb_error *err)
+{
+    struct stat link;
+    MB_TRY(mb_look_at(path, is_there, NULL, err));
+    if (*is_there || lstat(path, &link) != 0)
+        return MB_OK;
+    return mb_fail(err, MB_BAD_DATA,
+                   "%s: a link to a file that is not there, as half a download leaves it: download it again",
+                   path);
+}
+
 enum mb_status mb_read_at(int fd, const char *path, uint64_t pos, void *out, uint64_t nbytes,
                           struct mb_error *err)
 {

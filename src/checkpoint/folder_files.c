@@ -149,37 +149,19 @@ static enum mb_status look_at_entry(void *ctx, const char *folder, const char *n
     return MB_OK;
 }
 
-/* Whether a path is a link to what is not there. */
-static enum mb_status look_at_link(const char *path, bool *is_dangling, struct mb_error *err)
-{
-    struct stat link;
-    bool is_there;
-    *is_dangling = false;
-    MB_TRY(mb_look_at(path, &is_there, NULL, err));
-    if (is_there)
-        return MB_OK;
-    *is_dangling = lstat(path, &link) == 0;
-    return *is_dangling || errno == ENOENT ? MB_OK : mb_fail_errno(err, path, "look at");
-}
-
 enum mb_status mb_fail_no_file(const char *path, const char *why, struct mb_error *err)
 {
-    bool is_dangling;
-    MB_TRY(look_at_link(path, &is_dangling, err));
-    if (is_dangling)
-        return mb_fail(
-            err, MB_BAD_DATA,
-            "%s: a link to a file that is not there, as half a download leaves it: download it again", path);
+    bool is_there;
+    MB_TRY(mb_look_for(path, &is_there, err));
     return mb_fail(err, MB_BAD_DATA, "%s: No such file or directory, but %s: download it too", path, why);
 }
 
 static enum mb_status check_is_no_dangling_link(const char *folder, const char *name, struct mb_error *err)
 {
     char path[MB_PATH_MAX];
+    bool is_there;
     MB_TRY(mb_join_path(path, folder, name, err));
-    bool is_dangling;
-    MB_TRY(look_at_link(path, &is_dangling, err));
-    return is_dangling ? mb_fail_no_file(path, "", err) : MB_OK;
+    return mb_look_for(path, &is_there, err);
 }
 
 static enum mb_status fail_without_weights(const char *path, struct mb_error *err)
@@ -287,11 +269,11 @@ static enum mb_status look_beside(void *ctx, const char *folder, const char *nam
 {
     struct search *search = ctx;
     char path[MB_PATH_MAX];
-    bool is_dangling = false;
+    bool is_there = true;
     MB_TRY(mb_join_path(path, folder, name, err));
     if (mb_is_side_file(name))
-        MB_TRY(look_at_link(path, &is_dangling, err));
-    if (is_dangling)
+        MB_TRY(mb_look_at(path, &is_there, NULL, err));
+    if (!is_there) /* its name is, so it is a link */
         add_name(&search->dangling, name);
     bool is_weights =
         mb_name_ends_with(name, ".safetensors") || mb_name_ends_with(name, ".safetensors.index.json");

@@ -85,7 +85,7 @@ static enum mb_status read_generation_config(const struct mb_checkpoint *ckpt, s
     bool is_there;
     json_t *root;
     MB_TRY(mb_join_path(path, mb_checkpoint_path(ckpt), "generation_config.json", err));
-    MB_TRY(mb_look_at(path, &is_there, NULL, err));
+    MB_TRY(mb_look_for(path, &is_there, err));
     if (!is_there)
         return MB_OK;
     MB_TRY(mb_json_read(path, GENERATION_CONFIG_NBYTES_MAX, &root, err));

@@ -44,22 +44,6 @@ static enum mb_status load_json_file(struct mb_tokenizer *tokenizer, const char 
 
 /* ---------------------------------------------------------------- the files beside it */
 
-static bool exists(const char *path)
-{
-    return access(path, F_OK) == 0 || errno != ENOENT;
-}
-
-/* What is not there may be left out; a link to nothing is half a download. */
-static enum mb_status check_is_no_dangling_link(const char *path, struct mb_error *err)
-{
-    struct stat link;
-    if (exists(path) || lstat(path, &link) != 0)
-        return MB_OK;
-    return mb_fail(err, MB_BAD_DATA,
-                   "%s: a link to a file that is not there, as half a download leaves it: download it again",
-                   path);
-}
-
 /* A JSON file of the folder, with its path; the value is NULL where there is none. */
 struct side_file {
     char path[MB_PATH_MAX];
@@ -71,9 +55,10 @@ static enum mb_status open_side(struct side_file *file, const char *folder, cons
                                 struct mb_error *err)
 {
     *file = (struct side_file){.field = {.path = file->path, .err = err}};
+    bool is_there;
     MB_TRY(mb_join_path(file->path, folder, name, err));
-    return exists(file->path) ? mb_field_open(file->path, CONFIG_NBYTES_MAX, &file->owner, &file->field, err)
-                              : check_is_no_dangling_link(file->path, err);
+    MB_TRY(mb_look_for(file->path, &is_there, err));
+    return is_there ? mb_field_open(file->path, CONFIG_NBYTES_MAX, &file->owner, &file->field, err) : MB_OK;
 }
 
 /* transformers would then take the special tokens of a chat template for text. */
@@ -157,11 +142,11 @@ static enum mb_status fail_no_tokenizer(const char *folder, struct mb_error *err
         {"vocab.txt", "WordPiece's vocab.txt is not supported"},
     };
     char path[MB_PATH_MAX];
-    MB_TRY(mb_join_path(path, folder, "tokenizer.json", err));
-    MB_TRY(check_is_no_dangling_link(path, err));
+    bool is_there;
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         MB_TRY(mb_join_path(path, folder, others[i][0], err));
-        if (exists(path))
+        MB_TRY(mb_look_for(path, &is_there, err));
+        if (is_there)
             return mb_fail(err, MB_UNSUPPORTED, "%s: there is no tokenizer.json, and %s: %s", folder,
                            others[i][1], how_to_convert);
     }
@@ -175,14 +160,17 @@ static enum mb_status fail_no_tokenizer(const char *folder, struct mb_error *err
 static enum mb_status load_folder(struct mb_tokenizer *tokenizer, const char *folder, struct mb_error *err)
 {
     char path[MB_PATH_MAX];
+    bool is_there;
     MB_TRY(mb_join_path(path, folder, "tokenizer.json", err));
-    if (exists(path)) {
+    MB_TRY(mb_look_for(path, &is_there, err));
+    if (is_there) {
         MB_TRY(load_json_file(tokenizer, path, err));
         MB_TRY(load_beside(tokenizer, folder, err));
         return mb_added_finish(tokenizer, err);
     }
     MB_TRY(mb_join_path(path, folder, "tiktoken.model", err));
-    return exists(path) ? load_tiktoken(tokenizer, folder, path, err) : fail_no_tokenizer(folder, err);
+    MB_TRY(mb_look_for(path, &is_there, err));
+    return is_there ? load_tiktoken(tokenizer, folder, path, err) : fail_no_tokenizer(folder, err);
 }
 
 /* tokenizer.json, or what somebody may take for one. */

@@ -19,11 +19,6 @@ enum {
     JSON_NBYTES_MAX = 4 << 20,
 };
 
-static bool exists(const char *path)
-{
-    return access(path, F_OK) == 0 || errno != ENOENT;
-}
-
 /* Takes 'text', which is malloc'ed, in any case. A later template of the same name takes the earlier's place.
  */
 static enum mb_status take(struct mb_tokenizer *tokenizer, const char *name, char *text, const char *place,
@@ -109,8 +104,10 @@ static enum mb_status take_folder(struct mb_tokenizer *tokenizer, const char *fo
 static enum mb_status take_files(struct mb_tokenizer *tokenizer, const char *folder, struct mb_error *err)
 {
     char path[MB_PATH_MAX];
+    bool is_there;
     MB_TRY(mb_join_path(path, folder, "chat_template.jinja", err));
-    if (exists(path))
+    MB_TRY(mb_look_for(path, &is_there, err));
+    if (is_there)
         MB_TRY(take_file(tokenizer, path, "default", err));
     return take_folder(tokenizer, folder, err);
 }
@@ -158,10 +155,12 @@ static enum mb_status take_json(struct mb_tokenizer *tokenizer, const struct mb_
 static enum mb_status take_processor(struct mb_tokenizer *tokenizer, const char *folder, struct mb_error *err)
 {
     char path[MB_PATH_MAX];
+    bool is_there;
     json_t *owner;
     struct mb_field file;
     MB_TRY(mb_join_path(path, folder, "chat_template.json", err));
-    if (!exists(path))
+    MB_TRY(mb_look_for(path, &is_there, err));
+    if (!is_there)
         return MB_OK;
     MB_TRY(mb_field_open(path, JSON_NBYTES_MAX, &owner, &file, err));
     enum mb_status status = take_json(tokenizer, &file);

@@ -368,6 +368,27 @@ static enum mb_status open_beside(const char *config, const void *template_text,
     return status;
 }
 
+static void links_to_nothing_are_no_missing_files(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"tokenizer_config.json", "special_tokens_map.json",
+                                        "added_tokens.json",     "chat_template.jinja",
+                                        "chat_template.json",    "tokenizer.json"};
+    enum { N = sizeof names / sizeof *names };
+    for (size_t i = 0; i < N; i++) {
+        struct mb_tokenizer *tokenizer;
+        struct mb_error err;
+        assert_int_equal(open_changed(NULL, NULL, &tokenizer, &err), MB_OK);
+        mb_tokenizer_close(tokenizer);
+        unlink(test_path(names[i]));
+        assert_int_equal(symlink("../blobs/none", test_path(names[i])), 0);
+        assert_int_equal(mb_tokenizer_open(test_path("."), &tokenizer, &err), MB_BAD_DATA);
+        if (strstr(err.msg, names[i]) == NULL || strstr(err.msg, "half a download") == NULL)
+            fail_msg("%s: %s", names[i], err.msg);
+        unlink(test_path(names[i]));
+    }
+}
+
 static void faults_beside_it_are_named(void **state)
 {
     (void)state;
@@ -452,6 +473,7 @@ int main(void)
         cmocka_unit_test(a_fault_is_named_with_its_place),
         cmocka_unit_test(limits_are_kept),
         cmocka_unit_test(texts_that_would_explode_are_refused),
+        cmocka_unit_test(links_to_nothing_are_no_missing_files),
         cmocka_unit_test(faults_beside_it_are_named),
         cmocka_unit_test(chat_templates_are_found),
     };

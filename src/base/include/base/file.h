@@ -16,6 +16,12 @@
  */
 enum mb_status mb_look_at(const char *path, bool *is_there, struct stat *info, struct mb_error *err);
 
+/*
+ * Whether there is a file that a model may lack.  MB_BAD_DATA: there is a link to nothing, as half a download
+ * leaves it.
+ */
+enum mb_status mb_look_for(const char *path, bool *is_there, struct mb_error *err);
+
 /* Reads exactly nbytes at pos; a short file is MB_BAD_DATA ("truncated"). 'path' is for messages. */
 enum mb_status mb_read_at(int fd, const char *path, uint64_t pos, void *out, uint64_t nbytes,
                           struct mb_error *err);
