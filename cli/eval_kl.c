@@ -30,26 +30,41 @@ static json_t *percentiles_json(const double *values)
     return list;
 }
 
-static int print_json(const struct eval *eval, bool is_floor, const struct mb_comparison *c)
+/* What paired statistics of several runs are made of. */
+static json_t *windows_json(const struct mb_window_sums *sums, size_t n)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list, json_pack("{s:I, s:o, s:o}", "n_scored", (json_int_t)sums[i].n_scored,
+                                              "kl", cli_json_real(sums[i].kl), "same_top",
+                                              cli_json_real(sums[i].same_top)));
+    return list;
+}
+
+static int print_json(const struct eval *eval, bool is_floor, const struct mb_comparison *c,
+                      const struct mb_window_sums *sums)
 {
     const char *data = eval->args->perplexity != NULL ? eval->args->perplexity : eval->args->task;
-    return eval_print_json(
-        eval,
-        json_pack(
-            "{s:o, s:o, s:b, s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
-            "s:o, "
-            "s:o, s:o, s:o, s:f}",
-            "model", cli_json_path(eval->model_path), "original", cli_json_path(eval->args->original),
-            "floor", (int)(is_floor && eval->args->perturb.n == 0), "data", cli_json_path(data), "n_windows",
-            (json_int_t)c->n_windows, "n_tokens", (json_int_t)c->n_tokens, "n_scored",
-            (json_int_t)c->n_scored, "n_not_finite", (json_int_t)c->n_not_finite, "kl", mean_json(&c->kl),
-            "tv", mean_json(&c->tv), "same_top", mean_json(&c->same_top), "nll", mean_json(&c->nll),
-            "nll_original", mean_json(&c->nll_clean), "ln_ratio", mean_json(&c->ln_ratio), "dp",
-            mean_json(&c->dp), "dp_rms", cli_json_real(c->dp_rms), "dp_rms_stderr",
-            cli_json_real(c->dp_rms_stderr), "ppl", cli_json_real(c->ppl), "ppl_stderr",
-            cli_json_real(c->ppl_stderr), "ppl_original", cli_json_real(c->ppl_clean), "ppl_original_stderr",
-            cli_json_real(c->ppl_clean_stderr), "kl_percentiles", percentiles_json(c->kl_percentiles),
-            "dp_percentiles", percentiles_json(c->dp_percentiles), "seconds", c->seconds));
+    json_t *json = json_pack(
+        "{s:o, s:o, s:b, s:o, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+        "s:o, "
+        "s:o, s:o, s:o, s:f}",
+        "model", cli_json_path(eval->model_path), "original", cli_json_path(eval->args->original), "floor",
+        (int)(is_floor && eval->args->perturb.n == 0), "data", cli_json_path(data), "n_windows",
+        (json_int_t)c->n_windows, "n_tokens", (json_int_t)c->n_tokens, "n_scored", (json_int_t)c->n_scored,
+        "n_not_finite", (json_int_t)c->n_not_finite, "kl", mean_json(&c->kl), "tv", mean_json(&c->tv),
+        "same_top", mean_json(&c->same_top), "nll", mean_json(&c->nll), "nll_original",
+        mean_json(&c->nll_clean), "ln_ratio", mean_json(&c->ln_ratio), "dp", mean_json(&c->dp), "dp_rms",
+        cli_json_real(c->dp_rms), "dp_rms_stderr", cli_json_real(c->dp_rms_stderr), "ppl",
+        cli_json_real(c->ppl), "ppl_stderr", cli_json_real(c->ppl_stderr), "ppl_original",
+        cli_json_real(c->ppl_clean), "ppl_original_stderr", cli_json_real(c->ppl_clean_stderr),
+        "kl_percentiles", percentiles_json(c->kl_percentiles), "dp_percentiles",
+        percentiles_json(c->dp_percentiles), "seconds", c->seconds);
+    if (json != NULL && json_object_set_new(json, "windows", windows_json(sums, c->n_windows)) != 0) {
+        json_decref(json);
+        json = NULL;
+    }
+    return eval_print_json(eval, json);
 }
 
 /* A mean times 'scale', its errors and its interval. */
@@ -108,11 +123,12 @@ static void print_percentiles(const struct mb_comparison *c)
     cli_table_print(table);
 }
 
-static int print_comparison(const struct eval *eval, bool is_floor, const struct mb_comparison *c)
+static int print_comparison(const struct eval *eval, bool is_floor, const struct mb_comparison *c,
+                            const struct mb_window_sums *sums)
 {
     char seconds[32];
     if (eval->args->format == CLI_JSON)
-        return print_json(eval, is_floor, c);
+        return print_json(eval, is_floor, c, sums);
     if (is_floor && eval->args->perturb.n > 0)
         printf("MODEL with the error, ORIGINAL without it.\n\n");
     else if (is_floor)
@@ -169,17 +185,23 @@ static enum mb_status measure(const struct eval *eval, struct mb_model *original
 {
     struct cli_progress progress;
     struct mb_comparison comparison;
+    struct mb_window_sums *sums = calloc(windows->n + 1, sizeof *sums);
     struct mb_measure_options options = {.size = sizeof options,
                                          .cache_type = is_floor ? MB_CACHE_F32 : eval->cache_type,
                                          .progress = cli_progress_show,
-                                         .progress_ctx = &progress};
+                                         .progress_ctx = &progress,
+                                         .sums = sums};
+    if (sums == NULL)
+        return mb_fail_memory(err, "what is found in windows");
     cli_progress_begin(&progress, "windows");
     enum mb_status status =
         mb_measure_models(original, eval->model, is_floor ? MB_CACHE_F16 : eval->cache_type, windows,
                           &options, &comparison, err);
     cli_progress_end(&progress);
-    MB_TRY(status);
-    return print_comparison(eval, is_floor, &comparison) == 0 ? MB_OK : mb_fail_memory(err, "the report");
+    if (status == MB_OK && print_comparison(eval, is_floor, &comparison, sums) != 0)
+        status = mb_fail_memory(err, "the report");
+    free(sums);
+    return status;
 }
 
 static enum mb_status run_changed(const struct eval *eval, struct mb_measure *clean,
@@ -195,7 +217,7 @@ static enum mb_status measure_error(const struct eval *eval, const struct mb_win
                                     struct mb_error *err)
 {
     struct cli_progress progress;
-    struct mb_measure *clean;
+    struct mb_measure *clean = NULL;
     struct mb_comparison comparison;
     struct mb_measure_options options = {.size = sizeof options,
                                          .cache_type = eval->cache_type,
@@ -204,13 +226,13 @@ static enum mb_status measure_error(const struct eval *eval, const struct mb_win
                                          .progress_ctx = &progress};
     cli_progress_begin(&progress, "windows");
     enum mb_status status = mb_measure_open(eval->model, windows, &options, &clean, err);
-    if (status == MB_OK) {
+    if (status == MB_OK)
         status = run_changed(eval, clean, &comparison, err);
-        mb_measure_close(clean);
-    }
     cli_progress_end(&progress);
-    MB_TRY(status);
-    return print_comparison(eval, true, &comparison) == 0 ? MB_OK : mb_fail_memory(err, "the report");
+    if (status == MB_OK && print_comparison(eval, true, &comparison, mb_measure_window_sums(clean)) != 0)
+        status = mb_fail_memory(err, "the report");
+    mb_measure_close(clean);
+    return status;
 }
 
 /* The tokens are those of the original, which the model has to make as well. */

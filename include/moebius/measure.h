@@ -134,6 +134,7 @@ struct mb_measure_options {
     bool skips_routes;        /* nothing is kept of the router's choices */
     mb_progress_fn progress;  /* of windows */
     void *progress_ctx;
+    struct mb_window_sums *sums; /* [windows->n] mb_measure_models fills it; or NULL */
 };
 
 struct mb_measure;

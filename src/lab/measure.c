@@ -413,7 +413,10 @@ static enum mb_status run_pair(struct pair *p, struct mb_model *clean, struct mb
     if (p->clean_scored == NULL || p->changed_scored == NULL)
         return mb_fail_memory(err, "the hidden states of two models");
     MB_TRY(read_pair(p, err));
-    return mb_figures_make(p->windows, p->scorer.rows, p->scorer.sums, comparison, err);
+    MB_TRY(mb_figures_make(p->windows, p->scorer.rows, p->scorer.sums, comparison, err));
+    if (p->options.sums != NULL && p->windows->n > 0)
+        memcpy(p->options.sums, p->scorer.sums, p->windows->n * sizeof *p->options.sums);
+    return MB_OK;
 }
 
 enum mb_status mb_measure_models(struct mb_model *clean, struct mb_model *changed,
