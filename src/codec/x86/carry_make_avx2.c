@@ -276,7 +276,7 @@ static uint64_t carry_nbytes_max(const struct mb_coded_matrix *w)
 static uint64_t carry_make(const struct mb_coded_matrix *w, unsigned n_more_bits, void *memory)
 {
     if (mb_makes_stripes(w))
-        return mb_stripes_make(w, memory);
+        return mb_stripes_make(w, n_more_bits, memory);
     struct making making = {
         .w = w, .n_more_bits = n_more_bits, .tiles = memory, .tile_rows = tile_rows_of(w->n_cols)};
     making.kinds = (uint8_t *)(making.tiles + n_tiles_of(w));

@@ -17,7 +17,8 @@
  * r + i is row r, column 4 k + i.  All rows of a stripe have one width, and u = q + 2^(a-1) mod 2^a. What a
  * weight is off by is listed, as in that form, but by entries of 16 bits: the column (bits 0 to 9), whether
  * 2^a is taken off (bit 10) or added, and the row (bits 11 to 13).  The width is that with the fewest bits,
- * an entry counted twice: with one bit more than files have, nearly all stripes have none.  a = 8: bytes q.
+ * an entry counted twice, in the fast form eight times: with one bit more than files have, nearly all stripes
+ * have none.  a = 8: bytes q.
  *
  * Record: body, entries, outliers (positions are 'row n_cols + column').  The view is a struct
  * mb_coded_matrix with groups of eight rows: kinds[stripe] is a and MB_KIND_OUTLIERS, escape_counts are
@@ -102,7 +103,7 @@ void mb_stripes_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint6
 
 /* As struct mb_resident_form says, for matrices that mb_makes_stripes. */
 uint64_t mb_stripes_nbytes_max(const struct mb_coded_matrix *w);
-uint64_t mb_stripes_make(const struct mb_coded_matrix *w, void *memory);
+uint64_t mb_stripes_make(const struct mb_coded_matrix *w, unsigned n_more_bits, void *memory);
 struct mb_coded_matrix mb_stripes_view(const struct mb_coded_matrix *w, const void *memory, uint64_t nbytes);
 
 #endif

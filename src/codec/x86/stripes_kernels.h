@@ -145,18 +145,18 @@ struct stripe_ends {
     _Alignas(32) double narrow[MB_STRIPE_ROWS], wide[MB_STRIPE_ROWS], outliers[MB_STRIPE_ROWS];
 };
 
-/* 2^a times what the entries of each row add to its sum of u X, and to that of u E. */
-static void add_entries(const struct mb_group_view *view, const struct mb_activation *x,
-                        int64_t narrow[MB_STRIPE_ROWS], int64_t wide[MB_STRIPE_ROWS])
+/* Adds 2^a times the sum of X at the entries of each row. */
+static void add_entries(const struct mb_group_view *view, const int32_t *columns,
+                        int64_t rows[MB_STRIPE_ROWS])
 {
-    const int64_t full[2] = {(int64_t)1 << view->a, -((int64_t)1 << view->a)};
+    int64_t sums[MB_STRIPE_ROWS] = {0};
     for (size_t i = 0; i < view->n_escapes; i++) {
-        unsigned entry = mb_load_u16(view->tail + 2 * i), c = entry & MB_STRIPE_COLUMN;
-        int64_t off = full[(entry & MB_STRIPE_MINUS) != 0];
-        narrow[entry >> MB_STRIPE_ROW_SHIFT] += off * x->columns[c];
-        if (x->n_wide > 0)
-            wide[entry >> MB_STRIPE_ROW_SHIFT] += off * x->wide_columns[c];
+        unsigned entry = mb_load_u16(view->tail + 2 * i);
+        int64_t is_minus = (entry & MB_STRIPE_MINUS) != 0, x = columns[entry & MB_STRIPE_COLUMN];
+        sums[entry >> MB_STRIPE_ROW_SHIFT] += (x ^ -is_minus) + is_minus;
     }
+    for (size_t r = 0; r < MB_STRIPE_ROWS; r++)
+        rows[r] += sums[r] * ((int64_t)1 << view->a);
 }
 
 static void add_outliers(const struct mb_coded_matrix *w, const struct mb_group_view *view,
@@ -184,8 +184,13 @@ static void find_ends(const struct mb_coded_matrix *w, const struct mb_group_vie
     }
     if (x->n_wide > 0)
         multiply_stripe_wide_of[view->a](view->body, mb_stripe_n_blocks(w->n_cols), x, wide);
-    add_entries(view, x, narrow, wide);
-    add_outliers(w, view, x, ends->outliers);
+    if (view->n_escapes > 0) {
+        add_entries(view, x->columns, narrow);
+        if (x->n_wide > 0)
+            add_entries(view, x->wide_columns, wide);
+    }
+    if (view->n_outliers > 0)
+        add_outliers(w, view, x, ends->outliers);
     for (size_t r = 0; r < MB_STRIPE_ROWS; r++) {
         ends->narrow[r] = (double)narrow[r];
         ends->wide[r] = (double)MB_WIDE_UNIT * (double)wide[r];

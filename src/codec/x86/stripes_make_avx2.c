@@ -11,8 +11,12 @@ enum { WIDTH_MIN = 2, WIDTH_MAX = 6 };
 /* Bytes of a row while a stripe is made, and of all eight. */
 enum { ROW_ROOM = MB_STRIPE_COLS_MAX + 1, STRIPE_WEIGHTS = MB_STRIPE_ROWS * ROW_ROOM };
 
-/* Bits that an entry costs when a width is chosen: its own 16, and as many for the time it takes. */
-enum { ENTRY_BITS = 32 };
+/*
+ * Bits that an entry costs when a width is chosen: its own 16, and what its time is worth.  An entry takes as
+ * long as some 60 weights, and one bit more makes a weight take a tenth longer: so many more where bytes are
+ * cheap.
+ */
+enum { ENTRY_BITS_COMPACT = 32, ENTRY_BITS_FAST = 128 };
 
 bool mb_makes_stripes(const struct mb_coded_matrix *w)
 {
@@ -47,13 +51,13 @@ static size_t count_off(const struct stripe *stripe, size_t n_cols, unsigned a)
     return n;
 }
 
-static unsigned choose_width(const struct stripe *stripe, size_t n_cols)
+static unsigned choose_width(const struct stripe *stripe, size_t n_cols, size_t entry_bits)
 {
     const size_t n = MB_STRIPE_ROWS * n_cols;
     size_t fewest = MB_CARRY_BYTES * n;
     unsigned best = MB_CARRY_BYTES;
     for (unsigned a = WIDTH_MIN; a <= WIDTH_MAX; a++) {
-        size_t bits = a * n + ENTRY_BITS * count_off(stripe, n_cols, a);
+        size_t bits = a * n + entry_bits * count_off(stripe, n_cols, a);
         if (bits < fewest) {
             fewest = bits;
             best = a;
@@ -62,14 +66,17 @@ static unsigned choose_width(const struct stripe *stripe, size_t n_cols)
     return best;
 }
 
-/* Writes at most n_max entries; returns how many, or n_max + 1. */
+/*
+ * Writes at most n_max entries; returns how many, or n_max + 1.  Neighbours are mostly of different rows, so
+ * that kernels do not add to one sum again and again.
+ */
 static size_t write_entries(const struct stripe *stripe, size_t n_cols, unsigned a, size_t n_max,
                             uint8_t *out)
 {
     const int half = 1 << (a - 1);
     size_t n = 0;
-    for (size_t at = 0; at < STRIPE_WEIGHTS;
-         at += at % ROW_ROOM + 32 < n_cols ? 32 : ROW_ROOM - at % ROW_ROOM)
+    for (size_t step = 0; step < MB_STRIPE_ROWS * ((n_cols + 31) / 32); step++) {
+        size_t at = step % MB_STRIPE_ROWS * ROW_ROOM + step / MB_STRIPE_ROWS * 32;
         for (uint32_t mask = mask_off(stripe->q + at, a); mask != 0; mask &= mask - 1) {
             size_t i = at + (size_t)__builtin_ctz(mask);
             int k = (stripe->q[i] + half) >> a;
@@ -80,6 +87,7 @@ static size_t write_entries(const struct stripe *stripe, size_t n_cols, unsigned
                 mb_store_u16(out + 2 * n++, (uint16_t)(i % ROW_ROOM | sign | row << MB_STRIPE_ROW_SHIFT));
             }
         }
+    }
     return n;
 }
 
@@ -112,7 +120,7 @@ struct making {
     const struct mb_coded_matrix *w;
     uint8_t *kinds, *entry_counts, *outlier_counts, *next_outlier_count, *data, *record;
     struct mb_tile *tiles;
-    size_t tile_stripes;
+    size_t tile_stripes, entry_bits;
     uint64_t n_done; /* stripes */
     struct stripe stripe;
     int8_t q[MB_GROUP_WEIGHTS * 2 + MB_DECODED_SLACK]; /* of a group of the patched form */
@@ -128,7 +136,7 @@ static void end_stripe(struct making *making)
             .data_pos = (uint64_t)(making->record - making->data),
             .first_outlier = (uint32_t)((making->next_outlier_count - making->outlier_counts) / 2),
         };
-    unsigned a = choose_width(stripe, n_cols);
+    unsigned a = choose_width(stripe, n_cols, making->entry_bits);
     uint8_t *entries = making->record + 16 * a * n_blocks;
     size_t n_max = 16 * (MB_CARRY_BYTES - a) * n_blocks / 2, n = 0; /* together as long as bytes would be */
     if (a < MB_CARRY_BYTES && (n = write_entries(stripe, n_cols, a, n_max, entries)) > n_max) {
@@ -201,10 +209,11 @@ uint64_t mb_stripes_nbytes_max(const struct mb_coded_matrix *w)
            n_outliers * (2 + value_nbytes) + MB_SLACK_NBYTES;
 }
 
-uint64_t mb_stripes_make(const struct mb_coded_matrix *w, void *memory)
+uint64_t mb_stripes_make(const struct mb_coded_matrix *w, unsigned n_more_bits, void *memory)
 {
     const size_t n_stripes = n_stripes_of(w);
     struct making making = {.w = w, .tiles = memory, .tile_stripes = tile_stripes_of(w->n_cols)};
+    making.entry_bits = n_more_bits > 0 ? ENTRY_BITS_FAST : ENTRY_BITS_COMPACT;
     making.kinds = (uint8_t *)(making.tiles + n_tiles_of(w));
     making.entry_counts = making.kinds + n_stripes;
     making.outlier_counts = making.next_outlier_count = making.entry_counts + 2 * n_stripes;
