@@ -13,6 +13,7 @@
 #include <moebius/feedback.h>
 #include <moebius/lab.h>
 #include <moebius/measure.h>
+#include <moebius/offload.h>
 #include <moebius/perturb.h>
 #include <moebius/report.h>
 #include <moebius/results.h>
