@@ -10,7 +10,10 @@
 #include <string.h>
 
 /* The default first. */
-static const struct mb_policy_kind *const kinds[] = {&mb_policy_lfru, &mb_policy_lru};
+static const struct mb_policy_kind *const kinds[] = {
+    &mb_policy_lfru,    &mb_policy_lru,    &mb_policy_lfu,
+    &mb_policy_edgemoe, &mb_policy_hobbit, &mb_policy_profile,
+};
 
 enum { N_KINDS = sizeof kinds / sizeof *kinds, NAMES_NBYTES = 256 };
 
@@ -32,12 +35,15 @@ static enum mb_status find_kind(const char *name, const struct mb_policy_kind **
     return mb_fail(err, MB_USAGE, "no policy \"%.32s\"; there are: %s", name, names);
 }
 
-static enum mb_status check(const struct mb_policy_options *options, struct mb_error *err)
+static enum mb_status check(const struct mb_policy_kind *kind, const struct mb_policy_options *options,
+                            struct mb_error *err)
 {
     size_t n_layers = options->n_layers, n_experts = options->n_experts;
     if (n_layers == 0 || n_experts == 0 || n_experts > MB_POLICY_EXPERTS_MAX / n_layers)
         return mb_fail(err, MB_USAGE, "a policy for %zu layers of %zu experts: 1 to %d experts together",
                        n_layers, n_experts, MB_POLICY_EXPERTS_MAX);
+    if (kind->needs_usage && options->usage == NULL)
+        return mb_fail(err, MB_USAGE, "the policy \"%s\" needs a usage profile", kind->info.name);
     for (size_t e = 0; options->usage != NULL && e < n_layers * n_experts; e++)
         if (!(options->usage[e] >= 0 && options->usage[e] <= 1))
             return mb_fail(err, MB_USAGE, "layer %zu: expert %zu: usage has to be from 0 to 1", e / n_experts,
@@ -67,6 +73,24 @@ static enum mb_status allocate(struct mb_policy *policy, const struct mb_policy_
     return MB_OK;
 }
 
+enum mb_status mb_policy_open_kind(const struct mb_policy_kind *kind, const struct mb_policy_options *options,
+                                   struct mb_policy **policy, struct mb_error *err)
+{
+    MB_TRY(check(kind, options, err));
+    *policy = calloc(1, sizeof **policy);
+    if (*policy == NULL)
+        return mb_fail_memory(err, "a policy");
+    (*policy)->kind = kind;
+    enum mb_status status = allocate(*policy, options, err);
+    if (status == MB_OK && kind->open != NULL)
+        kind->open(*policy, options);
+    if (status != MB_OK) {
+        mb_policy_close(*policy);
+        *policy = NULL;
+    }
+    return status;
+}
+
 enum mb_status mb_policy_open(const char *name, const struct mb_policy_options *given,
                               struct mb_policy **policy, struct mb_error *err)
 {
@@ -74,19 +98,7 @@ enum mb_status mb_policy_open(const char *name, const struct mb_policy_options *
     const struct mb_policy_kind *kind;
     MB_TRY(MB_OPTIONS_TAKE(options, given, err));
     MB_TRY(find_kind(name, &kind, err));
-    MB_TRY(check(&options, err));
-    *policy = calloc(1, sizeof **policy);
-    if (*policy == NULL)
-        return mb_fail_memory(err, "a policy");
-    (*policy)->kind = kind;
-    enum mb_status status = allocate(*policy, &options, err);
-    if (status == MB_OK && kind->open != NULL)
-        kind->open(*policy, &options);
-    if (status != MB_OK) {
-        mb_policy_close(*policy);
-        *policy = NULL;
-    }
-    return status;
+    return mb_policy_open_kind(kind, &options, policy, err);
 }
 
 void mb_policy_close(struct mb_policy *policy)

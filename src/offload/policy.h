@@ -33,6 +33,7 @@ struct mb_policy_kind {
      */
     double (*score)(const struct mb_policy *policy, double key, size_t n_ahead);
     bool is_of_sequence; /* counts begin again with each sequence */
+    bool needs_usage;
 };
 
 enum { MB_LOWEST_UNKNOWN = -1 };
@@ -57,6 +58,13 @@ void mb_policy_set_key(struct mb_policy *policy, size_t expert, double key);
 /* All counts and keys times 'factor', a power of two: nothing is rounded but what is next to 0. */
 void mb_policy_scale(struct mb_policy *policy, double factor);
 
-extern const struct mb_policy_kind mb_policy_lru, mb_policy_lfru;
+extern const struct mb_policy_kind mb_policy_lfru, mb_policy_lru, mb_policy_lfu, mb_policy_edgemoe,
+    mb_policy_hobbit, mb_policy_profile, mb_policy_belady;
+
+enum mb_status mb_policy_open_kind(const struct mb_policy_kind *kind, const struct mb_policy_options *options,
+                                   struct mb_policy **policy, struct mb_error *err);
+
+/* belady: when the expert is needed again, as a number that grows with time; UINT64_MAX: never. */
+void mb_policy_set_next_use(struct mb_policy *policy, size_t expert, uint64_t next);
 
 #endif

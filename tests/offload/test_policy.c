@@ -190,6 +190,102 @@ static void lfru_counts_on_after_any_number_of_tokens(void **state)
     mb_policy_close(policy);
 }
 
+static void lfu_counts_old_uses_like_new_ones(void **state)
+{
+    (void)state;
+    struct mb_policy *policy = open_policy("lfu", 1, 3);
+    touch_and_load(policy, 0, 0);
+    touch_and_load(policy, 0, 1);
+    touch_and_load(policy, 1, 100000);
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 1);
+    touch_and_load(policy, 1, 100001); /* as often as 0, and later */
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 0);
+    mb_policy_close(policy);
+}
+
+static void edgemoe_divides_uses_by_the_layers_to_go(void **state)
+{
+    (void)state;
+    struct mb_policy *policy = open_policy("edgemoe", 4, 2); /* experts 0 1, 2 3, 4 5, 6 7 */
+    for (uint64_t t = 0; t < 3; t++) {
+        touch_and_load(policy, 2, t); /* layer 1: 3 uses */
+        touch_and_load(policy, 6, t); /* layer 3: 3 uses */
+    }
+    touch_and_load(policy, 0, 3); /* layer 0: 1 use, 4 layers until it is its turn again */
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 0); /* 1/4, 3/1, 3/3 */
+    mb_policy_evicted(policy, 0);
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 6); /* used as often as 2, needed later */
+    mb_policy_touch(policy, 5, 1, 3); /* in layer 2: layer 3 is next, layer 1 after 3 layers */
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 2);
+    mb_policy_close(policy);
+}
+
+static void hobbit_weighs_last_use_uses_gates_and_layer(void **state)
+{
+    (void)state;
+    struct mb_policy *policy = open_policy("hobbit", 1, 3);
+    mb_policy_touch(policy, 0, 0.9F, 0); /* last used at 1 of 4 tokens, 1 use, 0.9 of gates: 2.9 / 4 */
+    mb_policy_touch(policy, 1, 0.1F, 1); /* 2 + 1 + 0.1: 3.1 / 4 */
+    mb_policy_touch(policy, 2, 0.1F, 3); /* 4 + 1 + 0.1: 5.1 / 4 */
+    for (size_t e = 0; e < 3; e++)
+        mb_policy_loaded(policy, e);
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 0);
+    mb_policy_touch(policy, 0, 0.9F, 3); /* 4 + 2 + 1.8 */
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 1);
+    mb_policy_close(policy);
+
+    policy =
+        open_policy("hobbit", 4, 1); /* used alike: of the layers 0 1 2 3, 3 is 2 ahead of 1, 0 is 3 ahead */
+    for (size_t e = 0; e < 4; e++)
+        touch_and_load(policy, e, 0);
+    mb_policy_touch(policy, 0, 1, 1);
+    mb_policy_touch(policy, 1, 1, 1);
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 3);
+    mb_policy_close(policy);
+}
+
+static void hobbit_forgets_its_counts_with_the_sequence(void **state)
+{
+    (void)state;
+    struct mb_policy *policy = open_policy("hobbit", 1, 2);
+    for (uint64_t t = 0; t < 10; t++)
+        touch_and_load(policy, 0, t);
+    mb_policy_begin_sequence(policy);
+    touch_and_load(policy, 1, 10);
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 0);
+    mb_policy_close(policy);
+}
+
+static void a_profile_says_what_stays_until_the_text_says_otherwise(void **state)
+{
+    (void)state;
+    static const double usage[] = {0.9, 0.1, 0.5};
+    struct mb_policy_options options = {sizeof options, .n_layers = 1, .n_experts = 3, .half_life = 8,
+                                        .usage = usage};
+    struct mb_policy *policy;
+    assert_int_equal(mb_policy_open("profile", &options, &policy, NULL), MB_OK);
+    for (size_t e = 0; e < 3; e++)
+        mb_policy_loaded(policy, e);
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 1);
+    for (uint64_t t = 0; t < 32; t++) /* four half-lives of another text */
+        mb_policy_touch(policy, 1, 1, t);
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 2);
+    mb_policy_close(policy);
+}
+
+static void a_profile_is_needed_and_is_a_share_of_tokens(void **state)
+{
+    (void)state;
+    struct mb_policy_options options = {sizeof options, .n_layers = 1, .n_experts = 2};
+    struct mb_policy *policy;
+    struct mb_error err;
+    assert_int_equal(mb_policy_open("profile", &options, &policy, &err), MB_USAGE);
+    static const double usage[] = {0.5, 1.5};
+    options.usage = usage;
+    assert_int_equal(mb_policy_open("profile", &options, &policy, &err), MB_USAGE);
+    assert_non_null(strstr(err.msg, "expert 1"));
+}
+
 static void small_experts_stay_where_a_read_costs_more_than_its_bytes(void **state)
 {
     (void)state;
@@ -234,6 +330,12 @@ int main(void)
         cmocka_unit_test(lfru_evicts_what_was_used_least_often),
         cmocka_unit_test(lfru_counts_a_use_half_after_its_half_life),
         cmocka_unit_test(lfru_counts_on_after_any_number_of_tokens),
+        cmocka_unit_test(lfu_counts_old_uses_like_new_ones),
+        cmocka_unit_test(edgemoe_divides_uses_by_the_layers_to_go),
+        cmocka_unit_test(hobbit_weighs_last_use_uses_gates_and_layer),
+        cmocka_unit_test(hobbit_forgets_its_counts_with_the_sequence),
+        cmocka_unit_test(a_profile_says_what_stays_until_the_text_says_otherwise),
+        cmocka_unit_test(a_profile_is_needed_and_is_a_share_of_tokens),
         cmocka_unit_test(small_experts_stay_where_a_read_costs_more_than_its_bytes),
         cmocka_unit_test(wrong_options_are_refused),
     };
