@@ -17,6 +17,41 @@
 extern "C" {
 #endif
 
+/* ---------------------------------------------------------------- links */
+
+/*
+ * A slow tier as a clock sees it: an SSD, or a bus to a device.  Each read waits for one of 'depth' places,
+ * then for the latency, then for its turn on the wire, where reads follow one another.  So latencies of
+ * reads in flight overlap, their bytes do not.  Nothing waits in truth: times are given and returned.
+ */
+enum { MB_LINK_DEPTH_MAX = 256 };
+
+struct mb_link_options {
+    size_t size; /* sizeof(struct mb_link_options) */
+    uint64_t bytes_per_s;
+    uint64_t latency_ns; /* of a read, whatever its size */
+    unsigned depth;      /* reads in flight, 1 to MB_LINK_DEPTH_MAX; 0: 8 */
+};
+
+/* Belongs to the caller; nothing to close. */
+struct mb_link {
+    struct mb_link_options options;
+    uint64_t place_free_ns[MB_LINK_DEPTH_MAX]; /* when the read in each place is done */
+    uint64_t wire_free_ns;
+    uint64_t n_reads, nbytes;
+    uint64_t busy_ns; /* in which bytes went over the wire */
+};
+
+/* MB_USAGE: no bandwidth, or a depth out of range. */
+MB_API enum mb_status mb_link_init(struct mb_link *link, const struct mb_link_options *options,
+                                   struct mb_error *err);
+
+/*
+ * A read of nbytes that is asked for at 'now_ns', which is not before that of an earlier call; returns when
+ * it is done.  Nanoseconds from any beginning below 2^62. Never fails and allocates nothing.
+ */
+MB_API uint64_t mb_link_read(struct mb_link *link, uint64_t now_ns, uint64_t nbytes);
+
 /* ---------------------------------------------------------------- policies */
 
 /*
