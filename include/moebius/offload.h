@@ -134,6 +134,99 @@ MB_API size_t mb_policy_victim(struct mb_policy *policy, mb_policy_may_evict_fn 
  */
 MB_API bool mb_policy_prefers(const struct mb_policy *policy, size_t expert, size_t other);
 
+/* ---------------------------------------------------------------- traces */
+
+/* What a token's way through the experts was, token by token: from a model, a file, or by chance. */
+struct mb_trace;
+
+enum { MB_TRACE_USED_MAX = 64, MB_TRACE_TOKENS_MAX = 1 << 26 };
+#define MB_TRACE_NONE UINT16_MAX /* in place of an expert: the token did not pass the layer */
+
+struct mb_trace_shape {
+    size_t n_layers;  /* with routed experts */
+    size_t n_experts; /* of a layer, less than MB_TRACE_NONE */
+    size_t n_used;    /* by a token in a layer, at most MB_TRACE_USED_MAX */
+};
+
+struct mb_trace_token {
+    uint32_t sequence;       /* conversation, from 0 */
+    bool is_generated;       /* else of a prompt */
+    const uint16_t *experts; /* [n_layers][n_used] in the order of the router's choice */
+    const float *gates;      /* [n_layers][n_used] */
+};
+
+/*
+ * Empty.  'layers': [n_layers] their numbers in tensor names, increasing; NULL: 0, 1, ...  MB_USAGE: a shape
+ * without experts or beyond what is said above.
+ */
+MB_API enum mb_status mb_trace_open(const struct mb_trace_shape *shape, const uint32_t *layers,
+                                    struct mb_trace **trace, struct mb_error *err);
+MB_API void mb_trace_close(struct mb_trace *trace); /* NULL: nothing to do */
+
+MB_API const struct mb_trace_shape *mb_trace_shape(const struct mb_trace *trace);
+MB_API const uint32_t *mb_trace_layers(const struct mb_trace *trace); /* [n_layers] */
+MB_API size_t mb_trace_n_tokens(const struct mb_trace *trace);
+MB_API struct mb_trace_token mb_trace_token(const struct mb_trace *trace, size_t i);
+
+/* Adds a token that has passed no layer yet. 'sequence' is the last token's, or one more. */
+MB_API enum mb_status mb_trace_add(struct mb_trace *trace, uint32_t sequence, bool is_generated,
+                                   struct mb_error *err);
+
+/*
+ * Token i was sent to experts[0 .. n_used) of the layer that tensor names call 'layer', with 'gates'.
+ * MB_USAGE: no such token, layer or expert, another n_used, or the same expert twice.
+ */
+MB_API enum mb_status mb_trace_route(struct mb_trace *trace, size_t i, size_t layer, const int32_t *experts,
+                                     const float *gates, size_t n_used, struct mb_error *err);
+
+enum mb_trace_format { MB_TRACE_JSONL = 0, MB_TRACE_CSV = 1 };
+
+/* A file (docs/offload.md), whole or not at all. */
+MB_API enum mb_status mb_trace_save(const struct mb_trace *trace, const char *path,
+                                    enum mb_trace_format format, struct mb_error *err);
+
+/* Either format.  MB_BAD_DATA names file and line. */
+MB_API enum mb_status mb_trace_load(const char *path, struct mb_trace **trace, struct mb_error *err);
+
+/* The same of a text, which messages call 'path'. */
+MB_API enum mb_status mb_trace_parse(const char *path, const char *text, size_t nbytes,
+                                     struct mb_trace **trace, struct mb_error *err);
+
+/* Of all layers together. */
+struct mb_trace_statistics {
+    double top_share; /* of all uses, that the 8 most used experts of each layer have */
+    double overlap;   /* of a token's experts, that the token before in its sequence used, too */
+    double overlap_8; /* the same of the 8th token before; NAN: no sequence is that long, as of overlap */
+    double in_128;    /* experts of a layer that the first 128 tokens use; NAN: the trace is shorter */
+};
+
+MB_API enum mb_status mb_trace_statistics(const struct mb_trace *trace, struct mb_trace_statistics *s,
+                                          struct mb_error *err);
+
+/*
+ * Routing by chance that has two statistics of a real model.  Zeroed means defaults, but for the shape: 1000
+ * generated tokens in one sequence, each expert as likely as any other and independent of the token before.
+ */
+struct mb_trace_random {
+    size_t size; /* sizeof(struct mb_trace_random) */
+    struct mb_trace_shape shape;
+    size_t n_tokens;
+    double top_share; /* 0: as even routing has it */
+    double overlap;   /* 0: as popularity alone makes it */
+    uint64_t seed;
+};
+
+/* MB_USAGE: a shape or a statistic that cannot be. */
+MB_API enum mb_status mb_trace_make(const struct mb_trace_random *random, struct mb_trace **trace,
+                                    struct mb_error *err);
+
+/*
+ * "experts=128 used=8 layers=48 tokens=1000 top8=44.5% overlap=38% seed=1": in any order; layers, experts and
+ * used have to be there.  MB_USAGE names the word.
+ */
+MB_API enum mb_status mb_trace_random_parse(const char *text, struct mb_trace_random *random,
+                                            struct mb_error *err);
+
 #ifdef __cplusplus
 }
 #endif
