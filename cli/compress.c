@@ -23,7 +23,7 @@ static struct {
 static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "bound", "BOUND", args.bound, "largest error in routed and shared experts (default 30%)"),
     CLI_ROW_TEXT(0, "dense-bound", "BOUND", args.dense_bound,
-                 "the same for the other linear matrices (default 5%)"),
+                 "the same for all other matrices (default 10%; head and embedding 5%)"),
     CLI_ROW_TEXTS(
         0, "tensor-bound", "REGEX=BOUND", args.tensor_bounds,
         "tensors whose name matches (at least one) get BOUND; may be given several\ntimes, the last match "
@@ -51,9 +51,8 @@ static const struct cli_command command = {
     .details =
         "A BOUND is the largest error of one weight: '30%' of the mean absolute weight (of an expert, or of\n"
         "the matrix), 'abs:0.001' in weight units, 'range:0.01' of max - min, or '0': kept exact. Router,\n"
-        "norms, biases and embedding are exact unless --plan or --tensor-bound names them. To continue "
-        "an\n"
-        "interrupted run, give the same command again.\n\n"
+        "norms and biases are exact unless --plan or --tensor-bound names them. To continue an interrupted\n"
+        "run, give the same command again.\n\n"
         "A plan is {\"bounds\": [{\"tensor\": \"lm_head.weight\", \"bound\": \"10%\"}, ...]}. It overrides "
         "--bound\n"
         "and --dense-bound, and --tensor-bound overrides the plan.\n\n"
@@ -61,7 +60,10 @@ static const struct cli_command command = {
         "its\n"
         "row that are not rounded yet. A weight still keeps to its bound, of which a step is only the RHO-th "
         "part.\n"
-        "At the same bound the file is larger; at the same size the model is closer to the original.\n\n"
+        "At the same bound the file is larger; at the same size the model is closer to the original. "
+        "Default\n"
+        "bounds are 2 RHO times as wide then: the file is as large as without, the loss a half or a "
+        "third.\n\n"
         "  moebius compress models/reference reference-coded --dry-run\n"
         "  moebius compress models/reference reference-coded --bound 20% --tensor-bound "
         "'layers\\.0\\.=abs:0.0005'",

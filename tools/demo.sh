@@ -17,7 +17,7 @@ say() { printf '\n%s\n' "$*"; }
 rm -rf build/demo
 mkdir -p build/demo
 
-say "1. Compress $original: experts at 30 % of their mean absolute weight, other linear matrices at 5 %"
+say "1. Compress $original: experts at 30 % of their mean absolute weight, other matrices at 10 %, head and embedding at 5 %"
 "$moebius" compress "$original" "$coded" -o json >build/demo/compress.json
 jq -r '"   \(.n_groups) row groups of \(.coded.n_weights) weights coded in \(.seconds * 1000 | round / 1000) s"' \
     build/demo/compress.json

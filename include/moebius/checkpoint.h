@@ -189,8 +189,10 @@ struct mb_tensor_bound {
 
 /*
  * How exact each tensor is.  A later rule is stronger than those before it:
- * 1. Experts get 30 % of their mean absolute weight, other linear matrices 5 %, all else is kept exact.
- * 2. 'bound' and 'dense_bound', where they are given, in place of these.
+ * 1. Experts get 30 % of their mean absolute weight, other linear matrices 10 %, but the head and the
+ *    embedding 5 %.  All else is kept exact.  With a rounder these are 2 rho times as wide (except the
+ *    embedding's): the same steps.
+ * 2. 'bound' for experts and 'dense_bound' for all other matrices, where they are given, in place of these.
  * 3. The plan file: a bound for each tensor that it names.
  * 4. 'tensor_bounds': of all patterns that match a name the last one wins.  MB_USAGE: one matches none.
  * What is not the text model (layers of multi-token prediction, towers for images and sound) is kept exact
@@ -239,7 +241,7 @@ struct mb_compress_options {
     size_t size; /* sizeof(struct mb_compress_options) */
     bool has_bound, has_dense_bound;
     struct mb_bound bound;                       /* of routed and shared experts, if has_bound */
-    struct mb_bound dense_bound;                 /* of other linear matrices, if has_dense_bound */
+    struct mb_bound dense_bound;                 /* of all other matrices, if has_dense_bound */
     const struct mb_tensor_bound *tensor_bounds; /* [n_tensor_bounds]; NULL if there are none */
     size_t n_tensor_bounds;
     bool dry_run; /* predict the sizes from samples; write nothing */

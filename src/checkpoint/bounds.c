@@ -34,8 +34,13 @@ struct mb_bounds {
 
 enum mb_bound_class mb_bound_class_of(const char *tensor_name)
 {
-    if (mb_role_of(tensor_name).projection != MB_PROJECTION_NONE)
+    struct mb_tensor_role role = mb_role_of(tensor_name);
+    if (role.projection != MB_PROJECTION_NONE)
         return MB_CLASS_EXPERT;
+    if (role.role == MB_ROLE_EMBEDDING)
+        return MB_CLASS_EMBEDDING;
+    if (strcmp(tensor_name, "lm_head.weight") == 0)
+        return MB_CLASS_HEAD;
     return mb_is_linear_name(tensor_name) ? MB_CLASS_LINEAR : MB_CLASS_OTHER;
 }
 
@@ -162,18 +167,19 @@ enum mb_status mb_bounds_check_used(const struct mb_bounds *bounds, const char *
 
 /* ---------------------------------------------------------------- all rules */
 
-static struct mb_bound class_bound(const struct mb_compress_options *options, enum mb_bound_class class)
+struct mb_bound mb_bound_of_class(const struct mb_compress_options *options, enum mb_bound_class class)
 {
-    static const struct mb_bound expert = {MB_BOUND_MEAN_ABS, MB_EXPERT_FRACTION},
-                                 linear = {MB_BOUND_MEAN_ABS, MB_LINEAR_FRACTION};
-    switch (class) {
-    case MB_CLASS_EXPERT:
-        return options->has_bound ? options->bound : expert;
-    case MB_CLASS_LINEAR:
-        return options->has_dense_bound ? options->dense_bound : linear;
-    default:
+    static const double fractions[] = {[MB_CLASS_EXPERT] = MB_EXPERT_FRACTION,
+                                       [MB_CLASS_LINEAR] = MB_LINEAR_FRACTION,
+                                       [MB_CLASS_HEAD] = MB_VOCABULARY_FRACTION,
+                                       [MB_CLASS_EMBEDDING] = MB_VOCABULARY_FRACTION};
+    if (class == MB_CLASS_OTHER)
         return (struct mb_bound){MB_BOUND_EXACT, 0};
-    }
+    if (class == MB_CLASS_EXPERT ? options->has_bound : options->has_dense_bound)
+        return class == MB_CLASS_EXPERT ? options->bound : options->dense_bound;
+    bool is_wider = options->rounder != NULL && class != MB_CLASS_EMBEDDING;
+    return (struct mb_bound){MB_BOUND_MEAN_ABS,
+                             fractions[class] * (is_wider ? 2 * options->rounder->rho : 1)};
 }
 
 enum mb_status mb_bounds_find(struct mb_bounds *bounds, const char *tensor_name, bool is_text,
@@ -181,7 +187,7 @@ enum mb_status mb_bounds_find(struct mb_bounds *bounds, const char *tensor_name,
 {
     struct planned *planned = find_planned(bounds, tensor_name);
     *is_planned = planned != NULL;
-    *bound = class_bound(bounds->options, is_text ? mb_bound_class_of(tensor_name) : MB_CLASS_OTHER);
+    *bound = mb_bound_of_class(bounds->options, is_text ? mb_bound_class_of(tensor_name) : MB_CLASS_OTHER);
     if (planned != NULL) {
         *bound = planned->bound;
         planned->is_used = true;

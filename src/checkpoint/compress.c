@@ -7,6 +7,7 @@
 #include "base/options.h"
 #include "blob_units.h"
 #include "blob_writer.h"
+#include "bounds.h"
 #include "checksums.h"
 #include "compress_report.h"
 #include "estimate.h"
@@ -18,11 +19,10 @@
 
 /* ---------------------------------------------------------------- what is written down about it */
 
-static json_t *bound_json(const struct mb_bound *bound, double default_fraction, bool is_given)
+static json_t *bound_json(struct mb_bound bound)
 {
-    struct mb_bound usual = {MB_BOUND_MEAN_ABS, default_fraction};
     char text[40];
-    mb_bound_format(is_given ? bound : &usual, text);
+    mb_bound_format(&bound, text);
     return json_string(text);
 }
 
@@ -31,9 +31,8 @@ static json_t *tensor_bounds_json(const struct mb_compress_options *options)
 {
     json_t *patterns = options->n_tensor_bounds == 0 ? NULL : json_array();
     for (size_t i = 0; i < options->n_tensor_bounds && patterns != NULL; i++)
-        if (json_array_append_new(patterns,
-                                  json_pack("[s, o]", options->tensor_bounds[i].pattern,
-                                            bound_json(&options->tensor_bounds[i].bound, 0, true))) != 0) {
+        if (json_array_append_new(patterns, json_pack("[s, o]", options->tensor_bounds[i].pattern,
+                                                      bound_json(options->tensor_bounds[i].bound))) != 0) {
             json_decref(patterns);
             patterns = NULL;
         }
@@ -58,12 +57,16 @@ static json_t *quantization_config(const struct mb_compress_options *options, co
 {
     char hash[24];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)layout->hash);
-    json_t *config =
-        json_pack("{s:s, s:i, s:o, s:o}", "quant_method", "moebius", "format_version",
-                  options->rounder == NULL ? MB_FORMAT_VERSION : MB_FORMAT_VERSION_MAX, "bound",
-                  bound_json(&options->bound, MB_EXPERT_FRACTION, options->has_bound), "dense_bound",
-                  bound_json(&options->dense_bound, MB_LINEAR_FRACTION, options->has_dense_bound));
+    json_t *config = json_pack("{s:s, s:i, s:o, s:o}", "quant_method", "moebius", "format_version",
+                               options->rounder == NULL ? MB_FORMAT_VERSION : MB_FORMAT_VERSION_MAX, "bound",
+                               bound_json(mb_bound_of_class(options, MB_CLASS_EXPERT)), "dense_bound",
+                               bound_json(mb_bound_of_class(options, MB_CLASS_LINEAR)));
     bool ok = config != NULL;
+    if (ok && !options->has_dense_bound)
+        ok = json_object_set_new(config, "head_bound",
+                                 bound_json(mb_bound_of_class(options, MB_CLASS_HEAD))) == 0 &&
+             json_object_set_new(config, "embedding_bound",
+                                 bound_json(mb_bound_of_class(options, MB_CLASS_EMBEDDING))) == 0;
     if (ok && options->n_tensor_bounds > 0)
         ok = json_object_set_new(config, "tensor_bounds", tensor_bounds_json(options)) == 0;
     ok = ok && json_object_set_new(config, "plan_xxh3", json_string(hash)) == 0;

@@ -71,7 +71,7 @@ static enum mb_status set_bound(const struct mb_checkpoint *ckpt, struct mb_boun
         return MB_OK;
     if (!is_matrix) /* the pattern ".*" means the matrices among them */
         return keep_exact(ckpt, item, is_planned, "is not a matrix, only matrices can be coded", err);
-    if (!mb_tensor_is_float(tensor) && item->class != MB_CLASS_OTHER)
+    if (!mb_tensor_is_float(tensor) && item->class < MB_CLASS_EMBEDDING)
         return mb_fail(err, MB_UNSUPPORTED,
                        "%s: tensor %s: %s weights are not supported; convert them to bf16 first",
                        mb_tensor_path(ckpt, tensor), tensor->name, tensor->type_name);

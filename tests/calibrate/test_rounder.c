@@ -177,6 +177,8 @@ static void coded_folders_keep_their_bounds_and_say_how(void **state)
         config = realloc(config, nbytes + 1);
         config[nbytes] = '\0';
         assert_non_null(strstr(config, "\"format_version\": 2"));
+        if (rhos[i] == 1) /* by default the step is that of plain rounding */
+            assert_non_null(strstr(config, "\"bound\": \"60%\""));
         assert_non_null(strstr(config, "\"moments_xxh3\": \"0000000000001234\""));
         free(config);
         test_remove(coded);

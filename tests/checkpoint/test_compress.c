@@ -357,6 +357,33 @@ static void the_last_pattern_that_matches_wins(void **state)
     mb_checkpoint_close(ckpt);
 }
 
+static void without_options_each_class_has_its_measured_bound(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"model.layers.1.mlp.experts.0.down_proj.weight",
+                                        "model.layers.0.self_attn.kv_a_proj_with_mqa.weight",
+                                        "lm_head.weight", "model.embed_tokens.weight"};
+    const struct mb_tensor_bound same[] = {
+        {"experts\\.", bound_of("30%")}, {"kv_a_proj", bound_of("10%")}, {"lm_head|embed", bound_of("5%")}};
+    const struct mb_compress_options options = {
+        .size = sizeof options, .tensor_bounds = same, .n_tensor_bounds = 3};
+    struct mb_compress_report report;
+    struct test_model model = test_model_small();
+    size_t nbytes;
+    test_write_model(test_path("plain"), &model);
+    compress(test_path("plain"), test_path("other"), &options, &report);
+    compress_default(test_path("plain"), test_path("coded"));
+    for (size_t i = 0; i < 4; i++)
+        assert_true(eps_of(test_path("coded"), names[i]) == eps_of(test_path("other"), names[i]));
+    uint8_t *config = test_read(test_path("coded/config.json"), &nbytes);
+    static const char *const members[] = {"\"bound\": \"30%\"", "\"dense_bound\": \"10%\"",
+                                          "\"head_bound\": \"5%\"", "\"embedding_bound\": \"5%\""};
+    for (size_t i = 0; i < 4; i++)
+        assert_non_null(memmem(config, nbytes, members[i], strlen(members[i])));
+    free(config);
+    test_remove(test_path("other"));
+}
+
 static void patterns_that_are_none_are_refused(void **state)
 {
     (void)state;
@@ -790,6 +817,7 @@ int main(void)
         TEST(too_wide_matrices_are_kept_exact),
         TEST(every_spelling_of_a_bound_holds),
         TEST(the_last_pattern_that_matches_wins),
+        TEST(without_options_each_class_has_its_measured_bound),
         TEST(patterns_that_are_none_are_refused),
         TEST(a_model_without_experts_needs_the_word),
         TEST(the_split_of_the_input_does_not_matter),

@@ -402,7 +402,7 @@ static void verify_says_yes_or_no(void **state)
     assert_true(json_is_true(json_object_get(json, "ok")));
     assert_true(json_is_true(json_object_get(json, "bounds_proved")));
     assert_true(number(json, "worst_ratio", NULL) <= 1 && number(json, "worst_ratio", NULL) > 0.9);
-    assert_int_equal(json_array_size(json_object_get(json, "tensors")), 17);
+    assert_int_equal(json_array_size(json_object_get(json, "tensors")), 18);
     json_decref(json);
     json = run_json("verify coded -o json");
     assert_true(json_is_true(json_object_get(json, "ok")));

@@ -23,7 +23,11 @@ static void must(enum mb_status status, const struct mb_error *err)
 
 static void compress_at(const char *folder, const char *bound)
 {
-    struct mb_compress_options options = {.size = sizeof options, .n_threads = 2, .has_bound = true};
+    struct mb_compress_options options = {.size = sizeof options,
+                                          .n_threads = 2,
+                                          .has_bound = true,
+                                          .has_dense_bound = true,
+                                          .dense_bound = {MB_BOUND_MEAN_ABS, 0.05}};
     struct mb_compress_report report;
     struct mb_error err;
     must(mb_bound_parse(bound, &options.bound, &err), &err);

@@ -178,8 +178,13 @@ static struct difference scaled_difference(enum place place, size_t n_channels, 
                                            const struct npy *tokens, enum mb_activation_form activations)
 {
     const char *scaled = test_path("scaled"), *coded = test_path("coded"), *plain = test_path("plain");
-    struct mb_compress_options options = {
-        .size = sizeof options, .n_threads = 2, .has_bound = true, .has_dense_bound = true};
+    const struct mb_tensor_bound exact = {"embed_tokens", {MB_BOUND_EXACT, 0}};
+    struct mb_compress_options options = {.size = sizeof options,
+                                          .n_threads = 2,
+                                          .has_bound = true,
+                                          .has_dense_bound = true,
+                                          .tensor_bounds = &exact,
+                                          .n_tensor_bounds = 1};
     struct mb_compress_report compressed;
     struct mb_decompress_report decompressed;
     struct mb_error err;

@@ -25,7 +25,9 @@ static void load(struct test_weights *weights, const char *path)
 
 static int begin(void **state)
 {
-    struct mb_compress_options options = {.size = sizeof options};
+    const struct mb_tensor_bound exact = {"embed_tokens", {MB_BOUND_EXACT, 0}};
+    struct mb_compress_options options = {
+        .size = sizeof options, .tensor_bounds = &exact, .n_tensor_bounds = 1};
     struct mb_compress_report report;
     struct mb_error err;
     struct test_model model = test_model_small();
