@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "cli.h"
 #include "machine.h"
+#include "memory.h"
 #include "report.h"
 #include <ctype.h>
 #include <jansson.h>
@@ -26,7 +27,7 @@ enum { LIST_MAX = 16, REPEATS_MAX = 100, BATCH_MAX = 64, RESULTS_MAX = 1024 };
 enum { READ_NBYTES = 512 << 20, N_READS = 3, WARM_UP_TOKENS = 8 };
 
 static struct {
-    const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations;
+    const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory;
     int n_repeats;
     bool no_warmup;
     enum cli_format format;
@@ -46,6 +47,7 @@ static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "memory-form", "FORM", args.memory_form,
                  "coded weights in memory: auto (default), stored, compact or fast"),
     CLI_ROW_ACTIVATIONS(args.activations),
+    CLI_ROW_MEMORY(args.memory),
     CLI_ROW_FLAG(0, "no-warmup", args.no_warmup, "do not run every test once before it is measured"),
     CLI_ROW_FORMAT("md|csv|json|jsonl", args.format, CLI_MD | CLI_CSV | CLI_JSON | CLI_JSONL,
                    "table (default), or the same for programs"),
@@ -84,6 +86,7 @@ struct result {
     double read_nbytes_per_s;       /* of a plain read */
     struct mb_model_timing timing;  /* of all samples */
     double sampling_ns, elapsed_ns; /* of all samples */
+    struct mb_store_traffic traffic;
 };
 
 struct bench {
@@ -92,6 +95,7 @@ struct bench {
     enum mb_cache_type cache_type;
     enum mb_memory_form memory_form;
     enum mb_activation_form activations;
+    uint64_t memory_nbytes; /* 0: no limit is given */
     struct result results[RESULTS_MAX];
     size_t n_results;
     struct mb_model_info info; /* numbers only: the model is closed when it is printed */
@@ -152,6 +156,8 @@ static int parse_lists(struct bench *bench)
         return cli_usage_error(&command, "--cache-type '%s': not f16 or f32", args.cache);
     if (!cli_activations(args.activations, &bench->activations))
         return cli_usage_error(&command, CLI_ACTIVATIONS_WORDS);
+    if (!cli_memory(args.memory, &bench->memory_nbytes))
+        return cli_usage_error(&command, "--memory '%s': " CLI_MEMORY_WORDS, args.memory);
     if (!parse_memory_form(&bench->memory_form))
         return cli_usage_error(&command, "--memory-form '%s': not auto, stored, compact or fast",
                                args.memory_form);
@@ -330,11 +336,14 @@ static enum mb_status run_all(struct running *r, struct result *result, struct m
         MB_TRY(run_once(r, result, is_long ? WARM_UP_TOKENS : result->n_tokens, &seconds, err));
     result->timing = (struct mb_model_timing){0};
     r->sampling_ns = 0;
+    struct mb_store_traffic before = mb_model_traffic(r->model);
     for (int i = 0; i < args.n_repeats; i++) {
         MB_TRY(run_once(r, result, result->n_tokens, &seconds, err));
         result->samples[result->n_samples++] = (double)(n * n_seqs) / seconds;
         result->elapsed_ns += seconds * 1e9;
     }
+    struct mb_store_traffic now = mb_model_traffic(r->model);
+    result->traffic = cli_traffic_since(&now, &before);
     result->sampling_ns = r->sampling_ns;
     finish_result(result);
     return MB_OK;
@@ -368,19 +377,40 @@ static void add_tests(struct bench *bench, int n_depth)
                                   .n_tokens = predicts->at[i], .n_depth = n_depth, .n_seqs = batches->at[b]});
 }
 
+static size_t largest(const struct list *list)
+{
+    int most = 0;
+    for (size_t i = 0; i < list->n; i++)
+        most = list->at[i] > most ? list->at[i] : most;
+    return (size_t)most;
+}
+
+static size_t largest_context(const struct bench *bench)
+{
+    size_t n_prompt = largest(&bench->prompts), n_predict = largest(&bench->predicts);
+    size_t n = largest(&bench->depths) + (n_prompt > n_predict ? n_prompt : n_predict);
+    return n == 0 ? 1 : n;
+}
+
 static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_error *err)
 {
     struct mb_model *model;
     struct mb_model_options model_options = {.size = sizeof model_options,
                                              .n_threads = n_threads,
                                              .memory_form = bench->memory_form,
-                                             .activations = bench->activations};
+                                             .activations = bench->activations,
+                                             .memory_nbytes = bench->memory_nbytes,
+                                             .n_sessions = largest(&bench->batches),
+                                             .n_ctx = largest_context(bench),
+                                             .cache_type = bench->cache_type};
     size_t first = bench->n_results;
     enum mb_status status = mb_model_open(bench->path, &model_options, &model, err);
     if (status != MB_OK)
         return status;
     if (bench->n_results == 0) /* else it was said of the same model with other threads */
         cli_print_notes(mb_model_info(model)->notes);
+    if (bench->n_results == 0)
+        cli_print_mode(mb_model_info(model), args.memory != NULL);
     bench->info = *mb_model_info(model);
     snprintf(bench->architecture, sizeof bench->architecture, "%s", bench->info.architecture);
     n_threads = bench->info.n_threads;
@@ -414,6 +444,27 @@ static void name_test(const struct result *result, char text[64])
     if (result->n_depth > 0)
         snprintf(depth, sizeof depth, " @ d%d", result->n_depth);
     snprintf(text, 64, "%s%d%s%s", result->is_prompt ? "pp" : "tg", result->n_tokens, seqs, depth);
+}
+
+static bool is_streaming(const struct bench *bench)
+{
+    return bench->info.memory.reads != MB_READS_NONE;
+}
+
+static void print_streaming(const struct bench *bench)
+{
+    char test[64], text[CLI_TRAFFIC_NBYTES];
+    if (!is_streaming(bench))
+        return;
+    printf("\nexperts from disk (%zu of %zu in memory):\n\n", bench->info.memory.n_experts_held,
+           bench->info.memory.n_experts);
+    for (size_t i = 0; i < bench->n_results; i++) {
+        const struct result *result = &bench->results[i];
+        name_test(result, test);
+        printf(
+            "- %s, %d threads: %s\n", test, result->n_threads,
+            cli_traffic(text, &result->traffic, (size_t)result->timing.n_tokens, result->elapsed_ns * 1e-9));
+    }
 }
 
 static uint64_t model_nbytes(const struct bench *bench)
@@ -495,6 +546,7 @@ static void print_table(const struct bench *bench, const struct cli_memory *memo
     cli_cpu_name(cpu);
     cli_table_print(table);
     print_breakdown(bench);
+    print_streaming(bench);
     printf("\nbuild %s, %s; %s; plain read %.1f GB/s; at most %s in memory (%s anonymous, %s of files at the "
            "end)\n",
            cli_commit, cpu, cli_threads(threads, last->n_threads), last->read_nbytes_per_s * 1e-9,
@@ -502,6 +554,21 @@ static void print_table(const struct bench *bench, const struct cli_memory *memo
            cli_bytes(file, memory->file_nbytes));
     if (bench->info.is_coded)
         printf("weights in memory: %s\n", cli_memory_form(form, &bench->info.memory));
+}
+
+/* Sums of all samples. */
+static void add_streaming(const struct bench *bench, const struct result *result, json_t *json)
+{
+    const struct mb_store_traffic *t = &result->traffic;
+    json_object_set_new(json, "n_experts", json_integer((json_int_t)bench->info.memory.n_experts));
+    json_object_set_new(json, "n_experts_held", json_integer((json_int_t)bench->info.memory.n_experts_held));
+    json_object_set_new(json, "experts_acquired", json_integer((json_int_t)t->n_acquired));
+    json_object_set_new(json, "experts_missed", json_integer((json_int_t)t->n_misses));
+    json_object_set_new(json, "read_nbytes", json_integer((json_int_t)t->read_nbytes));
+    json_object_set_new(json, "seconds", json_real(result->elapsed_ns * 1e-9));
+    json_object_set_new(json, "waited_seconds", json_real((double)t->waited_ns * 1e-9));
+    json_object_set_new(json, "disk_busy_seconds", json_real((double)t->busy_ns * 1e-9));
+    json_object_set_new(json, "check_seconds", json_real((double)t->checked_ns * 1e-9));
 }
 
 static json_t *result_json(const struct bench *bench, const struct result *result,
@@ -529,6 +596,8 @@ static json_t *result_json(const struct bench *bench, const struct result *resul
         (json_int_t)bench->info.token_nbytes, "read_nbytes_per_s", result->read_nbytes_per_s, "share_of_read",
         has_share(result) ? json_real(share_of_read(bench, result)) : json_null(), "ms_a_token", parts,
         "peak_nbytes", (json_int_t)memory->peak_nbytes);
+    if (is_streaming(bench))
+        add_streaming(bench, result, json);
     if (bench->info.is_coded)
         json_object_set_new(json, "memory_form", json_string(cli_memory_form_name(bench->info.memory.form)));
     return json;

@@ -61,6 +61,7 @@ struct chat {
     struct cli_chat_model model;
     struct cli_conversation conversation;
     struct cli_chat_input input;
+    struct mb_store_traffic traffic; /* up to the last reply */
     bool is_over;
     int exit_status; /* of what failed first, through a pipe; of what ended the program */
 };
@@ -72,7 +73,7 @@ static double rate_of(size_t n, double seconds)
     return seconds > 0 ? (double)n / seconds : 0;
 }
 
-static void print_figures(const struct chat *chat, const struct cli_reply *reply)
+static void print_figures(struct chat *chat, const struct cli_reply *reply)
 {
     static const char *const ends[] = {
         [MB_FINISH_STOP] = "",
@@ -83,6 +84,14 @@ static void print_figures(const struct chat *chat, const struct cli_reply *reply
     size_t n_new = reply->n_prompt - reply->n_kept;
     fprintf(stderr, "[%zu tokens, %.1f t/s, prompt %zu new + %zu kept%s]\n", reply->n_tokens,
             rate_of(reply->n_tokens, reply->seconds), n_new, reply->n_kept, ends[reply->finish]);
+    if (chat->model.info->memory.reads != MB_READS_NONE) {
+        char text[CLI_TRAFFIC_NBYTES];
+        struct mb_store_traffic now = mb_model_traffic(chat->model.model);
+        struct mb_store_traffic since = cli_traffic_since(&now, &chat->traffic);
+        fprintf(stderr, "[streaming, prompt and reply: %s]\n",
+                cli_traffic(text, &since, n_new + reply->n_tokens, reply->prompt_seconds + reply->seconds));
+        chat->traffic = now;
+    }
     if (!args.is_verbose)
         return;
     size_t n_held = reply->n_prompt + reply->n_tokens;

@@ -29,7 +29,7 @@ static enum mb_status open_scheduler(struct cli_chat_model *m, const struct cli_
 enum mb_status cli_chat_model_open(struct cli_chat_model *m, const char *path, const struct cli_generation *g,
                                    struct mb_error *err)
 {
-    struct mb_model_options options = cli_model_options(g);
+    struct mb_model_options options = cli_model_options(g, 0);
     uint64_t begun_ns = mb_now_ns();
     m->sampler = cli_sampler_options(g);
     m->n_predict = g->n_predict == CLI_UNLIMITED ? 0 : (size_t)g->n_predict;
@@ -39,6 +39,7 @@ enum mb_status cli_chat_model_open(struct cli_chat_model *m, const char *path, c
     MB_TRY(mb_detokenizer_open(m->tokenizer, true, &m->detokenizer, err));
     MB_TRY(mb_model_open(path, &options, &m->model, err));
     m->info = mb_model_info(m->model);
+    cli_print_mode(m->info, g->memory != NULL);
     MB_TRY(cli_context(g, m->info, &m->n_ctx, err));
     MB_TRY(open_scheduler(m, g, err));
     m->load_seconds = cli_seconds_since(begun_ns);

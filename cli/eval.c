@@ -4,6 +4,7 @@
 #include "eval.h"
 #include "base/error.h"
 #include "eval_perturb.h"
+#include "memory.h"
 #include "report.h"
 #include <string.h>
 
@@ -27,6 +28,7 @@ static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "cache-type", "TYPE", args.cache, "f16 (default) or f32: what the attention cache holds"),
     CLI_ROW_ACTIVATIONS(args.activations),
     CLI_ROW_THREADS(args.n_threads),
+    CLI_ROW_MEMORY(args.memory),
     CLI_ROW_TEXT(0, "replies", "FILE.jsonl", args.replies, "write every reply and its score, one a line"),
     CLI_ROW_TEXT(0, "against", "FILE.jsonl", args.against,
                  "compare with another run on these questions: what its --replies wrote"),
@@ -89,12 +91,30 @@ static enum mb_status measure_open(const struct eval *eval, struct mb_error *err
     return eval_perturb_finish(eval, err);
 }
 
+/* Caches that the measurement will open, for the limit of memory. */
+static void expect_sessions(struct mb_model_options *model_options)
+{
+    enum { N_WINDOW = 512, N_TASK = 1024, N_PARALLEL = 16, N_REPLY = 256 };
+    if (args.tokens != NULL)
+        return;
+    model_options->n_ctx = args.n_ctx > 0 ? (size_t)args.n_ctx : N_WINDOW;
+    if (args.original != NULL || args.task != NULL)
+        model_options->n_sessions = args.n_parallel > 0 ? (size_t)args.n_parallel : N_PARALLEL;
+    if (args.task != NULL)
+        model_options->n_ctx = N_TASK + (args.n_predict > 0 ? (size_t)args.n_predict : N_REPLY);
+}
+
 static enum mb_status measure(struct eval *eval, struct mb_error *err)
 {
-    struct mb_model_options model_options = {
-        .size = sizeof model_options, .n_threads = args.n_threads, .activations = eval->activations};
+    struct mb_model_options model_options = {.size = sizeof model_options,
+                                             .n_threads = args.n_threads,
+                                             .activations = eval->activations,
+                                             .cache_type = eval->cache_type};
+    cli_memory(args.memory, &model_options.memory_nbytes);
+    expect_sessions(&model_options);
     MB_TRY(mb_model_open(eval->model_path, &model_options, &eval->model, err));
     cli_print_notes(mb_model_info(eval->model)->notes);
+    cli_print_mode(mb_model_info(eval->model), args.memory != NULL);
     cli_catch_interrupts(); /* only now: while the model loads nothing looks at the flag */
     enum mb_status status = eval_perturb_open(eval, err);
     if (status == MB_OK)
@@ -120,6 +140,9 @@ static enum mb_status run(struct eval *eval, struct mb_error *err)
 /* What a table of options cannot say: which go together. NULL when all is well. */
 static const char *find_contradiction(void)
 {
+    uint64_t memory_nbytes;
+    if (!cli_memory(args.memory, &memory_nbytes))
+        return CLI_MEMORY_WORDS;
     if ((args.task != NULL) + (args.perplexity != NULL) + (args.tokens != NULL) != 1)
         return "give one of --task, --perplexity and --tokens";
     if (args.original != NULL && args.tokens != NULL)

@@ -10,7 +10,8 @@
 
 /* The values of its options. Which of the first three is given says what is measured. */
 struct eval_args {
-    const char *task, *perplexity, *tokens, *logits, *replies, *against, *cache, *original, *activations;
+    const char *task, *perplexity, *tokens, *logits, *replies, *against, *cache, *original, *activations,
+        *memory;
     const char *profile, *profile_out;
     struct cli_strings perturb;
     uint64_t seed;

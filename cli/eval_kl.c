@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "eval.h"
 #include "eval_perturb.h"
+#include "memory.h"
 #include "report.h"
 #include <jansson.h>
 #include <moebius/measure.h>
@@ -262,6 +263,7 @@ static enum mb_status measure_other(const struct eval *eval, const struct mb_tok
     /* The original is what the other is compared with: a coded one is multiplied exactly. */
     struct mb_model_options options = {
         .size = sizeof options, .n_threads = eval->args->n_threads, .activations = MB_ACTIVATIONS_EXACT};
+    cli_memory(eval->args->memory, &options.memory_nbytes);
     MB_TRY(mb_model_open(eval->args->original, &options, &original, err));
     cli_print_notes(mb_model_info(original)->notes);
     enum mb_status status = measure_with(eval, original, tokenizer, err);

@@ -21,7 +21,8 @@ const char *cli_generation_check(const struct cli_generation *g)
     enum mb_activation_form activations;
     if (!cli_activations(g->activations, &activations))
         return CLI_ACTIVATIONS_WORDS;
-    return NULL;
+    uint64_t memory_nbytes;
+    return cli_memory(g->memory, &memory_nbytes) ? NULL : CLI_MEMORY_WORDS;
 }
 
 bool cli_activations(const char *text, enum mb_activation_form *form)
@@ -35,16 +36,30 @@ bool cli_activations(const char *text, enum mb_activation_form *form)
     return false;
 }
 
-struct mb_model_options cli_model_options(const struct cli_generation *g)
-{
-    struct mb_model_options options = {.size = sizeof options, .n_threads = g->n_threads};
-    cli_activations(g->activations, &options.activations);
-    return options;
-}
-
 enum mb_cache_type cli_cache_type(const struct cli_generation *g)
 {
     return g->cache != NULL && strcmp(g->cache, "f32") == 0 ? MB_CACHE_F32 : MB_CACHE_F16;
+}
+
+/* Tokens of the context as cli_context and "run" will choose it: SIZE_MAX is the model's. */
+static size_t expected_context(const struct cli_generation *g, size_t n_prompt)
+{
+    size_t n_ctx = g->n_ctx > 0 ? (size_t)g->n_ctx : g->memory != NULL ? SIZE_MAX : 0;
+    if (n_prompt == 0 || g->n_predict == CLI_UNLIMITED)
+        return n_ctx;
+    size_t n_most = n_prompt + (size_t)g->n_predict;
+    return n_ctx == 0 || n_most < n_ctx ? n_most : n_ctx;
+}
+
+struct mb_model_options cli_model_options(const struct cli_generation *g, size_t n_prompt)
+{
+    struct mb_model_options options = {.size = sizeof options,
+                                       .n_threads = g->n_threads,
+                                       .n_ctx = expected_context(g, n_prompt),
+                                       .cache_type = cli_cache_type(g)};
+    cli_activations(g->activations, &options.activations);
+    cli_memory(g->memory, &options.memory_nbytes);
+    return options;
 }
 
 struct mb_sampler_options cli_sampler_options(const struct cli_generation *g)

@@ -5,6 +5,7 @@
 #define MOEBIUS_CLI_GENERATION_H
 
 #include "cli.h"
+#include "memory.h"
 #include <moebius/engine.h>
 #include <moebius/tokenizer.h>
 
@@ -15,7 +16,7 @@ enum { CLI_N_STEP_TOKENS = 256 };
 
 /* The values of the options. CLI_GENERATION_DEFAULTS is what they are when none is given. */
 struct cli_generation {
-    const char *system, *template, *tools, *variables, *cache, *activations;
+    const char *system, *template, *tools, *variables, *cache, *activations, *memory;
     int n_predict, n_ctx, n_threads, top_k;
     double temp, top_p, min_p;
     uint64_t seed;
@@ -55,7 +56,7 @@ struct cli_generation {
                        "seed of the sampling: the same seed gives the same text (default: by chance)"),     \
         CLI_ROW_TEXT(0, "cache-type", "TYPE", (g).cache,                                                    \
                      "f16 (default) or f32: what the attention cache holds"),                               \
-        CLI_ROW_ACTIVATIONS((g).activations)
+        CLI_ROW_ACTIVATIONS((g).activations), CLI_ROW_MEMORY((g).memory)
 
 /* The paragraph of --help that says when tokens are sampled. */
 #define CLI_SAMPLING_WORDS                                                                                \
@@ -68,8 +69,11 @@ struct cli_generation {
 /* What is wrong with them, or NULL. */
 const char *cli_generation_check(const struct cli_generation *g);
 
-/* How the model is to be opened. The words have been checked. */
-struct mb_model_options cli_model_options(const struct cli_generation *g);
+/*
+ * How the model is to be opened. The words have been checked.  n_prompt: tokens that come before the reply,
+ * where they are known, else 0.
+ */
+struct mb_model_options cli_model_options(const struct cli_generation *g, size_t n_prompt);
 
 enum mb_cache_type cli_cache_type(const struct cli_generation *g);
 

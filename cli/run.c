@@ -84,7 +84,8 @@ struct generation {
     uint64_t begun_ns; /* reading the prompt, then the reply */
     enum finish finish;
     double load_seconds, prompt_seconds, reply_seconds;
-    enum mb_status status; /* of what failed in an event, and how */
+    struct mb_store_traffic prompt_traffic; /* since the model was opened, up to the prompt's end */
+    enum mb_status status;                  /* of what failed in an event, and how */
     struct mb_error err;
 };
 
@@ -202,14 +203,16 @@ static enum mb_status open_scheduler(struct generation *g, struct mb_error *err)
 
 static enum mb_status open_all(struct generation *g, const char *path, struct mb_error *err)
 {
-    struct mb_model_options model_options = cli_model_options(&args.generation);
+    struct mb_model_options model_options;
     uint64_t begun_ns = mb_now_ns();
     MB_TRY(mb_checkpoint_look(path, err)); /* first: it says more about what is no model */
     MB_TRY(mb_tokenizer_open(path, &g->tokenizer, err));
     MB_TRY(encode_prompt(g, err));
+    model_options = cli_model_options(&args.generation, g->n_prompt);
     MB_TRY(mb_model_open(path, &model_options, &g->model, err));
     g->info = mb_model_info(g->model);
     cli_print_notes(g->info->notes);
+    cli_print_mode(g->info, args.generation.memory != NULL);
     MB_TRY(choose_context(g, err));
     MB_TRY(open_scheduler(g, err));
     g->load_seconds = cli_seconds_since(begun_ns);
@@ -255,6 +258,7 @@ static bool take_piece(struct generation *g, const struct mb_event *event)
     if (event->n_prompt_done == event->n_prompt) {
         cli_progress_end(&g->progress);
         g->prompt_seconds = cli_seconds_since(g->begun_ns);
+        g->prompt_traffic = mb_model_traffic(g->model);
         g->begun_ns = mb_now_ns();
         return args.generation.n_predict == 0;
     }
@@ -338,6 +342,21 @@ static double rate_of(size_t n, double seconds)
     return seconds > 0 ? (double)n / seconds : 0;
 }
 
+static struct mb_store_traffic reply_traffic(const struct generation *g)
+{
+    struct mb_store_traffic now = mb_model_traffic(g->model);
+    return cli_traffic_since(&now, &g->prompt_traffic);
+}
+
+static void print_traffic(const struct generation *g)
+{
+    struct mb_store_traffic reply = reply_traffic(g);
+    char prompt_text[CLI_TRAFFIC_NBYTES], reply_text[CLI_TRAFFIC_NBYTES];
+    fprintf(stderr, "\nstreaming:  prompt: %s\n            generation: %s",
+            cli_traffic(prompt_text, &g->prompt_traffic, g->n_prompt, g->prompt_seconds),
+            cli_traffic(reply_text, &reply, g->n_reply, g->reply_seconds));
+}
+
 static void print_words(const struct generation *g)
 {
     static const char *const ends[] = {"the model ended", "-n reached", "the context is full", "interrupted"};
@@ -359,6 +378,8 @@ static void print_words(const struct generation *g)
         fprintf(stderr, " (%zu tokens)", g->n_ctx);
     if (g->sampler.temperature > 0)
         fprintf(stderr, "; seed %llu", (unsigned long long)g->sampler.seed);
+    if (w->reads != MB_READS_NONE)
+        print_traffic(g);
     fprintf(stderr, "\nmemory:     %s anonymous, %s of files; %s at most\n", cli_bytes(a, in_use.anon_nbytes),
             cli_bytes(b, in_use.file_nbytes), cli_bytes(c, in_use.peak_nbytes));
 }
@@ -369,6 +390,19 @@ static json_t *ids_json(const int32_t *ids, size_t n)
     for (size_t i = 0; i < n; i++)
         json_array_append_new(array, json_integer(ids[i]));
     return array;
+}
+
+static json_t *streaming_json(const struct generation *g)
+{
+    const struct mb_store_memory *w = &g->info->memory;
+    const struct mb_store_traffic t = reply_traffic(g);
+    return json_pack(
+        "{s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:f, s:f, s:f}", "limit_nbytes",
+        (json_int_t)g->info->memory_nbytes, "n_experts", (json_int_t)w->n_experts, "n_experts_held",
+        (json_int_t)w->n_experts_held, "reads", w->reads == MB_READS_IO_URING ? "io_uring" : "threads",
+        "n_acquired", (json_int_t)t.n_acquired, "n_misses", (json_int_t)t.n_misses, "read_nbytes",
+        (json_int_t)t.read_nbytes, "waited_seconds", (double)t.waited_ns * 1e-9, "disk_busy_seconds",
+        (double)t.busy_ns * 1e-9, "check_seconds", (double)t.checked_ns * 1e-9);
 }
 
 static int print_json(const struct generation *g, const char *path)
@@ -392,6 +426,8 @@ static int print_json(const struct generation *g, const char *path)
         rate_of(g->n_prompt, g->prompt_seconds), "tokens_per_s", rate_of(g->n_reply, g->reply_seconds),
         "temperature", (double)g->sampler.temperature, "seed",
         is_sampled ? json_integer((json_int_t)g->sampler.seed) : json_null(), "memory", memory);
+    if (w->reads != MB_READS_NONE)
+        json_object_set_new(json, "streaming", streaming_json(g));
     return cli_print_json(json);
 }
 

@@ -9,7 +9,7 @@ endforeach()
 function(mb_library target type)
   add_library(${target} ${type} ${MB_OBJECTS})
   target_link_libraries(${target} PRIVATE Threads::Threads
-    PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::XXHASH PkgConfig::SQLITE m ${CMAKE_DL_LIBS})
+    PkgConfig::JANSSON PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::XXHASH PkgConfig::SQLITE PkgConfig::URING m ${CMAKE_DL_LIBS})
   target_include_directories(${target} INTERFACE
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include>
     $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)

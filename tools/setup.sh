@@ -4,7 +4,7 @@
 #   coverage: the tests and what counts lines; cross: the compiler, libraries and emulator for aarch64.
 set -eu
 
-build="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libsqlite3-dev libedit-dev libcmocka-dev jq"
+build="build-essential cmake ninja-build pkg-config libjansson-dev libpcre2-dev libutf8proc-dev libxxhash-dev libsqlite3-dev liburing-dev libedit-dev libcmocka-dev jq"
 # Codecs of others, which the program loads at run time where they are: tests that need one say so and leave it out without.
 codecs="libzfp1 ocl-icd-libopencl1 pocl-opencl-icd libpython3.11"
 # zlib: a static SQLite names it, and a test links the archive as a user would.
@@ -16,7 +16,7 @@ check) packages="$test clang clang-format clang-tidy libclang-rt-14-dev shellche
 coverage) packages="$test gcovr" ;;
 cross)
     packages="$build gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user zlib1g-dev:arm64"
-    for library in jansson pcre2 utf8proc xxhash sqlite3 edit cmocka; do packages="$packages lib$library-dev:arm64"; done
+    for library in jansson pcre2 utf8proc xxhash sqlite3 uring edit cmocka; do packages="$packages lib$library-dev:arm64"; done
     ;;
 *) echo "usage: setup.sh [build|test|check|coverage|cross]" >&2; exit 2 ;;
 esac

@@ -38,13 +38,29 @@ enum mb_activation_form {
 /* There the rounding of vectors is a small part of that of weights: docs/performance.md. */
 #define MB_FAST_BITS_MAX 5.0
 
+enum mb_cache_type { MB_CACHE_F16 = 0, MB_CACHE_F32 = 1 };
+
 /* Zeroed means defaults. */
 struct mb_model_options {
     size_t size;                     /* sizeof(struct mb_model_options) */
     int n_threads;                   /* 0: as many as CPUs (affinity) and cgroup quotas allow */
     enum mb_memory_form memory_form; /* of coded matrices: changes speed and memory, never a result */
     enum mb_activation_form activations;
+    /*
+     * What the process may use, all in all: weights, caches, buffers, the program itself; its peak stays
+     * within that and 64 MiB. 0: what is available now (of the machine and of cgroups) less a margin. A coded
+     * model that does not fit is streamed from disk (docs/streaming.md); results stay the same. Otherwise all
+     * is loaded.
+     */
+    uint64_t memory_nbytes;
+    /* Caches that there has to be room for: n_sessions (0: 1) of n_ctx tokens (0: the model's context, but no
+     * more than MB_CTX_EXPECTED) and of that type.  With memory_nbytes, sessions cannot have more together.
+     */
+    size_t n_sessions, n_ctx;
+    enum mb_cache_type cache_type;
 };
+
+enum { MB_CTX_EXPECTED = 8192 };
 
 struct mb_model_info {
     const char *architecture; /* "DeepseekV3ForCausalLM" */
@@ -59,11 +75,17 @@ struct mb_model_info {
     struct mb_store_memory memory;
     uint64_t work_nbytes;  /* anonymous: memory of a pass, touched as far as it is used */
     uint64_t token_nbytes; /* weights read for one generated token, its experts of average size */
+    uint64_t
+        memory_nbytes; /* that the process may use: as it was asked for, or found; UINT64_MAX: no limit */
     int n_threads;
     const char *notes; /* what was left alone and why, one line each; "" when nothing */
 };
 
-/* Loads and checks all weights. MB_UNSUPPORTED names the setting of config.json that is not supported. */
+/*
+ * Loads and checks all weights, but for experts that are streamed.  MB_UNSUPPORTED names the setting of
+ * config.json that is not supported; MB_NO_MEMORY: memory_nbytes are too few, and the message says how many
+ * would do.
+ */
 MB_API enum mb_status mb_model_open(const char *path, const struct mb_model_options *options,
                                     struct mb_model **model, struct mb_error *err);
 MB_API void mb_model_close(struct mb_model *model);
@@ -129,6 +151,9 @@ struct mb_model_timing {
 MB_API struct mb_model_timing mb_model_timing(const struct mb_model *model);
 MB_API void mb_model_timing_reset(struct mb_model *model);
 
+/* What streaming has cost since the model was opened (weights.h). Any thread. */
+MB_API struct mb_store_traffic mb_model_traffic(const struct mb_model *model);
+
 /* ---------------------------------------------------------------- what a model is made of */
 
 /* What a matrix is for. Values never change. */
@@ -165,11 +190,9 @@ MB_API const struct mb_model_matrix *mb_model_matrices(const struct mb_model *mo
 
 /*
  * The i-th of them as it was loaded, whatever lies over it: valid until the model is closed. Rows as float:
- * mb_matrix_rows (weights.h).
+ * mb_matrix_rows (weights.h).  That of a streamed expert has no rows and no values.
  */
 MB_API struct mb_matrix mb_model_weights(const struct mb_model *model, size_t i);
-
-enum mb_cache_type { MB_CACHE_F16 = 0, MB_CACHE_F32 = 1 };
 
 /*
  * Called once per token and MoE layer when set, by the thread that called mb_decode, in order of tokens
@@ -195,8 +218,9 @@ struct mb_session_options {
 
 /*
  * Opens a session with an empty cache; all its memory is taken here (untouched pages cost nothing).  The
- * model has to stay open longer than its sessions.  MB_USAGE: n_ctx is more than the model's context.
- * Threads: one thread at a time uses a session, and none while mb_decode has it in a batch.
+ * model has to stay open longer than its sessions.  MB_USAGE: n_ctx is more than the model's context;
+ * MB_NO_MEMORY: also where the model has a limit of memory, and other caches were expected when it was
+ * opened. Threads: one thread at a time uses a session, and none while mb_decode has it in a batch.
  */
 MB_API enum mb_status mb_session_open(struct mb_model *model, const struct mb_session_options *options,
                                       struct mb_session **session, struct mb_error *err);

@@ -5,7 +5,9 @@
  * A *weight* is a matrix or a vector, stored as it was or inside a coded blob: who uses it need not know. The
  * index knows names, shapes and places and holds no weights.  The store hands out matrices that are ready to
  * multiply: those that are always needed for as long as it is open, experts for as long as they are acquired.
- * Today's store holds all in memory, and acquiring costs nothing.
+ * Where all fit in memory they are loaded once, and acquiring costs nothing.  Where they do not, the experts
+ * of a coded folder stay on disk, and memory holds as many of them as there is room for (docs/streaming.md).
+ * Which of the two it is changes no result.
  *
  * Lifetimes: an index uses its checkpoint and a store its index until they are closed, so close the store
  * first, then the index, then the checkpoint.
@@ -40,6 +42,7 @@ struct mb_weight_info {
     enum mb_tensor_type type; /* of the original values */
     uint64_t n_elems;
     uint64_t product_nbytes; /* that a product with it reads, as it is stored */
+    double eps;              /* is_coded: the bound that holds for every value, as the blob's header has it */
 };
 
 /* Of a coded matrix, as it is stored, with its directory. */
@@ -105,6 +108,20 @@ struct mb_store_options {
     size_t size;   /* sizeof(struct mb_store_options) */
     int n_threads; /* that read and check; 0: as many as CPUs and cgroup quotas allow */
     enum mb_memory_form memory_form;
+    /*
+     * What the process may use: for weights and their tables, less other_nbytes that it needs for all else.
+     * 0: there is no limit.  A coded folder that does not fit is streamed: what is always needed is in
+     * memory, experts come from disk.
+     */
+    uint64_t memory_nbytes, other_nbytes;
+    size_t n_experts_min; /* that can be acquired together, at least, where they are streamed; 0: 1 */
+};
+
+/* How streamed experts are read. */
+enum mb_store_reads {
+    MB_READS_NONE = 0, /* nothing is streamed */
+    MB_READS_IO_URING = 1,
+    MB_READS_THREADS = 2, /* by pread: io_uring is missing or forbidden */
 };
 
 struct mb_store_memory {
@@ -115,6 +132,20 @@ struct mb_store_memory {
     enum mb_memory_form form; /* of coded matrices, never AUTO where there are any */
     enum mb_memory_reason form_reason;
     double thread_nbytes_per_s; /* that each thread read when all did; 0: not measured */
+    enum mb_store_reads reads;
+    const char *reads_reason; /* MB_READS_THREADS: why, in a few words; else "" */
+    uint64_t expert_nbytes;   /* streamed: experts of the model, as they are stored */
+    uint64_t pool_nbytes;     /* streamed: memory for experts, with tables: part of blob_ and table_nbytes */
+    size_t n_experts, n_experts_held; /* streamed: of the model; that memory has room for */
+};
+
+/* What streaming has cost so far. All zero where nothing is streamed. */
+struct mb_store_traffic {
+    uint64_t n_acquired, n_misses; /* experts; those of them that had to be read */
+    uint64_t n_read, read_nbytes;  /* experts read, with those that were not needed in the end */
+    uint64_t waited_ns;            /* somebody waited in mb_store_acquire with nothing to multiply */
+    uint64_t busy_ns;              /* some read was under way */
+    uint64_t checked_ns;           /* of all threads together: checks of what was read */
 };
 
 struct mb_store;
@@ -129,6 +160,7 @@ MB_API enum mb_status mb_store_open(const struct mb_index *index, const struct m
                                     struct mb_store **store, struct mb_error *err);
 MB_API void mb_store_close(struct mb_store *store); /* NULL is fine */
 MB_API struct mb_store_memory mb_store_memory(const struct mb_store *store);
+MB_API struct mb_store_traffic mb_store_traffic(const struct mb_store *store); /* any thread */
 
 /* Bytes that a product with a matrix reads in this store, which may keep it in another form. 0: no such
  * weight. */
@@ -153,8 +185,10 @@ MB_API size_t mb_store_unused(const struct mb_store *store, const char **names, 
 
 /* ---------------------------------------------------------------- experts */
 
-/* Most experts that can be acquired at once: every store has room for that many. */
+/* Most experts that can be acquired at once; where they are streamed memory may have room for fewer. */
 enum { MB_STORE_WAVE = 64 };
+
+enum { MB_EXPERT_PARTS_MAX = 16 };
 
 struct mb_expert_part {
     const char *name;
@@ -163,11 +197,19 @@ struct mb_expert_part {
 
 /*
  * Says which matrices an expert is made of, before it is acquired for the first time.  Names need
- * not outlive the call.  Fails as mb_index_find_matrix does; MB_USAGE: it is bound already.
+ * not outlive the call.  Fails as mb_index_find_matrix does; MB_USAGE: it is bound already, or has no parts
+ * or more than MB_EXPERT_PARTS_MAX.
  */
 MB_API enum mb_status mb_store_bind_expert(struct mb_store *store, size_t layer, size_t expert,
                                            const struct mb_expert_part *parts, size_t n_parts,
                                            struct mb_error *err);
+
+/*
+ * All experts are bound: a store that streams takes the memory that is left for them.  Before it nothing can
+ * be acquired, and nothing is bound after it.  MB_NO_MEMORY: the limit is too low; the message says the
+ * lowest one that works.
+ */
+MB_API enum mb_status mb_store_ready(struct mb_store *store, struct mb_error *err);
 
 /* An expert in memory. */
 struct mb_expert_view {
@@ -177,11 +219,29 @@ struct mb_expert_view {
 /*
  * Hands out experts[0 .. n) of a layer as out[0 .. n), n <= MB_STORE_WAVE; they may be multiplied until they
  * are released, which each has to be as often as it was acquired.  Waits until all are in memory.  After a
- * failure none is acquired; MB_USAGE: one was never bound, or n is too large.  None of the three allocates.
+ * failure none is acquired; MB_USAGE: one was never bound, or n is too large.  Where experts are streamed:
+ * MB_NO_MEMORY: memory has no room for so many at once; MB_IO, MB_BAD_DATA: one cannot be read, or the file
+ * has changed; the message names file, tensor and position.  None of these functions allocates.
  */
 MB_API enum mb_status mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts,
                                        size_t n, struct mb_expert_view *out, struct mb_error *err);
 MB_API void mb_store_release(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n);
+
+/* Whether experts are wanted again soon. */
+enum mb_store_use {
+    MB_STORE_KEEP = 0, /* generation: they stay in memory as long as they are worth it */
+    MB_STORE_ONCE = 1, /* a prompt, which goes through nearly all: they do not push out those that stay */
+};
+
+/*
+ * The same for as many of experts[0 .. n) as are in memory, at least one and at most n_max <= MB_STORE_WAVE:
+ * experts is reordered so that these come first.  Reading of the others begins.  So what is there can be
+ * multiplied while the rest is read; call again with the rest.  Waits only where none is in memory.  n is at
+ * least 1, and no expert is there twice.
+ */
+MB_API enum mb_status mb_store_acquire_some(struct mb_store *store, size_t layer, uint32_t *experts, size_t n,
+                                            size_t n_max, enum mb_store_use use, struct mb_expert_view *out,
+                                            size_t *n_acquired, struct mb_error *err);
 
 /* A hint that these will be acquired soon: does not wait, and changes no result. Any n. */
 MB_API void mb_store_prefetch(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n);
@@ -199,7 +259,7 @@ MB_API enum mb_status mb_store_overlay(struct mb_store *store, const char *name,
 
 /*
  * The model's own matrix of that name, whatever lies over it: a view that lasts until the store is closed.
- * MB_BAD_DATA: no such matrix.
+ * MB_BAD_DATA: no such matrix.  MB_UNSUPPORTED: it belongs to an expert that is streamed.
  */
 MB_API enum mb_status mb_store_original(const struct mb_store *store, const char *name,
                                         struct mb_matrix *matrix, struct mb_error *err);

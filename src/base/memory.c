@@ -3,10 +3,11 @@
  */
 #include "base/memory.h"
 #include "base/checked.h"
-#include <stdio.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { HUGE_PAGE_NBYTES = 2 << 20, CACHE_LINE_NBYTES = 64 };
 
@@ -60,23 +61,33 @@ void mb_pages_free(void *pages, uint64_t nbytes)
         munmap(pages, mb_round_up(nbytes, 4096));
 }
 
+/* A small file as a text, as much of it as fits. Allocates nothing. */
+static void read_text(const char *path, char *text, size_t n_max)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    size_t n = 0;
+    for (ssize_t got = fd < 0 ? 0 : 1; got > 0 && n<n_max - 1; n += got> 0 ? (size_t)got : 0)
+        got = read(fd, text + n, n_max - 1 - n);
+    text[n] = '\0';
+    if (fd >= 0)
+        close(fd);
+}
+
 /* The number after a name, in a file of lines that begin with names; UINT64_MAX: there is none. */
 static uint64_t number_after(const char *path, const char *name)
 {
-    char line[256];
-    uint64_t number = UINT64_MAX;
+    char text[8192];
     size_t n = strlen(name);
-    FILE *file = fopen(path, "re");
-    while (file != NULL && number == UINT64_MAX && fgets(line, sizeof line, file) != NULL)
-        if (strncmp(line, name, n) == 0) {
-            const char *digits = line + n + strspn(line + n, ": ");
-            size_t n_digits = strspn(digits, "0123456789");
-            if (n_digits > 0 && n_digits < 19)
-                number = strtoull(digits, NULL, 10);
-        }
-    if (file != NULL)
-        fclose(file);
-    return number;
+    read_text(path, text, sizeof text);
+    for (const char *line = text; line != NULL; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, name, n) != 0)
+            continue;
+        const char *digits = line + n + strspn(line + n, ": \t");
+        size_t n_digits = strspn(digits, "0123456789");
+        return n_digits > 0 && n_digits < 19 ? strtoull(digits, NULL, 10) : UINT64_MAX;
+    }
+    return UINT64_MAX;
 }
 
 uint64_t mb_memory_available(void)
@@ -91,6 +102,12 @@ uint64_t mb_memory_available(void)
         available = left < available ? left : available;
     }
     return available;
+}
+
+uint64_t mb_memory_used(void)
+{
+    uint64_t kib = number_after("/proc/self/status", "VmRSS");
+    return kib < UINT64_MAX / 1024 ? 1024 * kib : 0;
 }
 
 void *mb_alloc(uint64_t n, uint64_t elem_nbytes)

@@ -70,6 +70,11 @@ enum mb_status mb_perturb_open(struct mb_model *model, const struct mb_perturb_o
 {
     struct mb_perturb_options taken;
     MB_TRY(MB_OPTIONS_TAKE(taken, options, err));
+    if (mb_model_info(model)->memory.reads != MB_READS_NONE)
+        return mb_fail(
+            err, MB_UNSUPPORTED,
+            "experts are streamed from disk, and errors need all of them in memory: give more memory "
+            "(--memory), or use a machine that has it");
     struct mb_perturber *p = calloc(1, sizeof *p);
     if (p == NULL)
         return mb_fail_memory(err, "a perturber");

@@ -37,6 +37,7 @@ static void fill_info(struct mb_model *model)
     model->info.n_eos_ids = c->n_eos_ids;
     model->info.memory = mb_store_memory(model->store);
     model->info.work_nbytes = model->work_nbytes;
+    model->info.memory_nbytes = model->memory_nbytes;
     model->info.n_threads = mb_pool_n_threads(model->pool);
     model->info.notes = model->notes.p;
 }
@@ -59,14 +60,16 @@ static enum mb_status open_parts(struct mb_model *model, const char *path,
     model->has_two_forms = has_two_forms(&model->config);
     MB_TRY(mb_pool_create(options.n_threads, &model->pool, err));
     MB_TRY(mb_index_open(model->ckpt, &model->index, err));
-    const struct mb_store_options store = {
+    struct mb_store_options store = {
         .size = sizeof store, .n_threads = options.n_threads, .memory_form = options.memory_form};
+    MB_TRY(mb_budget_make(model, &options, &store, err));
     MB_TRY(mb_store_open(model->index, &store, &model->store, err));
     model->n_wave = MB_STORE_WAVE;
     model->stage.fast_bits_max = options.activations == MB_ACTIVATIONS_AUTO    ? MB_FAST_BITS_MAX
                                  : options.activations == MB_ACTIVATIONS_EXACT ? 0
                                                                                : INFINITY;
     MB_TRY(mb_layers_load(model, err));
+    MB_TRY(mb_store_ready(model->store, err));
     return mb_workspace_create(model, err);
 }
 
@@ -135,4 +138,9 @@ void mb_model_timing_reset(struct mb_model *model)
 {
     model->timing = (struct mb_model_timing){0};
     model->waited_before_ns = mb_pool_waited_ns(model->pool);
+}
+
+struct mb_store_traffic mb_model_traffic(const struct mb_model *model)
+{
+    return mb_store_traffic(model->store);
 }

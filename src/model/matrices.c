@@ -33,10 +33,8 @@ static void add(struct mb_model *model, struct mb_model_matrix matrix, const cha
     matrix.n_cols = (size_t)weight->n_cols;
     matrix.dtype = (enum mb_dtype)weight->type;
     matrix.is_coded = weight->is_coded;
-    model->matrices[model->n_matrices] = matrix;
-    if (weight->is_coded)
-        model->matrices[model->n_matrices].eps = mb_model_weights(model, model->n_matrices).coded.eps;
-    model->n_matrices++;
+    matrix.eps = weight->eps;
+    model->matrices[model->n_matrices++] = matrix;
 }
 
 static void add_of_layer(struct mb_model *model, enum mb_weight_id id, size_t layer, int expert)
@@ -106,7 +104,7 @@ struct mb_matrix mb_model_weights(const struct mb_model *model, size_t i)
 {
     struct mb_matrix matrix = {0};
     enum mb_status status = mb_store_original(model->store, model->matrices[i].name, &matrix, NULL);
-    assert(status == MB_OK); /* all of the list are in use */
+    assert(status == MB_OK || status == MB_UNSUPPORTED); /* all of the list are in use; or it is streamed */
     (void)status;
     return matrix;
 }

@@ -258,18 +258,28 @@ static void run_wave(struct mb_model *model, const struct mb_layer *layer, size_
     mb_stage_run(&model->stage);
 }
 
-/* Each expert writes slots of its own: how many are multiplied together does not change a bit. */
+/* A pass with tokens of a prompt goes through nearly all experts. */
+static enum mb_store_use use_of(const struct mb_workspace *work)
+{
+    for (size_t s = 0; s < work->n_segments; s++)
+        if (!work->segments[s].is_generated)
+            return MB_STORE_ONCE;
+    return MB_STORE_KEEP;
+}
+
+/* Those that are in memory are multiplied while others are read.  Each writes slots of its own: in what order
+ * they come, and how many are multiplied together, does not change a bit. */
 static enum mb_status run_experts(struct mb_model *model, const struct mb_layer *layer, struct mb_error *err)
 {
     const struct experts_part *part = mb_mlp_part(model, layer);
+    const enum mb_store_use use = use_of(&model->work);
     size_t n_active = list_active(model, layer);
     for (size_t first = 0, n; first < n_active; first += n) {
-        n = n_active - first < model->n_wave ? n_active - first : model->n_wave;
-        size_t n_next = n_active - first - n < model->n_wave ? n_active - first - n : model->n_wave;
-        MB_TRY(mb_store_acquire(model->store, layer->index, part->active + first, n, part->views, err));
-        mb_store_prefetch(model->store, layer->index, part->active + first + n, n_next);
+        uint32_t *rest = part->active + first;
+        MB_TRY(mb_store_acquire_some(model->store, layer->index, rest, n_active - first, model->n_wave, use,
+                                     part->views, &n, err));
         run_wave(model, layer, first, n);
-        mb_store_release(model->store, layer->index, part->active + first, n);
+        mb_store_release(model->store, layer->index, rest, n);
     }
     mb_for_tokens(model, layer, combine);
     return MB_OK;

@@ -14,6 +14,7 @@
 #include "linear.h"
 #include "workspace.h"
 #include <moebius/engine.h>
+#include <stdatomic.h>
 
 enum { MB_CHUNK_TOKENS = 256 }; /* positions of a chunk: see attention.h */
 
@@ -92,6 +93,9 @@ struct mb_model {
     void *watch_ctx;
     struct mb_thread_scratch *scratch; /* [threads] */
     size_t coded_scratch_nbytes;       /* that each thread needs once the model has coded matrices */
+    uint64_t memory_nbytes;            /* budget.c; UINT64_MAX: no limit */
+    _Atomic uint64_t cache_nbytes;     /* of all sessions */
+    uint64_t cache_nbytes_max;         /* UINT64_MAX: no limit */
 };
 
 struct mb_session {
@@ -134,6 +138,20 @@ void mb_layers_count(const struct mb_model *model, uint64_t *n_params, uint64_t 
 enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err);
 enum mb_status mb_workspace_add_coded(struct mb_model *model, struct mb_error *err);
 void mb_workspace_free(struct mb_model *model);
+
+/* Of all that mb_workspace_create makes, with what coded products need; known from the configuration alone.
+ */
+uint64_t mb_workspace_nbytes(const struct mb_model *model);
+
+/* ---------------------------------------------------------------- the limit of memory (budget.c) */
+
+/* Says what the store may use.  MB_NO_MEMORY: a plain model does not fit. */
+enum mb_status mb_budget_make(struct mb_model *model, const struct mb_model_options *options,
+                              struct mb_store_options *store, struct mb_error *err);
+
+/* Bytes of a session's cache; cache_at[n_layers], or NULL: where each layer's begins.  false: too large. */
+bool mb_cache_nbytes(const struct mb_config *config, size_t n_ctx, enum mb_dtype dtype, uint64_t *cache_at,
+                     uint64_t *nbytes);
 
 /* ---------------------------------------------------------------- what every token needs (tokens.c) */
 

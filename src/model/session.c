@@ -10,20 +10,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Places each layer's cache, and says how large they are together. */
-static enum mb_status place_cache(struct mb_session *s, struct mb_error *err)
+bool mb_cache_nbytes(const struct mb_config *config, size_t n_ctx, enum mb_dtype dtype, uint64_t *cache_at,
+                     uint64_t *nbytes)
 {
-    const struct mb_model *model = s->model;
-    uint64_t at = 0;
-    for (size_t i = 0; i < model->config.n_layers; i++) {
-        const struct mb_attention_config *a = model->layers[i].attention;
-        uint64_t nbytes;
-        s->cache_at[i] = at;
-        if (!a->kind->cache_nbytes(a, s->options.n_ctx, s->cache_dtype, &nbytes) ||
-            !mb_add_u64(at, nbytes, &at))
-            return mb_fail(err, MB_USAGE, "a context of %zu tokens is too large", s->options.n_ctx);
+    uint64_t at = 0, layer_nbytes;
+    for (size_t i = 0; i < config->n_layers; i++) {
+        const struct mb_attention_config *a = &config->attentions[config->attention_of[i]];
+        if (cache_at != NULL)
+            cache_at[i] = at;
+        if (!a->kind->cache_nbytes(a, n_ctx, dtype, &layer_nbytes) || !mb_add_u64(at, layer_nbytes, &at))
+            return false;
     }
-    s->cache_nbytes = at + MB_SLACK_NBYTES;
+    return mb_add_u64(at, MB_SLACK_NBYTES, nbytes);
+}
+
+/* The caches of all sessions stay within what the model expected when it was opened with a limit. */
+static enum mb_status take_cache(struct mb_session *s, struct mb_error *err)
+{
+    struct mb_model *model = s->model;
+    uint64_t nbytes = atomic_fetch_add(&model->cache_nbytes, s->cache_nbytes) + s->cache_nbytes;
+    if (nbytes > model->cache_nbytes_max)
+        return mb_fail(err, MB_NO_MEMORY,
+                       "a context of %zu tokens: the limit of memory leaves %" PRIu64
+                       " MiB to attention caches, and %" PRIu64 " are needed",
+                       s->options.n_ctx, model->cache_nbytes_max >> 20, (nbytes >> 20) + 1);
     return MB_OK;
 }
 
@@ -42,7 +52,11 @@ static enum mb_status fill_session(struct mb_session *s, const struct mb_session
     s->cache_at = mb_alloc(n_layers, sizeof *s->cache_at);
     if (s->cache_at == NULL)
         return mb_fail_memory(err, "the cache of a session");
-    MB_TRY(place_cache(s, err));
+    if (!mb_cache_nbytes(&s->model->config, n_ctx, s->cache_dtype, s->cache_at, &s->cache_nbytes)) {
+        s->cache_nbytes = 0;
+        return mb_fail(err, MB_USAGE, "a context of %zu tokens is too large", n_ctx);
+    }
+    MB_TRY(take_cache(s, err));
     if ((s->cache = mb_sparse_alloc(s->cache_nbytes)) == NULL)
         return mb_fail_memory(err, "the cache of a session");
     s->tokens = malloc(n_ctx * sizeof *s->tokens);
@@ -71,6 +85,7 @@ void mb_session_close(struct mb_session *session)
 {
     if (session == NULL)
         return;
+    atomic_fetch_sub(&session->model->cache_nbytes, session->cache_nbytes);
     if (session->cache != NULL)
         mb_pages_free(session->cache, session->cache_nbytes);
     free(session->cache_at);

@@ -137,6 +137,18 @@ static struct needs find_needs(const struct mb_model *model)
     return needs;
 }
 
+uint64_t mb_workspace_nbytes(const struct mb_model *model)
+{
+    struct needs needs = find_needs(model);
+    struct mb_workspace work = {0};
+    struct mb_placing p = {0};
+    place(&model->config, &p, &work);
+    uint64_t thread_nbytes = needs.n_up * sizeof(float) + needs.n_floats * sizeof(float) +
+                             needs.planes_nbytes + needs.coded_nbytes + 2 * MB_SLACK_NBYTES;
+    return p.at + (uint64_t)mb_pool_n_threads(model->pool) * thread_nbytes +
+           needs.n_products * sizeof *model->stage.products + needs.n_pieces * sizeof *model->stage.pieces;
+}
+
 static enum mb_status create_threads(struct mb_model *model, const struct needs *needs, struct mb_error *err)
 {
     size_t n_threads = (size_t)mb_pool_n_threads(model->pool);

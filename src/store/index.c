@@ -82,6 +82,7 @@ static enum mb_status add_coded(struct mb_index *index, const struct mb_tensor *
         .type = (enum mb_tensor_type)matrix->dtype,
         .n_elems = matrix->n_rows * matrix->n_cols,
         .product_nbytes = product_nbytes_of(matrix),
+        .eps = matrix->eps,
     };
     return add_weight(index, mb_blob_full_name(blob, matrix), &weight, err);
 }

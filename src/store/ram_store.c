@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/pool.h"
+#include "check.h"
 #include "form_choice.h"
 #include "read.h"
 #include "resident.h"
@@ -20,7 +21,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 /* A stored tensor. */
 struct held {
@@ -29,8 +29,6 @@ struct held {
     uint8_t *tables;     /* of the blob, in ram->tables */
     uint8_t *computed;   /* 'bytes' where they are memory of their own, else NULL */
 };
-
-static const char CHANGED[] = "the file has changed since it was opened";
 
 struct ram_store {
     const struct mb_index *index;
@@ -102,25 +100,6 @@ struct loading {
     struct mb_error err;
 };
 
-static enum mb_status check_exact(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
-                                  const uint8_t *bytes, struct mb_error *err)
-{
-    uint64_t xxh3;
-    if (!mb_exact_xxh3(ckpt, tensor, &xxh3))
-        return mb_fail(err, MB_BAD_DATA, "no checksum in __metadata__");
-    if (XXH3_64bits(bytes, tensor->nbytes) != xxh3)
-        return mb_fail(err, MB_BAD_DATA, "the checksum does not match");
-    return MB_OK;
-}
-
-static enum mb_status check_blob(struct ram_store *ram, const struct mb_tensor *tensor, struct mb_error *err)
-{
-    struct held *held = &ram->held[tensor->number];
-    enum mb_status status = mb_blob_open_in(held->bytes, tensor->nbytes, held->tables,
-                                            ram->index->tables_nbytes[tensor->number], &held->blob, err);
-    return status == MB_NO_SPACE ? mb_fail(err, MB_BAD_DATA, "%s", CHANGED) : status;
-}
-
 /* Bytes of a blob are the thread's until the next one, where matrices are made of them. */
 static enum mb_status place_tensor(struct ram_store *ram, const struct mb_tensor *tensor, int thread,
                                    struct mb_error *err)
@@ -152,8 +131,10 @@ static enum mb_status load_tensor(const struct loading *loading, size_t i, int t
     MB_TRY(place_tensor(ram, tensor, thread, err));
     uint8_t *bytes = ram->held[i].bytes;
     MB_TRY(mb_reader_read(loading->reader, tensor, 0, bytes, tensor->nbytes, err));
-    enum mb_status status = mb_tensor_is_blob(ram->ckpt, tensor) ? check_blob(ram, tensor, err)
-                                                                 : check_exact(ram->ckpt, tensor, bytes, err);
+    enum mb_status status = mb_tensor_is_blob(ram->ckpt, tensor)
+                                ? mb_check_blob(tensor, bytes, ram->held[i].tables,
+                                                ram->index->tables_nbytes[i], &ram->held[i].blob, err)
+                                : mb_check_exact(ram->ckpt, tensor, bytes, err);
     if (status != MB_OK)
         return mb_fail_in(err, status, "%s: tensor %s", mb_tensor_path(ram->ckpt, tensor), tensor->name);
     return make_resident(ram, tensor, thread, err);
@@ -194,14 +175,16 @@ static uint64_t stored_blob_nbytes(const struct ram_store *ram)
     return nbytes;
 }
 
-static enum mb_status choose_form(struct ram_store *ram, enum mb_memory_form wanted, struct mb_pool *pool,
-                                  struct mb_error *err)
+static enum mb_status choose_form(struct ram_store *ram, const struct mb_store_options *options,
+                                  struct mb_pool *pool, struct mb_error *err)
 {
+    const uint64_t left_nbytes = mb_store_weight_nbytes(options), free_nbytes = mb_memory_available();
+    const uint64_t available_nbytes = left_nbytes < free_nbytes ? left_nbytes : free_nbytes;
     const struct mb_resident_form *form = mb_kernels()->resident;
-    const struct mb_form_facts facts = {.wanted = wanted,
+    const struct mb_form_facts facts = {.wanted = options->memory_form,
                                         .has_faster = form != NULL,
                                         .blob_nbytes = stored_blob_nbytes(ram),
-                                        .available_nbytes = mb_memory_available()};
+                                        .available_nbytes = available_nbytes};
     struct mb_form_choice choice = mb_choose_form_by_size(&facts);
     if (choice.form == MB_MEMORY_FORM_AUTO) {
         ram->memory.thread_nbytes_per_s = mb_thread_bytes_per_s(pool);
@@ -249,7 +232,7 @@ static enum mb_status load_coded(struct ram_store *ram, const struct mb_store_op
 {
     struct mb_pool *pool;
     MB_TRY(mb_pool_create(options->n_threads, &pool, err));
-    enum mb_status status = choose_form(ram, options->memory_form, pool, err);
+    enum mb_status status = choose_form(ram, options, pool, err);
     if (status == MB_OK)
         status = read_all(ram, pool, err);
     if (status == MB_NO_MEMORY && ram->resident != NULL && options->memory_form == MB_MEMORY_FORM_AUTO) {
@@ -276,15 +259,6 @@ static enum mb_status map_plain(struct ram_store *ram, struct mb_error *err)
 
 /* ---------------------------------------------------------------- the kind */
 
-/* Whether what was read is what the index saw: somebody may have written to the file in between. */
-static bool is_as_indexed(const struct mb_blob *blob, const struct mb_weight_info *weight)
-{
-    if (weight->blob_matrix >= blob->n_matrices)
-        return false;
-    const struct mb_coded_matrix *matrix = &blob->matrix[weight->blob_matrix];
-    return matrix->n_rows == weight->n_rows && matrix->n_cols == weight->n_cols;
-}
-
 static enum mb_status compute(struct ram_store *ram, const struct mb_tensor *tensor, struct mb_error *err)
 {
     uint8_t *bytes = mb_alloc(tensor->nbytes, 1);
@@ -307,32 +281,38 @@ static enum mb_status view(void *bytes, const struct mb_weight_info *weight, str
     const struct held *held = &ram->held[weight->tensor->number];
     if (!weight->is_coded && held->bytes == NULL)
         MB_TRY(compute(ram, weight->tensor, err));
-    *matrix = (struct mb_matrix){
-        .is_coded = weight->is_coded, .n_rows = weight->n_rows, .n_cols = (size_t)weight->n_cols};
-    if (!weight->is_coded) {
-        matrix->dtype = (enum mb_dtype)weight->type;
-        matrix->dense = held->bytes;
-        return MB_OK;
-    }
-    if (!is_as_indexed(&held->blob, weight))
-        return mb_fail(err, MB_BAD_DATA, "%s: tensor %s: %s", mb_tensor_path(ram->ckpt, weight->tensor),
-                       weight->tensor->name, CHANGED);
-    matrix->coded = held->blob.matrix[weight->blob_matrix];
-    matrix->bits_per_weight = mb_bits_per_weight(weight);
+    if (weight->is_coded)
+        return mb_view_coded(ram->ckpt, weight, &held->blob, matrix, err);
+    mb_view_exact(weight, held->bytes, matrix);
     return MB_OK;
 }
 
-static enum mb_status acquire(void *bytes, const struct mb_bound_expert *experts, const uint32_t *numbers,
-                              size_t n, struct mb_error *err)
+static enum mb_status make_ready(void *bytes, const struct mb_bound_layer *layers, size_t n_layers,
+                                 struct mb_error *err)
 {
-    (void)bytes, (void)experts, (void)numbers, (void)n, (void)err;
+    (void)bytes, (void)layers, (void)n_layers, (void)err;
+    return MB_OK;
+}
+
+/* All are there. */
+static enum mb_status acquire(void *bytes, const struct mb_bound_layer *layer, uint32_t *numbers, size_t n,
+                              size_t n_max, enum mb_store_use use, size_t *n_acquired, struct mb_error *err)
+{
+    (void)bytes, (void)layer, (void)numbers, (void)use, (void)err;
+    *n_acquired = n < n_max ? n : n_max;
     return MB_OK;
 }
 
 /* Nothing to do, for prefetch as for release. */
-static void leave(void *bytes, const struct mb_bound_expert *experts, const uint32_t *numbers, size_t n)
+static void leave(void *bytes, const struct mb_bound_layer *layer, const uint32_t *numbers, size_t n)
 {
-    (void)bytes, (void)experts, (void)numbers, (void)n;
+    (void)bytes, (void)layer, (void)numbers, (void)n;
+}
+
+static struct mb_store_traffic no_traffic(void *bytes)
+{
+    (void)bytes;
+    return (struct mb_store_traffic){0};
 }
 
 static struct mb_store_memory memory_of(const void *bytes)
@@ -357,10 +337,12 @@ static void close_store(void *bytes)
 const struct mb_store_kind mb_ram_store = {
     .keep = view,
     .bind = view,
+    .ready = make_ready,
     .acquire = acquire,
     .release = leave,
     .prefetch = leave,
     .memory = memory_of,
+    .traffic = no_traffic,
     .close = close_store,
 };
 
@@ -389,4 +371,14 @@ enum mb_status mb_ram_store_open(const struct mb_index *index, const struct mb_s
     }
     *bytes = ram;
     return MB_OK;
+}
+
+uint64_t mb_ram_store_nbytes(const struct mb_index *index)
+{
+    uint64_t nbytes = 0;
+    for (size_t i = 0; i < mb_checkpoint_n_tensors(index->ckpt); i++)
+        if (!mb_add_u64(nbytes, mb_checkpoint_tensor(index->ckpt, i)->nbytes, &nbytes) ||
+            !mb_add_u64(nbytes, index->tables_nbytes[i] + MB_READ_PAGE_NBYTES, &nbytes))
+            return UINT64_MAX;
+    return nbytes;
 }

@@ -70,3 +70,8 @@ enum mb_status mb_reader_read(const struct mb_reader *reader, const struct mb_te
         return MB_OK;
     return mb_checkpoint_read(reader->ckpt, tensor, pos, out, nbytes, err);
 }
+
+int mb_reader_fd(const struct mb_reader *reader, size_t shard)
+{
+    return reader->shards[shard].fd;
+}

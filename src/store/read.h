@@ -25,4 +25,7 @@ void mb_reader_close(struct mb_reader *reader);
 enum mb_status mb_reader_read(const struct mb_reader *reader, const struct mb_tensor *tensor, uint64_t pos,
                               void *out, uint64_t nbytes, struct mb_error *err);
 
+/* The file of a shard. -1: it could not be opened again. */
+int mb_reader_fd(const struct mb_reader *reader, size_t shard);
+
 #endif

@@ -13,21 +13,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct layer {
-    struct mb_bound_expert *experts;
-    size_t n_experts;
-};
-
 struct mb_store {
     const struct mb_index *index;
     const struct mb_store_kind *kind;
     void *bytes;
-    struct mb_matrix *views;      /* [n_weights] of the index, zeroed until they are made */
-    bool *is_used;                /* [n_weights] */
-    struct mb_matrix **originals; /* [n_weights] what an overlay lies on; NULL: there is none */
-    struct layer *layers;
-    size_t n_layers;
-    _Atomic size_t n_acquired; /* experts */
+    struct mb_views views;
+    bool *is_used;     /* [n_weights] */
+    bool *is_streamed; /* [n_weights] it has bytes while its expert is acquired, and not else */
+    struct mb_bound_layer *layers;
+    size_t n_layers, n_experts; /* experts of all layers */
+    _Atomic size_t n_acquired;  /* experts */
 };
 
 /* ---------------------------------------------------------------- open and close */
@@ -36,13 +31,19 @@ static enum mb_status open_store(struct mb_store *store, const struct mb_store_o
                                  struct mb_error *err)
 {
     size_t n = store->index->n_weights + 1;
-    store->views = calloc(n, sizeof *store->views);
-    store->originals = calloc(n, sizeof(struct mb_matrix *));
+    store->views.index = store->index;
+    store->views.at = calloc(n, sizeof *store->views.at);
+    store->views.originals = calloc(n, sizeof(struct mb_matrix *));
     store->is_used = calloc(n, sizeof *store->is_used);
-    if (store->views == NULL || store->originals == NULL || store->is_used == NULL)
+    store->is_streamed = calloc(n, sizeof *store->is_streamed);
+    if (store->views.at == NULL || store->views.originals == NULL || store->is_used == NULL ||
+        store->is_streamed == NULL)
         return mb_fail_memory(err, "the views of weights");
-    store->kind = &mb_ram_store;
-    return mb_ram_store_open(store->index, options, &store->bytes, err);
+    bool is_streamed = mb_checkpoint_is_coded(store->index->ckpt) &&
+                       mb_ram_store_nbytes(store->index) > mb_store_weight_nbytes(options);
+    store->kind = is_streamed ? &mb_disk_store : &mb_ram_store;
+    return is_streamed ? mb_disk_store_open(&store->views, options, &store->bytes, err)
+                       : mb_ram_store_open(store->index, options, &store->bytes, err);
 }
 
 enum mb_status mb_store_open(const struct mb_index *index, const struct mb_store_options *options,
@@ -63,7 +64,7 @@ enum mb_status mb_store_open(const struct mb_index *index, const struct mb_store
     return MB_OK;
 }
 
-static void free_layer(struct layer *layer)
+static void free_layer(struct mb_bound_layer *layer)
 {
     for (size_t e = 0; e < layer->n_experts; e++) {
         free(layer->experts[e].weights);
@@ -79,11 +80,12 @@ void mb_store_close(struct mb_store *store)
     for (size_t i = 0; i < store->n_layers; i++)
         free_layer(&store->layers[i]);
     free(store->layers);
-    for (size_t i = 0; store->originals != NULL && i < store->index->n_weights; i++)
-        free(store->originals[i]);
-    free(store->originals);
+    for (size_t i = 0; store->views.originals != NULL && i < store->index->n_weights; i++)
+        free(store->views.originals[i]);
+    free(store->views.originals);
     free(store->is_used);
-    free(store->views);
+    free(store->is_streamed);
+    free(store->views.at);
     if (store->kind != NULL)
         store->kind->close(store->bytes);
     free(store);
@@ -93,7 +95,7 @@ struct mb_store_memory mb_store_memory(const struct mb_store *store)
 {
     struct mb_store_memory memory = store->kind->memory(store->bytes);
     memory.table_nbytes += mb_index_nbytes(store->index) +
-                           store->index->n_weights * (sizeof *store->views + sizeof(struct mb_matrix *));
+                           store->index->n_weights * (sizeof *store->views.at + sizeof(struct mb_matrix *));
     return memory;
 }
 
@@ -107,7 +109,7 @@ uint64_t mb_store_product_nbytes(const struct mb_store *store, const char *name)
     const struct mb_weight_info *weight = mb_index_find(store->index, name);
     if (weight == NULL)
         return 0;
-    const struct mb_matrix *view = &store->views[number_of(store, weight)];
+    const struct mb_matrix *view = &store->views.at[number_of(store, weight)];
     bool is_as_stored = view->n_rows == 0 || !view->is_coded || view->coded.form == MB_FORM_PATCHED;
     return is_as_stored ? weight->product_nbytes : mb_coded_nbytes(&view->coded);
 }
@@ -120,7 +122,7 @@ static enum mb_status view_matrix(struct mb_store *store, const struct mb_expert
                                   struct mb_error *err)
 {
     MB_TRY(mb_index_find_matrix(store->index, part->name, part->n_rows, part->n_cols, weight, err));
-    struct mb_matrix *view = &store->views[number_of(store, *weight)];
+    struct mb_matrix *view = &store->views.at[number_of(store, *weight)];
     if (view->n_rows == 0)
         MB_TRY(make(store->bytes, *weight, view, err));
     store->is_used[number_of(store, *weight)] = true;
@@ -128,12 +130,21 @@ static enum mb_status view_matrix(struct mb_store *store, const struct mb_expert
     return MB_OK;
 }
 
+static enum mb_status fail_streamed(const struct mb_weight_info *weight, struct mb_error *err)
+{
+    return mb_fail(err, MB_UNSUPPORTED,
+                   "%s: it belongs to an expert that is streamed from disk; with more memory (--memory) all "
+                   "experts stay",
+                   weight->name);
+}
+
 enum mb_status mb_store_matrix(struct mb_store *store, const char *name, uint64_t n_rows, uint64_t n_cols,
                                const struct mb_matrix **matrix, struct mb_error *err)
 {
     const struct mb_expert_part part = {name, n_rows, n_cols};
     const struct mb_weight_info *weight;
-    return view_matrix(store, &part, store->kind->keep, &weight, matrix, err);
+    MB_TRY(view_matrix(store, &part, store->kind->keep, &weight, matrix, err));
+    return store->is_streamed[number_of(store, weight)] ? fail_streamed(weight, err) : MB_OK;
 }
 
 enum mb_status mb_store_vector(struct mb_store *store, const char *name, uint64_t n, float *out,
@@ -172,7 +183,7 @@ static enum mb_status make_layer(struct mb_store *store, size_t layer, struct mb
 {
     if (layer < store->n_layers)
         return MB_OK;
-    struct layer *layers = realloc(store->layers, (layer + 1) * sizeof *layers);
+    struct mb_bound_layer *layers = realloc(store->layers, (layer + 1) * sizeof *layers);
     if (layers == NULL)
         return mb_fail_memory(err, "the list of layers");
     memset(layers + store->n_layers, 0, (layer + 1 - store->n_layers) * sizeof *layers);
@@ -181,7 +192,7 @@ static enum mb_status make_layer(struct mb_store *store, size_t layer, struct mb
     return MB_OK;
 }
 
-static enum mb_status make_expert(struct layer *layer, size_t expert, struct mb_error *err)
+static enum mb_status make_expert(struct mb_bound_layer *layer, size_t expert, struct mb_error *err)
 {
     if (expert < layer->n_experts)
         return MB_OK;
@@ -202,10 +213,13 @@ static enum mb_status fill_expert(struct mb_store *store, struct mb_bound_expert
     bound->matrices = calloc(n_parts, sizeof(const struct mb_matrix *));
     if (bound->weights == NULL || bound->matrices == NULL)
         return mb_fail_memory(err, "the list of experts");
-    for (size_t i = 0; i < n_parts; i++)
+    for (size_t i = 0; i < n_parts; i++) {
         MB_TRY(
             view_matrix(store, &parts[i], store->kind->bind, &bound->weights[i], &bound->matrices[i], err));
+        store->is_streamed[number_of(store, bound->weights[i])] = store->kind == &mb_disk_store;
+    }
     bound->n_parts = n_parts;
+    bound->id = store->n_experts++;
     return MB_OK;
 }
 
@@ -215,9 +229,9 @@ enum mb_status mb_store_bind_expert(struct mb_store *store, size_t layer, size_t
     MB_TRY(make_layer(store, layer, err));
     MB_TRY(make_expert(&store->layers[layer], expert, err));
     struct mb_bound_expert *bound = &store->layers[layer].experts[expert];
-    if (n_parts == 0 || bound->weights != NULL)
-        return mb_fail(err, MB_USAGE, "expert %zu of layer %zu is bound already, or to nothing", expert,
-                       layer);
+    if (n_parts == 0 || n_parts > MB_EXPERT_PARTS_MAX || bound->weights != NULL)
+        return mb_fail(err, MB_USAGE, "expert %zu of layer %zu is bound already, or not to 1 to %d matrices",
+                       expert, layer, MB_EXPERT_PARTS_MAX);
     return fill_expert(store, bound, parts, n_parts, err);
 }
 
@@ -232,30 +246,73 @@ static bool are_bound(const struct mb_store *store, size_t layer, const uint32_t
     return true;
 }
 
+enum mb_status mb_store_ready(struct mb_store *store, struct mb_error *err)
+{
+    return store->kind->ready(store->bytes, store->layers, store->n_layers, err);
+}
+
+enum mb_status mb_store_acquire_some(struct mb_store *store, size_t layer, uint32_t *experts, size_t n,
+                                     size_t n_max, enum mb_store_use use, struct mb_expert_view *out,
+                                     size_t *n_acquired, struct mb_error *err)
+{
+    if (n_max > MB_STORE_WAVE || n_max == 0 || !are_bound(store, layer, experts, n))
+        return mb_fail(err, MB_USAGE, "layer %zu: more than %d experts at once, or one that is not bound",
+                       layer, MB_STORE_WAVE);
+    const struct mb_bound_layer *bound = &store->layers[layer];
+    MB_TRY(store->kind->acquire(store->bytes, bound, experts, n, n_max, use, n_acquired, err));
+    for (size_t i = 0; i < *n_acquired; i++)
+        out[i].matrices = bound->experts[experts[i]].matrices;
+    atomic_fetch_add(&store->n_acquired, *n_acquired);
+    return MB_OK;
+}
+
+static enum mb_status acquire_all(struct mb_store *store, size_t layer, uint32_t *left, size_t n,
+                                  struct mb_error *err)
+{
+    struct mb_expert_view views[MB_STORE_WAVE];
+    for (size_t n_done = 0, n_more; n_done < n; n_done += n_more) {
+        enum mb_status status = mb_store_acquire_some(store, layer, left + n_done, n - n_done, n - n_done,
+                                                      MB_STORE_KEEP, views, &n_more, err);
+        if (status != MB_OK) {
+            mb_store_release(store, layer, left, n_done);
+            return status;
+        }
+    }
+    return MB_OK;
+}
+
 enum mb_status mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n,
                                 struct mb_expert_view *out, struct mb_error *err)
 {
+    uint32_t left[MB_STORE_WAVE];
     if (n > MB_STORE_WAVE || !are_bound(store, layer, experts, n))
         return mb_fail(err, MB_USAGE, "layer %zu: more than %d experts at once, or one that is not bound",
                        layer, MB_STORE_WAVE);
-    const struct mb_bound_expert *bound = store->layers[layer].experts;
-    MB_TRY(store->kind->acquire(store->bytes, bound, experts, n, err));
+    if (n > 0)
+        memcpy(left, experts, n * sizeof *left);
+    MB_TRY(acquire_all(store, layer, left, n, err));
     for (size_t i = 0; i < n; i++)
-        out[i].matrices = bound[experts[i]].matrices;
-    atomic_fetch_add(&store->n_acquired, n);
+        out[i].matrices = store->layers[layer].experts[experts[i]].matrices;
     return MB_OK;
 }
 
 void mb_store_release(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n)
 {
+    if (n == 0)
+        return;
     atomic_fetch_sub(&store->n_acquired, n);
-    store->kind->release(store->bytes, store->layers[layer].experts, experts, n);
+    store->kind->release(store->bytes, &store->layers[layer], experts, n);
 }
 
 void mb_store_prefetch(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n)
 {
-    if (are_bound(store, layer, experts, n))
-        store->kind->prefetch(store->bytes, store->layers[layer].experts, experts, n);
+    if (n > 0 && are_bound(store, layer, experts, n))
+        store->kind->prefetch(store->bytes, &store->layers[layer], experts, n);
+}
+
+struct mb_store_traffic mb_store_traffic(const struct mb_store *store)
+{
+    return store->kind->traffic(store->bytes);
 }
 
 /* ---------------------------------------------------------------- changed weights */
@@ -289,30 +346,32 @@ enum mb_status mb_store_overlay(struct mb_store *store, const char *name, const 
                                 struct mb_error *err)
 {
     const struct mb_weight_info *weight = mb_index_find(store->index, name);
-    if (weight == NULL || store->views[number_of(store, weight)].n_rows == 0)
+    if (weight == NULL || store->views.at[number_of(store, weight)].n_rows == 0)
         return mb_fail(err, MB_BAD_DATA, "%s: no matrix that is in use", name);
     if (store->n_acquired > 0)
         return mb_fail(err, MB_USAGE, "%s: cannot be changed while an expert is acquired", name);
     size_t i = number_of(store, weight);
     if (changed == NULL) {
-        take_off(&store->views[i], &store->originals[i]);
+        take_off(&store->views.at[i], &store->views.originals[i]);
         return MB_OK;
     }
     if (changed->n_rows != weight->n_rows || changed->n_cols != weight->n_cols)
         return mb_fail(err, MB_USAGE,
                        "%s: shape [%" PRIu64 ", %zu], but the model's is [%" PRIu64 ", %" PRIu64 "]", name,
                        changed->n_rows, changed->n_cols, weight->n_rows, weight->n_cols);
-    return lay_over(&store->views[i], &store->originals[i], changed, err);
+    return lay_over(&store->views.at[i], &store->views.originals[i], changed, err);
 }
 
 enum mb_status mb_store_original(const struct mb_store *store, const char *name, struct mb_matrix *matrix,
                                  struct mb_error *err)
 {
     const struct mb_weight_info *weight = mb_index_find(store->index, name);
-    if (weight == NULL || store->views[number_of(store, weight)].n_rows == 0)
+    if (weight == NULL || store->views.at[number_of(store, weight)].n_rows == 0)
         return mb_fail(err, MB_BAD_DATA, "%s: no matrix that is in use", name);
     size_t i = number_of(store, weight);
-    *matrix = store->originals[i] != NULL ? *store->originals[i] : store->views[i];
+    if (store->is_streamed[i])
+        return fail_streamed(weight, err);
+    *matrix = store->views.originals[i] != NULL ? *store->views.originals[i] : store->views.at[i];
     return MB_OK;
 }
 

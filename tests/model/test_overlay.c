@@ -108,18 +108,21 @@ static void waves_of_experts_do_not_show(void **state)
     }
 }
 
-/* The linker puts this in place of mb_store_acquire. */
-enum mb_status __real_mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts,
-                                       size_t n, struct mb_expert_view *out, struct mb_error *err);
-enum mb_status __wrap_mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts,
-                                       size_t n, struct mb_expert_view *out, struct mb_error *err);
+/* The linker puts this in place of mb_store_acquire_some. */
+enum mb_status __real_mb_store_acquire_some(struct mb_store *store, size_t layer, uint32_t *experts, size_t n,
+                                            size_t n_max, enum mb_store_use use, struct mb_expert_view *out,
+                                            size_t *n_acquired, struct mb_error *err);
+enum mb_status __wrap_mb_store_acquire_some(struct mb_store *store, size_t layer, uint32_t *experts, size_t n,
+                                            size_t n_max, enum mb_store_use use, struct mb_expert_view *out,
+                                            size_t *n_acquired, struct mb_error *err);
 static size_t n_until_failure = SIZE_MAX;
 
-enum mb_status __wrap_mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts,
-                                       size_t n, struct mb_expert_view *out, struct mb_error *err)
+enum mb_status __wrap_mb_store_acquire_some(struct mb_store *store, size_t layer, uint32_t *experts, size_t n,
+                                            size_t n_max, enum mb_store_use use, struct mb_expert_view *out,
+                                            size_t *n_acquired, struct mb_error *err)
 {
     if (n_until_failure-- > 0)
-        return __real_mb_store_acquire(store, layer, experts, n, out, err);
+        return __real_mb_store_acquire_some(store, layer, experts, n, n_max, use, out, n_acquired, err);
     mb_error_set(err, MB_IO, "layer %zu: no expert today", layer);
     return MB_IO;
 }

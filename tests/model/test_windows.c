@@ -276,16 +276,19 @@ static void long_and_short_sequences_share_a_batch(void **state)
 
 static size_t n_until_failure = SIZE_MAX;
 
-enum mb_status __real_mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts,
-                                       size_t n, struct mb_expert_view *out, struct mb_error *e);
-enum mb_status __wrap_mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts,
-                                       size_t n, struct mb_expert_view *out, struct mb_error *e);
+enum mb_status __real_mb_store_acquire_some(struct mb_store *store, size_t layer, uint32_t *experts, size_t n,
+                                            size_t n_max, enum mb_store_use use, struct mb_expert_view *out,
+                                            size_t *n_acquired, struct mb_error *e);
+enum mb_status __wrap_mb_store_acquire_some(struct mb_store *store, size_t layer, uint32_t *experts, size_t n,
+                                            size_t n_max, enum mb_store_use use, struct mb_expert_view *out,
+                                            size_t *n_acquired, struct mb_error *e);
 
-enum mb_status __wrap_mb_store_acquire(struct mb_store *store, size_t layer, const uint32_t *experts,
-                                       size_t n, struct mb_expert_view *out, struct mb_error *e)
+enum mb_status __wrap_mb_store_acquire_some(struct mb_store *store, size_t layer, uint32_t *experts, size_t n,
+                                            size_t n_max, enum mb_store_use use, struct mb_expert_view *out,
+                                            size_t *n_acquired, struct mb_error *e)
 {
     if (n_until_failure == SIZE_MAX || n_until_failure-- > 0)
-        return __real_mb_store_acquire(store, layer, experts, n, out, e);
+        return __real_mb_store_acquire_some(store, layer, experts, n, n_max, use, out, n_acquired, e);
     snprintf(e->msg, sizeof e->msg, "no expert today");
     n_until_failure = SIZE_MAX;
     return MB_IO;

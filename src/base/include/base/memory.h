@@ -25,6 +25,9 @@ void mb_pages_free(void *pages, uint64_t nbytes);
  */
 uint64_t mb_memory_available(void);
 
+/* Bytes of memory that this process uses now, with what it has mapped of files; 0: not known. */
+uint64_t mb_memory_used(void);
+
 /*
  * Zeroed and aligned to 64 bytes; free() frees it, and 0 bytes give such a pointer too.  NULL: no memory, or
  * the size overflows.

@@ -1,0 +1,86 @@
+/*
+ * memory.c - sizes such as 6GiB, and words about streaming.
+ */
+#include "memory.h"
+#include "base/number.h"
+#include "report.h"
+#include <stdio.h>
+#include <string.h>
+
+/* As llama.cpp and Docker take them, "6G" is 2^30 bytes; only "GB" is 10^9. */
+static double unit_of(const char *unit)
+{
+    static const struct {
+        const char *name;
+        double nbytes;
+    } units[] = {
+        {"", 1},       {"B", 1},        {"K", 0x1p10},   {"M", 0x1p20},   {"G", 0x1p30},
+        {"T", 0x1p40}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40},
+        {"KB", 1e3},   {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},
+    };
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
+        if (strcasecmp(unit, units[i].name) == 0)
+            return units[i].nbytes;
+    return 0;
+}
+
+bool cli_memory(const char *text, uint64_t *nbytes)
+{
+    double number;
+    *nbytes = 0;
+    if (text == NULL)
+        return true;
+    size_t n = strspn(text, "0123456789.");
+    double unit = unit_of(text + n + strspn(text + n, " "));
+    if (!mb_number_parse(text, n, &number) || !(number * unit >= 1) || !(number * unit < 0x1p60))
+        return false;
+    *nbytes = (uint64_t)(number * unit);
+    return true;
+}
+
+void cli_print_mode(const struct mb_model_info *info, bool is_asked)
+{
+    const struct mb_store_memory *m = &info->memory;
+    char held[32], all[32], limit[32];
+    if (m->reads == MB_READS_NONE && !is_asked)
+        return;
+    cli_bytes(limit, info->memory_nbytes);
+    if (m->reads == MB_READS_NONE) {
+        cli_bytes(all, m->blob_nbytes + m->table_nbytes + m->exact_nbytes + m->mapped_nbytes);
+        fprintf(stderr, "moebius: mode: in memory, %s of weights (of %s that may be used)\n", all, limit);
+        return;
+    }
+    uint64_t held_nbytes = m->expert_nbytes / m->n_experts * m->n_experts_held;
+    fprintf(stderr, "moebius: mode: streaming, %s of %s of experts in memory (%s may be used in all%s)\n",
+            cli_bytes(held, held_nbytes), cli_bytes(all, m->expert_nbytes), limit,
+            is_asked ? "" : ": that is available");
+    if (m->reads == MB_READS_THREADS)
+        fprintf(stderr, "moebius: experts are read by threads: %s\n", m->reads_reason);
+}
+
+struct mb_store_traffic cli_traffic_since(const struct mb_store_traffic *now,
+                                          const struct mb_store_traffic *before)
+{
+    return (struct mb_store_traffic){
+        .n_acquired = now->n_acquired - before->n_acquired,
+        .n_misses = now->n_misses - before->n_misses,
+        .n_read = now->n_read - before->n_read,
+        .read_nbytes = now->read_nbytes - before->read_nbytes,
+        .waited_ns = now->waited_ns - before->waited_ns,
+        .busy_ns = now->busy_ns - before->busy_ns,
+        .checked_ns = now->checked_ns - before->checked_ns,
+    };
+}
+
+const char *cli_traffic(char text[CLI_TRAFFIC_NBYTES], const struct mb_store_traffic *t, size_t n_tokens,
+                        double seconds)
+{
+    char read[32];
+    double hits = t->n_acquired > 0 ? 100 * (1 - (double)t->n_misses / (double)t->n_acquired) : 100;
+    double ns = seconds > 0 ? seconds * 1e9 : 1;
+    snprintf(text, CLI_TRAFFIC_NBYTES,
+             "hits %.1f %%, %s read a token, %.0f %% of the time waiting, disk busy %.0f %%", hits,
+             cli_bytes(read, n_tokens > 0 ? t->read_nbytes / n_tokens : 0), 100 * (double)t->waited_ns / ns,
+             100 * (double)t->busy_ns / ns);
+    return text;
+}

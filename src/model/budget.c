@@ -1,0 +1,99 @@
+/*
+ * budget.c - one limit of memory for the whole process, and what of it is left for weights.
+ *
+ * What the process uses now counts (the program, a tokenizer, the index), and so does all that is made later:
+ * buffers of a pass, scratch memory of threads, caches of the sessions that the caller expects.
+ */
+#include "attention.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "mlp.h"
+#include "model.h"
+
+enum { MIB = 1 << 20, MARGIN_MIB = 256, MARGIN_SHARE = 16 };
+
+static uint64_t add_capped(uint64_t a, uint64_t b)
+{
+    uint64_t sum;
+    return mb_add_u64(a, b, &sum) ? sum : UINT64_MAX;
+}
+
+/* All that is available now, less a margin for what others will need. */
+static uint64_t found_nbytes(uint64_t used_nbytes)
+{
+    uint64_t available = mb_memory_available();
+    uint64_t margin = available / MARGIN_SHARE;
+    if (available == UINT64_MAX)
+        return UINT64_MAX;
+    margin = margin < (uint64_t)MARGIN_MIB * MIB ? (uint64_t)MARGIN_MIB * MIB : margin;
+    return used_nbytes + (available > 2 * margin ? available - margin : available / 2);
+}
+
+static uint64_t caches_nbytes(const struct mb_config *c, const struct mb_model_options *options)
+{
+    size_t n_sessions = options->n_sessions == 0 ? 1 : options->n_sessions, n_ctx = options->n_ctx;
+    uint64_t nbytes;
+    if (n_ctx == 0)
+        n_ctx = c->n_ctx < MB_CTX_EXPECTED ? c->n_ctx : MB_CTX_EXPECTED;
+    n_ctx = n_ctx < c->n_ctx ? n_ctx : c->n_ctx;
+    bool is_f32 = options->cache_type == MB_CACHE_F32;
+    if (!mb_cache_nbytes(c, n_ctx, is_f32 ? MB_F32 : MB_F16, NULL, &nbytes) ||
+        !mb_mul_u64(nbytes, n_sessions, &nbytes))
+        return UINT64_MAX;
+    return nbytes;
+}
+
+/* Views and lists of matrices, which are made while the model is opened. */
+static uint64_t lists_nbytes(const struct mb_config *c)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < c->n_layers; i++)
+        n += MB_LAYER_WEIGHTS_MAX + MB_N_EXPERT_MATRICES * c->mlps[c->mlp_of[i]].router.n_experts;
+    return n * (sizeof(struct mb_matrix) + sizeof(struct mb_model_matrix) + 4 * sizeof(void *));
+}
+
+/* Experts that one token goes to in a layer. */
+static size_t n_used_max(const struct mb_config *c)
+{
+    size_t n = 1;
+    for (size_t i = 0; i < c->n_mlps; i++)
+        if (c->mlps[i].kind->has_experts && c->mlps[i].router.n_used > n)
+            n = c->mlps[i].router.n_used;
+    return n;
+}
+
+static uint64_t files_nbytes(const struct mb_checkpoint *ckpt)
+{
+    uint64_t nbytes = 0;
+    for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++)
+        nbytes = add_capped(nbytes, mb_checkpoint_tensor(ckpt, i)->nbytes);
+    return nbytes;
+}
+
+/* Plain models are mapped: the kernel keeps what it likes of them, which nobody can hold to a limit. */
+static enum mb_status check_plain(const struct mb_model *model, uint64_t other_nbytes, struct mb_error *err)
+{
+    uint64_t nbytes = add_capped(files_nbytes(model->ckpt), other_nbytes);
+    if (mb_checkpoint_is_coded(model->ckpt) || nbytes <= model->memory_nbytes)
+        return MB_OK;
+    return mb_fail(err, MB_NO_MEMORY,
+                   "%s: %" PRIu64 " MiB of memory are too little: %" PRIu64
+                   " MiB are needed, since only coded models can be streamed ('moebius compress' makes one)",
+                   mb_checkpoint_path(model->ckpt), model->memory_nbytes / MIB, nbytes / MIB + 1);
+}
+
+enum mb_status mb_budget_make(struct mb_model *model, const struct mb_model_options *options,
+                              struct mb_store_options *store, struct mb_error *err)
+{
+    const struct mb_config *c = &model->config;
+    uint64_t used_nbytes = mb_memory_used(), caches = caches_nbytes(c, options);
+    uint64_t other_nbytes = add_capped(used_nbytes + mb_workspace_nbytes(model) + lists_nbytes(c), caches);
+    bool is_given = options->memory_nbytes > 0;
+    model->memory_nbytes = is_given ? options->memory_nbytes : found_nbytes(used_nbytes);
+    model->cache_nbytes_max = is_given ? caches : UINT64_MAX;
+    store->memory_nbytes = model->memory_nbytes;
+    store->other_nbytes = other_nbytes;
+    store->n_experts_min = n_used_max(c);
+    return is_given ? check_plain(model, other_nbytes, err) : MB_OK;
+}

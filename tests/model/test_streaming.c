@@ -1,0 +1,196 @@
+/*
+ * test_streaming.c - experts from disk: the same bits whatever the limit of memory, limits that are kept or
+ * refused, and files that fail while a model runs.
+ */
+#include "base/error.h"
+#include "checkpoint/folder.h"
+#include "cmocka_all.h"
+#include "model/model.h"
+#include <fcntl.h>
+#include <moebius/checkpoint.h>
+#include <moebius/engine.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { N_PROMPT = 70, N_REPLY = 12, N_ROWS = N_PROMPT + N_REPLY, N_CTX = 96, N_EXPERTS = 128 };
+
+static void must(enum mb_status status, const struct mb_error *err)
+{
+    if (status != MB_OK)
+        fail_msg("%s", err->msg);
+}
+
+static int begin(void **state)
+{
+    struct mb_compress_options options = {.size = sizeof options};
+    struct mb_compress_report report;
+    struct mb_error err;
+    if (test_folder_begin(state) != 0)
+        return -1;
+    enum mb_status status =
+        mb_compress(MB_REPO "/models/reference", test_path("coded"), &options, &report, &err);
+    if (status != MB_OK)
+        print_error("%s\n", err.msg);
+    return status == MB_OK ? 0 : -1;
+}
+
+static enum mb_status open_with(const char *path, int n_threads, uint64_t memory_nbytes,
+                                struct mb_model **model, struct mb_error *err)
+{
+    const struct mb_model_options options = {
+        .size = sizeof options, .n_threads = n_threads, .memory_nbytes = memory_nbytes, .n_ctx = N_CTX};
+    return mb_model_open(path, &options, model, err);
+}
+
+/* The lowest limit that works, as the refusal of a lower one says it. */
+static uint64_t lowest_limit(const char *path, int n_threads)
+{
+    struct mb_model *model;
+    struct mb_error err;
+    unsigned long n_mib = 0;
+    assert_int_equal(open_with(path, n_threads, 1 << 20, &model, &err), MB_NO_MEMORY);
+    const char *words = strstr(err.msg, "at least ");
+    if (words == NULL || sscanf(words, "at least %lu MiB", &n_mib) != 1)
+        fail_msg("no limit that works: %s", err.msg);
+    return (uint64_t)(n_mib + 1) << 20; /* the program may have grown by a few pages */
+}
+
+/* A model with room for so many of its experts. */
+static struct mb_model *open_holding(const char *path, int n_threads, size_t n_held)
+{
+    uint64_t limit = lowest_limit(path, n_threads);
+    struct mb_model *model;
+    struct mb_error err;
+    for (int i = 0; i < 20; i++) {
+        enum mb_status status = open_with(path, n_threads, limit, &model, &err);
+        if (status == MB_NO_MEMORY) {
+            limit += 1 << 17;
+            continue;
+        }
+        must(status, &err);
+        const struct mb_store_memory *memory = &mb_model_info(model)->memory;
+        if (memory->reads != MB_READS_NONE && memory->n_experts_held == n_held)
+            return model;
+        if (memory->reads == MB_READS_NONE)
+            limit -= 1 << 16;
+        else
+            limit += (uint64_t)((int64_t)n_held - (int64_t)memory->n_experts_held) *
+                     (memory->pool_nbytes / memory->n_experts_held);
+        mb_model_close(model);
+    }
+    fail_msg("no limit leaves room for %zu experts", n_held);
+    return NULL;
+}
+
+/* Logits of a prompt in two pieces, and of what is generated after it. */
+static float *run(struct mb_model *model)
+{
+    struct mb_error err;
+    struct mb_session *session;
+    const struct mb_session_options options = {.size = sizeof options, .n_ctx = N_CTX};
+    size_t n_vocab = mb_model_info(model)->n_vocab;
+    float *logits = calloc(N_ROWS * n_vocab, sizeof *logits);
+    int32_t tokens[N_ROWS];
+    assert_non_null(logits);
+    for (size_t i = 0; i < N_ROWS; i++)
+        tokens[i] = (int32_t)((i * 331 + 7) % n_vocab);
+    must(mb_session_open(model, &options, &session, &err), &err);
+    for (size_t i = 0, n; i < N_ROWS; i += n) {
+        n = i == 0 ? N_PROMPT / 2 : i < N_PROMPT ? N_PROMPT - i : 1;
+        struct mb_batch_item item = {.session = session,
+                                     .tokens = tokens + i,
+                                     .n_tokens = n,
+                                     .is_generated = i >= N_PROMPT,
+                                     .logits = logits + i * n_vocab,
+                                     .all_logits = true};
+        must(mb_decode(model, &item, 1, &err), &err);
+    }
+    mb_session_close(session);
+    return logits;
+}
+
+static float *run_in_memory(size_t *nbytes)
+{
+    struct mb_model *model;
+    struct mb_error err;
+    must(open_with(test_path("coded"), 1, 0, &model, &err), &err);
+    assert_int_equal(mb_model_info(model)->memory.reads, MB_READS_NONE);
+    float *logits = run(model);
+    *nbytes = N_ROWS * mb_model_info(model)->n_vocab * sizeof *logits;
+    assert_int_equal(mb_model_traffic(model).n_acquired, 0);
+    mb_model_close(model);
+    return logits;
+}
+
+/* ---------------------------------------------------------------- results */
+
+static void logits_are_the_same_whatever_memory_holds(void **state)
+{
+    (void)state;
+    static const size_t held[] = {3, N_EXPERTS / 10, N_EXPERTS / 2, N_EXPERTS};
+    size_t nbytes;
+    float *expected = run_in_memory(&nbytes);
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++)
+        for (int n_threads = 1; n_threads <= 3; n_threads++) {
+            struct mb_model *model = open_holding(test_path("coded"), n_threads, held[i]);
+            float *first = run(model);
+            assert_memory_equal(first, expected, nbytes);
+            struct mb_store_traffic cold = mb_model_traffic(model);
+            float *second = run(model); /* with what is in memory now */
+            assert_memory_equal(second, expected, nbytes);
+            struct mb_store_traffic warm = mb_model_traffic(model);
+            assert_int_equal(mb_model_info(model)->memory.n_experts, N_EXPERTS);
+            assert_true(cold.n_misses > 0 && cold.n_misses <= cold.n_acquired);
+            assert_true(held[i] < N_EXPERTS ? warm.n_misses > cold.n_misses
+                                            : warm.n_misses == cold.n_misses); /* each is read once */
+            free(first);
+            free(second);
+            mb_model_close(model);
+        }
+    free(expected);
+}
+
+/* ---------------------------------------------------------------- limits */
+
+static void a_limit_that_is_too_low_is_refused_with_one_that_works(void **state)
+{
+    (void)state;
+    struct mb_model *model;
+    struct mb_error err;
+    uint64_t limit = lowest_limit(test_path("coded"), 1);
+    must(open_with(test_path("coded"), 1, limit, &model, &err), &err);
+    mb_model_close(model);
+    assert_int_equal(open_with(test_path("coded"), 1, limit - (3 << 20), &model, &err), MB_NO_MEMORY);
+    /* Of a plain model nothing can be streamed. */
+    assert_int_equal(open_with(MB_REPO "/models/reference", 1, 16 << 20, &model, &err), MB_NO_MEMORY);
+    assert_non_null(strstr(err.msg, "compress"));
+}
+
+static void caches_stay_within_what_the_limit_left_them(void **state)
+{
+    (void)state;
+    struct mb_session *first, *second;
+    struct mb_error err;
+    struct mb_session_options options = {.size = sizeof options, .n_ctx = N_CTX};
+    struct mb_model *model = open_holding(test_path("coded"), 1, N_EXPERTS / 2);
+    must(mb_session_open(model, &options, &first, &err), &err);
+    assert_int_equal(mb_session_open(model, &options, &second, &err), MB_NO_MEMORY);
+    assert_non_null(strstr(err.msg, "limit of memory"));
+    mb_session_close(first);
+    must(mb_session_open(model, &options, &second, &err), &err);
+    mb_session_close(second);
+    mb_model_close(model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(logits_are_the_same_whatever_memory_holds),
+        cmocka_unit_test(a_limit_that_is_too_low_is_refused_with_one_that_works),
+        cmocka_unit_test(caches_stay_within_what_the_limit_left_them),
+    };
+    return cmocka_run_group_tests(tests, begin, test_folder_end);
+}
