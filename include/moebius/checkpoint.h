@@ -237,6 +237,16 @@ struct mb_rounder {
     void (*end)(void *context, void *matrix, const struct mb_rounded *rounded);
 };
 
+/* A coded matrix as a dry run predicts it. */
+struct mb_compress_matrix {
+    const char *tensor; /* its name; valid during the call */
+    struct mb_bound bound;
+    double eps; /* the bound in weight units, by a sample of the weights */
+    uint64_t n_weights;
+    uint64_t nbytes; /* records and directory; the blob's header and padding come on top */
+};
+typedef void (*mb_compress_matrix_fn)(void *ctx, const struct mb_compress_matrix *matrix);
+
 struct mb_compress_options {
     size_t size; /* sizeof(struct mb_compress_options) */
     bool has_bound, has_dense_bound;
@@ -250,14 +260,18 @@ struct mb_compress_options {
     mb_progress_fn progress; /* or NULL */
     void *progress_ctx;
     /*
-     * Path of a JSON file {"bounds": [{"tensor": NAME, "bound": "30%"}, ...]}, or NULL.  NAME is the whole
-     * name of a tensor, the bound is spelled as in mb_bound_parse, other members are ignored.  MB_BAD_DATA: a
-     * tensor is named twice, or the model has no such tensor.  MB_USAGE: it cannot be coded, and its bound is
-     * not "0".
+     * Path of a plan (docs/plan.md), or NULL: a JSON file {"bounds": [{"tensor": NAME, "bound": "30%"},
+     * {"pattern": REGEX, "bound": "10%"}, ...]}.  NAME is the whole name of a tensor, and stronger than
+     * patterns (PCRE2, searched anywhere in the name); the bound is spelled as in mb_bound_parse, other
+     * members are ignored.  MB_BAD_DATA, with line and entry: a tensor is named twice, two patterns give it
+     * different bounds, or an entry is about no tensor of the model.  MB_USAGE: a tensor that is named cannot
+     * be coded, and its bound is not "0".
      */
     const char *plan_path;
     bool dense; /* MB_BAD_DATA where the model has no routed experts, unless this is set */
     const struct mb_rounder *rounder; /* or NULL: every weight is rounded to the nearest level */
+    mb_compress_matrix_fn each;       /* of a dry run, in the folder's order; or NULL */
+    void *each_ctx;
 };
 
 /*

@@ -271,7 +271,7 @@ static enum mb_status predict(struct compression *c, const struct mb_compress_op
     for (size_t i = 0; i < c->layout->n_items; i++)
         if (c->layout->items[i].bound.kind != MB_BOUND_EXACT)
             c->progress.total_nbytes += mb_tensor_stored_nbytes(c->ckpt, c->layout->items[i].tensor);
-    return mb_estimate(c->ckpt, c->layout, options->rounder, options->n_threads, &c->progress, report, err);
+    return mb_estimate(c->ckpt, c->layout, options, &c->progress, report, err);
 }
 
 static enum mb_status write_coded(struct compression *c, const char *out_path,

@@ -4,9 +4,11 @@
 #include "estimate.h"
 #include "base/checked.h"
 #include "base/pool.h"
+#include "base/value.h"
 #include "blob_units.h"
 #include "compress_report.h"
 #include "shard_writer.h"
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +27,10 @@ enum { ALL_GROUPS_MAX = 1 << 20, FEW_GROUPS_MIN = 16 };
 /* A matrix that is computed may have its rows all over the file: they cost little more where many are read.
  */
 enum { COMPUTED_TOGETHER = 32 };
+
+/* Weights of a row group: one row of the most columns, or several that have fewer than MB_GROUP_WEIGHTS
+ * together with the last of them. */
+enum { WANTED_MAX = 2 * MB_COLS_MAX };
 
 /* The groups of a matrix that are looked at. */
 struct sample {
@@ -111,6 +117,8 @@ struct job {
     uint8_t *buffer; /* MB_CHUNK_NBYTES, of the thread */
     uint8_t *out;    /* of out_nbytes, of the thread */
     size_t out_nbytes;
+    int8_t *wanted;                      /* [WANTED_MAX] of the thread */
+    struct mb_compress_matrix *matrices; /* [unit->n_coded] what was predicted */
 };
 
 static enum mb_status add_stats(void *ctx, const struct mb_tensor *tensor, struct mb_weight_stats *stats,
@@ -137,11 +145,30 @@ static uint64_t scaled(uint64_t count, uint64_t of_sample, uint64_t whole)
     return of_sample == whole ? count : (uint64_t)((double)count * (double)whole / (double)of_sample + 0.5);
 }
 
+/*
+ * What a rounder wants is not known without its work.  Feedback moves the weights, before they are rounded,
+ * by what is left of the errors of others: to the size that is like noise.  FED_SIGMA, in steps, is what
+ * gives the sizes of real folders (docs/plan.md).
+ */
+#define FED_SIGMA 0.27
+static void spread(const struct mb_coding *coding, const uint8_t *rows, size_t n, int8_t *wanted)
+{
+    uint32_t state = 1;
+    for (size_t i = 0; i < n; i++) {
+        state = state * 1664525U + 1013904223U;
+        double even = (double)(state >> 8) * 0x1p-23 - 1; /* -1 to 1 */
+        double level =
+            mb_load_value(coding->dtype, rows, i) / (double)coding->step + FED_SIGMA * sqrt(3) * even;
+        wanted[i] = (int8_t)lrint(fmin(fmax(level, -MB_INDEX_MAX), MB_INDEX_MAX));
+    }
+}
+
 /* What the sample of a matrix needs, scaled by rows (bytes, outliers) and by groups (directory). */
 static enum mb_status estimate_matrix(struct job *job, const struct mb_blob_matrix *info,
                                       const struct mb_tensor *tensor, uint64_t *nbytes, struct mb_error *err)
 {
-    const struct mb_coding coding = mb_item_coding(info);
+    struct mb_coding coding = mb_item_coding(info);
+    bool is_fed = info->step < mb_step_of_eps(info->eps);
     struct sample sample = sample_of(job->ckpt, tensor, job->n_all);
     uint64_t n_sampled_rows = 0, record_nbytes = 0, directory_nbytes = 0, n_outliers = 0, n_raw = 0;
     for (uint64_t i = 0; i < sample.n_sampled; i++) {
@@ -150,6 +177,9 @@ static enum mb_status estimate_matrix(struct job *job, const struct mb_blob_matr
         size_t out_nbytes, bad;
         const uint8_t *rows;
         MB_TRY(read_group(job->ckpt, &sample, i, job->buffer, &rows, &n_rows, err));
+        coding.wanted = is_fed ? job->wanted : NULL;
+        if (is_fed)
+            spread(&coding, rows, (size_t)n_rows * info->n_cols, job->wanted);
         if (mb_encode_rows(&coding, rows, (size_t)n_rows, job->out, job->out_nbytes, &out_nbytes, &group,
                            &bad) != MB_OK)
             return mb_fail_weight(job->ckpt, tensor, first * sample.group_rows * info->n_cols + bad, err);
@@ -182,7 +212,10 @@ static enum mb_status estimate_matrices(struct job *job, double *eps, struct mb_
             continue;
         class = n == 0 ? item->class : class;
         MB_TRY(mb_item_info(item, eps[i], job->rounder, &infos[n], err));
-        MB_TRY(estimate_matrix(job, &infos[n++], item->tensor, &nbytes, err));
+        uint64_t before = nbytes;
+        MB_TRY(estimate_matrix(job, &infos[n], item->tensor, &nbytes, err));
+        job->matrices[n++] = (struct mb_compress_matrix){item->tensor->name, item->bound, eps[i],
+                                                         item->tensor->n_elems, nbytes - before};
         n_weights += item->tensor->n_elems;
         job->in_nbytes += mb_tensor_stored_nbytes(job->ckpt, item->tensor);
     }
@@ -193,6 +226,9 @@ static enum mb_status estimate_matrices(struct job *job, double *eps, struct mb_
 
 static enum mb_status estimate_unit(struct job *job, struct mb_error *err)
 {
+    job->matrices = calloc(job->unit->n_coded, sizeof *job->matrices);
+    if (job->matrices == NULL)
+        return mb_fail_memory(err, "the matrices of a blob");
     double *eps = calloc(job->unit->n, sizeof *eps);
     struct mb_blob_matrix *infos = calloc(job->unit->n, sizeof *infos);
     enum mb_status status = eps == NULL || infos == NULL ? mb_fail_memory(err, "the matrices of a blob")
@@ -208,18 +244,32 @@ struct estimate {
     const struct mb_rounder *rounder;
     uint64_t n_all;
     struct job jobs[UNITS_AT_ONCE];
-    uint8_t *buffers; /* [n_threads][MB_CHUNK_NBYTES + out_nbytes] */
-    size_t out_nbytes;
+    mb_compress_matrix_fn each; /* or NULL */
+    void *each_ctx;
+    uint8_t *buffers; /* [n_threads][thread_nbytes] */
+    size_t out_nbytes, thread_nbytes;
 };
 
 static void estimate_task(void *ctx, size_t task, int thread)
 {
     struct estimate *estimate = ctx;
     struct job *job = &estimate->jobs[task];
-    job->buffer = estimate->buffers + (size_t)thread * (MB_CHUNK_NBYTES + estimate->out_nbytes);
+    job->buffer = estimate->buffers + (size_t)thread * estimate->thread_nbytes;
     job->out = job->buffer + MB_CHUNK_NBYTES;
+    job->wanted = (int8_t *)job->out + estimate->out_nbytes;
     job->out_nbytes = estimate->out_nbytes;
     job->status = estimate_unit(job, &job->err);
+}
+
+static enum mb_status finish_job(const struct estimate *estimate, struct job *job,
+                                 struct mb_progress *progress, struct mb_compress_report *report,
+                                 struct mb_error *err)
+{
+    MB_TRY(mb_pass_on(err, job->status, &job->err));
+    mb_report_add(report, &job->report);
+    for (size_t i = 0; i < job->unit->n_coded && estimate->each != NULL; i++)
+        estimate->each(estimate->each_ctx, &job->matrices[i]);
+    return mb_progress_add(progress, "sample", job->in_nbytes, err);
 }
 
 static enum mb_status estimate_units(struct estimate *estimate, struct mb_pool *pool,
@@ -236,12 +286,13 @@ static enum mb_status estimate_units(struct estimate *estimate, struct mb_pool *
                                              .rounder = estimate->rounder,
                                              .n_all = estimate->n_all};
         mb_pool_run(pool, n, estimate_task, estimate);
+        enum mb_status status = MB_OK;
         for (size_t i = 0; i < n; i++) {
-            const struct job *job = &estimate->jobs[i];
-            MB_TRY(mb_pass_on(err, job->status, &job->err));
-            mb_report_add(report, &job->report);
-            MB_TRY(mb_progress_add(progress, "sample", job->in_nbytes, err));
+            if (status == MB_OK)
+                status = finish_job(estimate, &estimate->jobs[i], progress, report, err);
+            free(estimate->jobs[i].matrices);
         }
+        MB_TRY(status);
     }
     return MB_OK;
 }
@@ -271,21 +322,24 @@ static enum mb_status estimate_rest(const struct mb_checkpoint *ckpt, const stru
 }
 
 enum mb_status mb_estimate(const struct mb_checkpoint *ckpt, const struct mb_layout *layout,
-                           const struct mb_rounder *rounder, int n_threads, struct mb_progress *progress,
+                           const struct mb_compress_options *options, struct mb_progress *progress,
                            struct mb_compress_report *report, struct mb_error *err)
 {
     struct mb_pool *pool;
-    MB_TRY(mb_pool_create(n_threads, &pool, err));
+    MB_TRY(mb_pool_create(options->n_threads, &pool, err));
     struct estimate *estimate = calloc(1, sizeof *estimate);
-    size_t out_nbytes = mb_coded_chunk_bound();
-    uint8_t *buffers = malloc((size_t)mb_pool_n_threads(pool) * (MB_CHUNK_NBYTES + out_nbytes));
+    size_t out_nbytes = mb_coded_chunk_bound(), thread_nbytes = MB_CHUNK_NBYTES + out_nbytes + WANTED_MAX;
+    uint8_t *buffers = malloc((size_t)mb_pool_n_threads(pool) * thread_nbytes);
     enum mb_status status = MB_OK;
     if (estimate == NULL || buffers == NULL) {
         status = mb_fail_memory(err, "the samples");
     } else {
         estimate->ckpt = ckpt;
         estimate->layout = layout;
-        estimate->rounder = rounder;
+        estimate->rounder = options->rounder;
+        estimate->each = options->each;
+        estimate->each_ctx = options->each_ctx;
+        estimate->thread_nbytes = thread_nbytes;
         estimate->n_all = count_groups(ckpt, layout);
         estimate->buffers = buffers;
         estimate->out_nbytes = out_nbytes;

@@ -131,7 +131,85 @@ static void a_plan_for_another_model_is_refused(void **state)
 {
     (void)state;
     assert_refused("{\"bounds\": [{\"tensor\": \"lm_head.wait\", \"bound\": \"1%\"}]}", MB_BAD_DATA,
-                   "plan.json: tensor lm_head.wait: is not in ");
+                   "plan.json: bounds[0]: tensor lm_head.wait: is not in ");
+}
+
+static void a_pattern_of_a_plan_is_about_all_tensors_that_it_matches(void **state)
+{
+    (void)state;
+    char plan[400];
+    snprintf(plan, sizeof plan,
+             "{\"bounds\": [{\"pattern\": \"experts\\\\.0\", \"bound\": \"abs:0.01\"}, "
+             "{\"tensor\": \"%s\", \"bound\": \"abs:0.003\"}]}",
+             UP);
+    compress_planned(plan, NULL);
+    assert_true(eps_of("model.layers.1.mlp.experts.0.gate_proj.weight") == 0.01);
+    assert_true(eps_of("model.layers.1.mlp.experts.1.gate_proj.weight") == 0.002);
+    assert_true(eps_of(UP) == 0.003); /* a name is stronger, wherever it is */
+}
+
+static void patterns_of_a_plan_that_contradict_each_other_are_refused(void **state)
+{
+    (void)state;
+    assert_refused("{\"bounds\": [\n{\"pattern\": \"experts\", \"bound\": \"1%\"},\n"
+                   "{\"pattern\": \"up_proj\", \"bound\": \"2%\"}]}",
+                   MB_BAD_DATA, "plan.json: line 3: bounds[1]: pattern 'up_proj': gives tensor ");
+    assert_refused("{\"bounds\": [\n\n{\"pattern\": \"expats\", \"bound\": \"1%\"}]}", MB_BAD_DATA,
+                   "plan.json: line 3: bounds[0]: pattern 'expats': matches the name of no tensor in ");
+    assert_refused("{\"bounds\": [{\"pattern\": \"(\", \"bound\": \"1%\"}]}", MB_BAD_DATA,
+                   "bounds[0]: pattern '(': not a regular expression");
+    assert_refused("{\"bounds\": [{\"pattern\": \"x\", \"tensor\": \"x\", \"bound\": \"1%\"}]}", MB_BAD_DATA,
+                   "bounds[0]: needs");
+}
+
+static void bounds_that_are_none_are_refused_with_their_line(void **state)
+{
+    (void)state;
+    static const char *const bounds[] = {"-1%", "nan", "inf%", "abs:-0.1", "1e999%", "30", ""};
+    for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++) {
+        char plan[200];
+        snprintf(plan, sizeof plan,
+                 "{\n\"note\": \"[{ \\\" bounds\",\n\"bounds\": [\n{\"tensor\": \"%s\", \"bound\": \"%s\"}]}",
+                 UP, bounds[i]);
+        assert_refused(plan, MB_BAD_DATA, "plan.json: line 4: bounds[0]: ");
+    }
+}
+
+struct predicted {
+    uint64_t n_weights, nbytes;
+    size_t n;
+};
+
+static void add_predicted(void *ctx, const struct mb_compress_matrix *matrix)
+{
+    struct predicted *sum = ctx;
+    assert_true(matrix->eps == 0.002 && matrix->bound.kind == MB_BOUND_ABS);
+    sum->n_weights += matrix->n_weights;
+    sum->nbytes += matrix->nbytes;
+    sum->n++;
+}
+
+/* Small matrices are coded completely: what is predicted is what comes out. */
+static void a_dry_run_tells_each_matrix(void **state)
+{
+    (void)state;
+    struct predicted sum = {0};
+    const struct mb_bound bound = {MB_BOUND_ABS, 0.002};
+    struct mb_compress_report dry, real;
+    struct mb_compress_options options = {.size = sizeof options,
+                                          .has_bound = true,
+                                          .bound = bound,
+                                          .has_dense_bound = true,
+                                          .dense_bound = bound,
+                                          .dry_run = true,
+                                          .each = add_predicted,
+                                          .each_ctx = &sum};
+    assert_int_equal(mb_compress(test_path("plain"), test_path("coded"), &options, &dry, NULL), MB_OK);
+    options.dry_run = false;
+    assert_int_equal(mb_compress(test_path("plain"), test_path("coded"), &options, &real, NULL), MB_OK);
+    assert_int_equal(dry.out_nbytes, real.out_nbytes);
+    assert_int_equal(sum.n_weights, real.n_weights);
+    assert_in_range(sum.nbytes, real.coded_nbytes - 400 * sum.n, real.coded_nbytes); /* but for headers */
 }
 
 static void a_plan_cannot_have_a_norm_coded(void **state)
@@ -228,6 +306,10 @@ int main(void)
         TEST(an_empty_plan_changes_nothing),
         TEST(plans_that_say_nothing_clear_are_refused),
         TEST(a_plan_for_another_model_is_refused),
+        TEST(a_pattern_of_a_plan_is_about_all_tensors_that_it_matches),
+        TEST(patterns_of_a_plan_that_contradict_each_other_are_refused),
+        TEST(bounds_that_are_none_are_refused_with_their_line),
+        TEST(a_dry_run_tells_each_matrix),
         TEST(a_plan_cannot_have_a_norm_coded),
         TEST(a_plan_that_is_not_there_is_told),
         TEST(a_pattern_that_matches_no_tensor_is_refused),

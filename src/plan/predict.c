@@ -1,0 +1,82 @@
+/*
+ * predict.c - the KL of a plan, before it is measured.
+ *
+ * Costs of single matrices add up while errors are small, and more than that later (docs/findings.md).  So a
+ * plan is compared with uniform bounds of the same sum of costs, of which the results hold measurements: runs
+ * that changed all routed experts.
+ */
+#include "planner.h"
+
+/* How far single predictions were off in tests (docs/plan.md): with such runs, and without. */
+static const double SPREAD = 2.5, SPREAD_ALONE_LOW = 3, SPREAD_ALONE_HIGH = 5;
+
+/* Sum of costs. */
+static double cost(const struct mb_planner *planner, bool is_unit)
+{
+    double sum = 0;
+    for (size_t i = 0; i < planner->n_matrices; i++) {
+        const struct mb_plan_matrix *matrix = &planner->matrices[i];
+        double error = is_unit ? 1 : matrix->amplitude * matrix->fraction;
+        if (matrix->is_planned && !isnan(matrix->sensitivity))
+            sum += matrix->sensitivity * error * error;
+    }
+    return sum;
+}
+
+static bool is_alike(const struct mb_plan_run *a, const struct mb_plan_run *b)
+{
+    return a->n == b->n && a->rank <= 1 && a->kl > 0 && a->at[0] == b->at[0] &&
+           a->at[a->n - 1] == b->at[b->n - 1];
+}
+
+/* Between two runs along logarithms; beyond them KL grows as the square of the error. */
+static double interpolated(const struct mb_plan_run *below, const struct mb_plan_run *above, double fraction)
+{
+    const struct mb_plan_run *one = below != NULL ? below : above;
+    if (below == NULL || above == NULL || above->kl <= below->kl)
+        return one->kl * (fraction / one->fraction) * (fraction / one->fraction);
+    double share = log(fraction / below->fraction) / log(above->fraction / below->fraction);
+    return below->kl * pow(above->kl / below->kl, share);
+}
+
+double mb_plan_measured(const struct mb_planner *planner, const struct mb_plan_run *like, double fraction)
+{
+    const struct mb_plan_run *below = NULL, *above = NULL;
+    for (size_t i = 0; i < planner->n_runs; i++) {
+        const struct mb_plan_run *run = &planner->runs[i];
+        if (!is_alike(run, like))
+            continue;
+        if (run->fraction <= fraction && (below == NULL || run->fraction > below->fraction))
+            below = run;
+        if (run->fraction > fraction && (above == NULL || run->fraction < above->fraction))
+            above = run;
+    }
+    return below == NULL && above == NULL ? like->kl * pow(fraction / like->fraction, 2)
+                                          : interpolated(below, above, fraction);
+}
+
+/* A run that changed all routed experts and nothing else, by rounding or errors like it; NULL: there is none.
+ */
+static const struct mb_plan_run *find_anchor(const struct mb_planner *planner)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < planner->n_matrices; i++)
+        n += planner->matrices[i].role.role == MB_ROLE_EXPERT &&
+             planner->matrices[i].role.projection != MB_PROJECTION_NONE;
+    for (size_t i = 0; i < planner->n_runs; i++)
+        if (planner->runs[i].n == n && planner->runs[i].rank <= 1 && planner->runs[i].kl > 0)
+            return &planner->runs[i];
+    return NULL;
+}
+
+void mb_plan_predict(const struct mb_planner *planner, double *kl, double *low, double *high)
+{
+    *kl = *low = *high = NAN;
+    double sum = cost(planner, false), unit = cost(planner, true);
+    if (!planner->is_absolute || unit <= 0)
+        return;
+    const struct mb_plan_run *anchor = find_anchor(planner);
+    *kl = anchor == NULL ? sum : mb_plan_measured(planner, anchor, sqrt(sum / unit));
+    *low = *kl / (anchor == NULL ? SPREAD_ALONE_LOW : SPREAD);
+    *high = *kl * (anchor == NULL ? SPREAD_ALONE_HIGH : SPREAD);
+}
