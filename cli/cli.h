@@ -22,6 +22,7 @@ struct cli_verb {
 /* The verbs, each called with argv[0] = its own name. Returns the exit status. */
 int cli_inspect(int argc, char **argv);
 int cli_compress(int argc, char **argv);
+int cli_plan(int argc, char **argv);
 int cli_verify(int argc, char **argv);
 int cli_decompress(int argc, char **argv);
 int cli_run(int argc, char **argv);

@@ -28,7 +28,8 @@ static const struct cli_option options[] = {
         0, "tensor-bound", "REGEX=BOUND", args.tensor_bounds,
         "tensors whose name matches (at least one) get BOUND; may be given several\ntimes, the last match "
         "wins; split at the last '='"),
-    CLI_ROW_TEXT(0, "plan", "FILE", args.plan, "bounds by tensor name from a JSON file, see above"),
+    CLI_ROW_TEXT(0, "plan", "FILE", args.plan,
+                 "bounds by tensor name or pattern from a JSON file, see above"),
     CLI_ROW_TEXT(0, "calibrate", "TEXT", args.calibration.text,
                  "round with what a text says about the model: a file (txt, jsonl), or 'default'"),
     CLI_ROW_UINT64(0, "calibrate-tokens", "N", args.calibration.n_tokens, 1, 1e15,
@@ -53,9 +54,11 @@ static const struct cli_command command = {
         "the matrix), 'abs:0.001' in weight units, 'range:0.01' of max - min, or '0': kept exact. Router,\n"
         "norms and biases are exact unless --plan or --tensor-bound names them. To continue an interrupted\n"
         "run, give the same command again.\n\n"
-        "A plan is {\"bounds\": [{\"tensor\": \"lm_head.weight\", \"bound\": \"10%\"}, ...]}. It overrides "
-        "--bound\n"
-        "and --dense-bound, and --tensor-bound overrides the plan.\n\n"
+        "A plan ('moebius plan' makes one) is {\"bounds\": [{\"tensor\": \"lm_head.weight\", \"bound\": "
+        "\"10%\"},\n"
+        "{\"pattern\": \"layers\\\\.3\\\\.\", \"bound\": \"20%\"}, ...]}. It overrides --bound and "
+        "--dense-bound, and\n"
+        "--tensor-bound overrides the plan.\n\n"
         "With --calibrate the model first reads a text; then the error of each weight is fed into those of "
         "its\n"
         "row that are not rounded yet. A weight still keeps to its bound, of which a step is only the RHO-th "

@@ -14,6 +14,7 @@ static const struct cli_verb verbs[] = {
     {"inspect", "MODEL [--experts]", "what a model folder holds, part by part", cli_inspect},
     {"compress", "MODEL OUT", "write a coded folder in which every weight keeps to an error bound",
      cli_compress},
+    {"plan", "MODEL -o FILE.json", "a bound for each matrix, for a size or a loss that is wanted", cli_plan},
     {"verify", "CODED [ORIGINAL]", "is a coded folder sound, and does every weight keep to its bound?",
      cli_verify},
     {"decompress", "CODED OUT", "write an ordinary checkpoint that any program reads", cli_decompress},

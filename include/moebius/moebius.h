@@ -15,6 +15,7 @@
 #include <moebius/measure.h>
 #include <moebius/offload.h>
 #include <moebius/perturb.h>
+#include <moebius/plan.h>
 #include <moebius/report.h>
 #include <moebius/results.h>
 #include <moebius/scheduler.h>

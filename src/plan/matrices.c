@@ -145,26 +145,17 @@ static void take_size(void *ctx, const struct mb_compress_matrix *predicted)
     matrix->mean_abs = predicted->eps / predicted->bound.value;
 }
 
-/* All matrices at one bound: experts and linear ones by their classes, the embedding by its name. */
+/* All matrices at one bound. */
 static enum mb_status sample(struct mb_planner *planner, int step, struct mb_error *err)
 {
     struct sampling sampling = {planner, step};
     struct mb_compress_report report;
     const struct mb_bound bound = {MB_BOUND_MEAN_ABS, grid(step)};
-    struct mb_tensor_bound embedding = {NULL, bound};
-    char pattern[700];
-    for (size_t i = 0; i < planner->n_matrices; i++)
-        if (planner->matrices[i].role.role == MB_ROLE_EMBEDDING) {
-            snprintf(pattern, sizeof pattern, "^\\Q%s\\E$", planner->matrices[i].name);
-            embedding.pattern = pattern;
-        }
     const struct mb_compress_options options = {.size = sizeof options,
                                                 .has_bound = true,
                                                 .bound = bound,
                                                 .has_dense_bound = true,
                                                 .dense_bound = bound,
-                                                .tensor_bounds = &embedding,
-                                                .n_tensor_bounds = embedding.pattern != NULL,
                                                 .dry_run = true,
                                                 .dense = true,
                                                 .n_threads = planner->options.n_threads,

@@ -89,7 +89,7 @@ static void a_sweep_says_what_a_plan_loses(void **state)
     double kl = number(json, "kl_high"), bits = number(json, "bits");
     json_decref(json);
     json = run_json("plan " REFERENCE " --sensitivity r.db --max-kl %g -o plan.json --format json", 4 * kl);
-    assert_true(number(json, "bits") < bits && number(json, "kl_high") <= 4 * kl);
+    assert_true(number(json, "bits") < bits && number(json, "kl_high") <= 4.001 * kl);
     json_decref(json);
     json = run_json("plan " REFERENCE " --sensitivity r.db --policy search --target-bpw 4 -o plan.json "
                     "--format json");
