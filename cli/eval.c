@@ -20,6 +20,9 @@ static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "logits", "OUT.npy", args.logits,
                  "where --tokens puts its logits: float32 [tokens, vocabulary]"),
     CLI_ROW_INT(0, "limit", "N", args.limit, 1, 1e9, "only the first N questions, or windows of text"),
+    CLI_ROW_INT(0, "few-shot", "N", args.n_examples, 1, 1e6, "put N answered questions before each"),
+    CLI_ROW_TEXT(0, "examples", "FILE.jsonl", args.examples,
+                 "whose first questions those are (default: the task's, which are then not asked)"),
     CLI_ROW_INT('c', "ctx-size", "N", args.n_ctx, 4, 1e9,
                 "tokens in a window of text (default: 512, or the model's context)"),
     CLI_ROW_INT('n', "predict", "N", args.n_predict, 1, 1e6, "most tokens in a reply (default 256)"),
@@ -56,6 +59,8 @@ static const struct cli_command command = {
         "'answer': replies are greedy, ICA counts right answers in the asked format, PIA right ones in any.\n"
         "Multiple choice (ARC, MMLU, Winogrande, AQuA) goes by log-likelihood, as in lm-evaluation-harness.\n"
         "docs/scoring.md has all forms and rules.\n\n"
+        "--few-shot N puts N questions with their answers before each: turns of the chat, or, of multiple\n"
+        "choice, text as in lm-evaluation-harness (--num_fewshot); of MMLU those of the same subject.\n\n"
         "  moebius eval models/reference --task models/reference/eval.jsonl --limit 200\n"
         "  moebius eval models/reference --task test.jsonl --against replies.jsonl\n"
         "  moebius eval models/reference --perplexity book.txt -c 256\n"
@@ -157,6 +162,10 @@ static const char *find_contradiction(void)
     if (args.task == NULL && (args.replies != NULL || args.against != NULL || args.n_predict != 0 ||
                               args.n_parallel != 0 || args.is_strict))
         return "--replies, --against, --predict, --parallel and --strict go with --task";
+    if ((args.task == NULL || args.original != NULL) && args.n_examples != 0)
+        return "--few-shot goes with --task, and not with --kl-divergence";
+    if (args.examples != NULL && args.n_examples == 0)
+        return "--examples needs --few-shot: how many of them";
     if (args.perplexity == NULL && args.n_ctx != 0)
         return "-c goes with --perplexity";
     if (args.tokens != NULL && args.limit != 0)

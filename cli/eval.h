@@ -10,12 +10,12 @@
 
 /* The values of its options. Which of the first three is given says what is measured. */
 struct eval_args {
-    const char *task, *perplexity, *tokens, *logits, *replies, *against, *cache, *original, *activations,
-        *memory;
+    const char *task, *examples, *perplexity, *tokens, *logits, *replies, *against, *cache, *original,
+        *activations, *memory;
     const char *profile, *profile_out;
     struct cli_strings perturb;
     uint64_t seed;
-    int limit, n_ctx, n_threads, n_predict, n_parallel;
+    int limit, n_ctx, n_threads, n_predict, n_parallel, n_examples;
     bool is_strict;
     enum cli_format format;
 };

@@ -163,9 +163,9 @@ void eval_long_print(const struct eval_long *questions, size_t n_ctx)
 {
     if (questions->n == 0)
         return;
-    fprintf(stderr,
-            "moebius: %zu questions do not fit in the model's context of %zu tokens and count as wrong: line",
-            questions->n, n_ctx);
+    fprintf(
+        stderr, "moebius: %zu question%s not fit in the model's context of %zu tokens and %s as wrong: line",
+        questions->n, questions->n == 1 ? " does" : "s do", n_ctx, questions->n == 1 ? "counts" : "count");
     for (size_t i = 0; i < questions->n && i < EVAL_N_LINES; i++)
         fprintf(stderr, "%s %zu", i > 0 ? "," : "", questions->lines[i]);
     fprintf(stderr, "%s\n", questions->n > EVAL_N_LINES ? ", ..." : "");

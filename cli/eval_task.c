@@ -69,6 +69,18 @@ static struct cli_table *share_table(void)
     return cli_table_new("lrrrr", heads);
 }
 
+static const char *examples_path(const struct eval_args *args)
+{
+    return args->examples != NULL ? args->examples : args->task;
+}
+
+static json_t *examples_json(const struct task_work *work)
+{
+    const struct eval_args *args = work->eval->args;
+    return json_pack("{s:i, s:o, s:I}", "n", args->n_examples, "examples", cli_json_path(examples_path(args)),
+                     "n_not_asked", (json_int_t)work->task->n_shown);
+}
+
 /* What every report of a task says first. */
 static json_t *report_json(const struct task_work *work, uint64_t n)
 {
@@ -77,6 +89,10 @@ static json_t *report_json(const struct task_work *work, uint64_t n)
         json_pack("{s:o, s:b, s:o, s:I, s:I}", "model", cli_json_path(eval->model_path), "coded",
                   (int)mb_model_info(eval->model)->is_coded, "task", cli_json_path(eval->args->task), "n",
                   (json_int_t)n, "n_malformed", (json_int_t)work->task->n_malformed);
+    if (eval->args->n_examples > 0 && json_object_set_new(report, "few_shot", examples_json(work)) != 0) {
+        json_decref(report);
+        return NULL;
+    }
     if (work->against.path != NULL &&
         json_object_set_new(report, "against", eval_against_json(&work->against, &work->marks)) != 0) {
         json_decref(report);
@@ -317,12 +333,19 @@ static enum mb_status open_task(const struct eval_args *args, struct mb_task *ta
                                       .limit = (size_t)args->limit,
                                       .skips_malformed = !args->is_strict,
                                       .malformed = name_malformed,
-                                      .malformed_ctx = &n_named};
+                                      .malformed_ctx = &n_named,
+                                      .n_examples = (size_t)args->n_examples,
+                                      .examples = args->examples};
     MB_TRY(mb_task_open(args->task, &options, task, err));
+    size_t n = task->n_items + task->n_choices;
     if (task->n_malformed > 0)
         fprintf(stderr,
-                "moebius: %zu malformed lines left out, %zu questions read (--strict stops instead)\n",
-                task->n_malformed, task->n_items + task->n_choices);
+                "moebius: %zu malformed line%s left out, %zu question%s read (--strict stops instead)\n",
+                task->n_malformed, task->n_malformed == 1 ? "" : "s", n, n == 1 ? "" : "s");
+    if (args->n_examples > 0)
+        fprintf(stderr, "moebius: %d %s before each question, the first of %s%s\n", args->n_examples,
+                args->n_examples == 1 ? "example" : "examples", examples_path(args),
+                task->n_shown > 0 ? ", which are not asked" : "");
     return MB_OK;
 }
 

@@ -16,9 +16,9 @@
 #include <unistd.h>
 
 static struct {
-    const char *file, *task, *text, *errors, *bounds, *suite, *out, *cache;
+    const char *file, *task, *examples, *text, *errors, *bounds, *suite, *out, *cache;
     struct cli_strings targets;
-    int limit, n_predict, n_ctx, n_windows, n_seeds, n_parallel, n_jobs, n_threads;
+    int limit, n_examples, n_predict, n_ctx, n_windows, n_seeds, n_parallel, n_jobs, n_threads;
     bool resume;
     enum cli_format format;
 } args;
@@ -37,6 +37,9 @@ static const struct cli_option options[] = {
     CLI_ROW_INT(0, "seeds", "N", args.n_seeds, 1, 1000, "seeds of random errors (default 1)"),
     CLI_ROW_TEXT(0, "task", "FILE.jsonl", args.task, "questions to answer (docs/scoring.md)"),
     CLI_ROW_INT(0, "limit", "N", args.limit, 1, 1e9, "only the first N questions"),
+    CLI_ROW_INT(0, "few-shot", "N", args.n_examples, 1, 1e6, "put N answered questions before each"),
+    CLI_ROW_TEXT(0, "examples", "FILE.jsonl", args.examples,
+                 "whose first questions those are (default: the task's, which are then not asked)"),
     CLI_ROW_INT('n', "predict", "N", args.n_predict, 1, 1e6, "most tokens in a reply (default 256)"),
     CLI_ROW_TEXT(0, "kl", "FILE", args.text, "a text for KL to the clean model, and perplexity"),
     CLI_ROW_INT('c', "ctx-size", "N", args.n_ctx, 4, 1e9,
@@ -499,7 +502,9 @@ static enum mb_status read_sweep(struct mb_sweep **sweep, struct mb_error *err)
                                    .n_targets = args.targets.n,
                                    .errors = args.errors,
                                    .bounds = args.bounds,
-                                   .suite = args.suite};
+                                   .suite = args.suite,
+                                   .examples = args.examples,
+                                   .n_examples = (size_t)args.n_examples};
     return mb_sweep_read(args.file, &flags, sweep, err);
 }
 

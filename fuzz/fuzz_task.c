@@ -56,5 +56,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (status == MB_OK)
         look_at(&task);
     mb_task_close(&task);
+    options.n_examples = 2; /* of its own */
+    status = mb_task_open(file.path, &options, &task, &err);
+    REQUIRE(status == MB_OK || status == MB_BAD_DATA);
+    if (status == MB_OK) {
+        look_at(&task);
+        REQUIRE(task.n_shown > 0 && (task.n_items == 0 || task.n_examples == 2));
+    }
+    mb_task_close(&task);
     return 0;
 }

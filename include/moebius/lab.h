@@ -37,13 +37,21 @@ struct mb_task_item {
     enum mb_answer_format format;
     enum mb_answer_kind kind;
     size_t line; /* of the file, from 1; of a JSON array: the element */
+    const char
+        *reply; /* what the file has for an answer, ending in the asked format: as an example shows it */
 };
 
 /* A question whose likeliest choice counts: choice i is P(continuations[i] | contexts[i]). */
 struct mb_choice_item {
     char **contexts, **continuations; /* [n_choices] each; a space begins a continuation */
     size_t n_choices, right;
-    size_t line; /* as above */
+    size_t line;     /* as above */
+    size_t n_header; /* bytes of each context that stand before all examples (MMLU's subject) */
+};
+
+/* A question and its right reply, shown before every question of a task that is answered in words. */
+struct mb_task_example {
+    const char *question, *reply;
 };
 
 /* All questions of a task are of one kind: the other list is empty. */
@@ -52,7 +60,10 @@ struct mb_task {
     size_t n_items;
     struct mb_choice_item *choices;
     size_t n_choices;
-    size_t n_malformed; /* lines left out */
+    size_t n_malformed;               /* lines left out */
+    struct mb_task_example *examples; /* earlier turns of the chat; those of choices are in their contexts */
+    size_t n_examples;
+    size_t n_shown; /* questions left out because they are examples */
 };
 
 /* 'message' names file, line and what is wrong with it. */
@@ -65,11 +76,14 @@ struct mb_task_options {
     bool skips_malformed;      /* leave malformed lines out, count them; otherwise they are an error */
     mb_malformed_fn malformed; /* called for each that is left out; may be NULL */
     void *malformed_ctx;
+    size_t n_examples;    /* before every question; 0: none */
+    const char *examples; /* the file that they are the first questions of; NULL: the task's own */
 };
 
 /*
  * Reads a file of questions: JSON lines, or one JSON array, in a form of docs/scoring.md.  Errors name file
- * and line.  'options' may be NULL.  MB_BAD_DATA, too: no question is left.
+ * and line.  'options' may be NULL.  MB_BAD_DATA, too: no question is left, or there are too few examples.
+ * A question that is itself one of the examples is not asked; 'limit' counts those that are.
  */
 MB_API enum mb_status mb_task_open(const char *path, const struct mb_task_options *options,
                                    struct mb_task *task, struct mb_error *err);

@@ -73,6 +73,12 @@ MB_API enum mb_status mb_windows_add_reply(struct mb_windows *windows, const str
                                            const struct mb_tokenizer *tokenizer, const char *question,
                                            const char *reply, struct mb_error *err);
 
+/* The same after earlier turns of the chat: the last of the messages is replied to. */
+MB_API enum mb_status mb_windows_add_chat(struct mb_windows *windows, const struct mb_model_info *info,
+                                          const struct mb_tokenizer *tokenizer,
+                                          const struct mb_chat_message *messages, size_t n_messages,
+                                          const char *reply, struct mb_error *err);
+
 /*
  * The same for each line of JSON lines: an object with texts "question" and "reply" (as `moebius eval
  * --replies` writes them) or, without a reply, "answer".  Blank lines are skipped; limit: the first lines

@@ -33,6 +33,8 @@ struct mb_sweep_flags {
     size_t n_targets;
     const char *errors, *bounds; /* lists, commas between */
     const char *suite;           /* "paper": its runs; NULL: none */
+    const char *examples;        /* path, and how many: docs/scoring.md, "Examples" */
+    size_t n_examples;
 };
 
 /*

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/options.h"
 #include "base/utf8.h"
+#include "task_form.h"
 #include <moebius/lab.h>
 #include <moebius/scheduler.h>
 #include <stdlib.h>
@@ -54,12 +55,11 @@ struct answering {
     struct mb_error err;
 };
 
-static enum mb_status encode_prompt(const struct answering *a, const char *question, struct prompt *prompt,
-                                    struct mb_error *err)
+static enum mb_status encode_prompt(const struct answering *a, const struct mb_chat_message *turns,
+                                    size_t n_turns, struct prompt *prompt, struct mb_error *err)
 {
     char *text;
-    struct mb_chat_message message = {"user", question};
-    MB_TRY(mb_tokenizer_chat(a->tokenizer, &message, 1, true, &text, err));
+    MB_TRY(mb_tokenizer_chat(a->tokenizer, turns, n_turns, true, &text, err));
     enum mb_status status =
         mb_tokenizer_encode(a->tokenizer, text, strlen(text), false, &prompt->ids, &prompt->n, err);
     free(text);
@@ -69,12 +69,19 @@ static enum mb_status encode_prompt(const struct answering *a, const char *quest
 /* All prompts, and the context that the longest needs. */
 static enum mb_status encode_prompts(struct answering *a, struct mb_error *err)
 {
-    size_t n_longest = 0;
-    for (size_t i = 0; i < a->task->n_items; i++) {
-        MB_TRY(encode_prompt(a, a->task->items[i].question, &a->prompts[i], err));
+    size_t n_turns, n_longest = 0;
+    enum mb_status status = MB_OK;
+    struct mb_chat_message *turns = mb_task_turns(a->task, &n_turns);
+    if (turns == NULL)
+        return mb_fail_memory(err, "the examples");
+    for (size_t i = 0; i < a->task->n_items && status == MB_OK; i++) {
+        turns[n_turns - 1] = (struct mb_chat_message){"user", a->task->items[i].question};
+        status = encode_prompt(a, turns, n_turns, &a->prompts[i], err);
         if (a->prompts[i].n > n_longest)
             n_longest = a->prompts[i].n;
     }
+    free(turns);
+    MB_TRY(status);
     size_t n_ctx_train = mb_model_info(a->model)->n_ctx_train;
     a->n_ctx = n_longest + a->options.n_predict;
     if (a->n_ctx > n_ctx_train)

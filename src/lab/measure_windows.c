@@ -136,10 +136,18 @@ enum mb_status mb_windows_add_reply(struct mb_windows *windows, const struct mb_
                                     const struct mb_tokenizer *tokenizer, const char *question,
                                     const char *reply, struct mb_error *err)
 {
+    struct mb_chat_message message = {"user", question};
+    return mb_windows_add_chat(windows, info, tokenizer, &message, 1, reply, err);
+}
+
+enum mb_status mb_windows_add_chat(struct mb_windows *windows, const struct mb_model_info *info,
+                                   const struct mb_tokenizer *tokenizer,
+                                   const struct mb_chat_message *messages, size_t n_messages,
+                                   const char *reply, struct mb_error *err)
+{
     char *prompt;
     int32_t *ids = NULL;
-    struct mb_chat_message message = {"user", question};
-    MB_TRY(mb_tokenizer_chat(tokenizer, &message, 1, true, &prompt, err));
+    MB_TRY(mb_tokenizer_chat(tokenizer, messages, n_messages, true, &prompt, err));
     enum mb_status status = add_turn(windows, info, tokenizer, prompt, reply, &ids, err);
     free(prompt);
     free(ids);

@@ -242,7 +242,10 @@ static enum mb_status run_with_results(struct mb_sweep_work *work, const char *r
 
 static enum mb_status open_task(struct mb_sweep_work *work, struct mb_error *err)
 {
-    struct mb_task_options options = {.size = sizeof options, .limit = work->sweep->limit};
+    struct mb_task_options options = {.size = sizeof options,
+                                      .limit = work->sweep->limit,
+                                      .n_examples = work->sweep->n_examples,
+                                      .examples = work->sweep->examples};
     MB_TRY(mb_task_open(work->sweep->task, &options, &work->task, err));
     if (work->task.n_choices == 0 || work->sweep->text != NULL)
         return MB_OK;

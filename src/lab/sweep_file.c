@@ -260,8 +260,9 @@ static enum mb_status read_text(const json_t *root, const char *key, char **text
 
 static enum mb_status read_root(struct mb_sweep *sweep, const json_t *root, struct mb_error *err)
 {
-    static const char *const keys[] = {"sweep",   "task",  "limit", "predict", "text", "ctx_size",
-                                       "windows", "seeds", "runs",  "suite",   NULL};
+    static const char *const keys[] = {"sweep",    "task",     "limit", "predict", "text",
+                                       "ctx_size", "windows",  "seeds", "runs",    "suite",
+                                       "few_shot", "examples", NULL};
     const json_t *form = json_object_get(root, "sweep");
     if (!json_is_integer(form) || json_integer_value(form) != 1)
         return mb_fail(err, MB_BAD_DATA, "no sweep file: \"sweep\": 1 is missing");
@@ -269,6 +270,8 @@ static enum mb_status read_root(struct mb_sweep *sweep, const json_t *root, stru
     MB_TRY(read_text(root, "task", &sweep->task, err));
     MB_TRY(read_text(root, "text", &sweep->text, err));
     MB_TRY(read_text(root, "suite", &sweep->suite, err));
+    MB_TRY(read_text(root, "examples", &sweep->examples, err));
+    MB_TRY(read_size(root, "few_shot", 1, &sweep->n_examples, err));
     MB_TRY(read_size(root, "limit", 1, &sweep->limit, err));
     MB_TRY(read_size(root, "predict", 1, &sweep->n_predict, err));
     MB_TRY(read_size(root, "ctx_size", 4, &sweep->n_ctx, err));
@@ -284,8 +287,10 @@ static enum mb_status read_root(struct mb_sweep *sweep, const json_t *root, stru
         return mb_fail(err, MB_USAGE, "'runs' beside 'suite': a sweep has one of them");
     if (sweep->n_ctx != 0 && sweep->text == NULL)
         return mb_fail(err, MB_USAGE, "'ctx_size' is of a text, and there is none");
-    if ((sweep->limit != 0 || sweep->n_predict != 0) && sweep->task == NULL)
-        return mb_fail(err, MB_USAGE, "'limit' and 'predict' are of a task, and there is none");
+    if ((sweep->limit != 0 || sweep->n_predict != 0 || sweep->n_examples != 0) && sweep->task == NULL)
+        return mb_fail(err, MB_USAGE, "'limit', 'predict' and 'few_shot' are of a task, and there is none");
+    if (sweep->examples != NULL && sweep->n_examples == 0)
+        return mb_fail(err, MB_USAGE, "'examples' needs 'few_shot': how many of them");
     return read_runs(sweep, root, err);
 }
 
@@ -346,6 +351,8 @@ static enum mb_status apply_flags(json_t *root, const struct mb_sweep_flags *fla
     MB_TRY(set_text(root, "task", flags->task, err));
     MB_TRY(set_text(root, "text", flags->text, err));
     MB_TRY(set_text(root, "suite", flags->suite, err));
+    MB_TRY(set_text(root, "examples", flags->examples, err));
+    set_size(root, "few_shot", flags->n_examples);
     set_size(root, "limit", flags->limit);
     set_size(root, "predict", flags->n_predict);
     set_size(root, "ctx_size", flags->n_ctx);
@@ -368,6 +375,7 @@ static enum mb_status read_json(const char *path, const struct mb_sweep_flags *f
     if (path != NULL) {
         MB_TRY(resolve(*root, "task", path, err));
         MB_TRY(resolve(*root, "text", path, err));
+        MB_TRY(resolve(*root, "examples", path, err));
     }
     return apply_flags(*root, flags, err);
 }
@@ -425,6 +433,7 @@ void mb_sweep_close(struct mb_sweep *sweep)
     free(sweep->items);
     free(sweep->task);
     free(sweep->text);
+    free(sweep->examples);
     free(sweep->seeds);
     free(sweep->suite);
     free(sweep->form);

@@ -15,7 +15,8 @@ struct mb_sweep_item {
 
 struct mb_sweep {
     char *task, *text; /* paths; NULL: none */
-    size_t limit, n_predict, n_ctx, n_windows;
+    char *examples;    /* the same; NULL: the task's own first questions */
+    size_t limit, n_predict, n_ctx, n_windows, n_examples;
     uint64_t *seeds;
     size_t n_seeds;
     char *suite;                 /* NULL: none */

@@ -98,6 +98,8 @@ void mb_sweep_hash_task(const struct mb_task *task, char hash[MB_SWEEP_HASH_NBYT
         for (size_t k = 0; k < item->n_choices; k++)
             value = chain(chain(value, item->contexts[k]), item->continuations[k]);
     }
+    for (size_t i = 0; i < task->n_examples; i++)
+        value = chain(chain(value, task->examples[i].question), task->examples[i].reply);
     mb_hash_write(value, hash);
 }
 

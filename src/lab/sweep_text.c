@@ -3,6 +3,7 @@
  */
 #include "base/error.h"
 #include "sweep_work.h"
+#include "task_form.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -20,10 +21,19 @@ static size_t n_questions_read(const struct mb_sweep_work *work)
 static enum mb_status add_replies(struct mb_sweep_work *work, struct mb_error *err)
 {
     const struct mb_model_info *info = mb_model_info(work->model);
-    for (size_t i = 0; i < n_questions_read(work); i++)
+    enum mb_status status = MB_OK;
+    size_t n_turns;
+    struct mb_chat_message *turns = mb_task_turns(&work->task, &n_turns);
+    if (turns == NULL)
+        return mb_fail_memory(err, "the examples");
+    for (size_t i = 0; i < n_questions_read(work) && status == MB_OK; i++) {
+        turns[n_turns - 1] = (struct mb_chat_message){"user", work->task.items[i].question};
         if (work->clean[i].dead == MB_ALIVE)
-            MB_TRY(mb_windows_add_reply(&work->windows, info, work->tokenizer, work->task.items[i].question,
-                                        work->clean_replies[i], err));
+            status = mb_windows_add_chat(&work->windows, info, work->tokenizer, turns, n_turns,
+                                         work->clean_replies[i], err);
+    }
+    free(turns);
+    MB_TRY(status);
     return work->windows.n > 0
                ? MB_OK
                : mb_fail(err, MB_BAD_DATA, "the clean model has no reply of use: give a text");

@@ -133,10 +133,12 @@ static bool put_stripped(struct mb_bytes *text, const char *question)
     return mb_bytes_put(text, question, (size_t)(end - question));
 }
 
-static char *mmlu_context(const char *subject, const char *question, const json_t *choices)
+static char *mmlu_context(const char *subject, const char *question, const json_t *choices, size_t *n_header)
 {
     struct mb_bytes text = {0};
-    bool ok = put_subject(&text, subject) && put_stripped(&text, question);
+    bool ok = put_subject(&text, subject);
+    *n_header = text.n;
+    ok = ok && put_stripped(&text, question);
     for (size_t i = 0; ok && i < json_array_size(choices); i++) {
         const char head[] = {'\n', (char)('A' + i), '.', ' '};
         ok = mb_bytes_put(&text, head, sizeof head) &&
@@ -153,7 +155,8 @@ static enum mb_status read_choices(const json_t *object, struct mb_choice_item *
     MB_TRY(read_question(object, &question, err));
     MB_TRY(check_choices(choices, "choices", err));
     MB_TRY(read_right(object, "answer", json_array_size(choices), &item->right, err));
-    char *context = subject != NULL ? mmlu_context(subject, question, choices) : arc_context(question);
+    char *context =
+        subject != NULL ? mmlu_context(subject, question, choices, &item->n_header) : arc_context(question);
     if (context == NULL)
         return mb_fail_memory(err, "the questions");
     enum mb_status status = set_all(item, context, choices, subject != NULL, err);

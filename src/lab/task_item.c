@@ -63,6 +63,52 @@ static enum mb_status read_format(const json_t *object, struct mb_task_item *ite
     return mb_fail(err, MB_BAD_DATA, "format is not one of hash, boxed, json, plain, math");
 }
 
+/* ---------------------------------------------------------------- the right reply */
+
+/* The answer in the format that the question asks for. */
+static enum mb_status in_format(const struct mb_task_item *item, const char **text, struct mb_error *err)
+{
+    const char *answer = item->answer;
+    const char *forms[][3] = {
+        [MB_ANSWER_HASH] = {"#### ", answer, ""},          [MB_ANSWER_BOXED] = {"\\boxed{", answer, "}"},
+        [MB_ANSWER_JSON] = {"{\"answer\": ", answer, "}"}, [MB_ANSWER_PLAIN] = {"Answer: ", answer, ""},
+        [MB_ANSWER_MATH] = {"\\boxed{", answer, "}"},
+    };
+    char *quoted = NULL;
+    if (item->format == MB_ANSWER_JSON && item->kind != MB_ANSWER_NUMBER) {
+        json_t *value = json_string(answer);
+        quoted = mb_json_text(value, JSON_ENCODE_ANY, NULL);
+        json_decref(value);
+        if (quoted == NULL)
+            return mb_fail_memory(err, "the answers");
+        forms[MB_ANSWER_JSON][1] = quoted;
+    }
+    enum mb_status status = join(forms[item->format], 3, text, err);
+    free(quoted);
+    return status;
+}
+
+/* The first n bytes of 'work', how the answer is found, and the answer in its format on a line of its own. */
+static enum mb_status set_reply(struct mb_task_item *item, const char *work, size_t n, struct mb_error *err)
+{
+    const char *last;
+    while (n > 0 && mb_lab_is_space(work[n - 1]))
+        n--;
+    MB_TRY(in_format(item, &last, err));
+    char *before = strndup(work, n);
+    const char *parts[] = {before, n > 0 ? "\n" : "", last};
+    enum mb_status status =
+        before != NULL ? join(parts, 3, &item->reply, err) : mb_fail_memory(err, "the answers");
+    free(before);
+    free((char *)last);
+    return status;
+}
+
+static enum mb_status copy_reply(struct mb_task_item *item, const char *text, struct mb_error *err)
+{
+    return join(&text, 1, &item->reply, err);
+}
+
 /* ---------------------------------------------------------------- question, answer */
 
 static const char *after_last_hashes(const char *text)
@@ -89,12 +135,15 @@ static enum mb_status read_latex(const char *text, struct mb_task_item *item, st
 {
     struct mb_lab_span box;
     size_t n;
-    if (mb_lab_last_box(text, &box))
-        return keep_answer(box.begin, (size_t)(box.end - box.begin), MB_ANSWER_LATEX, item, err);
+    if (mb_lab_last_box(text, &box)) {
+        MB_TRY(keep_answer(box.begin, (size_t)(box.end - box.begin), MB_ANSWER_LATEX, item, err));
+        return copy_reply(item, text, err);
+    }
     text = trim(text, &n);
     if (n == 0)
         return mb_fail(err, MB_BAD_DATA, "'answer' is empty");
-    return keep_answer(text, n, MB_ANSWER_LATEX, item, err);
+    MB_TRY(keep_answer(text, n, MB_ANSWER_LATEX, item, err));
+    return set_reply(item, "", 0, err);
 }
 
 /* What follows the last ####, or all of the answer: a number where it is one, else a text. */
@@ -103,12 +152,14 @@ static enum mb_status read_words(const char *answer, struct mb_task_item *item, 
     struct mb_lab_number number;
     size_t n;
     const char *after = after_last_hashes(answer), *text = trim(after != NULL ? after : answer, &n);
-    if (mb_lab_number_only(text, text + n, &number))
-        return keep_answer(number.text, strlen(number.text), MB_ANSWER_NUMBER, item, err);
     if (n == 0)
         return mb_fail(err, MB_BAD_DATA,
                        after != NULL ? "'answer' has nothing after its last ####" : "'answer' is empty");
-    return keep_answer(text, n, MB_ANSWER_TEXT, item, err);
+    if (mb_lab_number_only(text, text + n, &number))
+        MB_TRY(keep_answer(number.text, strlen(number.text), MB_ANSWER_NUMBER, item, err));
+    else
+        MB_TRY(keep_answer(text, n, MB_ANSWER_TEXT, item, err));
+    return set_reply(item, answer, after != NULL ? (size_t)(after - answer) - strlen("####") : 0, err);
 }
 
 static enum mb_status read_json_number(const json_t *value, const char *key, struct mb_task_item *item,
@@ -122,7 +173,8 @@ static enum mb_status read_json_number(const json_t *value, const char *key, str
         mb_number_format(text, sizeof text, "%.15g", json_real_value(value));
     if (!mb_lab_number_only(text, text + strlen(text), &number))
         return mb_fail(err, MB_BAD_DATA, "'%s' is a number that is too large or too small", key);
-    return keep_answer(number.text, strlen(number.text), MB_ANSWER_NUMBER, item, err);
+    MB_TRY(keep_answer(number.text, strlen(number.text), MB_ANSWER_NUMBER, item, err));
+    return set_reply(item, "", 0, err);
 }
 
 static enum mb_status read_answer(const json_t *object, const char *key, struct mb_task_item *item,
@@ -163,7 +215,8 @@ static enum mb_status read_math(const json_t *object, struct mb_task_item *item,
     const char *parts[] = {problem, math_request};
     item->format = MB_ANSWER_MATH;
     MB_TRY(join(parts, 2, &item->question, err));
-    return keep_answer(box.begin, (size_t)(box.end - box.begin), MB_ANSWER_LATEX, item, err);
+    MB_TRY(keep_answer(box.begin, (size_t)(box.end - box.begin), MB_ANSWER_LATEX, item, err));
+    return copy_reply(item, solution, err);
 }
 
 /* ---------------------------------------------------------------- SVAMP */
@@ -196,4 +249,5 @@ void mb_task_free_item(struct mb_task_item *item)
 {
     free((char *)item->question);
     free((char *)item->answer);
+    free((char *)item->reply);
 }

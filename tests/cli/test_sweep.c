@@ -235,6 +235,9 @@ static void what_does_not_belong_together_is_refused(void **state)
     assert_refused(2, "whole.db: exists; --resume goes on", "--file sweep.json -o whole.db");
     assert_refused(3, "the task, or what is used of it, is another one",
                    "--file sweep.json -o whole.db --resume --limit 3");
+    assert_refused(3, "the task, or what is used of it, is another one",
+                   "--file sweep.json -o whole.db --resume --few-shot 1 --examples '" REFERENCE
+                   "/eval.jsonl'");
     assert_refused(3, "the plan of runs is another one", "--file sweep.json -o whole.db --resume --seeds 3");
     assert_refused(3, "the plan of runs is another one",
                    "--file sweep.json -o whole.db --resume --predict 95");

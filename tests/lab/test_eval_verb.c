@@ -131,6 +131,10 @@ static void wrong_usage_is_told(void **state)
         SMALL " --kl-divergence " SMALL,
         SMALL " --kl-divergence " SMALL " --tokens a --logits b",
         SMALL " --kl-divergence " SMALL " --task a --replies b",
+        SMALL " --kl-divergence " SMALL " --task a --few-shot 1",
+        SMALL " --perplexity a --few-shot 1",
+        SMALL " --task a --examples b",
+        SMALL " --task a --few-shot 0",
     };
     char output[4096];
     (void)state;
@@ -152,7 +156,7 @@ static void bad_input_is_told(void **state)
     assert_false(test_exists(test_path("replies.jsonl")) || test_exists(test_path("replies.jsonl.tmp")));
     assert_int_equal(run(REFERENCE " --task task.jsonl", output, sizeof output), 0);
     assert_non_null(strstr(output, "left out: task.jsonl: line 2"));
-    assert_non_null(strstr(output, "1 malformed lines left out, 1 questions read"));
+    assert_non_null(strstr(output, "1 malformed line left out, 1 question read"));
     assert_int_equal(run(REFERENCE " --task missing.jsonl", output, sizeof output), 3);
     assert_int_equal(run(REFERENCE " --perplexity short.txt", output, sizeof output), 3);
     assert_int_equal(run("missing-model --perplexity short.txt", output, sizeof output), 3);
@@ -194,6 +198,39 @@ static void task_report_and_replies_agree(void **state)
     fclose(file);
     assert_int_equal(n_lines, 6);
     assert_int_equal(json_integer_value(json_object_get(json_object_get(report, "ica"), "n")), n_ica);
+    json_decref(report);
+}
+
+/* A reply is that of a chat in which the example came before; its prompt is longer by the example. */
+static void examples_are_named_and_come_before_each_question(void **state)
+{
+    char output[8192];
+    (void)state;
+    assert_int_equal(
+        run(REFERENCE " --task " REFERENCE "/eval.jsonl --limit 3 --few-shot 1", output, sizeof output), 0);
+    assert_non_null(strstr(output, "1 example before each question, the first of " REFERENCE
+                                   "/eval.jsonl, which are not asked"));
+    assert_int_equal(run(REFERENCE " --task " REFERENCE
+                                   "/eval.jsonl --limit 3 --few-shot 1 --replies few.jsonl "
+                                   "-o json",
+                         output, sizeof output),
+                     0);
+    json_t *report = json_loads(strchr(output, '{'), JSON_DISABLE_EOF_CHECK, NULL);
+    const json_t *few = json_object_get(report, "few_shot");
+    assert_int_equal(json_integer_value(json_object_get(few, "n")), 1);
+    assert_int_equal(json_integer_value(json_object_get(few, "n_not_asked")), 1);
+    assert_string_equal(json_string_value(json_object_get(few, "examples")), REFERENCE "/eval.jsonl");
+    json_int_t n_prompt = json_integer_value(json_object_get(report, "n_prompt_tokens"));
+    json_decref(report);
+    test_write_text(test_path("."), "one.jsonl",
+                    "{\"question\": \"What is 1 + 1?\", \"answer\": 2, \"format\": \"hash\"}\n");
+    assert_int_equal(
+        run(REFERENCE " --task few.jsonl --few-shot 1 --examples one.jsonl -o json", output, sizeof output),
+        0);
+    report = json_loads(strchr(output, '{'), JSON_DISABLE_EOF_CHECK, NULL);
+    assert_int_equal(json_integer_value(json_object_get(report, "n")), 3);
+    json_int_t n_short = json_integer_value(json_object_get(report, "n_prompt_tokens"));
+    assert_true(n_short > 0 && n_short < n_prompt); /* the shorter example, in each of three */
     json_decref(report);
 }
 
@@ -308,8 +345,9 @@ static void long_questions_are_named(void **state)
     strcat(text, "\", \"answer\": 2}\n"); /* NOLINT(clang-analyzer-security.insecureAPI.strcpy) */
     test_write_text(test_path("."), "long.jsonl", text);
     assert_int_equal(run(REFERENCE " --task long.jsonl", output, sizeof output), 0);
-    assert_non_null(strstr(output, "1 questions do not fit in the model's context of 256 tokens and count as "
-                                   "wrong: line 2\n"));
+    assert_non_null(strstr(output,
+                           "1 question does not fit in the model's context of 256 tokens and counts as "
+                           "wrong: line 2\n"));
     assert_non_null(strstr(output, "1 no room"));
 }
 
@@ -404,6 +442,7 @@ int main(void)
         cmocka_unit_test(runs_are_compared_question_by_question),
         cmocka_unit_test(choices_are_reported_and_written),
         cmocka_unit_test(long_questions_are_named),
+        cmocka_unit_test(examples_are_named_and_come_before_each_question),
         cmocka_unit_test(tables_say_what_json_says),
         cmocka_unit_test(a_coded_model_is_compared_with_its_original),
         cmocka_unit_test(the_floor_of_a_model_is_far_below_its_errors),

@@ -114,7 +114,9 @@ static void what_is_wrong_is_named(void **state)
          "'runs' beside 'suite'"},
         {"{\"sweep\": 1, \"task\": \"q\", \"ctx_size\": 64, \"runs\": []}", "'ctx_size' is of a text"},
         {"{\"sweep\": 1, \"text\": \"t\", \"limit\": 64, \"runs\": []}",
-         "'limit' and 'predict' are of a task"},
+         "'limit', 'predict' and 'few_shot' are of a task"},
+        {"{\"sweep\": 1, \"task\": \"t\", \"examples\": \"e\", \"runs\": []}", "'examples' needs 'few_shot'"},
+        {"{\"sweep\": 1, \"task\": \"t\", \"few_shot\": 0, \"runs\": []}", "'few_shot' has to be"},
         {"[1]", "sweep.json"},
         {"{\"sweep\": 1,", "sweep.json"},
     };
@@ -154,8 +156,8 @@ static void a_sweep_without_end_is_refused(void **state)
 /* The schema and the reader know the same keys. */
 static void the_schema_has_the_keys_that_are_read(void **state)
 {
-    static const char *const keys[] = {"sweep",    "task",    "limit", "predict", "text",
-                                       "ctx_size", "windows", "seeds", "runs",    "suite"};
+    static const char *const keys[] = {"sweep",   "task",  "limit", "predict", "text",     "ctx_size",
+                                       "windows", "seeds", "runs",  "suite",   "few_shot", "examples"};
     json_t *schema = json_load_file(MB_REPO "/docs/sweep.schema.json", 0, NULL);
     (void)state;
     const json_t *known = json_object_get(schema, "properties");

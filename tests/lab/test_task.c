@@ -274,6 +274,139 @@ static void prompts_of_choices_are_those_of_lm_evaluation_harness(void **state)
     }
 }
 
+/* The reply that an example shows, for questions of every form. */
+static void the_reply_of_an_example_is_right_in_its_format(void **state)
+{
+    static const struct {
+        const char *text, *reply;
+    } forms[] = {
+        {"{\"question\": \"Q\", \"answer\": \"2 + 3 = <<2+3=5>>5.\\nSo 1,450.\\n#### 1,450\"}",
+         "2 + 3 = <<2+3=5>>5.\nSo 1,450.\n#### 1450"},
+        {"{\"question\": \"Q\", \"answer\": \"Six.\\n#### 6\", \"format\": \"boxed\"}", "Six.\n\\boxed{6}"},
+        {"{\"question\": \"Q\", \"answer\": \"Six.\\n#### 6\", \"format\": \"plain\"}", "Six.\nAnswer: 6"},
+        {"{\"question\": \"Q\", \"answer\": \"Six.\\n#### 6\", \"format\": \"json\"}",
+         "Six.\n{\"answer\": 6}"},
+        {"{\"question\": \"Q\", \"answer\": \"a \\\"b\\\"\", \"format\": \"json\"}",
+         "{\"answer\": \"a \\\"b\\\"\"}"},
+        {"{\"question\": \"Q\", \"answer\": 12}", "#### 12"},
+        {"[{\"Body\": \"B.\", \"Question\": \"Q\", \"Answer\": 12.0}]", "#### 12"},
+        {"{\"problem\": \"P\", \"solution\": \"It is $\\\\boxed{5}$.\"}", "It is $\\boxed{5}$."},
+        {"{\"question\": \"Q\", \"answer\": \"x^2\", \"format\": \"math\"}", "\\boxed{x^2}"},
+    };
+    struct mb_task task;
+    (void)state;
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        task = read_good(forms[i].text);
+        assert_string_equal(task.items[0].reply, forms[i].reply);
+        assert_true(mb_score_reply(&task.items[0], task.items[0].reply, false).ica);
+        mb_task_close(&task);
+    }
+    assert_int_equal(mb_task_open(MB_REPO "/models/reference/eval.jsonl", NULL, &task, NULL), MB_OK);
+    for (size_t i = 0; i < task.n_items; i++)
+        assert_true(mb_score_reply(&task.items[i], task.items[i].reply, false).ica);
+    mb_task_close(&task);
+}
+
+/* Opens 'text' with the first n questions of 'examples' before each; NULL: of itself. */
+static enum mb_status open_with_examples(const char *text, const char *examples, size_t n, size_t limit,
+                                         struct mb_task *task, struct mb_error *err)
+{
+    char *name = write_file(text, strlen(text));
+    char *shown = examples != NULL ? write_file(examples, strlen(examples)) : NULL;
+    struct mb_task_options options = {
+        .size = sizeof options, .limit = limit, .n_examples = n, .examples = shown};
+    enum mb_status status = mb_task_open(name, &options, task, err);
+    unlink(name);
+    if (shown != NULL)
+        unlink(shown);
+    free(name);
+    free(shown);
+    return status;
+}
+
+#define ASK(question, answer) \
+    "{\"question\": \"" question "\", \"answer\": " answer ", \"format\": \"hash\"}\n"
+
+static void questions_that_are_examples_are_not_asked(void **state)
+{
+    static const char text[] = ASK("A", "1") ASK("B", "2") ASK("C", "3") ASK("A", "1") ASK("D", "4");
+    struct mb_task task;
+    struct mb_error err;
+    (void)state;
+    assert_int_equal(open_with_examples(text, NULL, 2, 0, &task, &err), MB_OK);
+    assert_true(task.n_items == 2 && task.n_examples == 2 && task.n_shown == 3);
+    assert_string_equal(task.examples[0].question, "A");
+    assert_string_equal(task.examples[1].reply, "#### 2");
+    assert_string_equal(task.items[0].question, "C");
+    assert_int_equal(task.items[1].line, 5);
+    mb_task_close(&task);
+    assert_int_equal(open_with_examples(text, NULL, 1, 2, &task, &err), MB_OK);
+    assert_true(task.n_items == 2 && task.n_examples == 1 && task.n_shown == 1);
+    mb_task_close(&task);
+    assert_int_equal(open_with_examples(text, ASK("C", "3") ASK("E", "5"), 1, 0, &task, &err), MB_OK);
+    assert_true(task.n_items == 4 && task.n_examples == 1 && task.n_shown == 1);
+    assert_string_equal(task.examples[0].question, "C");
+    mb_task_close(&task);
+}
+
+#define MMLU(subject, question)                                \
+    "{\"subject\": \"" subject "\", \"question\": \"" question \
+    "\", \"choices\": [\"a\", \"b\"], \"answer\": 1}\n"
+#define ABOUT "The following are multiple choice questions (with answers) about "
+
+/* One description, then the examples of its subject, an empty line after each. */
+static void examples_of_choices_are_those_of_lm_evaluation_harness(void **state)
+{
+    struct mb_task task;
+    struct mb_error err;
+    (void)state;
+    assert_int_equal(open_with_examples(MMLU("x", "Q1") MMLU("y", "Q2"),
+                                        MMLU("x", "X1") MMLU("x", "X2") MMLU("y", "Y1"), 1, 0, &task, &err),
+                     MB_OK);
+    assert_string_equal(task.choices[0].contexts[1],
+                        ABOUT "x.\n\nX1\nA. a\nB. b\nAnswer: B\n\nQ1\nA. a\nB. b\nAnswer:");
+    assert_string_equal(task.choices[1].contexts[0],
+                        ABOUT "y.\n\nY1\nA. a\nB. b\nAnswer: B\n\nQ2\nA. a\nB. b\nAnswer:");
+    assert_string_equal(task.choices[1].continuations[0], " A");
+    mb_task_close(&task);
+    assert_int_equal(
+        open_with_examples(
+            "{\"sentence\": \"A _ is.\", \"option1\": \"b\", \"option2\": \"c\", \"answer\": \"2\"}\n"
+            "{\"sentence\": \"D _ was. \", \"option1\": \"e\", \"option2\": \"f\", \"answer\": \"1\"}",
+            NULL, 1, 0, &task, &err),
+        MB_OK);
+    assert_int_equal(task.n_choices, 1);
+    assert_string_equal(task.choices[0].contexts[0], "A c is.\n\nD e");
+    assert_string_equal(task.choices[0].contexts[1], "A c is.\n\nD f");
+    mb_task_close(&task);
+}
+
+static void examples_that_do_not_do_are_refused(void **state)
+{
+    static const struct {
+        const char *text, *examples;
+        size_t n;
+        const char *message;
+    } bad[] = {
+        {ASK("A", "1"), ASK("B", "1"), 2, ": 1 questions, and 2 are to be examples"},
+        {ASK("A", "1") ASK("B", "1"), NULL, 2, ": its 2 questions are all examples"},
+        {ASK("A", "1"), MMLU("x", "Q"), 1, "its examples are multiple choice, and the task's"},
+        {MMLU("x", "Q"), ASK("A", "1"), 1, "its examples are answered in words, and the task's"},
+        {MMLU("x", "Q"), MMLU("y", "Q"), 1, "0 examples of the subject for the question of line 1, and 1"},
+        {ASK("A", "1"), ASK("B", "1") "nonsense\n", 1, "line 2: byte"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct mb_task task;
+        struct mb_error err;
+        assert_int_equal(open_with_examples(bad[i].text, bad[i].examples, bad[i].n, 0, &task, &err),
+                         MB_BAD_DATA);
+        if (strstr(err.msg, bad[i].message) == NULL || strstr(err.msg, "moebius-task-") == NULL)
+            fail_msg("file %zu: '%s' does not say '%s'", i, err.msg, bad[i].message);
+        assert_true(task.items == NULL && task.choices == NULL && task.examples == NULL);
+    }
+}
+
 /* ESC [ would be a command to the terminal that shows the message. */
 static void no_control_character_of_a_file_is_in_a_message(void **state)
 {
@@ -308,6 +441,10 @@ int main(void)
         cmocka_unit_test(malformed_lines_are_left_out_and_counted),
         cmocka_unit_test(questions_of_every_form_are_read),
         cmocka_unit_test(prompts_of_choices_are_those_of_lm_evaluation_harness),
+        cmocka_unit_test(the_reply_of_an_example_is_right_in_its_format),
+        cmocka_unit_test(questions_that_are_examples_are_not_asked),
+        cmocka_unit_test(examples_of_choices_are_those_of_lm_evaluation_harness),
+        cmocka_unit_test(examples_that_do_not_do_are_refused),
         cmocka_unit_test(no_control_character_of_a_file_is_in_a_message),
         cmocka_unit_test(missing_files_are_errors),
     };
