@@ -27,7 +27,7 @@ enum { LIST_MAX = 16, REPEATS_MAX = 100, BATCH_MAX = 64, RESULTS_MAX = 1024 };
 enum { READ_NBYTES = 512 << 20, N_READS = 3, WARM_UP_TOKENS = 8 };
 
 static struct {
-    const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory;
+    const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory, *policy;
     int n_repeats;
     bool no_warmup;
     enum cli_format format;
@@ -48,6 +48,8 @@ static const struct cli_option options[] = {
                  "coded weights in memory: auto (default), stored, compact or fast"),
     CLI_ROW_ACTIVATIONS(args.activations),
     CLI_ROW_MEMORY(args.memory),
+    CLI_ROW_TEXT(0, "expert-policy", "NAME", args.policy,
+                 "which streamed expert leaves memory: lfru, lru, ... (default: the best)"),
     CLI_ROW_FLAG(0, "no-warmup", args.no_warmup, "do not run every test once before it is measured"),
     CLI_ROW_FORMAT("md|csv|json|jsonl", args.format, CLI_MD | CLI_CSV | CLI_JSON | CLI_JSONL,
                    "table (default), or the same for programs"),
@@ -402,7 +404,8 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
                                              .memory_nbytes = bench->memory_nbytes,
                                              .n_sessions = largest(&bench->batches),
                                              .n_ctx = largest_context(bench),
-                                             .cache_type = bench->cache_type};
+                                             .cache_type = bench->cache_type,
+                                             .expert_policy = args.policy};
     size_t first = bench->n_results;
     enum mb_status status = mb_model_open(bench->path, &model_options, &model, err);
     if (status != MB_OK)

@@ -58,6 +58,7 @@ struct mb_model_options {
      */
     size_t n_sessions, n_ctx;
     enum mb_cache_type cache_type;
+    const char *expert_policy; /* which streamed expert leaves memory (offload.h); NULL: the default */
 };
 
 enum { MB_CTX_EXPECTED = 8192 };

@@ -95,5 +95,6 @@ enum mb_status mb_budget_make(struct mb_model *model, const struct mb_model_opti
     store->memory_nbytes = model->memory_nbytes;
     store->other_nbytes = other_nbytes;
     store->n_experts_min = n_used_max(c);
+    store->expert_policy = options->expert_policy;
     return is_given ? check_plain(model, other_nbytes, err) : MB_OK;
 }

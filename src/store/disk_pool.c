@@ -19,11 +19,13 @@
 #include "check.h"
 #include "uring.h"
 #include <errno.h>
+#include <moebius/offload.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { N_READING_MAX = 8, WORKERS_MAX = 16, N_READERS_MIN = 4, N_DONE = 64 };
+enum { POLICY_NBYTES = 128 }; /* about what a policy keeps of an expert */
 enum { ONCE_SHARE = 8 }; /* one slot in so many is for what is used once */
 
 static const uint32_t NONE = UINT32_MAX;
@@ -44,6 +46,7 @@ struct expert {
     uint64_t nbytes, tables_nbytes; /* of a slot that holds it */
     uint32_t slot;                  /* NONE: it is in none */
     uint64_t wanted_by;             /* the last call that wanted it */
+    size_t number;                  /* as the policy counts experts */
 };
 
 enum slot_state { EMPTY, QUEUED, READING, ARRIVED, READY, FAILED };
@@ -57,7 +60,6 @@ struct slot {
     bool is_bad;      /* a read has failed */
     bool is_fresh;    /* not acquired since it was read */
     bool is_once;     /* read for MB_STORE_ONCE, and not acquired otherwise */
-    uint64_t used_at;
     uint8_t *bytes, *tables;
     struct mb_blob *blobs;   /* [n_pieces_max] */
     struct mb_matrix *views; /* [n_parts_max] */
@@ -77,6 +79,10 @@ struct mb_disk_pool {
     struct expert *experts; /* [n_experts] by mb_bound_expert.id */
     struct piece *pieces;   /* of all */
     size_t n_experts, n_pieces_max, n_parts_max;
+    struct mb_policy *policy;
+    uint32_t *by_number; /* [layers with experts * most experts of one]: of the pool, by the policy's numbers */
+    uint64_t n_tokens;   /* that went through the layers: passes of generation */
+    size_t n_layer_experts, last_layer; /* most experts of a layer; that of the last call, among those */
     struct slot *slots;
     size_t n_slots;
     uint64_t slot_nbytes, tables_nbytes, arena_nbytes;
@@ -92,6 +98,7 @@ struct mb_disk_pool {
     size_t n_filling;  /* slots QUEUED to ARRIVED */
     size_t n_reading;  /* slots READING */
     size_t n_once;     /* slots that are is_once */
+    size_t n_failed;   /* slots FAILED */
     size_t n_searched; /* slots before it are not EMPTY */
     bool has_reaper;   /* a worker waits for io_uring */
     bool is_ending;
@@ -208,7 +215,7 @@ struct mb_disk_pool_size mb_disk_pool_size(const struct mb_disk_pool_options *op
 {
     struct sizes sizes = sizes_of(options);
     return (struct mb_disk_pool_size){
-        .fixed_nbytes = sizeof(struct mb_disk_pool) + sizes.n_experts * sizeof(struct expert) +
+        .fixed_nbytes = sizeof(struct mb_disk_pool) + sizes.n_experts * (sizeof(struct expert) + POLICY_NBYTES) +
                         sizes.n_parts * sizeof(struct piece) + 2 * MB_READ_PAGE_NBYTES,
         .slot_nbytes = sizes.nbytes_max + sizes.tables_nbytes_max + sizeof(struct slot) +
                        sizes.n_pieces_max * sizeof(struct mb_blob) +
@@ -355,8 +362,12 @@ static void finish_slot(struct mb_disk_pool *pool, struct slot *slot, enum mb_st
     pool->n_filling--;
     slot->state = status == MB_OK ? READY : FAILED;
     slot->is_fresh = true;
-    if (status != MB_OK)
+    if (status == MB_OK) {
+        mb_policy_loaded(pool->policy, pool->experts[slot->expert].number);
+    } else {
         pool->failure = *err;
+        pool->n_failed++;
+    }
     pthread_cond_broadcast(&pool->changed);
 }
 
@@ -418,14 +429,11 @@ static void *worker_main(void *ctx)
 
 /* ---------------------------------------------------------------- slots: under the lock */
 
-static bool may_evict(const struct mb_disk_pool *pool, const struct slot *slot, uint64_t call)
-{
-    return (slot->state == READY || slot->state == FAILED) && slot->n_pins == 0 &&
-           pool->experts[slot->expert].wanted_by != call;
-}
-
 static void empty_slot(struct mb_disk_pool *pool, struct slot *slot)
 {
+    if (slot->state == READY)
+        mb_policy_evicted(pool->policy, pool->experts[slot->expert].number);
+    pool->n_failed -= slot->state == FAILED;
     pool->experts[slot->expert].slot = NONE;
     pool->n_once -= slot->is_once;
     slot->is_once = false;
@@ -440,44 +448,59 @@ static uint32_t find_empty(struct mb_disk_pool *pool)
     return pool->n_searched < pool->n_slots ? (uint32_t)pool->n_searched : NONE;
 }
 
-/* The slot that may be evicted and was not used for longest; only_once: of those that were read for once. */
-static uint32_t find_oldest(const struct mb_disk_pool *pool, uint64_t call, bool only_once)
+/* Of those that nobody waits for. */
+static void empty_failed(struct mb_disk_pool *pool)
 {
-    uint32_t oldest = NONE;
-    for (size_t i = 0; i < pool->n_slots; i++) {
-        const struct slot *slot = &pool->slots[i];
-        if (may_evict(pool, slot, call) && (slot->is_once || !only_once) &&
-            (oldest == NONE || slot->used_at < pool->slots[oldest].used_at))
-            oldest = (uint32_t)i;
-    }
-    return oldest;
+    for (size_t i = 0; i < pool->n_slots && pool->n_failed > 0; i++)
+        if (pool->slots[i].state == FAILED && pool->experts[pool->slots[i].expert].wanted_by != pool->n_calls)
+            empty_slot(pool, &pool->slots[i]);
+}
+
+/* An mb_policy_may_evict_fn. */
+static bool may_evict(void *ctx, size_t number)
+{
+    const struct mb_disk_pool *pool = ctx;
+    const struct expert *expert = &pool->experts[pool->by_number[number]];
+    return expert->slot != NONE && pool->slots[expert->slot].state == READY &&
+           pool->slots[expert->slot].n_pins == 0 && expert->wanted_by != pool->n_calls;
+}
+
+/* The same of those that were read to be used once. */
+static bool may_evict_once(void *ctx, size_t number)
+{
+    const struct mb_disk_pool *pool = ctx;
+    return may_evict(ctx, number) &&
+           pool->slots[pool->experts[pool->by_number[number]].slot].is_once;
 }
 
 /* A slot to read into, EMPTY; NONE: all are in use. */
-static uint32_t find_slot(struct mb_disk_pool *pool, uint64_t call, enum mb_store_use use)
+static uint32_t find_slot(struct mb_disk_pool *pool, enum mb_store_use use)
 {
-    uint32_t found = find_empty(pool);
-    if (found != NONE)
-        return found;
     bool only_once = use == MB_STORE_ONCE && pool->n_once > pool->n_slots / ONCE_SHARE;
-    found = find_oldest(pool, call, only_once);
-    if (found == NONE && pool->n_filling == 0)
-        found = find_oldest(pool, call, false);
-    if (found != NONE)
-        empty_slot(pool, &pool->slots[found]);
+    if (pool->n_failed > 0)
+        empty_failed(pool);
+    uint32_t empty = find_empty(pool);
+    if (empty != NONE)
+        return empty;
+    size_t victim = mb_policy_victim(pool->policy, only_once ? may_evict_once : may_evict, pool);
+    if (victim == MB_NO_EXPERT && only_once && pool->n_filling == 0)
+        victim = mb_policy_victim(pool->policy, may_evict, pool);
+    if (victim == MB_NO_EXPERT)
+        return NONE;
+    uint32_t found = pool->experts[pool->by_number[victim]].slot;
+    empty_slot(pool, &pool->slots[found]);
     return found;
 }
 
 /* Begins to read an expert that is in no slot. false: no slot can be had now. */
 static bool begin_expert(struct mb_disk_pool *pool, struct expert *expert, enum mb_store_use use)
 {
-    uint32_t number = find_slot(pool, pool->n_calls, use);
+    uint32_t number = find_slot(pool, use);
     if (number == NONE)
         return false;
     struct slot *slot = &pool->slots[number];
     slot->state = QUEUED;
     slot->expert = (uint32_t)(expert - pool->experts);
-    slot->used_at = pool->n_calls;
     slot->is_bad = false;
     slot->is_once = use == MB_STORE_ONCE;
     pool->n_once += slot->is_once;
@@ -530,7 +553,6 @@ static void pin(struct mb_disk_pool *pool, const struct expert *expert, enum mb_
     }
     slot->is_fresh = false;
     slot->n_pins++;
-    slot->used_at = pool->n_calls;
 }
 
 static void take_present(struct mb_disk_pool *pool, struct call *call)
@@ -546,13 +568,23 @@ static void take_present(struct mb_disk_pool *pool, struct call *call)
     }
 }
 
-/* What failed before is read again; what fails from now on ends the call. */
+/*
+ * What failed before is read again; what fails from now on ends the call.  Tokens pass the layers in order, so
+ * that a layer that is not after the last one is the next token's.  A layer's experts come in several calls.
+ */
 static void begin_call(struct mb_disk_pool *pool, const struct call *call)
 {
+    const size_t number = expert_of(pool, call->layer, call->numbers[0])->number / pool->n_layer_experts;
+    const bool is_new_layer = number != pool->last_layer;
+    if (number < pool->last_layer)
+        pool->n_tokens++;
+    pool->last_layer = number;
     pool->n_calls++;
     for (size_t i = 0; i < call->n; i++) {
         struct expert *expert = expert_of(pool, call->layer, call->numbers[i]);
         expert->wanted_by = pool->n_calls;
+        if (call->use == MB_STORE_KEEP && is_new_layer)
+            mb_policy_touch(pool->policy, expert->number, 1, pool->n_tokens);
         if (expert->slot != NONE && pool->slots[expert->slot].state == FAILED)
             empty_slot(pool, &pool->slots[expert->slot]);
     }
@@ -622,6 +654,34 @@ void mb_disk_pool_prefetch(struct mb_disk_pool *pool, const struct mb_bound_laye
 }
 
 /* ---------------------------------------------------------------- making it */
+
+/* Sizes are left out: all slots are alike. */
+static enum mb_status open_policy(struct mb_disk_pool *pool, const struct mb_disk_pool_options *options,
+                                  struct mb_error *err)
+{
+    size_t n_layers = 0, number = 0;
+    for (size_t i = 0; i < options->n_layers; i++) {
+        n_layers += options->layers[i].n_experts > 0;
+        pool->n_layer_experts = max_size(pool->n_layer_experts, options->layers[i].n_experts);
+    }
+    const struct mb_policy_options policy = {.size = sizeof policy,
+                                             .n_layers = n_layers == 0 ? 1 : n_layers,
+                                             .n_experts = max_size(pool->n_layer_experts, 1)};
+    pool->by_number = calloc(policy.n_layers * policy.n_experts, sizeof *pool->by_number);
+    if (pool->by_number == NULL)
+        return mb_fail_memory(err, "the list of experts");
+    for (size_t i = 0; i < options->n_layers; i++) {
+        const struct mb_bound_layer *layer = &options->layers[i];
+        for (size_t e = 0; e < layer->n_experts; e++) {
+            if (layer->experts[e].n_parts == 0)
+                continue;
+            pool->experts[layer->experts[e].id].number = number + e;
+            pool->by_number[number + e] = (uint32_t)layer->experts[e].id;
+        }
+        number += layer->n_experts > 0 ? pool->n_layer_experts : 0;
+    }
+    return mb_policy_open(options->policy, &policy, &pool->policy, err);
+}
 
 static enum mb_status list_experts(struct mb_disk_pool *pool, const struct mb_disk_pool_options *options,
                                    const struct sizes *sizes, struct mb_error *err)
@@ -696,6 +756,7 @@ static enum mb_status fill_pool(struct mb_disk_pool *pool, const struct mb_disk_
     pool->n_slots = n_slots < 1 ? 1 : n_slots < sizes.n_experts ? (size_t)n_slots : sizes.n_experts;
     pool->pool_nbytes = size.fixed_nbytes + pool->n_slots * size.slot_nbytes;
     MB_TRY(list_experts(pool, options, &sizes, err));
+    MB_TRY(open_policy(pool, options, err));
     MB_TRY(make_slots(pool, err));
     pool->uring = mb_uring_open((unsigned)(N_READING_MAX * pool->n_pieces_max), &pool->uring_error);
     return start_workers(pool, options->n_threads, err);
@@ -737,6 +798,8 @@ void mb_disk_pool_free(struct mb_disk_pool *pool)
     free(pool->blobs);
     free(pool->matrices);
     free(pool->experts);
+    free(pool->by_number);
+    mb_policy_close(pool->policy);
     free(pool->pieces);
     pthread_cond_destroy(&pool->changed);
     pthread_cond_destroy(&pool->work);

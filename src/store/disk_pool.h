@@ -19,7 +19,8 @@ struct mb_disk_pool_options {
     size_t n_layers;
     const struct mb_reader *reader; /* outlives the pool */
     int n_threads;
-    uint64_t nbytes; /* that the pool may take */
+    const char *policy; /* of eviction (offload.h); NULL: the default */
+    uint64_t nbytes;    /* that the pool may take */
 };
 
 /* What the pool would take with so many slots, tables of experts included. */
