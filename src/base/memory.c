@@ -2,14 +2,13 @@
  * memory.c - anonymous pages for weights, and aligned zeroed memory.
  */
 #include "base/memory.h"
+#include "base/cgroup.h"
 #include "base/checked.h"
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-enum { HUGE_PAGE_NBYTES = 2 << 20, CACHE_LINE_NBYTES = 64 };
+enum { HUGE_PAGE_NBYTES = 2 << 20, CACHE_LINE_NBYTES = 64, STAT_NBYTES = 8192 };
 
 /* Maps one huge page too many and unmaps what lies outside the aligned part. */
 static void *map_aligned(uint64_t nbytes)
@@ -61,24 +60,10 @@ void mb_pages_free(void *pages, uint64_t nbytes)
         munmap(pages, mb_round_up(nbytes, 4096));
 }
 
-/* A small file as a text, as much of it as fits. Allocates nothing. */
-static void read_text(const char *path, char *text, size_t n_max)
+/* The number after a name, in lines that begin with names; UINT64_MAX: there is none. */
+static uint64_t number_after(const char *text, const char *name)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    size_t n = 0;
-    for (ssize_t got = fd < 0 ? 0 : 1; got > 0 && n<n_max - 1; n += got> 0 ? (size_t)got : 0)
-        got = read(fd, text + n, n_max - 1 - n);
-    text[n] = '\0';
-    if (fd >= 0)
-        close(fd);
-}
-
-/* The number after a name, in a file of lines that begin with names; UINT64_MAX: there is none. */
-static uint64_t number_after(const char *path, const char *name)
-{
-    char text[8192];
     size_t n = strlen(name);
-    read_text(path, text, sizeof text);
     for (const char *line = text; line != NULL; line = strchr(line, '\n')) {
         line += *line == '\n';
         if (strncmp(line, name, n) != 0)
@@ -90,23 +75,45 @@ static uint64_t number_after(const char *path, const char *name)
     return UINT64_MAX;
 }
 
+/*
+ * An mb_cgroup_fn: what a group leaves at least.  What it uses is anonymous memory alone: the kernel gives up
+ * cached files where memory is wanted.
+ */
+static void take_left(void *ctx, const char *folder, bool is_v2)
+{
+    uint64_t *least = ctx;
+    char text[STAT_NBYTES];
+    mb_cgroup_read(folder, is_v2 ? "memory.max" : "memory.limit_in_bytes", text, sizeof text);
+    uint64_t limit = number_after(text, ""); /* "max", and what has 19 digits: no limit */
+    mb_cgroup_read(folder, "memory.stat", text, sizeof text);
+    uint64_t used = number_after(text, is_v2 ? "anon " : "total_rss ");
+    if (limit == UINT64_MAX || used == UINT64_MAX)
+        return;
+    uint64_t left = limit > used ? limit - used : 0;
+    *least = left < *least ? left : *least;
+}
+
+uint64_t mb_cgroup_memory_left(const char *root)
+{
+    uint64_t least = UINT64_MAX;
+    mb_cgroup_each(root, "memory", take_left, &least);
+    return least;
+}
+
 uint64_t mb_memory_available(void)
 {
-    uint64_t kib = number_after("/proc/meminfo", "MemAvailable"), available = UINT64_MAX;
-    if (kib < UINT64_MAX / 1024)
-        available = 1024 * kib;
-    uint64_t limit = number_after("/sys/fs/cgroup/memory.max", ""); /* "max": no number */
-    uint64_t used = number_after("/sys/fs/cgroup/memory.stat", "anon");
-    if (limit != UINT64_MAX && used != UINT64_MAX) {
-        uint64_t left = limit > used ? limit - used : 0;
-        available = left < available ? left : available;
-    }
-    return available;
+    char text[STAT_NBYTES];
+    mb_cgroup_read("/proc", "meminfo", text, sizeof text);
+    uint64_t kib = number_after(text, "MemAvailable"), left = mb_cgroup_memory_left("");
+    uint64_t available = kib < UINT64_MAX / 1024 ? 1024 * kib : UINT64_MAX;
+    return left < available ? left : available;
 }
 
 uint64_t mb_memory_used(void)
 {
-    uint64_t kib = number_after("/proc/self/status", "VmRSS");
+    char text[STAT_NBYTES];
+    mb_cgroup_read("/proc/self", "status", text, sizeof text);
+    uint64_t kib = number_after(text, "VmRSS");
     return kib < UINT64_MAX / 1024 ? 1024 * kib : 0;
 }
 

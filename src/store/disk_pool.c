@@ -26,7 +26,7 @@
 
 enum { N_READING_MAX = 8, WORKERS_MAX = 16, N_READERS_MIN = 4, N_DONE = 64 };
 enum { POLICY_NBYTES = 128 }; /* about what a policy keeps of an expert */
-enum { ONCE_SHARE = 8 }; /* one slot in so many is for what is used once */
+enum { ONCE_SHARE = 8 };      /* one slot in so many is for what is used once */
 
 static const uint32_t NONE = UINT32_MAX;
 
@@ -80,8 +80,9 @@ struct mb_disk_pool {
     struct piece *pieces;   /* of all */
     size_t n_experts, n_pieces_max, n_parts_max;
     struct mb_policy *policy;
-    uint32_t *by_number; /* [layers with experts * most experts of one]: of the pool, by the policy's numbers */
-    uint64_t n_tokens;   /* that went through the layers: passes of generation */
+    uint32_t
+        *by_number;    /* [layers with experts * most experts of one]: of the pool, by the policy's numbers */
+    uint64_t n_tokens; /* that went through the layers: passes of generation */
     size_t n_layer_experts, last_layer; /* most experts of a layer; that of the last call, among those */
     struct slot *slots;
     size_t n_slots;
@@ -96,7 +97,8 @@ struct mb_disk_pool {
     pthread_cond_t changed; /* a slot is READY or FAILED, or may be evicted */
     struct list queue, arrived;
     size_t n_filling;  /* slots QUEUED to ARRIVED */
-    size_t n_reading;  /* slots READING */
+    size_t n_reading;  /* slots that are read, by the kernel or by a worker */
+    size_t n_in_uring; /* those of them that io_uring has */
     size_t n_once;     /* slots that are is_once */
     size_t n_failed;   /* slots FAILED */
     size_t n_searched; /* slots before it are not EMPTY */
@@ -215,7 +217,8 @@ struct mb_disk_pool_size mb_disk_pool_size(const struct mb_disk_pool_options *op
 {
     struct sizes sizes = sizes_of(options);
     return (struct mb_disk_pool_size){
-        .fixed_nbytes = sizeof(struct mb_disk_pool) + sizes.n_experts * (sizeof(struct expert) + POLICY_NBYTES) +
+        .fixed_nbytes = sizeof(struct mb_disk_pool) +
+                        sizes.n_experts * (sizeof(struct expert) + POLICY_NBYTES) +
                         sizes.n_parts * sizeof(struct piece) + 2 * MB_READ_PAGE_NBYTES,
         .slot_nbytes = sizes.nbytes_max + sizes.tables_nbytes_max + sizeof(struct slot) +
                        sizes.n_pieces_max * sizeof(struct mb_blob) +
@@ -255,6 +258,7 @@ static void end_read(struct mb_disk_pool *pool, uint64_t tag, int64_t n)
     if (--slot->n_reading > 0)
         return;
     end_busy(pool);
+    pool->n_in_uring--;
     slot->state = ARRIVED;
     append(pool, &pool->arrived, number);
 }
@@ -266,6 +270,7 @@ static void begin_reads(struct mb_disk_pool *pool, uint32_t number)
     const struct expert *expert = &pool->experts[slot->expert];
     size_t n = 0;
     begin_busy(pool);
+    pool->n_in_uring++;
     slot->state = READING;
     slot->n_reading = expert->n_pieces;
     while (n < expert->n_pieces) {
@@ -283,24 +288,37 @@ static void begin_reads(struct mb_disk_pool *pool, uint32_t number)
 
 static void begin_queued(struct mb_disk_pool *pool)
 {
-    size_t n_before = pool->n_reading;
     if (pool->uring == NULL || pool->queue.first == NONE)
         return;
-    while (pool->n_reading < N_READING_MAX && pool->queue.first != NONE)
+    while (pool->n_in_uring < N_READING_MAX && pool->queue.first != NONE)
         begin_reads(pool, take_first(pool, &pool->queue));
-    if (pool->n_reading > n_before)
-        mb_uring_submit(pool->uring);
+    mb_uring_submit(pool->uring); /* what it does not take now, the reaper gives to it again */
 }
 
 /* ---------------------------------------------------------------- workers: without the lock */
+
+/* Readers name the file and the position; the tensor comes in between. */
+static enum mb_status fail_read(const struct mb_disk_pool *pool, const struct mb_tensor *tensor,
+                                const struct mb_error *found, struct mb_error *err)
+{
+    const char *path = mb_tensor_path(pool->ckpt, tensor), *words = found->msg;
+    size_t n = strlen(path);
+    if (strncmp(words, path, n) == 0 && strncmp(words + n, ": ", 2) == 0)
+        words += n + 2;
+    return mb_fail(err, found->status, "%s: tensor %s: %s", path, tensor->name, words);
+}
 
 static enum mb_status read_pieces(const struct mb_disk_pool *pool, const struct slot *slot,
                                   struct mb_error *err)
 {
     const struct expert *expert = &pool->experts[slot->expert];
-    for (size_t i = 0; i < expert->n_pieces; i++)
-        MB_TRY(mb_reader_read(pool->reader, expert->pieces[i].tensor, 0, slot->bytes + expert->pieces[i].at,
-                              expert->pieces[i].tensor->nbytes, err));
+    struct mb_error found;
+    for (size_t i = 0; i < expert->n_pieces; i++) {
+        const struct piece *piece = &expert->pieces[i];
+        if (mb_reader_read(pool->reader, piece->tensor, 0, slot->bytes + piece->at, piece->tensor->nbytes,
+                           &found) != MB_OK)
+            return fail_read(pool, piece->tensor, &found, err);
+    }
     return MB_OK;
 }
 
@@ -416,7 +434,7 @@ static void *worker_main(void *ctx)
             finish_arrived(pool);
         else if (pool->uring == NULL && pool->queue.first != NONE && !pool->is_ending)
             read_queued(pool);
-        else if (pool->uring != NULL && pool->n_reading > 0 && !pool->has_reaper)
+        else if (pool->uring != NULL && pool->n_in_uring > 0 && !pool->has_reaper)
             reap(pool);
         else if (pool->is_ending)
             break;
@@ -469,8 +487,7 @@ static bool may_evict(void *ctx, size_t number)
 static bool may_evict_once(void *ctx, size_t number)
 {
     const struct mb_disk_pool *pool = ctx;
-    return may_evict(ctx, number) &&
-           pool->slots[pool->experts[pool->by_number[number]].slot].is_once;
+    return may_evict(ctx, number) && pool->slots[pool->experts[pool->by_number[number]].slot].is_once;
 }
 
 /* A slot to read into, EMPTY; NONE: all are in use. */
@@ -569,8 +586,9 @@ static void take_present(struct mb_disk_pool *pool, struct call *call)
 }
 
 /*
- * What failed before is read again; what fails from now on ends the call.  Tokens pass the layers in order, so
- * that a layer that is not after the last one is the next token's.  A layer's experts come in several calls.
+ * What failed before is read again; what fails from now on ends the call.  Tokens pass the layers in order,
+ * so that a layer that is not after the last one is the next token's.  A layer's experts come in several
+ * calls.
  */
 static void begin_call(struct mb_disk_pool *pool, const struct call *call)
 {

@@ -19,6 +19,7 @@
 struct kept {
     uint8_t *bytes;
     uint64_t nbytes; /* of its memory */
+    bool is_small;   /* on the heap, not in pages of its own */
     struct mb_blob blob;
     uint8_t *tables;
 };
@@ -35,6 +36,20 @@ struct disk_store {
 };
 
 /* ---------------------------------------------------------------- what is always needed */
+
+enum { SMALL_NBYTES = 1 << 16 };
+
+static bool is_small(const struct mb_tensor *tensor)
+{
+    return tensor->nbytes < SMALL_NBYTES;
+}
+
+/* With what kernels may read behind it. */
+static uint64_t kept_nbytes_of(const struct mb_tensor *tensor)
+{
+    return is_small(tensor) ? tensor->nbytes + MB_SLACK_NBYTES
+                            : mb_round_up(tensor->nbytes, MB_READ_PAGE_NBYTES) + MB_READ_PAGE_NBYTES;
+}
 
 static enum mb_status check_kept(struct disk_store *disk, const struct mb_tensor *tensor, struct kept *kept,
                                  struct mb_error *err)
@@ -55,11 +70,11 @@ static enum mb_status check_kept(struct disk_store *disk, const struct mb_tensor
 static enum mb_status read_kept(struct disk_store *disk, const struct mb_tensor *tensor, struct kept *kept,
                                 struct mb_error *err)
 {
-    uint64_t nbytes = mb_round_up(tensor->nbytes, MB_READ_PAGE_NBYTES) + MB_READ_PAGE_NBYTES; /* and slack */
-    uint8_t *bytes = mb_pages_alloc(nbytes);
+    uint64_t nbytes = kept_nbytes_of(tensor);
+    uint8_t *bytes = is_small(tensor) ? mb_alloc(nbytes, 1) : mb_pages_alloc(nbytes);
     if (bytes == NULL)
         return mb_fail_memory(err, "the weights of the model");
-    *kept = (struct kept){.bytes = bytes, .nbytes = nbytes};
+    *kept = (struct kept){.bytes = bytes, .nbytes = nbytes, .is_small = is_small(tensor)};
     MB_TRY(mb_reader_read(disk->reader, tensor, 0, bytes, tensor->nbytes, err));
     enum mb_status status = check_kept(disk, tensor, kept, err);
     return status == MB_OK
@@ -183,7 +198,10 @@ static void close_store(void *bytes)
         return;
     mb_disk_pool_free(disk->pool);
     for (size_t i = 0; disk->kept != NULL && i < disk->n_tensors; i++) {
-        mb_pages_free(disk->kept[i].bytes, disk->kept[i].nbytes);
+        if (disk->kept[i].is_small)
+            free(disk->kept[i].bytes);
+        else
+            mb_pages_free(disk->kept[i].bytes, disk->kept[i].nbytes);
         free(disk->kept[i].tables);
     }
     free(disk->kept);
@@ -210,8 +228,7 @@ static enum mb_status check_limit(const struct disk_store *disk, struct mb_error
     uint64_t kept_nbytes = 0, largest_nbytes = 0;
     for (size_t i = 0; i < disk->n_tensors; i++) {
         const struct mb_tensor *tensor = mb_checkpoint_tensor(disk->ckpt, i);
-        uint64_t nbytes =
-            mb_round_up(tensor->nbytes, MB_READ_PAGE_NBYTES) + MB_READ_PAGE_NBYTES + index->tables_nbytes[i];
+        uint64_t nbytes = kept_nbytes_of(tensor) + index->tables_nbytes[i];
         if (mb_role_of(tensor->name).role != MB_ROLE_EXPERT)
             kept_nbytes += nbytes;
         else if (nbytes > largest_nbytes)

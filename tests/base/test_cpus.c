@@ -5,6 +5,7 @@
 #include "base/cpus.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/memory.h"
 #include "base/pool.h"
 #include "cmocka_all.h"
 #include <ftw.h>
@@ -301,6 +302,34 @@ static int remove_root(void **state)
     return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+/* ---------------------------------------------------------------- memory */
+
+#define V1_MEMORY_MOUNT "34 31 0:31 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+
+static void what_groups_leave_of_memory_is_their_limit_less_what_is_no_cache(void **state)
+{
+    (void)state;
+    put_proc("0::/a/b\n", V2_MOUNT);
+    assert_true(mb_cgroup_memory_left(root) == UINT64_MAX);
+    put("/sys/fs/cgroup/a/b/memory.max", "max\n");
+    put("/sys/fs/cgroup/a/b/memory.stat", "anon 1000\nfile 5000000\n");
+    assert_true(mb_cgroup_memory_left(root) == UINT64_MAX);
+    put("/sys/fs/cgroup/a/b/memory.max", "10000\n");
+    assert_int_equal(mb_cgroup_memory_left(root), 9000);
+    put("/sys/fs/cgroup/a/memory.max", "8000\n"); /* a group above */
+    put("/sys/fs/cgroup/a/memory.stat", "anon 3000\n");
+    assert_int_equal(mb_cgroup_memory_left(root), 5000);
+    put("/sys/fs/cgroup/a/memory.stat", "anon 9000\n");
+    assert_int_equal(mb_cgroup_memory_left(root), 0);
+    put_proc("4:memory:/c\n0::/a\n", V1_MEMORY_MOUNT);
+    put("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"); /* none */
+    put("/sys/fs/cgroup/memory/memory.stat", "rss 5\ntotal_rss 70\n");
+    assert_true(mb_cgroup_memory_left(root) == UINT64_MAX);
+    put("/sys/fs/cgroup/memory/c/memory.limit_in_bytes", "1000\n");
+    put("/sys/fs/cgroup/memory/c/memory.stat", "cache 900\nrss 5\ntotal_rss 70\n");
+    assert_int_equal(mb_cgroup_memory_left(root), 930);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -312,6 +341,7 @@ int main(void)
         cmocka_unit_test(paths_do_not_leave_the_mount),
         cmocka_unit_test(what_makes_no_sense_is_no_quota),
         cmocka_unit_test(long_lines_are_passed_over),
+        cmocka_unit_test(what_groups_leave_of_memory_is_their_limit_less_what_is_no_cache),
         cmocka_unit_test(threads_are_the_quota_rounded_up),
         cmocka_unit_test(a_pool_has_as_many_threads_as_the_process_has_cpus),
         cmocka_unit_test(threads_of_a_crowded_pool_wake_for_long_work),

@@ -185,12 +185,112 @@ static void caches_stay_within_what_the_limit_left_them(void **state)
     mb_model_close(model);
 }
 
+/* ---------------------------------------------------------------- faults */
+
+/* A copy of the coded model, of which a streaming model is opened before its files are touched. */
+static struct mb_model *open_copy(const char *name)
+{
+    char line[2400];
+    snprintf(line, sizeof line, "cp -r '%s' '%s'", test_path("coded"), test_path(name));
+    assert_int_equal(system(line), 0); /* NOLINT(cert-env33-c): our own words */
+    return open_holding(test_path(name), 2, N_EXPERTS / 4);
+}
+
+/* The stored tensor of an expert. */
+static const struct mb_tensor *tensor_of(const struct mb_model *model, const char *name)
+{
+    const struct mb_tensor *tensor = mb_checkpoint_find(model->ckpt, name);
+    assert_non_null(tensor);
+    return tensor;
+}
+
+static enum mb_status feed(struct mb_model *model, struct mb_error *err)
+{
+    static const int32_t tokens[] = {1, 5, 900, 40, 77, 3, 2000, 18, 66, 123, 321, 45, 54, 9, 99, 999};
+    struct mb_session *session;
+    const struct mb_session_options options = {.size = sizeof options, .n_ctx = N_CTX};
+    must(mb_session_open(model, &options, &session, err), err);
+    struct mb_batch_item item = {
+        .session = session, .tokens = tokens, .n_tokens = sizeof tokens / sizeof *tokens};
+    enum mb_status status = mb_decode(model, &item, 1, err);
+    mb_session_close(session);
+    return status;
+}
+
+static void assert_told(const struct mb_error *err, const char *words)
+{
+    if (strstr(err->msg, ".safetensors") == NULL || strstr(err->msg, ".experts.") == NULL ||
+        strstr(err->msg, words) == NULL)
+        fail_msg("not the file, the tensor and '%s': %s", words, err->msg);
+}
+
+static const char expert_names[] = "model.layers.%d.mlp.experts.%d.moebius";
+enum { FIRST_LAYER = 1, LAST_LAYER = 8, N_LAYER_EXPERTS = 16 };
+
+/* Writes 4 KiB of something else into every expert, after the model was opened. */
+static void a_blob_that_changes_while_the_model_runs_is_refused(void **state)
+{
+    (void)state;
+    char name[100];
+    uint8_t bytes[4096];
+    struct mb_error err;
+    struct mb_model *model = open_copy("changed");
+    for (int layer = FIRST_LAYER; layer <= LAST_LAYER; layer++)
+        for (int e = 0; e < N_LAYER_EXPERTS; e++) {
+            snprintf(name, sizeof name, expert_names, layer, e);
+            const struct mb_tensor *tensor = tensor_of(model, name);
+            int fd = open(mb_tensor_path(model->ckpt, tensor), O_RDWR);
+            assert_true(fd >= 0);
+            assert_int_equal(pread(fd, bytes, sizeof bytes, (off_t)tensor->file_pos + 4096), sizeof bytes);
+            bytes[100] ^= 4;
+            assert_int_equal(pwrite(fd, bytes, sizeof bytes, (off_t)tensor->file_pos + 4096), sizeof bytes);
+            close(fd);
+        }
+    assert_int_equal(feed(model, &err), MB_BAD_DATA);
+    assert_told(&err, "checksum");
+    assert_int_equal(feed(model, &err), MB_BAD_DATA); /* and again: nothing of it was kept */
+    mb_model_close(model);
+}
+
+static void a_file_that_is_cut_while_the_model_runs_is_refused(void **state)
+{
+    (void)state;
+    struct mb_error err;
+    char name[100];
+    struct mb_model *model = open_copy("cut");
+    for (int layer = FIRST_LAYER; layer <= LAST_LAYER; layer++) {
+        snprintf(name, sizeof name, expert_names, layer, 0);
+        const struct mb_tensor *tensor = tensor_of(model, name);
+        assert_int_equal(truncate(mb_tensor_path(model->ckpt, tensor), 8192), 0);
+    }
+    assert_int_equal(feed(model, &err), MB_BAD_DATA);
+    assert_told(&err, "truncated");
+    mb_model_close(model);
+}
+
+/* What is open stays what it was. */
+static void a_file_that_is_replaced_changes_nothing(void **state)
+{
+    (void)state;
+    struct mb_error err;
+    char line[2400];
+    struct mb_model *model = open_copy("replaced");
+    snprintf(line, sizeof line, "cd '%s' && for f in *.safetensors; do echo no >x && mv x \"$f\"; done",
+             test_path("replaced"));
+    assert_int_equal(system(line), 0); /* NOLINT(cert-env33-c): our own words */
+    must(feed(model, &err), &err);
+    mb_model_close(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_are_the_same_whatever_memory_holds),
         cmocka_unit_test(a_limit_that_is_too_low_is_refused_with_one_that_works),
         cmocka_unit_test(caches_stay_within_what_the_limit_left_them),
+        cmocka_unit_test(a_blob_that_changes_while_the_model_runs_is_refused),
+        cmocka_unit_test(a_file_that_is_cut_while_the_model_runs_is_refused),
+        cmocka_unit_test(a_file_that_is_replaced_changes_nothing),
     };
     return cmocka_run_group_tests(tests, begin, test_folder_end);
 }

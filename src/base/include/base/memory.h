@@ -20,10 +20,14 @@ void *mb_sparse_alloc(uint64_t nbytes);
 void mb_pages_free(void *pages, uint64_t nbytes);
 
 /*
- * Bytes that can still be used without taking them from another program: of the machine, or of the control
- * group that contains this process (version 2) if it has less.  UINT64_MAX: not known.
+ * Bytes that can still be used without taking them from another program: of the machine, or of a control
+ * group that this process is in (cgroups of version 1 and 2, those above its own too) if one has less.
+ * UINT64_MAX: not known.
  */
 uint64_t mb_memory_available(void);
+
+/* What control groups leave alone; UINT64_MAX: no limit. 'root' as in cgroup.h. */
+uint64_t mb_cgroup_memory_left(const char *root);
 
 /* Bytes of memory that this process uses now, with what it has mapped of files; 0: not known. */
 uint64_t mb_memory_used(void);

@@ -1,0 +1,362 @@
+/*
+ * test_disk.c - experts from disk: what the kernel refuses, what fails, and what must not be touched.
+ */
+#include "checkpoint/folder.h"
+#include "cmocka_all.h"
+#include "starve.h"
+#include "store/uring.h"
+#include "weights.h"
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_HIDDEN = 48, N_INNER = 40, LAYER = 1, N_EXPERTS = 12, N_PARTS = 3, UP = 1, N_HELD = 3 };
+
+static int begin(void **state)
+{
+    struct mb_compress_options options = {.size = sizeof options};
+    struct mb_compress_report report;
+    struct mb_error err;
+    struct test_model model = test_model_small();
+    model.n_experts = N_EXPERTS;
+    if (test_folder_begin(state) != 0)
+        return -1;
+    test_write_model(test_path("plain"), &model);
+    enum mb_status status = mb_compress(test_path("plain"), test_path("coded"), &options, &report, &err);
+    if (status != MB_OK)
+        print_error("%s\n", err.msg);
+    return status == MB_OK ? 0 : -1;
+}
+
+/* ---------------------------------------------------------------- io_uring that fails, put in by the linker
+ */
+
+struct mb_uring *__real_mb_uring_open(unsigned n_max, int *error);
+struct mb_uring *__wrap_mb_uring_open(unsigned n_max, int *error);
+bool __real_mb_uring_submit(struct mb_uring *uring);
+bool __wrap_mb_uring_submit(struct mb_uring *uring);
+size_t __real_mb_uring_wait(struct mb_uring *uring, struct mb_uring_done *done, size_t n_max);
+size_t __wrap_mb_uring_wait(struct mb_uring *uring, struct mb_uring_done *done, size_t n_max);
+
+static int open_error;       /* 0: io_uring works */
+static int n_busy;           /* so many times, the kernel takes nothing */
+static int64_t read_outcome; /* 0: what it is; else what reads are said to have given */
+
+struct mb_uring *__wrap_mb_uring_open(unsigned n_max, int *error)
+{
+    *error = open_error;
+    return open_error != 0 ? NULL : __real_mb_uring_open(n_max, error);
+}
+
+bool __wrap_mb_uring_submit(struct mb_uring *uring)
+{
+    if (n_busy > 0) {
+        n_busy--;
+        return false;
+    }
+    return __real_mb_uring_submit(uring);
+}
+
+size_t __wrap_mb_uring_wait(struct mb_uring *uring, struct mb_uring_done *done, size_t n_max)
+{
+    size_t n = __real_mb_uring_wait(uring, done, n_max);
+    for (size_t i = 0; i < n && read_outcome != 0; i++)
+        done[i].n = read_outcome;
+    return n;
+}
+
+/* ---------------------------------------------------------------- a store that has room for a few experts */
+
+static const struct mb_expert_part *parts_of(size_t expert)
+{
+    static const char *const kinds[N_PARTS] = {"gate", "up", "down"};
+    static char names[N_EXPERTS][N_PARTS][100];
+    static struct mb_expert_part parts[N_EXPERTS][N_PARTS];
+    for (size_t k = 0; k < N_PARTS; k++) {
+        snprintf(names[expert][k], sizeof names[expert][k], "model.layers.%d.mlp.experts.%zu.%s_proj.weight",
+                 LAYER, expert, kinds[k]);
+        parts[expert][k] = (struct mb_expert_part){names[expert][k], k == 2 ? N_HIDDEN : N_INNER,
+                                                   k == 2 ? N_INNER : N_HIDDEN};
+    }
+    return parts[expert];
+}
+
+/* All matrices that are no experts' are needed. */
+static enum mb_status keep_matrices(struct test_weights *w, struct mb_error *err)
+{
+    enum { N_MAX = 100 };
+    const char *names[N_MAX];
+    const struct mb_matrix *matrix;
+    size_t n = mb_store_unused(w->store, names, N_MAX);
+    assert_true(n <= N_MAX);
+    for (size_t i = 0; i < n; i++) {
+        const struct mb_weight_info *info = mb_index_find(w->index, names[i]);
+        if (!info->is_matrix)
+            continue;
+        enum mb_status status = mb_store_matrix(w->store, names[i], info->n_rows, info->n_cols, &matrix, err);
+        if (status != MB_OK)
+            return status;
+    }
+    return MB_OK;
+}
+
+static enum mb_status open_limited(uint64_t nbytes, struct test_weights *w, struct mb_error *err)
+{
+    const struct mb_store_options options = {
+        .size = sizeof options, .n_threads = 2, .memory_nbytes = nbytes, .n_experts_min = 2};
+    enum mb_status status = test_weights_open_with(test_path("coded"), &options, w, err);
+    for (size_t e = 0; e < N_EXPERTS && status == MB_OK; e++)
+        status = mb_store_bind_expert(w->store, LAYER, e, parts_of(e), N_PARTS, err);
+    if (status == MB_OK)
+        status = keep_matrices(w, err);
+    if (status == MB_OK)
+        status = mb_store_ready(w->store, err);
+    if (status != MB_OK)
+        test_weights_close(w);
+    return status;
+}
+
+/* The limit that leaves room for N_HELD of them. */
+static uint64_t limit_nbytes(void)
+{
+    static uint64_t limit;
+    struct test_weights w;
+    for (uint64_t nbytes = 4096; limit == 0; nbytes += 2048) {
+        if (nbytes > 1 << 20)
+            fail_msg("no limit leaves room for %d experts", N_HELD);
+        if (open_limited(nbytes, &w, NULL) != MB_OK)
+            continue;
+        if (mb_store_memory(w.store).n_experts_held == N_HELD)
+            limit = nbytes;
+        test_weights_close(&w);
+    }
+    return limit;
+}
+
+static void open_streaming(struct test_weights *w)
+{
+    struct mb_error err;
+    if (open_limited(limit_nbytes(), w, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(mb_store_memory(w->store).n_experts, N_EXPERTS);
+}
+
+/* All experts, one after another, have the values that they have in memory. */
+static void assert_right(struct test_weights *w)
+{
+    static float values[N_HIDDEN * N_INNER], expected[N_HIDDEN * N_INNER];
+    struct test_weights whole;
+    struct mb_error err;
+    if (open_limited(0, &whole, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    assert_int_equal(mb_store_memory(whole.store).reads, MB_READS_NONE);
+    for (uint32_t e = 0; e < N_EXPERTS; e++) {
+        struct mb_expert_view streamed, held;
+        assert_int_equal(mb_store_acquire(whole.store, LAYER, &e, 1, &held, &err), MB_OK);
+        if (mb_store_acquire(w->store, LAYER, &e, 1, &streamed, &err) != MB_OK)
+            fail_msg("%s", err.msg);
+        for (size_t k = 0; k < N_PARTS; k++) {
+            mb_matrix_rows(streamed.matrices[k], 0, streamed.matrices[k]->n_rows, values);
+            mb_matrix_rows(held.matrices[k], 0, held.matrices[k]->n_rows, expected);
+            assert_memory_equal(values, expected, sizeof values);
+        }
+        mb_store_release(w->store, LAYER, &e, 1);
+        mb_store_release(whole.store, LAYER, &e, 1);
+    }
+    test_weights_close(&whole);
+}
+
+/* ---------------------------------------------------------------- reads */
+
+static void without_io_uring_threads_read_and_it_is_said(void **state)
+{
+    (void)state;
+    static const struct {
+        int error;
+        const char *words;
+    } cases[] = {{ENOSYS, "has no io_uring"}, {EPERM, "forbidden"}, {ENOMEM, "cannot be used"}};
+    struct test_weights w;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        open_error = cases[i].error;
+        open_streaming(&w);
+        open_error = 0;
+        assert_int_equal(mb_store_memory(w.store).reads, MB_READS_THREADS);
+        assert_non_null(strstr(mb_store_memory(w.store).reads_reason, cases[i].words));
+        assert_right(&w);
+        test_weights_close(&w);
+    }
+}
+
+static void a_kernel_that_takes_no_read_for_a_while_is_asked_again(void **state)
+{
+    (void)state;
+    struct test_weights w;
+    open_streaming(&w);
+    n_busy = 20;
+    assert_right(&w);
+    assert_int_equal(n_busy, 0);
+    test_weights_close(&w);
+}
+
+static void reads_that_fail_or_end_early_are_done_again(void **state)
+{
+    (void)state;
+    static const int64_t outcomes[] = {-EIO, -EAGAIN, -EINTR, 1, 512};
+    struct test_weights w;
+    for (size_t i = 0; i < sizeof outcomes / sizeof *outcomes; i++) {
+        open_streaming(&w);
+        read_outcome = outcomes[i];
+        assert_right(&w);
+        read_outcome = 0;
+        test_weights_close(&w);
+    }
+}
+
+static void a_read_that_fails_is_told_by_file_and_tensor_and_not_kept(void **state)
+{
+    (void)state;
+    static const enum starve_kind kinds[] = {STARVE_READ, STARVE_SHORT};
+    struct mb_expert_view view;
+    struct test_weights w;
+    struct mb_error err;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        open_error = ENOSYS;
+        open_streaming(&w);
+        open_error = 0;
+        starve_begin(kinds[i], 1, true);
+        enum mb_status status = mb_store_acquire(w.store, LAYER, &(uint32_t){5}, 1, &view, &err);
+        starve_end();
+        assert_int_equal(status, kinds[i] == STARVE_READ ? MB_IO : MB_BAD_DATA);
+        if (strstr(err.msg, ".safetensors: tensor model.layers.1.mlp.experts.5.moebius: ") == NULL)
+            fail_msg("neither file nor tensor: %s", err.msg);
+        assert_right(&w);
+        test_weights_close(&w);
+    }
+}
+
+static void reads_in_two_halves_are_no_failure(void **state)
+{
+    (void)state;
+    struct test_weights w;
+    open_error = ENOSYS;
+    open_streaming(&w);
+    open_error = 0;
+    starve_begin(STARVE_HALF, 1, true);
+    assert_right(&w);
+    starve_end();
+    test_weights_close(&w);
+}
+
+/* ---------------------------------------------------------------- memory */
+
+static void streaming_allocates_nothing(void **state)
+{
+    (void)state;
+    struct mb_expert_view out[2];
+    struct test_weights w;
+    struct mb_error err;
+    for (int with_threads = 0; with_threads <= 1; with_threads++) {
+        open_error = with_threads ? ENOSYS : 0;
+        open_streaming(&w);
+        open_error = 0;
+        starve_begin(STARVE_MEMORY, 0, false);
+        for (uint32_t e = 0; e < 3 * N_EXPERTS; e++) {
+            uint32_t experts[] = {e % N_EXPERTS, (e + 1) % N_EXPERTS};
+            mb_store_prefetch(w.store, LAYER, experts + 1, 1);
+            assert_int_equal(mb_store_acquire(w.store, LAYER, experts, 2, out, &err), MB_OK);
+            mb_store_release(w.store, LAYER, experts, 2);
+        }
+        assert_int_equal(starve_end(), 0);
+        assert_true(mb_store_traffic(w.store).n_misses >= N_EXPERTS);
+        test_weights_close(&w);
+    }
+}
+
+static void opening_starves(void **state)
+{
+    (void)state;
+    uint64_t limit = limit_nbytes();
+    struct test_weights w;
+    struct mb_error err;
+    long n = 0;
+    for (bool is_done = false; !is_done;) {
+        struct starve_held before = starve_held();
+        starve_begin(STARVE_MEMORY, ++n, false);
+        enum mb_status status = open_limited(limit, &w, &err);
+        is_done = starve_end() < n;
+        /* Without memory for io_uring, threads read. */
+        if (status == MB_OK)
+            test_weights_close(&w);
+        else if (status != MB_NO_MEMORY)
+            fail_msg("allocation %ld: %s", n, err.msg);
+        struct starve_held after = starve_held();
+        if (after.n_blocks != before.n_blocks || after.mapped_nbytes != before.mapped_nbytes ||
+            after.n_files != before.n_files)
+            fail_msg("allocation %ld: left behind %ld blocks, %ld mapped bytes, %ld files", n,
+                     after.n_blocks - before.n_blocks, after.mapped_nbytes - before.mapped_nbytes,
+                     after.n_files - before.n_files);
+    }
+    assert_true(n > 50);
+}
+
+static void more_than_memory_holds_is_refused_and_does_not_hang(void **state)
+{
+    (void)state;
+    static const uint32_t experts[] = {0, 1, 2, 3};
+    struct mb_expert_view out[4];
+    struct test_weights w;
+    struct mb_error err;
+    open_streaming(&w);
+    assert_int_equal(mb_store_acquire(w.store, LAYER, experts, 4, out, &err), MB_NO_MEMORY);
+    assert_int_equal(mb_store_acquire(w.store, LAYER, experts, N_HELD, out, &err), MB_OK);
+    assert_int_equal(mb_store_acquire(w.store, LAYER, experts + 3, 1, out, &err), MB_NO_MEMORY);
+    mb_store_release(w.store, LAYER, experts, N_HELD);
+    assert_right(&w);
+    test_weights_close(&w);
+}
+
+/* ---------------------------------------------------------------- overlays */
+
+static void an_overlay_on_a_streamed_expert_stays_while_it_comes_and_goes(void **state)
+{
+    (void)state;
+    static float zeros[N_HIDDEN * N_INNER];
+    const struct mb_matrix changed = {.n_rows = N_INNER, .n_cols = N_HIDDEN, .dtype = MB_F32, .dense = zeros};
+    const char *name = parts_of(4)[UP].name;
+    struct mb_expert_view out;
+    struct mb_matrix original;
+    struct test_weights w;
+    struct mb_error err;
+    open_streaming(&w);
+    assert_int_equal(mb_store_overlay(w.store, name, &changed, &err), MB_OK);
+    for (uint32_t e = 0; e < 2 * N_EXPERTS; e++) {
+        uint32_t expert = e % N_EXPERTS;
+        assert_int_equal(mb_store_acquire(w.store, LAYER, &expert, 1, &out, &err), MB_OK);
+        assert_true(out.matrices[UP]->is_coded == (expert != 4));
+        assert_true(out.matrices[0]->is_coded);
+        mb_store_release(w.store, LAYER, &expert, 1);
+    }
+    assert_int_equal(mb_store_original(w.store, name, &original, &err), MB_UNSUPPORTED);
+    assert_int_equal(mb_store_overlay(w.store, name, NULL, &err), MB_OK);
+    assert_right(&w);
+    test_weights_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(without_io_uring_threads_read_and_it_is_said),
+        cmocka_unit_test(a_kernel_that_takes_no_read_for_a_while_is_asked_again),
+        cmocka_unit_test(reads_that_fail_or_end_early_are_done_again),
+        cmocka_unit_test(a_read_that_fails_is_told_by_file_and_tensor_and_not_kept),
+        cmocka_unit_test(reads_in_two_halves_are_no_failure),
+        cmocka_unit_test(streaming_allocates_nothing),
+        cmocka_unit_test(opening_starves),
+        cmocka_unit_test(more_than_memory_holds_is_refused_and_does_not_hang),
+        cmocka_unit_test(an_overlay_on_a_streamed_expert_stays_while_it_comes_and_goes),
+    };
+    json_set_alloc_funcs(starve_spared_malloc, free);
+    return cmocka_run_group_tests(tests, begin, test_folder_end);
+}
