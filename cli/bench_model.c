@@ -27,7 +27,8 @@ enum { LIST_MAX = 16, REPEATS_MAX = 100, BATCH_MAX = 64, RESULTS_MAX = 1024 };
 enum { READ_NBYTES = 512 << 20, N_READS = 3, WARM_UP_TOKENS = 8 };
 
 static struct {
-    const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory, *policy;
+    const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory,
+        *policy;
     int n_repeats;
     bool no_warmup;
     enum cli_format format;

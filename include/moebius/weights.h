@@ -115,7 +115,7 @@ struct mb_store_options {
      */
     uint64_t memory_nbytes, other_nbytes;
     const char *expert_policy; /* of what leaves memory (offload.h); NULL: the default. Changes no result */
-    size_t n_experts_min; /* that can be acquired together, at least, where they are streamed; 0: 1 */
+    size_t n_experts_min;      /* that can be acquired together, at least, where they are streamed; 0: 1 */
 };
 
 /* How streamed experts are read. */
