@@ -150,6 +150,8 @@ static void print_md(const struct mb_compress_report *r)
            cli_ratio((double)r->n_weights / 1e9, r->seconds));
     if (r->n_shards_resumed > 0)
         printf("; %zu of %zu shards were finished before", r->n_shards_resumed, r->n_shards);
+    if (r->n_blobs_reused > 0)
+        printf("; %" PRIu64 " matrices or experts are those of the folder that was there", r->n_blobs_reused);
     putchar('\n');
 }
 
@@ -230,6 +232,7 @@ static json_t *report_json(const struct mb_compress_report *r)
     json_object_set_new(json, "gweights_per_s", json_real(cli_ratio((double)r->n_weights / 1e9, r->seconds)));
     json_object_set_new(json, "n_shards", json_integer((json_int_t)r->n_shards));
     json_object_set_new(json, "extreme_weights", extremes_json(&r->extremes));
+    json_object_set_new(json, "n_blobs_reused", json_integer((json_int_t)r->n_blobs_reused));
     json_object_set_new(json, "n_shards_resumed", json_integer((json_int_t)r->n_shards_resumed));
     return json;
 }

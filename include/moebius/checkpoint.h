@@ -311,11 +311,14 @@ struct mb_compress_report {
     size_t n_shards_resumed;         /* of these, finished by an earlier call */
     struct mb_extremes extremes;     /* where dry_run is set, those that the samples hint at */
     char notes[1024];                /* the input's mb_checkpoint_notes, cut to fit */
+    uint64_t n_blobs_reused;         /* taken from the folder that was replaced */
 };
 
 /*
  * Write OUT as a coded folder.  Work goes to OUT.partial, shard by shard; the finished folder is renamed.
- * The same call after a kill resumes.  MB_BAD_DATA with tensor and position for NaN or infinity.
+ * The same call after a kill resumes.  With 'force' over a coded folder its blobs are taken, checked, where
+ * bound, step, rounding and originals are the same: an edited plan codes what it changed.  MB_BAD_DATA with
+ * tensor and position for NaN or infinity.
  */
 MB_API enum mb_status mb_compress(const char *in_path, const char *out_path,
                                   const struct mb_compress_options *options,

@@ -42,11 +42,13 @@ struct job {
     struct matrix *matrices;      /* [unit->n_coded] */
     struct mb_blob_matrix *infos; /* [unit->n_coded] as the blob's header has them */
     struct mb_extremes extremes;
-    enum mb_status status; /* of its statistics, then of preparing its matrices */
+    struct mb_reused reused; /* bytes NULL: it is coded */
+    uint64_t origin;         /* XXH3-64 of the chunks that it is coded from, each with that of those before */
+    enum mb_status status;   /* of its statistics, then of preparing its matrices */
     struct mb_error err;
 };
 
-/* Whole row groups of a matrix. */
+/* Whole row groups of a matrix; or a blob that is reused (matrix is NULL). */
 struct chunk {
     struct job *job;
     struct matrix *matrix;
@@ -56,7 +58,8 @@ struct chunk {
 
 struct slot {
     struct chunk chunk;
-    uint8_t *out; /* of slot_nbytes */
+    uint64_t origin; /* of its weights */
+    uint8_t *out;    /* of slot_nbytes */
     size_t out_nbytes;
     struct mb_rounded rounded;
     enum mb_status status;
@@ -67,6 +70,7 @@ struct mb_coder {
     const struct mb_checkpoint *ckpt;
     const struct mb_layout *layout;
     const struct mb_rounder *rounder; /* or NULL */
+    const struct mb_reuse *reuse;     /* or NULL */
     struct mb_progress *progress;
     struct mb_pool *pool;
     struct mb_shard_writer *writer;
@@ -167,6 +171,7 @@ static void free_batch(struct mb_coder *coder)
                                     matrix->is_done ? &matrix->rounded : NULL);
             free(matrix->groups);
         }
+        free(job->reused.bytes);
         free(job->matrices);
         free(job->infos);
         free(job->eps);
@@ -211,7 +216,7 @@ static void prepare_task(void *ctx, size_t task, int thread)
     (void)thread;
     const struct mb_coder *coder = ctx;
     struct job *job = &coder->jobs[task];
-    for (size_t i = 0; i < job->unit->n_coded && job->status == MB_OK; i++)
+    for (size_t i = 0; i < job->unit->n_coded && job->status == MB_OK && job->reused.bytes == NULL; i++)
         job->status = prepare_matrix(coder->rounder, &job->matrices[i], &job->err);
 }
 
@@ -225,6 +230,46 @@ static enum mb_status prepare_batch(struct mb_coder *coder, struct mb_error *err
     return MB_OK;
 }
 
+/* ---------------------------------------------------------------- what need not be coded */
+
+static uint64_t add_origin(uint64_t origin, uint64_t chunk)
+{
+    return XXH3_64bits_withSeed(&chunk, sizeof chunk, origin);
+}
+
+/* The origin that the job's blob would get. false: a weight cannot be read; coding it will say so. */
+static bool find_origin(const struct mb_coder *coder, const struct job *job, uint8_t *buffer,
+                        uint64_t *origin)
+{
+    *origin = 0;
+    for (size_t i = 0; i < job->unit->n_coded; i++) {
+        const struct mb_tensor *tensor = job->matrices[i].item->tensor;
+        uint64_t row_nbytes = tensor->nbytes / tensor->shape[0];
+        uint64_t nbytes = mb_chunk_rows(tensor, MB_CHUNK_NBYTES) * row_nbytes;
+        for (uint64_t pos = 0; pos < tensor->nbytes; pos += nbytes) {
+            uint64_t n = tensor->nbytes - pos < nbytes ? tensor->nbytes - pos : nbytes;
+            if (mb_checkpoint_read(coder->ckpt, tensor, pos, buffer, n, NULL) != MB_OK)
+                return false;
+            *origin = add_origin(*origin, XXH3_64bits(buffer, n));
+        }
+    }
+    return true;
+}
+
+static void reuse_task(void *ctx, size_t task, int thread)
+{
+    const struct mb_coder *coder = ctx;
+    struct job *job = &coder->jobs[task];
+    struct mb_tensor blob = mb_unit_tensor(coder->layout, job->unit);
+    uint64_t there, origin;
+    if (blob.name != NULL && mb_reuse_look(coder->reuse, blob.name, job->infos, job->unit->n_coded, &there) &&
+        find_origin(coder, job, coder->in + (size_t)thread * MB_CHUNK_NBYTES, &origin) && origin == there) {
+        job->reused = mb_reuse_take(coder->reuse, blob.name);
+        job->origin = job->reused.bytes == NULL ? 0 : origin;
+    }
+    free((char *)blob.name);
+}
+
 /* Bounds of all units of the batch in parallel: a mean is a sum in order, so one unit cannot be split. */
 static enum mb_status begin_batch(struct mb_coder *coder, const struct mb_unit *units, size_t n_units,
                                   struct mb_error *err)
@@ -236,6 +281,8 @@ static enum mb_status begin_batch(struct mb_coder *coder, const struct mb_unit *
         mb_extremes_add(&coder->report->extremes, &coder->jobs[i].extremes);
         MB_TRY(make_matrices(coder, &coder->jobs[i], err));
     }
+    if (coder->reuse != NULL)
+        mb_pool_run(coder->pool, n_units, reuse_task, coder);
     MB_TRY(prepare_batch(coder, err));
     coder->next_job = coder->next_matrix = 0;
     coder->next_row = 0;
@@ -250,6 +297,11 @@ static bool next_chunk(struct mb_coder *coder, struct chunk *chunk)
     if (coder->next_job == coder->n_jobs)
         return false;
     struct job *job = &coder->jobs[coder->next_job];
+    if (job->reused.bytes != NULL) {
+        *chunk = (struct chunk){.job = job};
+        coder->next_job++;
+        return true;
+    }
     struct matrix *matrix = &job->matrices[coder->next_matrix];
     uint64_t n_left = matrix->info->n_rows - coder->next_row;
     uint64_t n_rows = mb_chunk_rows(matrix->item->tensor, MB_CHUNK_NBYTES);
@@ -293,11 +345,14 @@ static enum mb_status encode_chunk(struct mb_coder *coder, struct slot *slot, ui
 {
     const struct chunk *chunk = &slot->chunk;
     struct matrix *matrix = chunk->matrix;
+    if (matrix == NULL)
+        return MB_OK;
     const struct mb_tensor *tensor = matrix->item->tensor;
     uint64_t row_nbytes = matrix->info->n_cols * mb_dtype_nbytes(matrix->info->dtype);
     uint64_t pos = chunk->row * row_nbytes, nbytes = chunk->n_rows * row_nbytes;
     read_ahead(coder->ckpt, tensor, pos + coder->n_slots * nbytes);
     MB_TRY(mb_checkpoint_read(coder->ckpt, tensor, pos, in, nbytes, &slot->err));
+    slot->origin = XXH3_64bits(in, nbytes);
     size_t bad;
     struct mb_group *groups = matrix->groups + chunk->row / mb_group_rows(matrix->info->n_cols);
     struct mb_coding coding = matrix->coding;
@@ -363,18 +418,37 @@ static enum mb_status write_header(struct mb_coder *coder, const struct job *job
     return status;
 }
 
-static enum mb_status end_blob(struct mb_coder *coder, struct job *job, struct mb_error *err)
+/* Pads the blob to a page, and counts it. */
+static enum mb_status add_blob(struct mb_coder *coder, const struct job *job, struct mb_error *err)
 {
     static const uint8_t zeros[MB_ST_PAGE_NBYTES];
     uint64_t nbytes = coder->writer->at - coder->blob_pos, n_weights = 0, in_nbytes = 0;
-    MB_TRY(write_header(coder, job, err));
     MB_TRY(mb_shard_write(coder->writer, zeros, mb_round_up(nbytes, MB_ST_PAGE_NBYTES) - nbytes, err));
     for (size_t i = 0; i < job->unit->n_coded; i++) {
         n_weights += job->matrices[i].item->tensor->n_elems;
         in_nbytes += mb_tensor_stored_nbytes(coder->ckpt, job->matrices[i].item->tensor);
     }
     mb_report_blob(coder->report, job->matrices[0].item->class, n_weights, in_nbytes, nbytes);
-    return mb_shard_add(coder->writer, coder->blob_pos, err);
+    MB_TRY(mb_shard_add(coder->writer, coder->blob_pos, err));
+    return mb_shard_add_origin(coder->writer, job->origin, err);
+}
+
+static enum mb_status end_blob(struct mb_coder *coder, const struct job *job, struct mb_error *err)
+{
+    MB_TRY(write_header(coder, job, err));
+    return add_blob(coder, job, err);
+}
+
+static enum mb_status write_reused(struct mb_coder *coder, const struct job *job, struct mb_error *err)
+{
+    const struct mb_reused *reused = &job->reused;
+    coder->blob_pos = coder->writer->at;
+    MB_TRY(mb_shard_write(coder->writer, reused->bytes, reused->nbytes, err));
+    coder->report->n_groups += reused->n_groups;
+    coder->report->n_raw_groups += reused->n_raw_groups;
+    coder->report->n_outliers += reused->n_outliers;
+    coder->report->n_blobs_reused++;
+    return add_blob(coder, job, err);
 }
 
 /* In the order of rows, so that sums do not depend on threads. */
@@ -391,8 +465,11 @@ static void add_rounded(struct mb_rounded *to, const struct mb_rounded *from)
 static enum mb_status write_slot(struct mb_coder *coder, const struct slot *slot, struct mb_error *err)
 {
     const struct chunk *chunk = &slot->chunk;
+    if (chunk->matrix == NULL)
+        return write_reused(coder, chunk->job, err);
     if (chunk->begins_blob)
         MB_TRY(begin_blob(coder, chunk->job, err));
+    chunk->job->origin = add_origin(chunk->job->origin, slot->origin);
     MB_TRY(write_payload(coder, slot->out, slot->out_nbytes, err));
     chunk->matrix->info->data_nbytes += slot->out_nbytes;
     add_rounded(&chunk->matrix->rounded, &slot->rounded);
@@ -424,6 +501,17 @@ static void wave_task(void *ctx, size_t task, int thread)
     slot->status = encode_chunk(coder, slot, coder->in + (task - 1) * MB_CHUNK_NBYTES, room);
 }
 
+/* Weights that are done with it. */
+static uint64_t chunk_nbytes(const struct chunk *chunk)
+{
+    uint64_t nbytes = 0;
+    if (chunk->matrix != NULL)
+        return chunk->n_rows * chunk->matrix->info->n_cols * mb_dtype_nbytes(chunk->matrix->info->dtype);
+    for (size_t i = 0; i < chunk->job->unit->n_coded; i++)
+        nbytes += chunk->job->matrices[i].item->tensor->nbytes;
+    return nbytes;
+}
+
 static enum mb_status run_wave(struct mb_coder *coder, struct mb_error *err)
 {
     uint64_t nbytes = 0;
@@ -431,9 +519,8 @@ static enum mb_status run_wave(struct mb_coder *coder, struct mb_error *err)
     MB_TRY(mb_pass_on(err, coder->write_status, &coder->write_err));
     for (size_t i = 0; i < coder->n_encoding; i++) {
         const struct slot *slot = &coder->encoding[i];
-        const struct mb_blob_matrix *info = slot->chunk.matrix->info;
         MB_TRY(mb_pass_on(err, slot->status, &slot->err));
-        nbytes += slot->chunk.n_rows * info->n_cols * mb_dtype_nbytes(info->dtype);
+        nbytes += chunk_nbytes(&slot->chunk);
     }
     return mb_progress_add(coder->progress, "compress", nbytes, err);
 }
@@ -536,6 +623,11 @@ enum mb_status mb_coder_create(const struct mb_checkpoint *ckpt, const struct mb
         *coder = NULL;
     }
     return status;
+}
+
+void mb_coder_reuse(struct mb_coder *coder, const struct mb_reuse *reuse)
+{
+    coder->reuse = reuse;
 }
 
 void mb_coder_free(struct mb_coder *coder)

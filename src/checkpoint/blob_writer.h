@@ -6,6 +6,7 @@
 
 #include "layout.h"
 #include "progress.h"
+#include "reuse.h"
 #include "shard_writer.h"
 
 struct mb_coder;
@@ -18,6 +19,10 @@ enum mb_status mb_coder_create(const struct mb_checkpoint *ckpt, const struct mb
                                const struct mb_rounder *rounder, int n_threads, struct mb_progress *progress,
                                struct mb_coder **coder, struct mb_error *err);
 void mb_coder_free(struct mb_coder *coder);
+
+/* From now on blobs of an earlier folder are taken where they are what would be coded. Borrowed; may be NULL.
+ */
+void mb_coder_reuse(struct mb_coder *coder, const struct mb_reuse *reuse);
 
 /* Writes the blobs of these units, in order. What they hold is added to the report. */
 enum mb_status mb_coder_run(struct mb_coder *coder, const struct mb_unit *units, size_t n_units,

@@ -72,4 +72,7 @@ static inline bool mb_has_whole_bytes(const struct mb_tensor *tensor)
     return tensor->nbytes >= tensor->n_elems;
 }
 
+/* XXH3-64 of what a blob was coded from (reuse.h); false: the folder does not say. */
+bool mb_blob_origin(const struct mb_checkpoint *ckpt, const struct mb_tensor *blob, uint64_t *origin);
+
 #endif

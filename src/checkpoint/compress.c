@@ -235,8 +235,13 @@ static enum mb_status write_work(struct compression *c, const char *out_path, co
                                  const json_t *work, bool force, struct mb_compress_report *report,
                                  struct mb_error *err)
 {
+    struct mb_reuse *reuse = NULL;
     MB_TRY(mb_output_open(out_path, c->ckpt, work, force, &c->output, err));
-    enum mb_status status = fill_folder(c, block, report, err);
+    enum mb_status status = c->output.replaces ? mb_reuse_open(out_path, block, &reuse, err) : MB_OK;
+    mb_coder_reuse(c->coder, reuse);
+    if (status == MB_OK)
+        status = fill_folder(c, block, report, err);
+    mb_reuse_close(reuse);
     if (status == MB_OK)
         return mb_output_finish(&c->output, err);
     mb_output_abandon(&c->output, status);

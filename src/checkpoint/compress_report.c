@@ -17,6 +17,7 @@ static const struct {
     SUM(coded_nbytes),       SUM(padding_nbytes),      SUM(exact_nbytes),    SUM(expert_n_weights),
     SUM(expert_in_nbytes),   SUM(expert_coded_nbytes), SUM(dense_n_weights), SUM(dense_in_nbytes),
     SUM(dense_coded_nbytes), SUM(n_outliers),          SUM(n_raw_groups),    SUM(n_groups),
+    SUM(n_blobs_reused),
 };
 enum { N_SUMS = sizeof sums / sizeof sums[0] };
 

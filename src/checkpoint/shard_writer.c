@@ -16,10 +16,10 @@ static json_t *new_metadata(void)
     return json_pack("{s:s}", "format", "pt");
 }
 
-static void set_xxh3(json_t *metadata, const char *name, uint64_t xxh3, bool *ok)
+static void set_xxh3(json_t *metadata, const char *what, const char *name, uint64_t xxh3, bool *ok)
 {
     char key[600], text[24];
-    snprintf(key, sizeof key, "xxh3:%s", name);
+    snprintf(key, sizeof key, "%s:%s", what, name);
     snprintf(text, sizeof text, "%016llx", (unsigned long long)xxh3);
     *ok = *ok && json_object_set_new(metadata, key, json_string(text)) == 0;
 }
@@ -41,7 +41,7 @@ uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned)
         tensors[i].file_pos = tensors[i].nbytes = widest;
         if (is_blob(&planned[i]))
             tensors[i].shape[0] = widest; /* a blob's size is not known yet */
-        set_xxh3(metadata, planned[i].name, 0, &ok);
+        set_xxh3(metadata, "xxh3", planned[i].name, 0, &ok);
     }
     char *text = NULL;
     size_t nbytes = 0;
@@ -132,7 +132,14 @@ enum mb_status mb_shard_add_xxh3(struct mb_shard_writer *writer, const char *nam
                                  struct mb_error *err)
 {
     bool ok = true;
-    set_xxh3(writer->metadata, name, xxh3, &ok);
+    set_xxh3(writer->metadata, "xxh3", name, xxh3, &ok);
+    return ok ? MB_OK : mb_fail_memory(err, "the list of tensors");
+}
+
+enum mb_status mb_shard_add_origin(struct mb_shard_writer *writer, uint64_t origin, struct mb_error *err)
+{
+    bool ok = true;
+    set_xxh3(writer->metadata, "orig", writer->tensors[writer->n_tensors - 1].name, origin, &ok);
     return ok ? MB_OK : mb_fail_memory(err, "the list of tensors");
 }
 

@@ -38,6 +38,10 @@ enum mb_status mb_shard_add(struct mb_shard_writer *writer, uint64_t begin, stru
 /* Keeps an exact tensor's checksum. */
 enum mb_status mb_shard_add_xxh3(struct mb_shard_writer *writer, const char *name, uint64_t xxh3,
                                  struct mb_error *err);
+
+/* Keeps what the blob that was added last was coded from (reuse.h). */
+enum mb_status mb_shard_add_origin(struct mb_shard_writer *writer, uint64_t origin, struct mb_error *err);
+
 /* Header, fsync, note of the report, rename. The writer is closed, also after a failure. */
 enum mb_status mb_shard_end(struct mb_shard_writer *writer, uint64_t plan, const json_t *report,
                             struct mb_error *err);

@@ -167,13 +167,25 @@ char *mb_blob_full_name(const struct mb_tensor *blob, const struct mb_blob_matri
     return name;
 }
 
-bool mb_exact_xxh3(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, uint64_t *xxh3)
+/* "KEY:NAME" in the header of the tensor's shard. */
+static bool find_xxh3(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, const char *what,
+                      uint64_t *xxh3)
 {
     char key[600];
-    snprintf(key, sizeof key, "xxh3:%s", tensor->name);
+    snprintf(key, sizeof key, "%s:%s", what, tensor->name);
     const char *text = json_string_value(json_object_get(ckpt->shards[tensor->shard].header.metadata, key));
     if (text == NULL || strlen(text) != 16 || strspn(text, "0123456789abcdef") != 16)
         return false;
     *xxh3 = strtoull(text, NULL, 16);
     return true;
+}
+
+bool mb_exact_xxh3(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, uint64_t *xxh3)
+{
+    return find_xxh3(ckpt, tensor, "xxh3", xxh3);
+}
+
+bool mb_blob_origin(const struct mb_checkpoint *ckpt, const struct mb_tensor *blob, uint64_t *origin)
+{
+    return find_xxh3(ckpt, blob, "orig", origin);
 }

@@ -245,6 +245,79 @@ static void a_pattern_that_matches_no_tensor_is_refused(void **state)
     assert_non_null(strstr(err.msg, "experts[.]9"));
 }
 
+/* ---------------------------------------------------------------- coding again */
+
+static uint64_t code(const char *out, double experts, bool force)
+{
+    struct mb_error err;
+    struct mb_compress_report report;
+    const struct mb_tensor_bound second = {"experts[.]1[.]", {MB_BOUND_ABS, experts}};
+    const struct mb_compress_options options = {.size = sizeof options,
+                                                .has_bound = true,
+                                                .bound = {MB_BOUND_ABS, 0.002},
+                                                .tensor_bounds = &second,
+                                                .n_tensor_bounds = 1,
+                                                .force = force};
+    if (mb_compress(test_path("plain"), test_path(out), &options, &report, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    return report.n_blobs_reused;
+}
+
+static size_t n_blobs(const char *folder)
+{
+    struct mb_verify_report report;
+    assert_int_equal(mb_verify(test_path(folder), test_path("plain"), NULL, &report, NULL), MB_OK);
+    assert_int_equal(report.n_broken, 0);
+    return report.n_blobs;
+}
+
+static void only_what_a_bound_changed_is_coded_again(void **state)
+{
+    (void)state;
+    assert_int_equal(code("coded", 0.002, false), 0);
+    uint64_t n_reused = code("coded", 0.003, true);
+    assert_int_equal(n_reused, n_blobs("coded") - 1);
+    assert_int_equal(code("fresh", 0.003, false), 0);
+    assert_true(test_same_folders(test_path("coded"), test_path("fresh")));
+}
+
+/* Of the same size and bound: only its checksum says that the original is another one. */
+static void what_is_made_from_other_weights_is_coded_again(void **state)
+{
+    (void)state;
+    struct test_model model = test_model_small();
+    assert_int_equal(code("coded", 0.002, false), 0);
+    model.odd_name = UP;
+    model.odd_index = 5;
+    model.odd_value = 0.0123F;
+    test_remove(test_path("plain"));
+    test_write_model(test_path("plain"), &model);
+    uint64_t n_reused = code("coded", 0.002, true);
+    assert_int_equal(n_reused, n_blobs("coded") - 1);
+    assert_int_equal(code("fresh", 0.002, false), 0);
+    assert_true(test_same_folders(test_path("coded"), test_path("fresh")));
+}
+
+/* Whatever byte it is: a blob that is not whole is not taken. */
+static void a_damaged_folder_is_no_source(void **state)
+{
+    (void)state;
+    assert_int_equal(code("fresh", 0.003, false), 0);
+    for (size_t i = 1; i < 8; i++) {
+        size_t nbytes;
+        assert_int_equal(code("coded", 0.002, i > 1), i > 1 ? n_blobs("fresh") - 1 : 0);
+        const char *names[] = {"coded/model-00001-of-00003.safetensors",
+                               "coded/model-00002-of-00003.safetensors"};
+        const char *path = test_path(names[i % 2]);
+        uint8_t *bytes = test_read(path, &nbytes);
+        bytes[nbytes * i / 8] ^= 0x40;
+        test_write(path, bytes, nbytes);
+        free(bytes);
+        code("coded", 0.003, true);
+        assert_true(test_same_folders(test_path("coded"), test_path("fresh")));
+    }
+}
+
 /* ---------------------------------------------------------------- options */
 
 static void options_may_be_left_out(void **state)
@@ -313,6 +386,9 @@ int main(void)
         TEST(a_plan_cannot_have_a_norm_coded),
         TEST(a_plan_that_is_not_there_is_told),
         TEST(a_pattern_that_matches_no_tensor_is_refused),
+        TEST(only_what_a_bound_changed_is_coded_again),
+        TEST(what_is_made_from_other_weights_is_coded_again),
+        TEST(a_damaged_folder_is_no_source),
         TEST(options_may_be_left_out),
         TEST(options_without_their_size_are_refused),
         TEST(options_of_an_older_header_are_taken),

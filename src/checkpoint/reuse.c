@@ -1,0 +1,113 @@
+/*
+ * reuse.c - see reuse.h.  What is damaged or unknown in the old folder is coded again, without a word.
+ */
+#include "reuse.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "each_blob.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const uint64_t BLOB_NBYTES_MAX = 256 << 20; /* larger ones are not held in memory */
+
+struct mb_reuse {
+    struct mb_checkpoint *ckpt;
+};
+
+static bool has_feedback(const struct mb_checkpoint *ckpt, const json_t *config)
+{
+    json_t *json = NULL;
+    const char *text = mb_checkpoint_config_text(ckpt);
+    if (mb_json_parse(text, strlen(text), 0, &json, NULL) != MB_OK)
+        return false;
+    const json_t *there = json_object_get(json_object_get(json, "quantization_config"), "feedback");
+    const json_t *wanted = json_object_get(config, "feedback");
+    bool is_same = there == NULL || wanted == NULL ? there == wanted : json_equal(there, wanted) == 1;
+    json_decref(json);
+    return is_same;
+}
+
+enum mb_status mb_reuse_open(const char *path, const json_t *config, struct mb_reuse **reuse,
+                             struct mb_error *err)
+{
+    struct mb_checkpoint *ckpt;
+    *reuse = NULL;
+    if (mb_checkpoint_open(path, &ckpt, NULL) != MB_OK)
+        return MB_OK;
+    if (!mb_checkpoint_is_coded(ckpt) || !has_feedback(ckpt, config)) {
+        mb_checkpoint_close(ckpt);
+        return MB_OK;
+    }
+    *reuse = malloc(sizeof **reuse);
+    if (*reuse == NULL) {
+        mb_checkpoint_close(ckpt);
+        return mb_fail_memory(err, "the folder that is replaced");
+    }
+    (*reuse)->ckpt = ckpt;
+    return MB_OK;
+}
+
+void mb_reuse_close(struct mb_reuse *reuse)
+{
+    if (reuse != NULL)
+        mb_checkpoint_close(reuse->ckpt);
+    free(reuse);
+}
+
+/* All that chooses the coded bytes beside weights and rounding. */
+static bool is_same(const struct mb_blob_matrix *a, const struct mb_blob_matrix *b)
+{
+    return a->name_nbytes == b->name_nbytes && memcmp(a->name, b->name, a->name_nbytes) == 0 &&
+           a->dtype == b->dtype && a->form == b->form && a->n_rows == b->n_rows && a->n_cols == b->n_cols &&
+           a->eps == b->eps && a->step == b->step;
+}
+
+static bool has_matrices(const struct mb_checkpoint *ckpt, const struct mb_tensor *blob,
+                         const struct mb_blob_matrix *infos, size_t n_infos)
+{
+    struct mb_blob_header header;
+    if (mb_load_blob_header(ckpt, blob, &header, NULL) != MB_OK)
+        return false;
+    bool all = header.n_matrices == n_infos;
+    for (size_t i = 0; i < n_infos && all; i++)
+        all = is_same(&header.infos[i], &infos[i]);
+    mb_free_blob_header(&header);
+    return all;
+}
+
+bool mb_reuse_look(const struct mb_reuse *reuse, const char *name, const struct mb_blob_matrix *infos,
+                   size_t n_infos, uint64_t *origin)
+{
+    const struct mb_tensor *blob = mb_checkpoint_find(reuse->ckpt, name);
+    return blob != NULL && mb_tensor_is_blob(reuse->ckpt, blob) && blob->nbytes <= BLOB_NBYTES_MAX &&
+           mb_blob_origin(reuse->ckpt, blob, origin) && has_matrices(reuse->ckpt, blob, infos, n_infos);
+}
+
+static void count(const struct mb_blob *blob, struct mb_reused *reused)
+{
+    struct mb_coded_statistics statistics = {0};
+    for (size_t i = 0; i < blob->n_matrices; i++)
+        mb_coded_statistics_add(&statistics, &blob->matrix[i], 0, blob->info[i].n_rows, NULL);
+    reused->nbytes = blob->nbytes;
+    reused->n_groups = statistics.n_groups;
+    reused->n_raw_groups = statistics.n_raw_groups;
+    reused->n_outliers = statistics.n_outliers;
+}
+
+struct mb_reused mb_reuse_take(const struct mb_reuse *reuse, const char *name)
+{
+    const struct mb_tensor *tensor = mb_checkpoint_find(reuse->ckpt, name);
+    struct mb_reused reused = {.bytes = malloc(tensor->nbytes + MB_SLACK_NBYTES)};
+    struct mb_blob blob;
+    if (reused.bytes == NULL)
+        return reused;
+    if (mb_checkpoint_read(reuse->ckpt, tensor, 0, reused.bytes, tensor->nbytes, NULL) != MB_OK ||
+        mb_blob_open(reused.bytes, tensor->nbytes, &blob, NULL) != MB_OK) {
+        free(reused.bytes);
+        return (struct mb_reused){0};
+    }
+    count(&blob, &reused);
+    mb_blob_close(&blob);
+    return reused;
+}
