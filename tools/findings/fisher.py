@@ -93,7 +93,8 @@ def main():
              "fisher": float(fisher[name][e]) / n_tokens, "moments": float(moments[name][e]) / n_tokens,
              "mean_square": mean_square(experts[name], e)}
             for name in experts for e in range(len(moments[name]))]
-    print(json.dumps({"model": args.model, "n_tokens": n_tokens, "experts": rows}))
+    model_hash = dict(sqlite3.connect(args.results).execute("SELECT key, value FROM manifest"))["model_hash"]
+    print(json.dumps({"model": args.model, "model_hash": model_hash, "n_tokens": n_tokens, "experts": rows}))
 
 
 if __name__ == "__main__":
