@@ -10,17 +10,40 @@
 /* How far single predictions were off in tests (docs/plan.md): with such runs, and without. */
 static const double SPREAD = 2.5, SPREAD_ALONE_LOW = 3, SPREAD_ALONE_HIGH = 5;
 
-/* Sum of costs. */
-static double cost(const struct mb_planner *planner, bool is_unit)
+/*
+ * What a policy takes for little sensitivity is partly chance: of a predicted gain over uniform bounds so
+ * much is left when it is measured, as a power.
+ */
+static const double GAIN_LEFT = 0.6;
+
+/* Sums over measured matrices. */
+struct sums {
+    double cost, unit; /* KL as costs add up: of the plan, and of plain rounding at a fraction of 1 */
+    double log_error, n_weights;
+};
+
+static struct sums add_up(const struct mb_planner *planner)
 {
-    double sum = 0;
+    struct sums sums = {0};
     for (size_t i = 0; i < planner->n_matrices; i++) {
         const struct mb_plan_matrix *matrix = &planner->matrices[i];
-        double error = is_unit ? 1 : matrix->amplitude * matrix->fraction;
-        if (matrix->is_planned && !isnan(matrix->sensitivity))
-            sum += matrix->sensitivity * error * error;
+        double error = matrix->amplitude * matrix->fraction;
+        if (!matrix->is_planned || isnan(matrix->sensitivity))
+            continue;
+        sums.cost += matrix->sensitivity * error * error;
+        sums.unit += matrix->sensitivity;
+        sums.log_error += (double)matrix->n_weights * log(error);
+        sums.n_weights += (double)matrix->n_weights;
     }
-    return sum;
+    return sums;
+}
+
+/* The fraction of uniform plain rounding that is expected to cost as much. */
+static double equal_fraction(const struct sums *sums)
+{
+    double uniform = exp(sums->log_error / sums->n_weights); /* of about the same size */
+    double gain = sums->cost / (sums->unit * uniform * uniform);
+    return uniform * sqrt(gain < 1 ? pow(gain, GAIN_LEFT) : gain);
 }
 
 static bool is_alike(const struct mb_plan_run *a, const struct mb_plan_run *b)
@@ -72,11 +95,12 @@ static const struct mb_plan_run *find_anchor(const struct mb_planner *planner)
 void mb_plan_predict(const struct mb_planner *planner, double *kl, double *low, double *high)
 {
     *kl = *low = *high = NAN;
-    double sum = cost(planner, false), unit = cost(planner, true);
-    if (!planner->is_absolute || unit <= 0)
+    struct sums sums = add_up(planner);
+    if (!planner->is_absolute || sums.unit <= 0)
         return;
+    double fraction = equal_fraction(&sums);
     const struct mb_plan_run *anchor = find_anchor(planner);
-    *kl = anchor == NULL ? sum : mb_plan_measured(planner, anchor, sqrt(sum / unit));
+    *kl = anchor == NULL ? sums.unit * fraction * fraction : mb_plan_measured(planner, anchor, fraction);
     *low = *kl / (anchor == NULL ? SPREAD_ALONE_LOW : SPREAD);
     *high = *kl * (anchor == NULL ? SPREAD_ALONE_HIGH : SPREAD);
 }
