@@ -30,7 +30,7 @@ static struct {
     const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory,
         *policy;
     int n_repeats;
-    bool no_warmup;
+    bool no_warmup, no_lookahead;
     enum cli_format format;
 } args;
 
@@ -51,6 +51,7 @@ static const struct cli_option options[] = {
     CLI_ROW_MEMORY(args.memory),
     CLI_ROW_TEXT(0, "expert-policy", "NAME", args.policy,
                  "which streamed expert leaves memory: lfru, lru, ... (default: the best)"),
+    CLI_ROW_FLAG(0, "no-lookahead", args.no_lookahead, "read no streamed expert before it is asked for"),
     CLI_ROW_FLAG(0, "no-warmup", args.no_warmup, "do not run every test once before it is measured"),
     CLI_ROW_FORMAT("md|csv|json|jsonl", args.format, CLI_MD | CLI_CSV | CLI_JSON | CLI_JSONL,
                    "table (default), or the same for programs"),
@@ -406,7 +407,9 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
                                              .n_sessions = largest(&bench->batches),
                                              .n_ctx = largest_context(bench),
                                              .cache_type = bench->cache_type,
-                                             .expert_policy = args.policy};
+                                             .expert_policy = args.policy,
+                                             .lookahead =
+                                                 args.no_lookahead ? MB_LOOKAHEAD_OFF : MB_LOOKAHEAD_AUTO};
     size_t first = bench->n_results;
     enum mb_status status = mb_model_open(bench->path, &model_options, &model, err);
     if (status != MB_OK)
@@ -568,6 +571,8 @@ static void add_streaming(const struct bench *bench, const struct result *result
     json_object_set_new(json, "n_experts_held", json_integer((json_int_t)bench->info.memory.n_experts_held));
     json_object_set_new(json, "experts_acquired", json_integer((json_int_t)t->n_acquired));
     json_object_set_new(json, "experts_missed", json_integer((json_int_t)t->n_misses));
+    json_object_set_new(json, "experts_hinted", json_integer((json_int_t)t->n_hinted));
+    json_object_set_new(json, "hints_used", json_integer((json_int_t)t->n_hints_used));
     json_object_set_new(json, "read_nbytes", json_integer((json_int_t)t->read_nbytes));
     json_object_set_new(json, "seconds", json_real(result->elapsed_ns * 1e-9));
     json_object_set_new(json, "waited_seconds", json_real((double)t->waited_ns * 1e-9));

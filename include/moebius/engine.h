@@ -38,6 +38,12 @@ enum mb_activation_form {
 /* There the rounding of vectors is a small part of that of weights: docs/performance.md. */
 #define MB_FAST_BITS_MAX 5.0
 
+/* Whether a guess of the next layer's experts is read before they are asked for. */
+enum mb_lookahead_mode {
+    MB_LOOKAHEAD_AUTO = 0, /* while most of what is guessed is used: the store looks */
+    MB_LOOKAHEAD_OFF = 1,
+};
+
 enum mb_cache_type { MB_CACHE_F16 = 0, MB_CACHE_F32 = 1 };
 
 /* Zeroed means defaults. */
@@ -58,7 +64,8 @@ struct mb_model_options {
      */
     size_t n_sessions, n_ctx;
     enum mb_cache_type cache_type;
-    const char *expert_policy; /* which streamed expert leaves memory (offload.h); NULL: the default */
+    enum mb_lookahead_mode lookahead; /* where experts are streamed; changes no result */
+    const char *expert_policy;        /* which streamed expert leaves memory (offload.h); NULL: the default */
 };
 
 enum { MB_CTX_EXPECTED = 8192 };

@@ -142,11 +142,12 @@ struct mb_store_memory {
 
 /* What streaming has cost so far. All zero where nothing is streamed. */
 struct mb_store_traffic {
-    uint64_t n_acquired, n_misses; /* experts; those of them that had to be read */
-    uint64_t n_read, read_nbytes;  /* experts read, with those that were not needed in the end */
-    uint64_t waited_ns;            /* somebody waited in mb_store_acquire with nothing to multiply */
-    uint64_t busy_ns;              /* some read was under way */
-    uint64_t checked_ns;           /* of all threads together: checks of what was read */
+    uint64_t n_acquired, n_misses;   /* experts; those of them that had to be read */
+    uint64_t n_read, read_nbytes;    /* experts read, with those that were not needed in the end */
+    uint64_t n_hinted, n_hints_used; /* read for mb_store_prefetch alone; those of them that were acquired */
+    uint64_t waited_ns;              /* somebody waited in mb_store_acquire with nothing to multiply */
+    uint64_t busy_ns;                /* some read was under way */
+    uint64_t checked_ns;             /* of all threads together: checks of what was read */
 };
 
 struct mb_store;
@@ -244,7 +245,11 @@ MB_API enum mb_status mb_store_acquire_some(struct mb_store *store, size_t layer
                                             size_t n_max, enum mb_store_use use, struct mb_expert_view *out,
                                             size_t *n_acquired, struct mb_error *err);
 
-/* A hint that these will be acquired soon: does not wait, and changes no result. Any n. */
+/*
+ * A hint that these will be acquired soon, by the next call for their layer: does not wait, and changes no
+ * result.  They are read after all that somebody waits for, and those whose reading has not begun when
+ * another layer is acquired are forgotten. Any n.
+ */
 MB_API void mb_store_prefetch(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n);
 
 /* ---------------------------------------------------------------- changed weights */

@@ -158,6 +158,7 @@ static void route(struct mb_model *model, const struct mb_layer *layer)
                        layer->forms[MB_READ_SHARED_DOWN], 0);
     if (layer->mlp->has_shared_score)
         mb_add_product(stage, &layer->matrix[MB_W_SHARED_SCORE], mb_normed(model), n, part->shared_score);
+    mb_lookahead_add(model, layer);
     mb_stage_run(stage);
     mb_for_tokens(model, layer, choose_experts);
     report_routes(model, layer);
@@ -278,6 +279,8 @@ static enum mb_status run_experts(struct mb_model *model, const struct mb_layer 
         uint32_t *rest = part->active + first;
         MB_TRY(mb_store_acquire_some(model->store, layer->index, rest, n_active - first, model->n_wave, use,
                                      part->views, &n, err));
+        if (first == 0)
+            mb_lookahead_tell(model, layer);
         run_wave(model, layer, first, n);
         mb_store_release(model->store, layer->index, rest, n);
     }

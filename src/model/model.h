@@ -12,6 +12,7 @@
 #include "config.h"
 #include "layer_weights.h"
 #include "linear.h"
+#include "lookahead.h"
 #include "workspace.h"
 #include <moebius/engine.h>
 #include <stdatomic.h>
@@ -89,6 +90,7 @@ struct mb_model {
     void *work_pages;
     uint64_t work_nbytes;
     struct mb_stage stage;
+    struct mb_lookahead lookahead;
     mb_matrix_input_fn watch; /* NULL: nobody watches (watch.c) */
     void *watch_ctx;
     struct mb_thread_scratch *scratch; /* [threads] */

@@ -24,9 +24,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_READING_MAX = 8, WORKERS_MAX = 16, N_READERS_MIN = 4, N_DONE = 64 };
+enum { N_HINTS_MAX = 2, N_READING_MAX = 8, WORKERS_MAX = 16, N_READERS_MIN = 4, N_DONE = 64 };
 enum { POLICY_NBYTES = 128 }; /* about what a policy keeps of an expert */
-enum { ONCE_SHARE = 8 };      /* one slot in so many is for what is used once */
+/* Of every so many experts that were read for hints, so many per cent have to be used, or a pause follows. */
+enum { HINT_WINDOW = 128, HINT_USED_PERCENT = 60, HINT_PAUSE_CALLS = 8192 };
+enum { ONCE_SHARE = 8 }; /* one slot in so many is for what is used once */
 
 static const uint32_t NONE = UINT32_MAX;
 
@@ -59,6 +61,7 @@ struct slot {
     size_t n_reading; /* pieces */
     bool is_bad;      /* a read has failed */
     bool is_fresh;    /* not acquired since it was read */
+    bool is_hint;     /* read because of a hint, and not acquired since */
     bool is_once;     /* read for MB_STORE_ONCE, and not acquired otherwise */
     uint8_t *bytes, *tables;
     struct mb_blob *blobs;   /* [n_pieces_max] */
@@ -93,19 +96,21 @@ struct mb_disk_pool {
     uint64_t pool_nbytes, expert_nbytes;
 
     pthread_mutex_t lock;
-    pthread_cond_t work;    /* for workers */
-    pthread_cond_t changed; /* a slot is READY or FAILED, or may be evicted */
-    struct list queue, arrived;
-    size_t n_filling;  /* slots QUEUED to ARRIVED */
-    size_t n_reading;  /* slots that are read, by the kernel or by a worker */
-    size_t n_in_uring; /* those of them that io_uring has */
-    size_t n_once;     /* slots that are is_once */
-    size_t n_failed;   /* slots FAILED */
-    size_t n_searched; /* slots before it are not EMPTY */
-    bool has_reaper;   /* a worker waits for io_uring */
+    pthread_cond_t work;               /* for workers */
+    pthread_cond_t changed;            /* a slot is READY or FAILED, or may be evicted */
+    struct list queue, hints, arrived; /* to be read, to be read when nothing else is, to be checked */
+    size_t n_filling;                  /* slots QUEUED to ARRIVED */
+    size_t n_reading;                  /* slots that are read, by the kernel or by a worker */
+    size_t n_in_uring;                 /* those of them that io_uring has */
+    size_t n_once;                     /* slots that are is_once */
+    size_t n_failed;                   /* slots FAILED */
+    size_t n_searched;                 /* slots before it are not EMPTY */
+    bool has_reaper;                   /* a worker waits for io_uring */
     bool is_ending;
     uint64_t n_calls;
-    struct mb_error failure; /* the last one */
+    uint64_t hints_from;             /* the call before which hints are not taken */
+    uint64_t n_hinted, n_hints_used; /* up to the last look at them */
+    struct mb_error failure;         /* the last one */
     struct mb_store_traffic traffic;
     uint64_t busy_since_ns;
     pthread_t workers[WORKERS_MAX];
@@ -288,10 +293,12 @@ static void begin_reads(struct mb_disk_pool *pool, uint32_t number)
 
 static void begin_queued(struct mb_disk_pool *pool)
 {
-    if (pool->uring == NULL || pool->queue.first == NONE)
+    if (pool->uring == NULL || (pool->queue.first == NONE && pool->hints.first == NONE))
         return;
     while (pool->n_in_uring < N_READING_MAX && pool->queue.first != NONE)
         begin_reads(pool, take_first(pool, &pool->queue));
+    while (pool->n_in_uring < N_HINTS_MAX && pool->hints.first != NONE)
+        begin_reads(pool, take_first(pool, &pool->hints));
     mb_uring_submit(pool->uring); /* what it does not take now, the reaper gives to it again */
 }
 
@@ -376,6 +383,7 @@ static void finish_slot(struct mb_disk_pool *pool, struct slot *slot, enum mb_st
     pthread_mutex_lock(&pool->lock);
     pool->traffic.checked_ns += ended_ns - begun_ns;
     pool->traffic.n_read++;
+    pool->traffic.n_hinted += slot->is_hint;
     pool->traffic.read_nbytes += pool->experts[slot->expert].nbytes;
     pool->n_filling--;
     slot->state = status == MB_OK ? READY : FAILED;
@@ -399,7 +407,8 @@ static void finish_arrived(struct mb_disk_pool *pool)
 
 static void read_queued(struct mb_disk_pool *pool)
 {
-    struct slot *slot = &pool->slots[take_first(pool, &pool->queue)];
+    struct list *list = pool->queue.first != NONE ? &pool->queue : &pool->hints;
+    struct slot *slot = &pool->slots[take_first(pool, list)];
     struct mb_error err;
     slot->state = READING;
     enum mb_status status = read_slot(pool, slot, &err);
@@ -432,7 +441,8 @@ static void *worker_main(void *ctx)
     for (;;) {
         if (pool->arrived.first != NONE)
             finish_arrived(pool);
-        else if (pool->uring == NULL && pool->queue.first != NONE && !pool->is_ending)
+        else if (pool->uring == NULL && !pool->is_ending &&
+                 (pool->queue.first != NONE || pool->hints.first != NONE))
             read_queued(pool);
         else if (pool->uring != NULL && pool->n_in_uring > 0 && !pool->has_reaper)
             reap(pool);
@@ -510,7 +520,8 @@ static uint32_t find_slot(struct mb_disk_pool *pool, enum mb_store_use use)
 }
 
 /* Begins to read an expert that is in no slot. false: no slot can be had now. */
-static bool begin_expert(struct mb_disk_pool *pool, struct expert *expert, enum mb_store_use use)
+static bool begin_expert(struct mb_disk_pool *pool, struct expert *expert, enum mb_store_use use,
+                         struct list *list)
 {
     uint32_t number = find_slot(pool, use);
     if (number == NONE)
@@ -519,20 +530,21 @@ static bool begin_expert(struct mb_disk_pool *pool, struct expert *expert, enum 
     slot->state = QUEUED;
     slot->expert = (uint32_t)(expert - pool->experts);
     slot->is_bad = false;
+    slot->is_hint = list == &pool->hints;
     slot->is_once = use == MB_STORE_ONCE;
     pool->n_once += slot->is_once;
     pool->n_filling++;
     expert->slot = number;
-    append(pool, &pool->queue, number);
+    append(pool, list, number);
     return true;
 }
 
 static void begin_missing(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
-                          const uint32_t *numbers, size_t n, enum mb_store_use use)
+                          const uint32_t *numbers, size_t n, enum mb_store_use use, struct list *list)
 {
     for (size_t i = 0; i < n; i++) {
         struct expert *expert = expert_of(pool, layer, numbers[i]);
-        if (expert->slot == NONE && !begin_expert(pool, expert, use))
+        if (expert->slot == NONE && !begin_expert(pool, expert, use, list))
             break;
     }
     begin_queued(pool);
@@ -568,7 +580,8 @@ static void pin(struct mb_disk_pool *pool, const struct expert *expert, enum mb_
         slot->is_once = false;
         pool->n_once--;
     }
-    slot->is_fresh = false;
+    pool->traffic.n_hints_used += slot->is_hint;
+    slot->is_fresh = slot->is_hint = false;
     slot->n_pins++;
 }
 
@@ -582,6 +595,24 @@ static void take_present(struct mb_disk_pool *pool, struct call *call)
         call->numbers[i] = call->numbers[call->n_got];
         call->numbers[call->n_got++] = number;
         pin(pool, expert, call->use);
+    }
+}
+
+/* Hints that turn out to be wanted are no hints any more; those of a layer that was passed are forgotten. */
+static void settle_hints(struct mb_disk_pool *pool, bool is_new_layer)
+{
+    struct list hints = pool->hints;
+    pool->hints = (struct list){NONE, NONE};
+    for (uint32_t number; (number = take_first(pool, &hints)) != NONE;) {
+        struct slot *slot = &pool->slots[number];
+        bool is_wanted = pool->experts[slot->expert].wanted_by == pool->n_calls;
+        if (is_wanted || !is_new_layer) {
+            slot->is_hint = !is_wanted;
+            append(pool, is_wanted ? &pool->queue : &pool->hints, number);
+            continue;
+        }
+        pool->n_filling--;
+        empty_slot(pool, slot);
     }
 }
 
@@ -606,6 +637,7 @@ static void begin_call(struct mb_disk_pool *pool, const struct call *call)
         if (expert->slot != NONE && pool->slots[expert->slot].state == FAILED)
             empty_slot(pool, &pool->slots[expert->slot]);
     }
+    settle_hints(pool, is_new_layer);
 }
 
 static bool has_failed(struct mb_disk_pool *pool, const struct call *call)
@@ -626,7 +658,8 @@ static enum mb_status wait_for_some(struct mb_disk_pool *pool, struct call *call
     begin_call(pool, call);
     for (;;) {
         take_present(pool, call);
-        begin_missing(pool, call->layer, call->numbers + call->n_got, call->n - call->n_got, call->use);
+        begin_missing(pool, call->layer, call->numbers + call->n_got, call->n - call->n_got, call->use,
+                      &pool->queue);
         if (call->n_got > 0)
             return MB_OK;
         if (has_failed(pool, call))
@@ -663,11 +696,26 @@ void mb_disk_pool_release(struct mb_disk_pool *pool, const struct mb_bound_layer
     pthread_mutex_unlock(&pool->lock);
 }
 
+/* Hints that are mostly wrong cost reads and throw out what is worth more: none are taken for a while. */
+static bool takes_hints(struct mb_disk_pool *pool)
+{
+    const struct mb_store_traffic *t = &pool->traffic;
+    uint64_t n = t->n_hinted - pool->n_hinted, n_used = t->n_hints_used - pool->n_hints_used;
+    if (n >= HINT_WINDOW) {
+        if (100 * n_used < HINT_USED_PERCENT * n)
+            pool->hints_from = pool->n_calls + HINT_PAUSE_CALLS;
+        pool->n_hinted = t->n_hinted;
+        pool->n_hints_used = t->n_hints_used;
+    }
+    return pool->n_calls >= pool->hints_from;
+}
+
 void mb_disk_pool_prefetch(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
                            const uint32_t *numbers, size_t n)
 {
     pthread_mutex_lock(&pool->lock);
-    begin_missing(pool, layer, numbers, n, MB_STORE_KEEP);
+    if (takes_hints(pool))
+        begin_missing(pool, layer, numbers, n, MB_STORE_KEEP, &pool->hints);
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -786,7 +834,7 @@ enum mb_status mb_disk_pool_create(const struct mb_disk_pool_options *options, s
     struct mb_disk_pool *made = calloc(1, sizeof *made);
     if (made == NULL)
         return mb_fail_memory(err, "experts");
-    made->queue = made->arrived = (struct list){NONE, NONE};
+    made->queue = made->hints = made->arrived = (struct list){NONE, NONE};
     pthread_mutex_init(&made->lock, NULL);
     pthread_cond_init(&made->work, NULL);
     pthread_cond_init(&made->changed, NULL);

@@ -77,6 +77,8 @@ void mb_store_close(struct mb_store *store)
 {
     if (store == NULL)
         return;
+    if (store->kind != NULL)
+        store->kind->close(store->bytes); /* first: it may still be reading experts that are bound */
     for (size_t i = 0; i < store->n_layers; i++)
         free_layer(&store->layers[i]);
     free(store->layers);
@@ -86,8 +88,6 @@ void mb_store_close(struct mb_store *store)
     free(store->is_used);
     free(store->is_streamed);
     free(store->views.at);
-    if (store->kind != NULL)
-        store->kind->close(store->bytes);
     free(store);
 }
 
