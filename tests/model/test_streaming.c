@@ -23,6 +23,14 @@ static void must(enum mb_status status, const struct mb_error *err)
         fail_msg("%s", err->msg);
 }
 
+/* The linker puts this in place of what the program uses now: it differs from run to run, and with
+ * sanitizers. */
+uint64_t __wrap_mb_memory_used(void);
+uint64_t __wrap_mb_memory_used(void)
+{
+    return 10 << 20;
+}
+
 static int begin(void **state)
 {
     struct mb_compress_options options = {.size = sizeof options};
