@@ -227,6 +227,40 @@ MB_API enum mb_status mb_trace_make(const struct mb_trace_random *random, struct
 MB_API enum mb_status mb_trace_random_parse(const char *text, struct mb_trace_random *random,
                                             struct mb_error *err);
 
+/* ---------------------------------------------------------------- simulation */
+
+/* Zeroed means defaults, but for memory_nbytes and nbytes. */
+struct mb_simulation_options {
+    size_t size;                  /* sizeof(struct mb_simulation_options) */
+    const char *policy;           /* NULL: the default; "belady": the optimum, which knows the trace */
+    uint64_t memory_nbytes;       /* for routed experts */
+    const uint64_t *nbytes;       /* [n_layers * n_experts] size of each expert of the trace's shape */
+    struct mb_link_options link;  /* bytes_per_s 0: reads take no time */
+    uint64_t dense_nbytes;        /* weights that a token is multiplied with beside those of routed experts */
+    uint64_t compute_bytes_per_s; /* weights multiplied per second; 0: products take no time */
+    unsigned half_life;           /* as in mb_policy_options, as 'usage' */
+    const double *usage;
+    bool are_all_generated; /* tokens of prompts are fed one by one, too, and counted */
+    size_t n_warm;          /* of the generated tokens so many come before those that are counted */
+};
+
+struct mb_simulation {
+    uint64_t n_tokens;       /* generated ones that are counted, as all that follows */
+    uint64_t n_uses, n_hits; /* of experts; those found in memory */
+    uint64_t read_nbytes;
+    uint64_t prompt_nbytes; /* read for prompts, those before counted tokens included */
+    uint64_t total_ns;
+    uint64_t waited_ns; /* nothing was left to multiply */
+    uint64_t busy_ns;   /* bytes went over the link */
+};
+
+/*
+ * Replays a trace.  The same trace and options give the same result on every machine.  MB_USAGE: less memory
+ * than a token's experts of one layer need (the message says how much), a policy or a link that cannot be.
+ */
+MB_API enum mb_status mb_simulate(const struct mb_trace *trace, const struct mb_simulation_options *options,
+                                  struct mb_simulation *result, struct mb_error *err);
+
 #ifdef __cplusplus
 }
 #endif
