@@ -1,0 +1,39 @@
+/*
+ * expert_profile.c - how often each expert is used, from a usage profile.
+ */
+#include "expert_profile.h"
+#include "base/error.h"
+#include "cli.h"
+#include <moebius/perturb.h>
+#include <stdlib.h>
+
+static enum mb_status fill(const struct mb_profile *profile, const uint32_t *layers, size_t n_layers,
+                           size_t n_experts, double *usage, struct mb_error *err)
+{
+    for (size_t l = 0; l < n_layers; l++) {
+        struct mb_profile_layer layer = {0};
+        for (size_t i = 0; i < mb_profile_n_layers(profile) && layer.n_tokens == 0; i++)
+            if (mb_profile_layer(profile, i).layer == layers[l])
+                layer = mb_profile_layer(profile, i);
+        if (layer.n_tokens == 0 || layer.n_experts != n_experts)
+            return mb_fail(err, MB_BAD_DATA, "nothing about the %zu experts of layer %u", n_experts,
+                           (unsigned)layers[l]);
+        for (size_t e = 0; e < n_experts; e++)
+            usage[l * n_experts + e] = (double)layer.n[e] / (double)layer.n_tokens;
+    }
+    return MB_OK;
+}
+
+enum mb_status cli_expert_profile(const char *path, const char *model_path, const uint32_t *layers,
+                                  size_t n_layers, size_t n_experts, double **usage, struct mb_error *err)
+{
+    char hash[MB_HASH_NBYTES];
+    struct mb_profile *profile;
+    *usage = NULL;
+    MB_TRY(mb_model_hash(model_path, hash, err));
+    MB_TRY(mb_profile_load(path, hash, &profile, err));
+    *usage = cli_check_memory(calloc(n_layers * n_experts, sizeof **usage));
+    enum mb_status status = fill(profile, layers, n_layers, n_experts, *usage, err);
+    mb_profile_close(profile);
+    return status == MB_OK ? MB_OK : mb_fail_in(err, status, "%s", path);
+}

@@ -1,0 +1,43 @@
+/*
+ * units.c - numbers with units as options take them.
+ */
+#include "units.h"
+#include "base/number.h"
+#include <string.h>
+#include <strings.h>
+
+struct unit {
+    const char *name;
+    double value;
+};
+
+static bool read_number(const char *text, size_t n, const struct unit *units, size_t n_units, uint64_t *value)
+{
+    double number;
+    size_t n_digits = strspn(text, "0123456789.");
+    if (n_digits > n || !mb_number_parse(text, n_digits, &number))
+        return false;
+    for (size_t i = 0; i < n_units; i++)
+        if (strlen(units[i].name) == n - n_digits &&
+            strncasecmp(text + n_digits, units[i].name, n - n_digits) == 0) {
+            *value = (uint64_t)(number * units[i].value);
+            return number * units[i].value < 0x1p60;
+        }
+    return false;
+}
+
+bool cli_unit_bytes(const char *text, size_t n, uint64_t *nbytes)
+{
+    static const struct unit units[] = {
+        {"", 1},       {"B", 1},        {"K", 0x1p10},   {"M", 0x1p20},   {"G", 0x1p30},
+        {"T", 0x1p40}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40},
+        {"KB", 1e3},   {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},
+    };
+    return read_number(text, n, units, sizeof units / sizeof *units, nbytes);
+}
+
+bool cli_unit_ns(const char *text, size_t n, uint64_t *ns)
+{
+    static const struct unit units[] = {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}};
+    return read_number(text, n, units, sizeof units / sizeof *units, ns);
+}
