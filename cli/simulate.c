@@ -390,6 +390,7 @@ static int print_all_json(const struct work *w, const struct mb_trace_statistics
 
 static enum mb_status print(const struct work *w, int *exit_status, struct mb_error *err)
 {
+    *exit_status = 0;
     struct mb_trace_statistics s;
     char title[256];
     MB_TRY(mb_trace_statistics(w->trace, &s, err));
@@ -433,7 +434,7 @@ int cli_simulate(int argc, char **argv)
 {
     const char *names[CLI_ARGS_MAX];
     size_t n_names;
-    int exit_status = 0;
+    int exit_status;
     args.format = CLI_MD;
     if (!cli_parse(&command, argc, argv, names, &n_names, &exit_status))
         return exit_status;

@@ -72,16 +72,16 @@ struct mb_policy_options {
     /*
      * What one read costs beside its bytes, in bytes: latency times bandwidth.  A byte of memory saves the
      * same reads in small experts as in large ones, but small ones save more requests, and are kept longer
-     * where this is not 0.  Needs nbytes.  Of lfu, lfru and profile; the scores of the others are published
-     * without it.
+     * where this is not 0.  Needs nbytes.  Of blend, profile, lfru and lfu; the scores of the others are
+     * published without it.
      */
     uint64_t request_nbytes;
-    unsigned half_life;  /* of uses, in tokens, rounded up to a power of two: lfru, profile; 0: 256 */
+    unsigned half_life;  /* of uses, in tokens, rounded up to a power of two: blend, profile, lfru; 0: 256 */
     const double *usage; /* profile: [n_layers * n_experts] uses of each expert per token, 0 to 1 */
 };
 
 struct mb_policy_info {
-    const char *name;  /* "lfru" */
+    const char *name;  /* "blend" */
     const char *about; /* one line: what it evicts */
 };
 

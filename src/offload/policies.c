@@ -11,7 +11,7 @@
 
 /* The default first. */
 static const struct mb_policy_kind *const kinds[] = {
-    &mb_policy_lfru,    &mb_policy_lru,    &mb_policy_lfu,
+    &mb_policy_blend,   &mb_policy_lfru,   &mb_policy_lru,     &mb_policy_lfu,
     &mb_policy_edgemoe, &mb_policy_hobbit, &mb_policy_profile,
 };
 
@@ -61,8 +61,9 @@ static enum mb_status allocate(struct mb_policy *policy, const struct mb_policy_
     policy->value = mb_alloc(n, sizeof *policy->value);
     policy->n_loaded = mb_alloc(policy->n_layers, sizeof *policy->n_loaded);
     policy->lowest = mb_alloc(policy->n_layers, sizeof *policy->lowest);
+    policy->layer_token = mb_alloc(policy->n_layers, sizeof *policy->layer_token);
     if (policy->experts == NULL || policy->value == NULL || policy->n_loaded == NULL ||
-        policy->lowest == NULL)
+        policy->lowest == NULL || policy->layer_token == NULL)
         return mb_fail_memory(err, "a policy");
     for (size_t l = 0; l < policy->n_layers; l++)
         policy->lowest[l] = MB_LOWEST_UNKNOWN;
@@ -109,5 +110,6 @@ void mb_policy_close(struct mb_policy *policy)
     free(policy->value);
     free(policy->n_loaded);
     free(policy->lowest);
+    free(policy->layer_token);
     free(policy);
 }

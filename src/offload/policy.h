@@ -11,10 +11,11 @@
 #include <moebius/offload.h>
 
 struct mb_policy_expert {
-    double key;   /* of the kind: larger is worth more */
-    double count; /* uses, as the kind counts them */
-    double gate;  /* sum of gates */
-    uint64_t at;  /* number of the last touch or load; 0: never */
+    double key;    /* of the kind: larger is worth more */
+    double count;  /* uses, as the kind counts them */
+    double recent; /* of the kind */
+    double gate;   /* sum of gates */
+    uint64_t at;   /* number of the last touch or load; 0: never */
     uint64_t last_token;
     bool is_loaded;
 };
@@ -45,6 +46,7 @@ struct mb_policy {
     double *value;                    /* [n_layers * n_experts] what a use of each is worth: 1 and more */
     size_t *n_loaded;                 /* [n_layers] */
     int32_t *lowest;                  /* [n_layers] in its layer; MB_LOWEST_UNKNOWN: look for it */
+    uint64_t *layer_token;            /* [n_layers] of the kind: the token that a layer's counts are of */
     size_t layer;                     /* of the last touch */
     uint64_t token, first_token;      /* of the last touch, and the sequence's first */
     uint64_t n_touches;
@@ -58,8 +60,8 @@ void mb_policy_set_key(struct mb_policy *policy, size_t expert, double key);
 /* All counts and keys times 'factor', a power of two: nothing is rounded but what is next to 0. */
 void mb_policy_scale(struct mb_policy *policy, double factor);
 
-extern const struct mb_policy_kind mb_policy_lfru, mb_policy_lru, mb_policy_lfu, mb_policy_edgemoe,
-    mb_policy_hobbit, mb_policy_profile, mb_policy_belady;
+extern const struct mb_policy_kind mb_policy_blend, mb_policy_lfru, mb_policy_lru, mb_policy_lfu,
+    mb_policy_edgemoe, mb_policy_hobbit, mb_policy_profile, mb_policy_belady;
 
 enum mb_status mb_policy_open_kind(const struct mb_policy_kind *kind, const struct mb_policy_options *options,
                                    struct mb_policy **policy, struct mb_error *err);

@@ -113,7 +113,7 @@ static void the_default_policy_is_the_first(void **state)
 {
     (void)state;
     struct mb_policy *policy = open_policy(NULL, 1, 4);
-    assert_string_equal(mb_policy_info(0)->name, "lfru");
+    assert_string_equal(mb_policy_info(0)->name, "blend");
     mb_policy_close(policy);
 }
 
@@ -141,10 +141,47 @@ static void lru_finds_nothing_in_a_circle_that_does_not_fit_but_the_default_does
     static const uint8_t circle[] = {0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3};
     struct mb_policy *lru = open_policy("lru", 4, 1), *own = open_policy(NULL, 4, 1);
     assert_int_equal(count_hits(lru, circle, sizeof circle, 4, 3), 0);
-    /* 3 replaces 2, which is furthest ahead, and 2 replaces 3 in turn; 0 and 1 stay and are always found */
-    assert_int_equal(count_hits(own, circle, sizeof circle, 4, 3), 6);
+    /* 3 replaces 2, which is furthest ahead, 2 replaces 1, 1 replaces 0, ...: two of three are found, the
+     * optimum */
+    assert_int_equal(count_hits(own, circle, sizeof circle, 4, 3), 8);
     mb_policy_close(lru);
     mb_policy_close(own);
+}
+
+static void blend_weighs_the_last_tokens_and_the_long_run(void **state)
+{
+    (void)state;
+    /* Half-life 2^20: a use counts next to nothing in the long run, so what is recent decides. */
+    struct mb_policy_options options = {sizeof options, .n_layers = 1, .n_experts = 3, .half_life = 1 << 20};
+    struct mb_policy *policy;
+    assert_int_equal(mb_policy_open("blend", &options, &policy, NULL), MB_OK);
+    touch_and_load(policy, 0, 0);
+    touch_and_load(policy, 0, 1); /* 1.5 now, 0.375 at token 3 */
+    touch_and_load(policy, 1, 2); /* 0.5 at token 3 */
+    touch_and_load(policy, 2, 3);
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 0);
+    mb_policy_close(policy);
+
+    /* The usual half-life: what is used every second token stays before what was used once. */
+    options.half_life = 256;
+    assert_int_equal(mb_policy_open("blend", &options, &policy, NULL), MB_OK);
+    for (uint64_t t = 0; t < 300; t++)
+        touch_and_load(policy, t % 2 == 0 ? 0 : 2, t); /* about 0.28 each in the long run */
+    touch_and_load(policy, 1, 300);
+    touch_and_load(policy, 2, 301); /* of 1 little is left: 0.003 and 1/2 / 16; of 0 0.28 */
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 1);
+    mb_policy_close(policy);
+}
+
+static void blend_divides_by_the_layers_to_go(void **state)
+{
+    (void)state;
+    struct mb_policy *policy = open_policy("blend", 4, 1);
+    for (size_t e = 0; e < 4; e++)
+        touch_and_load(policy, e, 0);
+    mb_policy_touch(policy, 0, 1, 1); /* 1, 2 and 3 were used once and are 1, 2 and 3 ahead */
+    assert_int_equal(mb_policy_victim(policy, NULL, NULL), 3);
+    mb_policy_close(policy);
 }
 
 static void lfru_evicts_what_was_used_least_often(void **state)
@@ -309,7 +346,7 @@ static void wrong_options_are_refused(void **state)
     struct mb_error err;
     struct mb_policy_options options = {sizeof options, .n_layers = 2, .n_experts = 2};
     assert_int_equal(mb_policy_open("fifo", &options, &policy, &err), MB_USAGE);
-    assert_non_null(strstr(err.msg, "\"fifo\"; there are: lfru, lru"));
+    assert_non_null(strstr(err.msg, "\"fifo\"; there are: blend, lfru, lru"));
     options.n_experts = 0;
     assert_int_equal(mb_policy_open(NULL, &options, &policy, &err), MB_USAGE);
     options.n_experts = MB_POLICY_EXPERTS_MAX;
@@ -327,6 +364,8 @@ int main(void)
         cmocka_unit_test(the_default_policy_is_the_first),
         cmocka_unit_test(lru_evicts_what_was_used_longest_ago),
         cmocka_unit_test(lru_finds_nothing_in_a_circle_that_does_not_fit_but_the_default_does),
+        cmocka_unit_test(blend_weighs_the_last_tokens_and_the_long_run),
+        cmocka_unit_test(blend_divides_by_the_layers_to_go),
         cmocka_unit_test(lfru_evicts_what_was_used_least_often),
         cmocka_unit_test(lfru_counts_a_use_half_after_its_half_life),
         cmocka_unit_test(lfru_counts_on_after_any_number_of_tokens),

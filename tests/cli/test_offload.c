@@ -1,0 +1,126 @@
+/*
+ * test_offload.c - trace and simulate.
+ */
+#include "checkpoint/folder.h"
+#include "cmocka_all.h"
+#include "program.h"
+#include <stdlib.h>
+#include <string.h>
+
+#define REFERENCE MB_REPO "/models/reference"
+#define TRACE "trace " REFERENCE " --chat -p 'Ali has 92 pears.' "
+#define RANDOM "--random 'experts=16 used=2 layers=3 tokens=200 seed=1' --expert-bytes 1MB "
+
+/* malloc'ed and terminated. */
+static char *read_text(const char *path)
+{
+    size_t n;
+    uint8_t *bytes = test_read(path, &n);
+    char *text = calloc(1, n + 1);
+    memcpy(text, bytes, n);
+    free(bytes);
+    return text;
+}
+
+static void a_trace_has_a_row_for_each_token_and_layer(void **state)
+{
+    (void)state;
+    assert_non_null(strstr(run(TRACE "-n 5 -o t.csv")->err, "8 layers of 16 experts, 3 used"));
+    char *text = read_text(test_path("t.csv"));
+    size_t n_prompt = 0, n_generated = 0;
+    for (const char *p = text; (p = strstr(p, ",prompt,")) != NULL; p++)
+        n_prompt++;
+    for (const char *p = text; (p = strstr(p, ",generated,")) != NULL; p++)
+        n_generated++;
+    free(text);
+    assert_int_equal(n_prompt % 8, 0);
+    assert_in_range(n_prompt, 8, 80 * 8);
+    assert_int_equal(n_generated, 5 * 8);
+}
+
+static void both_formats_of_a_trace_are_replayed_alike(void **state)
+{
+    (void)state;
+    run_well(TRACE "-n 20 -o t.csv");
+    run_well(TRACE "-n 20 -o t.jsonl -t 1");
+    char *csv = strdup(run_well("simulate t.csv --sizes " REFERENCE " -o json"));
+    assert_string_equal(csv, run_well("simulate t.jsonl --sizes " REFERENCE " -o json"));
+    free(csv);
+}
+
+static void a_task_is_a_sequence_for_each_question(void **state)
+{
+    (void)state;
+    run_well("trace " REFERENCE " --task " REFERENCE "/eval.jsonl --limit 2 -n 3 -o task.csv");
+    char *text = read_text(test_path("task.csv"));
+    assert_non_null(strstr(text, "\n1,"));
+    assert_null(strstr(text, "\n2,"));
+    free(text);
+}
+
+static void the_optimum_is_the_best_of_all_policies(void **state)
+{
+    (void)state;
+    json_t *json = run_json("simulate " RANDOM "-o json --chart chart.svg --link 1GB,10us,4 --compute 1GB"),
+           *row;
+    double best[3] = {0};
+    size_t i, n = 0;
+    json_array_foreach(json_object_get(json, "rows"), i, row)
+    {
+        double hits = json_number_value(json_object_get(row, "hit_rate"));
+        if (strcmp(json_string_value(json_object_get(row, "policy")), "belady") == 0)
+            assert_true(hits >= best[n++ % 3]);
+        else if (hits > best[i % 3])
+            best[i % 3] = hits;
+        assert_true(json_number_value(json_object_get(row, "tokens_per_s")) > 0);
+    }
+    assert_int_equal(n, 3);
+    json_decref(json);
+    char *svg = read_text(test_path("chart.svg"));
+    assert_non_null(strstr(svg, "belady"));
+    free(svg);
+}
+
+static void a_profile_of_the_model_begins_its_policy(void **state)
+{
+    (void)state;
+    run_well("eval " REFERENCE " --task " REFERENCE "/eval.jsonl --limit 4 --profile-out profile.json");
+    run_well(TRACE "-n 20 -o t.csv");
+    assert_non_null(
+        strstr(run_well("simulate t.csv --sizes " REFERENCE " --expert-profile profile.json"), "| profile"));
+}
+
+static void what_cannot_be_traced_or_replayed_is_refused(void **state)
+{
+    (void)state;
+    test_write_text(test_path("."), "bad.csv", "# moebius_trace 1\n");
+    run_well(TRACE "-n 1 -o t.csv");
+    assert_fails(run("trace " REFERENCE " -p x"), 2, "give -o FILE");
+    assert_fails(run("trace " REFERENCE " -o x.csv"), 2, "give one of");
+    assert_fails(run("trace nowhere -p x -o x.csv"), 3, "nowhere");
+    assert_fails(run("simulate"), 2, "give a TRACE");
+    assert_fails(run("simulate t.csv"), 2, "--sizes");
+    assert_fails(run("simulate bad.csv --expert-bytes 1MB"), 3, "bad.csv: line 1");
+    assert_fails(run("simulate t.csv --sizes " MB_REPO "/models/reference-qwen3"), 3, "another model");
+    assert_fails(run("simulate " RANDOM "--memory 0%%"), 2, "--memory");
+    assert_fails(run("simulate " RANDOM "--memory 1MB"), 2, "need 2000000");
+    assert_fails(run("simulate " RANDOM "--link fast"), 2, "--link");
+    assert_fails(run("simulate " RANDOM "--link 1GB,1us,0"), 2, "--link");
+    assert_fails(run("simulate " RANDOM "--policy fifo"), 2, "fifo");
+    assert_fails(run("simulate " RANDOM "--policy profile"), 2, "usage profile");
+    assert_fails(run("simulate " RANDOM "--compute x"), 2, "--compute");
+    assert_false(test_exists(test_path("x.csv")));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_trace_has_a_row_for_each_token_and_layer),
+        cmocka_unit_test(both_formats_of_a_trace_are_replayed_alike),
+        cmocka_unit_test(a_task_is_a_sequence_for_each_question),
+        cmocka_unit_test(the_optimum_is_the_best_of_all_policies),
+        cmocka_unit_test(a_profile_of_the_model_begins_its_policy),
+        cmocka_unit_test(what_cannot_be_traced_or_replayed_is_refused),
+    };
+    return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
+}
