@@ -30,6 +30,7 @@ int cli_chat(int argc, char **argv);
 int cli_eval(int argc, char **argv);
 int cli_sweep(int argc, char **argv);
 int cli_report(int argc, char **argv);
+int cli_doctor(int argc, char **argv);
 int cli_trace(int argc, char **argv);
 int cli_simulate(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);

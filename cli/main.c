@@ -23,6 +23,8 @@ static const struct cli_verb verbs[] = {
     {"eval", "MODEL --task FILE", "score a model's answers, or its perplexity", cli_eval},
     {"sweep", "MODEL -o FILE.db", "measure a model with errors in chosen weights, run after run", cli_sweep},
     {"report", "RESULTS.db", "show what a sweep measured: a page, JSON or CSV", cli_report},
+    {"doctor", "MODEL [--memory SIZE]",
+     "what fits into memory, and how fast it would be, before it is loaded", cli_doctor},
     {"trace", "MODEL -o FILE", "record which experts each token uses", cli_trace},
     {"simulate", "TRACE | --random SPEC",
      "what cache policies find in memory, and how fast tokens would come", cli_simulate},

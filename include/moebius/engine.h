@@ -237,6 +237,23 @@ MB_API void mb_session_reset(struct mb_session *session);            /* forget a
 MB_API size_t mb_session_n_past(const struct mb_session *session);   /* tokens it holds */
 MB_API uint64_t mb_session_nbytes(const struct mb_session *session); /* of its cache */
 
+/* What a model needs beside its weights, and how it uses them: config.json alone says so. */
+struct mb_model_needs {
+    size_t n_layers, n_ctx_train;
+    size_t n_experts, n_experts_used; /* routed, of a MoE layer; 0: none */
+    size_t n_ctx;                     /* of the session */
+    uint64_t cache_nbytes;            /* of the session */
+    uint64_t work_nbytes;             /* of a pass, touched as far as it is used */
+};
+
+/*
+ * Of a model that is not loaded, and a session that is not opened.  Fails as mb_model_open and
+ * mb_session_open do, where config.json is the reason.
+ */
+MB_API enum mb_status mb_model_look(const struct mb_checkpoint *ckpt,
+                                    const struct mb_session_options *options, struct mb_model_needs *needs,
+                                    struct mb_error *err);
+
 /*
  * Forgets all tokens after the first n_past, and returns how many the session then holds: n_past, or fewer
  * where the cache cannot go back that far (one that keeps a window of tokens only, or of a sequence that

@@ -166,6 +166,14 @@ static enum mb_status create_threads(struct mb_model *model, const struct needs 
     return MB_OK;
 }
 
+uint64_t mb_rows_nbytes(const struct mb_config *c)
+{
+    struct mb_workspace w = {0};
+    struct mb_placing p = {0};
+    place(c, &p, &w);
+    return p.at;
+}
+
 enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err)
 {
     struct needs needs = find_needs(model);

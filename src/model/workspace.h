@@ -26,6 +26,9 @@ struct mb_angles {
     float *cos, *sin; /* [..][n_dims / 2] */
 };
 
+/* Bytes of the rows of a pass, which are touched as far as they are used. */
+uint64_t mb_rows_nbytes(const struct mb_config *c);
+
 struct mb_workspace {
     int32_t *tokens;
     size_t *pos;

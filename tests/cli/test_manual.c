@@ -30,9 +30,9 @@ static void read_page(const char *name, char *text, size_t cap)
 static void every_verb_has_a_page_with_every_option_of_its_help(void **state)
 {
     (void)state;
-    static const char *const verbs[] = {"inspect",       "compress",     "verify",   "decompress", "run",
-                                        "chat",          "eval",         "tokenize", "trace",      "simulate",
-                                        "bench kernels", "bench codecs", "bench"};
+    static const char *const verbs[] = {"inspect",  "compress",      "verify",       "decompress", "run",
+                                        "chat",     "eval",          "tokenize",     "doctor",     "trace",
+                                        "simulate", "bench kernels", "bench codecs", "bench"};
     static char page[1 << 16];
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
         char name[64], title[96];

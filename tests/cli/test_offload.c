@@ -1,5 +1,5 @@
 /*
- * test_offload.c - trace and simulate.
+ * test_offload.c - trace, simulate and doctor.
  */
 #include "checkpoint/folder.h"
 #include "cmocka_all.h"
@@ -112,6 +112,48 @@ static void what_cannot_be_traced_or_replayed_is_refused(void **state)
     assert_false(test_exists(test_path("x.csv")));
 }
 
+/* Of models/reference at 30 %: experts have 5.8 MB, all else about 97. */
+static void doctor_says_what_fits_and_how_fast_it_would_be(void **state)
+{
+    (void)state;
+    run_well("compress " REFERENCE " coded --bound 30%%");
+    json_t *json = run_json("doctor coded --memory 1GiB -o json");
+    assert_string_equal(json_string_value(json_object_get(json, "mode")), "in memory");
+    assert_true(json_number_value(json_object_get(json, "tokens_per_s")) > 0);
+    double fixed = json_number_value(json_object_get(json, "memory_that_helps_nbytes")) -
+                   json_number_value(json_object_get(json_object_get(json, "needs"), "experts_nbytes"));
+    json_decref(json);
+
+    json = run_json("doctor coded --memory %.0f -o json", fixed + 3e6);
+    const json_t *expected = json_object_get(json, "expected");
+    assert_string_equal(json_string_value(json_object_get(json, "mode")), "streaming");
+    assert_true(json_number_value(json_object_get(expected, "hit_rate")) > 0.3);
+    assert_true(json_number_value(json_object_get(expected, "nbytes_per_token")) > 0);
+    assert_int_equal(json_integer_value(json_object_get(json, "experts_memory_nbytes")), 3000000);
+    json_decref(json);
+    assert_non_null(strstr(run_well("doctor coded --memory %.0f --dry-run", fixed + 3e6), "mode: streaming"));
+
+    const struct ran *ran = run("doctor coded --memory %.0f", fixed + 1000);
+    assert_int_equal(ran->exit_status, 1);
+    assert_non_null(strstr(ran->out, "mode: cannot run"));
+    assert_non_null(strstr(ran->out, "to run at all: --memory"));
+    ran = run("doctor coded -c 8 --memory %.0f", fixed + 1000); /* a smaller cache leaves room */
+    assert_int_equal(ran->exit_status, 0);
+}
+
+static void doctor_refuses_what_cannot_be(void **state)
+{
+    (void)state;
+    const struct ran *ran = run("doctor " REFERENCE " --memory 100MB --dry-run");
+    assert_int_equal(ran->exit_status, 1);
+    assert_non_null(strstr(ran->out, "only coded ones are streamed"));
+    assert_fails(run("doctor " REFERENCE " -c 257"), 2, "more than the model's 256");
+    assert_fails(run("doctor " REFERENCE " --memory lots"), 2, "--memory");
+    assert_fails(run("doctor nowhere"), 3, "nowhere");
+    run_well(TRACE "-n 1 -o t.csv");
+    assert_fails(run("doctor coded --memory %d --trace bad.csv --dry-run", 100 << 20), 3, "bad.csv");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -121,6 +163,8 @@ int main(void)
         cmocka_unit_test(the_optimum_is_the_best_of_all_policies),
         cmocka_unit_test(a_profile_of_the_model_begins_its_policy),
         cmocka_unit_test(what_cannot_be_traced_or_replayed_is_refused),
+        cmocka_unit_test(doctor_says_what_fits_and_how_fast_it_would_be),
+        cmocka_unit_test(doctor_refuses_what_cannot_be),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
 }

@@ -1,0 +1,150 @@
+/*
+ * doctor_disk.c - how fast experts come from the disk: their own bytes, several reads in flight, past the
+ * page cache where the file system can.
+ */
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "cli.h"
+#include "doctor.h"
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { PAGE = 4096, DEPTH = 8, N_LATENCIES = 16, READ_NBYTES_MAX = 64 << 20 };
+static const uint64_t time_ns = 500000000, total_nbytes_max = UINT64_C(2) << 30;
+
+struct extent {
+    const char *path;
+    uint64_t pos, nbytes; /* whole pages */
+};
+
+struct disk {
+    struct extent *extents;
+    size_t n;
+    uint64_t nbytes_max, ends_ns;
+    bool is_direct;
+    atomic_ullong next, nbytes;
+    atomic_bool has_failed;
+};
+
+static int open_file(const struct disk *disk, const char *path)
+{
+    return open(path, O_RDONLY | O_CLOEXEC | (disk->is_direct ? O_DIRECT : 0));
+}
+
+/* Spreads numbers over the extents. */
+static const struct extent *extent_of(const struct disk *disk, uint64_t i)
+{
+    return &disk->extents[(i * UINT64_C(0x9e3779b97f4a7c15) >> 11) % disk->n];
+}
+
+static bool read_extent(const struct disk *disk, const struct extent *extent, uint64_t nbytes, void *to)
+{
+    int fd = open_file(disk, extent->path);
+    if (fd < 0)
+        return false;
+    if (!disk->is_direct)
+        (void)posix_fadvise(fd, (off_t)extent->pos, (off_t)nbytes, POSIX_FADV_DONTNEED);
+    ssize_t n = pread(fd, to, nbytes, (off_t)extent->pos);
+    close(fd);
+    return n > 0; /* the last page of a file is short */
+}
+
+static void *read_some(void *ctx)
+{
+    struct disk *disk = ctx;
+    void *to = NULL;
+    if (posix_memalign(&to, PAGE, disk->nbytes_max) != 0) {
+        disk->has_failed = true;
+        return NULL;
+    }
+    while (!disk->has_failed && mb_now_ns() < disk->ends_ns && disk->nbytes < total_nbytes_max) {
+        const struct extent *extent = extent_of(disk, disk->next++);
+        if (read_extent(disk, extent, extent->nbytes, to))
+            disk->nbytes += extent->nbytes;
+        else
+            disk->has_failed = true;
+    }
+    free(to);
+    return NULL;
+}
+
+/* What DEPTH threads read in a second. 0: they cannot. */
+static double rate_of(struct disk *disk)
+{
+    pthread_t threads[DEPTH];
+    int n = 0;
+    uint64_t begun_ns = mb_now_ns();
+    disk->ends_ns = begun_ns + time_ns;
+    while (n < DEPTH && pthread_create(&threads[n], NULL, read_some, disk) == 0)
+        n++;
+    for (int i = 0; i < n; i++)
+        pthread_join(threads[i], NULL);
+    return disk->has_failed || n < DEPTH ? 0 : (double)disk->nbytes / cli_seconds_since(begun_ns);
+}
+
+static int compare_u64(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median of some pages, one at a time. */
+static uint64_t latency_of(struct disk *disk)
+{
+    uint64_t ns[N_LATENCIES];
+    void *to = NULL;
+    if (posix_memalign(&to, PAGE, PAGE) != 0)
+        return 0;
+    for (size_t i = 0; i < N_LATENCIES; i++) {
+        uint64_t begun_ns = mb_now_ns();
+        (void)read_extent(disk, extent_of(disk, 7919 * (i + 1)), PAGE, to);
+        ns[i] = mb_now_ns() - begun_ns;
+    }
+    free(to);
+    qsort(ns, N_LATENCIES, sizeof *ns, compare_u64);
+    return ns[N_LATENCIES / 2];
+}
+
+static void find_extents(const struct mb_checkpoint *ckpt, struct disk *disk)
+{
+    size_t n = mb_checkpoint_n_tensors(ckpt);
+    disk->extents = cli_check_memory(calloc(n, sizeof *disk->extents));
+    for (size_t i = 0; i < n; i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
+        if (mb_role_of(tensor->name).role != MB_ROLE_EXPERT || !mb_tensor_is_mapped(ckpt, tensor) ||
+            tensor->nbytes == 0 || tensor->nbytes > READ_NBYTES_MAX)
+            continue;
+        struct extent *extent = &disk->extents[disk->n++];
+        uint64_t end = tensor->file_pos + tensor->nbytes;
+        extent->path = mb_tensor_path(ckpt, tensor);
+        extent->pos = tensor->file_pos / PAGE * PAGE;
+        extent->nbytes = (end - extent->pos + PAGE - 1) / PAGE * PAGE;
+        disk->nbytes_max = extent->nbytes > disk->nbytes_max ? extent->nbytes : disk->nbytes_max;
+    }
+}
+
+enum mb_status doctor_measure_disk(const struct mb_checkpoint *ckpt, struct doctor_disk *result,
+                                   struct mb_error *err)
+{
+    struct disk disk = {.is_direct = true};
+    (void)err;
+    *result = (struct doctor_disk){.depth = DEPTH};
+    find_extents(ckpt, &disk);
+    if (disk.n > 0) {
+        result->bytes_per_s = rate_of(&disk);
+        if (result->bytes_per_s == 0) { /* no O_DIRECT here */
+            disk.is_direct = disk.has_failed = false;
+            disk.nbytes = disk.next = 0;
+            result->bytes_per_s = rate_of(&disk);
+        }
+        result->read_nbytes = disk.next > 0 ? disk.nbytes / disk.next : 0;
+        result->latency_ns = latency_of(&disk);
+        result->is_direct = disk.is_direct;
+    }
+    free(disk.extents);
+    return MB_OK;
+}
