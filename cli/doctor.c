@@ -383,6 +383,8 @@ static int print_as_json(struct doctor *d)
 {
     static const char *const modes[] = {"in memory", "streaming", "cannot run"};
     uint64_t wanted = wanted_nbytes(d);
+    uint64_t helps_nbytes = d->fixed_nbytes + wanted;
+    size_t n_ctx = d->verdict == FITS ? d->needs.n_ctx : context_for(d, wanted);
     return cli_print_json(json_pack(
         "{s:o, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:I}",
         "path", cli_json_path(d->path), "mode", modes[d->verdict], "needs", "always_nbytes",
@@ -394,8 +396,7 @@ static int print_as_json(struct doctor *d)
         (json_int_t)d->n_threads, "disk", disk_json(d), "compute_bytes_per_s",
         d->compute_bytes_per_s > 0 ? json_real(d->compute_bytes_per_s) : json_null(), "expected",
         expected_json(d), "tokens_per_s", d->tokens_per_s > 0 ? json_real(d->tokens_per_s) : json_null(),
-        "memory_that_helps_nbytes", (json_int_t)(d->fixed_nbytes + wanted), "context_that_helps",
-        (json_int_t)(d->verdict == FITS ? d->needs.n_ctx : context_for(d, wanted))));
+        "memory_that_helps_nbytes", (json_int_t)helps_nbytes, "context_that_helps", (json_int_t)n_ctx));
 }
 
 static int print(struct doctor *d)

@@ -17,7 +17,7 @@ struct doctor_disk {
 };
 
 /* Reads experts by chance for about half a second. What cannot be read this way is left at 0. */
-enum mb_status doctor_measure_disk(const struct mb_checkpoint *ckpt, struct doctor_disk *disk,
+enum mb_status doctor_measure_disk(const struct mb_checkpoint *ckpt, struct doctor_disk *result,
                                    struct mb_error *err);
 
 /*

@@ -137,8 +137,10 @@ enum mb_status doctor_measure_disk(const struct mb_checkpoint *ckpt, struct doct
     if (disk.n > 0) {
         result->bytes_per_s = rate_of(&disk);
         if (result->bytes_per_s == 0) { /* no O_DIRECT here */
-            disk.is_direct = disk.has_failed = false;
-            disk.nbytes = disk.next = 0;
+            disk.is_direct = false;
+            disk.has_failed = false;
+            disk.nbytes = 0;
+            disk.next = 0;
             result->bytes_per_s = rate_of(&disk);
         }
         result->read_nbytes = disk.next > 0 ? disk.nbytes / disk.next : 0;

@@ -9,23 +9,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The default first. */
+/* The default first; the list ends with NULL. */
 static const struct mb_policy_kind *const kinds[] = {
     &mb_policy_blend,   &mb_policy_lfru,   &mb_policy_lru,     &mb_policy_lfu,
-    &mb_policy_edgemoe, &mb_policy_hobbit, &mb_policy_profile,
+    &mb_policy_edgemoe, &mb_policy_hobbit, &mb_policy_profile, NULL,
 };
 
-enum { N_KINDS = sizeof kinds / sizeof *kinds, NAMES_NBYTES = 256 };
+enum { NAMES_NBYTES = 256 };
 
 const struct mb_policy_info *mb_policy_info(size_t i)
 {
-    return i < N_KINDS ? &kinds[i]->info : NULL;
+    for (size_t k = 0; kinds[k] != NULL; k++)
+        if (k == i)
+            return &kinds[k]->info;
+    return NULL;
 }
 
 static enum mb_status find_kind(const char *name, const struct mb_policy_kind **kind, struct mb_error *err)
 {
     char names[NAMES_NBYTES] = "";
-    for (size_t i = 0; i < N_KINDS; i++) {
+    for (size_t i = 0; kinds[i] != NULL; i++) {
         *kind = kinds[i];
         if (name == NULL || strcmp(name, kinds[i]->info.name) == 0)
             return MB_OK;

@@ -63,7 +63,7 @@ static bool read_layers(struct words *words, uint32_t **layers, size_t *n_layers
         is_right = read_uint(word, n, UINT32_MAX, &number);
         *has_memory = mb_grow(&grown, &cap, *n_layers, 1, sizeof **layers);
         *layers = grown;
-        if (is_right && *has_memory)
+        if (is_right && *has_memory && *layers != NULL)
             (*layers)[(*n_layers)++] = (uint32_t)number;
     }
     return is_right;
