@@ -35,4 +35,7 @@ enum mb_status eval_perplexity(const struct eval *eval, struct mb_error *err); /
 enum mb_status eval_kl(const struct eval *eval, struct mb_error *err);         /* --kl-divergence */
 enum mb_status eval_logits(const struct eval *eval, struct mb_error *err);     /* --tokens and --logits */
 
+/* Caches that the measurement will open, for the limit of memory. */
+void eval_expect_sessions(struct mb_model_options *model_options);
+
 #endif
