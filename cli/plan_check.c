@@ -100,8 +100,9 @@ static enum mb_status check_both(struct checking *c, const char *plan_path, cons
     struct mb_plan_options uniform = *c->options;
     struct mb_plan_report uniform_report;
     uniform.policy = "uniform";
-    uniform.target_bits = uniform.kl_max = 0;
-    uniform.target_nbytes = report->out_nbytes;
+    uniform.kl_max = 0;
+    uniform.target_nbytes = 0;
+    uniform.target_bits = report->bits; /* pages that blobs fill are a matter of chance */
     memset(uniform.depth, 0, sizeof uniform.depth);
     MB_TRY(mb_plan_make(c->model_path, uniform_path, &uniform, &uniform_report, err));
     MB_TRY(measure(c, plan_path, &check->kl, err));

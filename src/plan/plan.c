@@ -184,7 +184,8 @@ static enum mb_status meet_size(struct mb_planner *planner, const struct mb_plan
     }
     if (best > 0)
         MB_TRY(try_level(planner, policy, best, path, err));
-    if (best > 0 && room_left(planner) < 0.1)
+    bool is_between = too_large >= MB_PLAN_FRACTION_MIN; /* blobs fill pages: sizes come in steps */
+    if (best > 0 && (is_between || room_left(planner) < 0.1))
         return MB_OK;
     return mb_fail(err, MB_USAGE,
                    "no bounds between 1 %% and 512 %% meet the target: the nearest are %.3f bits a weight, "
