@@ -187,6 +187,17 @@ MB_INLINE void mb_indices_avx2(const struct mb_coded_matrix *w, const struct mb_
 void mb_carry_matvec_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                           const struct mb_activation *x, float *y);
 
+/* The same of n_tokens vectors, as the table's matmul; not of stripes. It needs no scratch memory. */
+void mb_carry_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                          const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride);
+
+/*
+ * Whether n_tokens vectors are multiplied fastest by that, from 'row' on.  A few rows show how long lists
+ * are: each token looks them up for itself, where other ways put them into decoded rows once.
+ */
+bool mb_carry_takes_few_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                             const struct mb_activation *x, size_t n_tokens);
+
 /* Fills the columns of an activation of n values, in the memory 'wide' that it was given. */
 void mb_carry_add_columns_avx2(size_t n, void *wide, struct mb_activation *x);
 

@@ -33,8 +33,32 @@ MB_INLINE __m256i add_signed(__m256i sum, __m256i q, __m256i x)
     return widen(sum, _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(q, x)));
 }
 
+MB_INLINE __m256i add_scaled(__m256i sum, __m256i pairs, __m256i factor)
+{
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, factor));
+}
+
 #include "carry_matvec_kernels.h"
 #include "stripes_kernels.h"
+
+/* ---------------------------------------------------------------- how many tokens */
+
+/* Up to how many tokens pay, by whether lists are long and activations fast, as measured. */
+static const size_t tokens_max[2][2] = {{8, 8}, {2, 4}};
+enum { ROWS_LOOKED_AT = 8 };
+
+bool mb_carry_takes_few_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                             const struct mb_activation *x, size_t n_tokens)
+{
+    if (n_tokens > tokens_max[0][1])
+        return false;
+    const uint64_t n = n_rows < ROWS_LOOKED_AT ? n_rows : ROWS_LOOKED_AT;
+    uint64_t n_pairs = 0;
+    for (uint64_t r = row; r < row + n; r++)
+        n_pairs += w->kinds[r] == MB_KIND_RAW ? 0 : mb_load_u16(w->escape_counts + 2 * r);
+    const bool is_long = n_pairs > n * mb_carry_n_blocks(w->n_cols);
+    return n_tokens <= tokens_max[is_long][mb_all_fast(x, n_tokens)];
+}
 
 /* ---------------------------------------------------------------- activations by column */
 

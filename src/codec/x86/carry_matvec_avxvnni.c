@@ -25,6 +25,11 @@ MB_INLINE __m256i add_signed(__m256i sum, __m256i q, __m256i x)
     return _mm256_dpbusd_avx_epi32(sum, _mm256_abs_epi8(x), _mm256_sign_epi8(q, x));
 }
 
+MB_INLINE __m256i add_scaled(__m256i sum, __m256i pairs, __m256i factor)
+{
+    return _mm256_dpwssd_avx_epi32(sum, pairs, factor);
+}
+
 #include "carry_matvec_kernels.h"
 #include "stripes_kernels.h"
 

@@ -12,6 +12,9 @@ static void matmul_of_any_form(const struct mb_coded_matrix *w, uint64_t row, ui
 {
     if (mb_is_striped(w) && n_tokens <= STRIPES_TOKENS)
         mb_stripes_matmul_avx2(w, row, n_rows, x, n_tokens, y, y_stride);
+    else if (w->form == MB_FORM_CARRY && !mb_is_striped(w) &&
+             mb_carry_takes_few_avx2(w, row, n_rows, x, n_tokens))
+        mb_carry_matmul_avx2(w, row, n_rows, x, n_tokens, y, y_stride);
     else
         mb_matmul_avx2(w, row, n_rows, x, n_tokens, y, y_stride, scratch);
 }

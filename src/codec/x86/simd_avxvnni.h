@@ -10,6 +10,8 @@
 
 void mb_carry_matvec_avxvnni(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                              const struct mb_activation *x, float *y);
+void mb_carry_matmul_avxvnni(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
+                             const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride);
 void mb_stripes_matmul_avxvnni(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                                const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride);
 void mb_matvec_avxvnni(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,

@@ -35,6 +35,15 @@ MB_INLINE void multiply_columns(unsigned a, const __m256i u[4], const int8_t *pl
         *sum = add_signed(*sum, u[k], x[k]);
 }
 
+/* The u of the block at p. */
+MB_INLINE void unpack_block(unsigned a, const uint8_t *p, __m256i u[4])
+{
+    _mm_prefetch((const char *)p + STRIPE_AHEAD_NBYTES, _MM_HINT_T0);
+    if (a > 4)
+        _mm_prefetch((const char *)p + STRIPE_AHEAD_NBYTES + 64, _MM_HINT_T0);
+    mb_carry_unpack(a, p, u);
+}
+
 /* The sums of a stripe over all columns, token by token. */
 MB_INLINE void multiply_stripe(unsigned a, size_t n_tokens, const uint8_t *p, size_t n_blocks,
                                const struct mb_activation *x, struct sums *sums)
@@ -42,18 +51,15 @@ MB_INLINE void multiply_stripe(unsigned a, size_t n_tokens, const uint8_t *p, si
     struct sums s[STRIPE_TOKENS];
     const int8_t *hi[STRIPE_TOKENS];
     ptrdiff_t to_lo[STRIPE_TOKENS];
+    clear_sums(n_tokens, s);
 #pragma GCC unroll 4
     for (size_t t = 0; t < n_tokens; t++) {
-        s[t].hi = s[t].lo = _mm256_setzero_si256();
         hi[t] = x[t].hi;
         to_lo[t] = x[t].lo - x[t].hi;
     }
     for (size_t i = 0; i < n_blocks; i++, p += 16 * a) {
         __m256i u[4];
-        _mm_prefetch((const char *)p + STRIPE_AHEAD_NBYTES, _MM_HINT_T0);
-        if (a > 4)
-            _mm_prefetch((const char *)p + STRIPE_AHEAD_NBYTES + 64, _MM_HINT_T0);
-        mb_carry_unpack(a, p, u);
+        unpack_block(a, p, u);
 #pragma GCC unroll 4
         for (size_t t = 0; t < n_tokens; t++) {
             const int8_t *plane = hi[t] + MB_STRIPE_BLOCK_COLS * i;
@@ -66,36 +72,74 @@ MB_INLINE void multiply_stripe(unsigned a, size_t n_tokens, const uint8_t *p, si
         sums[t] = s[t];
 }
 
+/* The same from bytes and factors; all in lo. a <= 6. */
+MB_INLINE void multiply_stripe_fast(unsigned a, size_t n_tokens, const uint8_t *p, size_t n_blocks,
+                                    const struct mb_activation *x, struct sums *sums)
+{
+    const size_t blocks_a_factor = MB_ACTIVATION_BLOCK / MB_STRIPE_BLOCK_COLS;
+    struct sums s[STRIPE_TOKENS];
+    const int8_t *bytes[STRIPE_TOKENS];
+    clear_sums(n_tokens, s);
+#pragma GCC unroll 4
+    for (size_t t = 0; t < n_tokens; t++)
+        bytes[t] = x[t].bytes;
+    for (size_t i = 0; i < n_blocks;) {
+        const size_t end = n_blocks - i < blocks_a_factor ? n_blocks : i + blocks_a_factor;
+        __m256i factors[STRIPE_TOKENS];
+#pragma GCC unroll 4
+        for (size_t t = 0; t < n_tokens; t++)
+            factors[t] = _mm256_set1_epi16(x[t].factors[i / blocks_a_factor]);
+        for (; i < end; i++, p += 16 * a) {
+            __m256i u[4];
+            unpack_block(a, p, u);
+#pragma GCC unroll 4
+            for (size_t t = 0; t < n_tokens; t++) {
+                __m256i columns[4];
+                spread_columns(bytes[t] + MB_STRIPE_BLOCK_COLS * i, columns);
+                multiply_fast(a, u, columns, factors[t], &s[t].lo);
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t t = 0; t < n_tokens; t++)
+        sums[t] = s[t];
+}
+
 typedef void (*multiply_stripe_fn)(const uint8_t *p, size_t n_blocks, const struct mb_activation *x,
                                    struct sums *sums);
 
-#define MULTIPLY_STRIPE(n_tokens, a)                                                               \
-    static void multiply_stripe_##n_tokens##_##a(const uint8_t *p, size_t n_blocks,                \
-                                                 const struct mb_activation *x, struct sums *sums) \
-    {                                                                                              \
-        multiply_stripe(a, n_tokens, p, n_blocks, x, sums);                                        \
+#define MULTIPLY_STRIPE(name, n_tokens, a)                                                                \
+    static void name##_##n_tokens##_##a(const uint8_t *p, size_t n_blocks, const struct mb_activation *x, \
+                                        struct sums *sums)                                                \
+    {                                                                                                     \
+        name(a, n_tokens, p, n_blocks, x, sums);                                                          \
     }
-#define MULTIPLY_STRIPE_1(a) MULTIPLY_STRIPE(1, a)
-#define MULTIPLY_STRIPE_2(a) MULTIPLY_STRIPE(2, a)
-#define MULTIPLY_STRIPE_3(a) MULTIPLY_STRIPE(3, a)
-#define MULTIPLY_STRIPE_4(a) MULTIPLY_STRIPE(4, a)
-MB_WIDTHS_2_TO_6(MULTIPLY_STRIPE_1)
-MB_WIDTHS_2_TO_6(MULTIPLY_STRIPE_2)
-MB_WIDTHS_2_TO_6(MULTIPLY_STRIPE_3)
-MB_WIDTHS_2_TO_6(MULTIPLY_STRIPE_4)
-MULTIPLY_STRIPE_1(8)
-MULTIPLY_STRIPE_2(8)
-MULTIPLY_STRIPE_3(8)
-MULTIPLY_STRIPE_4(8)
+#define MULTIPLY_STRIPE_ALL(a)             \
+    MULTIPLY_STRIPE(multiply_stripe, 1, a) \
+    MULTIPLY_STRIPE(multiply_stripe, 2, a) \
+    MULTIPLY_STRIPE(multiply_stripe, 3, a) \
+    MULTIPLY_STRIPE(multiply_stripe, 4, a)
+#define MULTIPLY_STRIPE_FAST_ALL(a)             \
+    MULTIPLY_STRIPE(multiply_stripe_fast, 1, a) \
+    MULTIPLY_STRIPE(multiply_stripe_fast, 2, a) \
+    MULTIPLY_STRIPE(multiply_stripe_fast, 3, a) \
+    MULTIPLY_STRIPE(multiply_stripe_fast, 4, a)
+MB_WIDTHS_2_TO_6(MULTIPLY_STRIPE_ALL)
+MULTIPLY_STRIPE_ALL(8)
+MB_WIDTHS_2_TO_6(MULTIPLY_STRIPE_FAST_ALL)
 
-/* By the number of tokens, and by width. */
-static const multiply_stripe_fn multiply_stripe_of[STRIPE_TOKENS + 1][MB_CARRY_BYTES + 1] = {
-    {NULL},
-    {NULL, NULL, MB_NAMES_2_TO_6(multiply_stripe_1), NULL, multiply_stripe_1_8},
-    {NULL, NULL, MB_NAMES_2_TO_6(multiply_stripe_2), NULL, multiply_stripe_2_8},
-    {NULL, NULL, MB_NAMES_2_TO_6(multiply_stripe_3), NULL, multiply_stripe_3_8},
-    {NULL, NULL, MB_NAMES_2_TO_6(multiply_stripe_4), NULL, multiply_stripe_4_8},
-};
+/* By whether activations are fast and have no wide blocks, by the number of tokens, and by width. */
+#define MULTIPLY_STRIPE_NAMES(name, n_tokens)                                                \
+    {                                                                                        \
+        NULL, NULL, MB_NAMES_2_TO_6(name##_##n_tokens), NULL, multiply_stripe_##n_tokens##_8 \
+    }
+#define MULTIPLY_STRIPE_TOKENS(name)                                            \
+    {                                                                           \
+        {NULL}, MULTIPLY_STRIPE_NAMES(name, 1), MULTIPLY_STRIPE_NAMES(name, 2), \
+            MULTIPLY_STRIPE_NAMES(name, 3), MULTIPLY_STRIPE_NAMES(name, 4)      \
+    }
+static const multiply_stripe_fn multiply_stripe_of[2][STRIPE_TOKENS + 1][MB_CARRY_BYTES + 1] = {
+    MULTIPLY_STRIPE_TOKENS(multiply_stripe), MULTIPLY_STRIPE_TOKENS(multiply_stripe_fast)};
 
 /* ---------------------------------------------------------------- wide blocks */
 
@@ -230,17 +274,26 @@ MB_INLINE __m256 stripe_results(const struct mb_coded_matrix *w, const struct mb
     return _mm256_insertf128_ps(_mm256_castps128_ps256(first), second, 1);
 }
 
+static bool has_wide(const struct mb_activation *x, size_t n_tokens)
+{
+    for (size_t t = 0; t < n_tokens; t++)
+        if (x[t].n_wide > 0)
+            return true;
+    return false;
+}
+
 /* Rows [row, end) times at most STRIPE_TOKENS tokens. */
 static void multiply_stripes(const struct mb_coded_matrix *w, uint64_t row, uint64_t end,
                              const struct mb_activation *x, size_t n_tokens, float *y, size_t y_stride)
 {
     const size_t n_blocks = mb_stripe_n_blocks(w->n_cols);
+    const bool is_fast = mb_all_fast(x, n_tokens) && !has_wide(x, n_tokens);
     struct mb_group_walk walk = mb_stripe_seek(w, row);
     for (size_t n; row < end; row += n, y += n) {
         struct mb_group_view view;
         struct sums sums[STRIPE_TOKENS];
         mb_stripe_next(&walk, &view);
-        multiply_stripe_of[n_tokens][view.a](view.body, n_blocks, x, sums);
+        multiply_stripe_of[is_fast][n_tokens][view.a](view.body, n_blocks, x, sums);
         const size_t first = (size_t)(row - view.row);
         n = view.n_rows - first < end - row ? view.n_rows - first : (size_t)(end - row);
         for (size_t t = 0; t < n_tokens; t++) {
