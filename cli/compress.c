@@ -305,12 +305,14 @@ static enum mb_status run(const char *model, const char *out, struct mb_compress
 
 static void print_clipped(const struct cli_calibration *calibration)
 {
-    char weights[32];
+    char weights[32], rows[32];
     struct mb_feedback_report r = mb_feedback_report(calibration->feedback);
     printf(
         "feedback: %" PRIu64 " matrices with %s weights, the bound is %g steps, %.2f %% of the weights at it",
         r.n_matrices, cli_count(weights, r.n_weights), args.calibration.rho == 0 ? 1 : args.calibration.rho,
         100 * cli_ratio((double)r.n_clipped, (double)r.n_weights));
+    printf("; of %s rows %.1f %% have none", cli_count(rows, r.n_rows),
+           100 * cli_ratio((double)(r.n_rows - r.n_rows_clipped), (double)r.n_rows));
     if (r.n_unreached > 0)
         printf("; %" PRIu64 " matrices that no token reached are rounded plainly", r.n_unreached);
     putchar('\n');

@@ -71,7 +71,8 @@ struct survey {
     struct shard_sum *shards;
     size_t n_shards;
     struct cli_parameters parameters;
-    struct mb_profile *profile; /* --profile; NULL: none */
+    struct mb_profile *profile;               /* --profile; NULL: none */
+    uint64_t n_output_errors, n_rows_clipped; /* matrices with a proved one; rows of these */
 };
 
 static void add_type(struct sum *sum, const char *type)
@@ -169,6 +170,24 @@ static bool is_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *te
            n > n_suffix && strcmp(tensor->name + n - n_suffix, suffix) == 0;
 }
 
+static enum mb_status count_output_errors(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                          const struct mb_blob *blob, struct survey *survey,
+                                          struct mb_error *err)
+{
+    for (size_t i = 0; i < blob->n_matrices; i++) {
+        struct mb_output_error error;
+        char *name = mb_blob_full_name(tensor, &blob->info[i]);
+        if (name == NULL)
+            return mb_fail_memory(err, "the name of a tensor");
+        if (mb_output_error_of(ckpt, tensor, name, &error)) {
+            survey->n_output_errors++;
+            survey->n_rows_clipped += error.n_rows_clipped;
+        }
+        free(name);
+    }
+    return MB_OK;
+}
+
 /*
  * "STEM.moebius" holds "STEM." + the first matrix's name, which tells what the blob is.  We read the
  * blob into memory: were it mapped, truncating the file meanwhile would kill the program.
@@ -191,6 +210,8 @@ static enum mb_status survey_bytes(const struct mb_checkpoint *ckpt, const struc
     else
         status = add_to_survey(survey, ckpt, name, &sum, err);
     free(name);
+    if (status == MB_OK)
+        status = count_output_errors(ckpt, tensor, &blob, survey, err);
     mb_blob_close(&blob);
     return status;
 }
@@ -571,6 +592,10 @@ static json_t *report_json(const struct mb_checkpoint *ckpt, const json_t *confi
                   "parameters", parameters_json(&survey->parameters), "shards", shards_json(ckpt, survey));
     if (json != NULL && is_coded)
         json_object_set(json, "quantization_config", json_object_get(config, "quantization_config"));
+    if (json != NULL && is_coded)
+        json_object_set_new(json, "output_errors",
+                            json_pack("{s:I, s:I}", "n_matrices", (json_int_t)survey->n_output_errors,
+                                      "n_rows_clipped", (json_int_t)survey->n_rows_clipped));
     if (json != NULL && args.experts)
         json_object_set_new(json, "expert_list", experts_json(survey, is_coded));
     return json;
@@ -589,6 +614,10 @@ static int print(const struct mb_checkpoint *ckpt, const json_t *config, const s
     print_parameters(&survey->parameters);
     print_parts(survey, is_coded);
     print_shards(ckpt, survey);
+    if (survey->n_output_errors > 0)
+        printf("\nErrors of outputs over a calibration text are stored for %" PRIu64
+               " matrices; 'verify -o json' lists them.\n",
+               survey->n_output_errors);
     if (args.experts)
         print_experts(survey, is_coded);
     return 0;

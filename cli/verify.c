@@ -6,12 +6,15 @@
 #include "report.h"
 #include <inttypes.h>
 #include <math.h>
+#include <moebius/calibrate.h>
 #include <moebius/checkpoint.h>
+#include <moebius/engine.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static struct {
+    const char *moments;
     bool all;
     int n_threads;
     enum cli_format format;
@@ -19,6 +22,8 @@ static struct {
 
 static const struct cli_option options[] = {
     CLI_ROW_FLAG(0, "all", args.all, "a line for each matrix (default: the experts of a layer share one)"),
+    CLI_ROW_TEXT(0, "moments", "FILE", args.moments,
+                 "measure errors of outputs over a calibration text (compress --moments), needs ORIGINAL"),
     CLI_ROW_THREADS(args.n_threads),
     CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON,
                    "table (default) or JSON, which has every matrix"),
@@ -35,6 +40,9 @@ static const struct cli_command command = {
         "states, and exact tensors must be equal. 'worst' is the largest error over the bound, 'entropy' "
         "what\n"
         "an ideal coder of the same indices would need. Exit status 1: a bound is broken.\n\n"
+        "compress --calibrate proves a second bound, of the error of each matrix's outputs over the text, "
+        "and\n"
+        "stores it. With --moments it is measured again on these weights.\n\n"
         "  moebius verify reference-coded\n"
         "  moebius verify reference-coded models/reference",
     .options = options,
@@ -220,6 +228,28 @@ static void print_files(const struct mb_verify_report *r)
         printf("config.json has no checksums of itself and other files: they are not checked.\n");
 }
 
+/* Bounds of single matrices have units of their own: shares of what the matrix puts out can be compared. */
+static void print_outputs(const struct results *results, const struct mb_verify_report *r)
+{
+    size_t worst = 0;
+    for (size_t i = 1; i < results->n; i++)
+        if (results->tensors[i].output_relative > results->tensors[worst].output_relative)
+            worst = i;
+    if (r->n_output_errors > 0 && r->n_measured == 0)
+        printf("Errors of outputs over a calibration text are stored for %" PRIu64
+               " matrices; --moments measures them (-o json lists them).\n",
+               r->n_output_errors);
+    if (r->n_measured == 0)
+        return;
+    printf("Outputs over the calibration text: measured for %" PRIu64
+           " matrices, the worst is off by %.3g %% (root mean square, %s).\n",
+           r->n_measured, 100 * results->tensors[worst].output_relative, results->tensors[worst].name);
+    if (r->n_output_errors > 0)
+        printf("%s: of %" PRIu64 " stored errors of outputs %" PRIu64 " are exceeded.\n",
+               r->n_output_errors_broken == 0 ? "Proved" : "BROKEN", r->n_output_errors,
+               r->n_output_errors_broken);
+}
+
 static void print_verdict(const struct mb_verify_report *r, bool has_original)
 {
     if (!has_original)
@@ -241,6 +271,20 @@ static void print_verdict(const struct mb_verify_report *r, bool has_original)
 
 /* ---------------------------------------------------------------- JSON */
 
+static void add_outputs(json_t *json, const struct mb_verify_tensor *t)
+{
+    if (t->has_output_error)
+        json_object_set_new(json, "output_error",
+                            json_pack("{s:f, s:f, s:I}", "rms", t->output_error.rms, "max",
+                                      t->output_error.max, "n_rows_clipped",
+                                      (json_int_t)t->output_error.n_rows_clipped));
+    if (t->is_measured)
+        json_object_set_new(json, "output_measured",
+                            json_pack("{s:o, s:o, s:o}", "rms", cli_json_real(t->output_rms), "max",
+                                      cli_json_real(t->output_max), "relative",
+                                      cli_json_real(t->output_relative)));
+}
+
 static json_t *tensor_json(const struct mb_verify_tensor *t)
 {
     static const char *const dtypes[] = {[MB_F32] = "F32", [MB_F16] = "F16", [MB_BF16] = "BF16"};
@@ -248,6 +292,8 @@ static json_t *tensor_json(const struct mb_verify_tensor *t)
                              dtypes[t->dtype], "shape", (json_int_t)t->n_rows, (json_int_t)t->n_cols, "eps",
                              t->eps, "step", (double)t->step, "bits_per_weight", t->bits_per_weight,
                              "entropy_bits", t->entropy_bits, "n_outliers", (json_int_t)t->n_outliers);
+    if (json != NULL)
+        add_outputs(json, t);
     if (json == NULL || isnan(t->err_abs_max))
         return json;
     json_t *error =
@@ -262,6 +308,11 @@ static json_t *tensor_json(const struct mb_verify_tensor *t)
     return json;
 }
 
+static bool is_ok(const struct mb_verify_report *r)
+{
+    return r->n_broken == 0 && r->n_output_errors_broken == 0;
+}
+
 static json_t *report_json(const struct results *results, const struct mb_verify_report *r, bool has_original)
 {
     json_t *tensors = json_array();
@@ -270,25 +321,46 @@ static json_t *report_json(const struct results *results, const struct mb_verify
             json_decref(tensors);
             return NULL;
         }
-    json_t *json =
-        json_pack("{s:b, s:b, s:I, s:I, s:I, s:I, s:o}", "ok", (int)(r->n_broken == 0), "bounds_proved",
-                  (int)(has_original && r->n_broken == 0), "n_blobs", (json_int_t)r->n_blobs, "n_exact",
-                  (json_int_t)r->n_exact, "n_files", (json_int_t)r->n_files, "n_weights",
-                  (json_int_t)r->n_weights, "tensors", tensors);
+    json_t *json = json_pack("{s:b, s:b, s:I, s:I, s:I, s:I, s:o}", "ok", (int)is_ok(r), "bounds_proved",
+                             (int)(has_original && r->n_broken == 0), "n_blobs", (json_int_t)r->n_blobs,
+                             "n_exact", (json_int_t)r->n_exact, "n_files", (json_int_t)r->n_files,
+                             "n_weights", (json_int_t)r->n_weights, "tensors", tensors);
     if (json != NULL && has_original) {
         json_object_set_new(json, "n_broken", json_integer((json_int_t)r->n_broken));
         json_object_set_new(json, "worst_ratio", cli_json_real(r->worst_ratio));
         json_object_set_new(json, "worst_tensor", json_string(r->worst_tensor));
+    }
+    if (json != NULL && r->n_output_errors > 0)
+        json_object_set_new(json, "n_output_errors", json_integer((json_int_t)r->n_output_errors));
+    if (json != NULL && r->n_measured > 0) {
+        json_object_set_new(json, "n_measured", json_integer((json_int_t)r->n_measured));
+        json_object_set_new(json, "n_output_errors_broken",
+                            json_integer((json_int_t)r->n_output_errors_broken));
     }
     return json;
 }
 
 /* ---------------------------------------------------------------- the verb */
 
+static enum mb_status open_moments(const char *original, struct mb_moments **moments, struct mb_error *err)
+{
+    char hash[MB_HASH_NBYTES];
+    if (original == NULL)
+        return mb_fail(err, MB_USAGE, "--moments needs ORIGINAL too: errors are measured against it");
+    MB_TRY(mb_model_hash(original, hash, err));
+    return mb_moments_open(args.moments, hash, moments, err);
+}
+
 static enum mb_status run(const char *coded, const char *original, struct results *results,
                           struct mb_verify_report *report, struct mb_error *err)
 {
     struct cli_progress progress;
+    struct mb_moments *moments = NULL;
+    struct mb_output_meter meter = {0};
+    if (args.moments != NULL) {
+        MB_TRY(open_moments(original, &moments, err));
+        meter = mb_moments_as_meter(moments);
+    }
     cli_catch_interrupts();
     cli_progress_begin(&progress, "B");
     const struct mb_verify_options to = {
@@ -298,9 +370,11 @@ static enum mb_status run(const char *coded, const char *original, struct result
         .each_ctx = results,
         .progress = cli_progress_show,
         .progress_ctx = &progress,
+        .meter = moments == NULL ? NULL : &meter,
     };
     enum mb_status status = mb_verify(coded, original, &to, report, err);
     cli_progress_end(&progress);
+    mb_moments_close(moments);
     if (status == MB_CANCELLED)
         return mb_fail(err, status, "interrupted; nothing is known about the rest of %s", coded);
     if (status == MB_OK && results->is_out_of_memory)
@@ -323,7 +397,7 @@ int cli_verify(int argc, char **argv)
     if (run(positional[0], original, &results, &report, &err) != MB_OK) {
         exit_status = cli_fail(&err);
     } else {
-        exit_status = report.n_broken == 0 ? 0 : 1;
+        exit_status = is_ok(&report) ? 0 : 1;
         if (args.format == CLI_JSON) {
             int printed = cli_print_json(report_json(&results, &report, original != NULL));
             exit_status = printed == 0 ? exit_status : printed;
@@ -331,6 +405,7 @@ int cli_verify(int argc, char **argv)
             print_table(&results);
             mb_make_printable(report.worst_tensor);
             print_verdict(&report, original != NULL);
+            print_outputs(&results, &report);
             print_files(&report);
         }
     }

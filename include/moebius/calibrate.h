@@ -161,6 +161,12 @@ MB_API enum mb_status mb_moments_read(const struct mb_moments *moments, const st
  */
 MB_API struct mb_moments_source mb_moments_as_source(struct mb_moments *moments);
 
+/*
+ * Moments as mb_verify takes them (mb_verify_options.meter), likewise.  Needs 12 bytes x n_cols^2 for each
+ * matrix at hand.
+ */
+MB_API struct mb_output_meter mb_moments_as_meter(struct mb_moments *moments);
+
 #ifdef __cplusplus
 }
 #endif

@@ -166,6 +166,23 @@ MB_API char *mb_blob_full_name(const struct mb_tensor *blob, const struct mb_blo
  */
 MB_API bool mb_exact_xxh3(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, uint64_t *xxh3);
 
+/*
+ * The second certificate: how far the outputs of a matrix may be off over the tokens of a calibration text.
+ * An error e of a row makes its output differ by e x, with the weight g (an expert's gate); of the square of
+ * that the mean over the tokens is e H e^T / sum g^2.  Roots of it, in units of activations.
+ */
+struct mb_output_error {
+    double rms, max;         /* of all rows: the root of the mean square, and the largest */
+    uint64_t n_rows_clipped; /* rows in which a weight was kept within its bound at the cost of the output */
+};
+
+/*
+ * What compress proved of a matrix, from its blob's file: no row exceeds 'max'.  'name' is the full one.
+ * false: nothing is kept of it, or what is kept is not that.
+ */
+MB_API bool mb_output_error_of(const struct mb_checkpoint *ckpt, const struct mb_tensor *blob,
+                               const char *name, struct mb_output_error *error);
+
 /* ---------------------------------------------------------------- long work */
 
 /*
@@ -201,6 +218,7 @@ struct mb_tensor_bound {
 /* What a rounder did with rows of a matrix. */
 struct mb_rounded {
     uint64_t n_weights, n_clipped, n_rows_clipped;
+    uint64_t n_rows_exact; /* with a weight that is stored as it is, though an index was wanted */
     double row_error2_sum, row_error2_max;
 };
 
@@ -231,10 +249,18 @@ struct mb_rounder {
                             bool *is_plain, struct mb_rounded *rounded, struct mb_error *err);
 
     /*
-     * Frees what begin made, in the folder's order, on the thread that called mb_compress.  'rounded': of all
-     * its rows, added in their order; NULL: the matrix was not finished.
+     * Tells how rows of round were stored, unless they were plain: indices beyond +-reach[row] are not, these
+     * weights are stored as they are; -1: the whole row is.  Corrects *rounded, which is what round left.
      */
-    void (*end)(void *context, void *matrix, const struct mb_rounded *rounded);
+    void (*settle)(void *context, void *matrix, const void *weights, size_t n_rows, const int8_t *wanted,
+                   const int8_t *reach, struct mb_rounded *rounded);
+
+    /*
+     * Frees what begin made, in the folder's order, on the thread that called mb_compress.  'rounded': of all
+     * its rows, added in their order; NULL: the matrix was not finished.  true: *error, which is kept in the
+     * folder, holds for the matrix.
+     */
+    bool (*end)(void *context, void *matrix, const struct mb_rounded *rounded, struct mb_output_error *error);
 };
 
 /* A coded matrix as a dry run predicts it. */
@@ -337,8 +363,27 @@ struct mb_verify_tensor {
     uint64_t n_outliers;
     uint64_t n_broken; /* weights over the bound */
     float step;        /* between levels; mb_step_of_eps(eps), or finer: then several are within the bound */
+    bool has_output_error, is_measured;
+    struct mb_output_error output_error; /* as compress left it, if has_output_error */
+    /* Of these very weights, with a meter and the original, if is_measured: */
+    double output_rms, output_max; /* as in mb_output_error */
+    double output_relative;        /* output_rms over the root of the mean square of the outputs themselves */
 };
 typedef void (*mb_verify_tensor_fn)(void *ctx, const struct mb_verify_tensor *tensor);
+
+/* Measures outputs over calibration tokens; calibrate.h makes one. */
+struct mb_output_meter {
+    void *context;
+
+    /* Prepares a matrix by its name; *matrix NULL: nothing is known of its inputs. Any thread, as 'rows'. */
+    enum mb_status (*begin)(void *context, const char *tensor, size_t n_cols, void **matrix,
+                            struct mb_error *err);
+
+    /* squares[n_rows]: e H e^T / sum g^2 of each row e of rows[n_rows][n_cols]. */
+    enum mb_status (*rows)(void *context, const void *matrix, const double *rows, size_t n_rows,
+                           double *squares, struct mb_error *err);
+    void (*end)(void *context, void *matrix);
+};
 
 struct mb_verify_options {
     size_t size; /* sizeof(struct mb_verify_options) */
@@ -347,6 +392,7 @@ struct mb_verify_options {
     void *each_ctx;
     mb_progress_fn progress; /* or NULL */
     void *progress_ctx;
+    const struct mb_output_meter *meter; /* or NULL; used with an original */
 };
 
 struct mb_verify_report {
@@ -356,6 +402,9 @@ struct mb_verify_report {
     uint64_t n_broken;      /* weights over their bound, and exact tensors that differ */
     double worst_ratio;     /* largest error / eps over all coded weights */
     char worst_tensor[256]; /* where that was: the name, cut to fit; "" where no weight has an error */
+    uint64_t n_output_errors;        /* matrices of which the folder keeps one */
+    uint64_t n_measured;             /* matrices that the meter knew */
+    uint64_t n_output_errors_broken; /* of these, with a row or a mean beyond what the folder says */
 };
 
 /*

@@ -49,13 +49,14 @@ struct mb_feedback_matrix {
     uint64_t n_weights,
         n_clipped; /* clipped: another level would have been nearer, but is not within the bound */
     uint64_t n_rows, n_rows_clipped;
+    uint64_t n_rows_exact; /* with a weight that is stored as it is, though a level was found for it */
     /*
      * A second certificate: proved bounds of sqrt(e H e^T / sum g^2), the root of the mean squared error of a
      * row's output over the calibration tokens: the largest of all rows, and the root of the mean square.
-     * Arithmetic is accounted for.
+     * Arithmetic and weights that are stored as they are are accounted for.
      */
     double row_error_max, row_error_rms;
-    /* What no row can exceed in which nothing was clipped: it does not depend on the weights. */
+    /* What no row can exceed in which nothing was clipped and all levels are stored, whatever the weights. */
     double row_error_limit;
 };
 typedef void (*mb_feedback_matrix_fn)(void *ctx, const struct mb_feedback_matrix *matrix);
@@ -72,6 +73,7 @@ struct mb_feedback_options {
 struct mb_feedback_report {
     uint64_t n_matrices, n_unreached; /* rounded with feedback; plainly, because no token reached them */
     uint64_t n_weights, n_clipped;
+    uint64_t n_rows, n_rows_clipped;
 };
 
 struct mb_feedback;

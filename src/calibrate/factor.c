@@ -157,6 +157,7 @@ static enum mb_status decompose_moments(const float *moments, double added, stru
         for (size_t k = 0; k <= i; k++)
             c->l[i * c->stride + k] = (double)row[factor->order[n - 1 - k]];
         c->l[i * c->stride + i] += added;
+        factor->roots[factor->order[n - 1 - i]] = sqrt(c->l[i * c->stride + i]);
     }
     if (!decompose(c, &bad))
         return mb_fail(err, MB_BAD_DATA,
@@ -184,12 +185,13 @@ static enum mb_status factor_moments(const float *moments, double damping, struc
     factor->order = calloc(n, sizeof *factor->order);
     factor->weights = calloc(n, sizeof *factor->weights);
     factor->reach = calloc(n, sizeof *factor->reach);
+    factor->roots = calloc(n, sizeof *factor->roots);
     factor->feeds = mb_alloc(n, factor->stride * sizeof *factor->feeds);
     struct cholesky c = {mb_feedback_kernels(), n, mb_round_up(n, MB_UPDATE_COLS), NULL, NULL};
     c.l = mb_alloc(n, c.stride * sizeof *c.l);
     c.across = mb_alloc(PANEL, c.stride * sizeof *c.across);
     enum mb_status status = MB_OK;
-    if (factor->order == NULL || factor->weights == NULL || factor->reach == NULL || factor->feeds == NULL ||
+    if (factor->order == NULL || factor->weights == NULL || factor->reach == NULL || factor->roots == NULL || factor->feeds == NULL ||
         c.l == NULL || c.across == NULL)
         status = mb_fail_memory(err, "factoring the moments of a matrix");
     if (status == MB_OK)
@@ -218,5 +220,6 @@ void mb_factor_free(struct mb_factor *factor)
     free(factor->feeds);
     free(factor->weights);
     free(factor->reach);
+    free(factor->roots);
     *factor = (struct mb_factor){0};
 }

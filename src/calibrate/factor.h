@@ -20,6 +20,7 @@ struct mb_factor {
     float *feeds;     /* [n][stride] A_jk where k > j, else 0 */
     double *weights;  /* [n] V_kk^2 */
     double *reach;    /* [n] sum over j < k of |A_jk| */
+    double *roots;    /* [n] of the matrix's columns in their own order: the root of H'_jj */
 };
 
 enum { MB_FEED_STRIDE = 32 };

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/options.h"
+#include "base/value.h"
 #include "feedback_kernels.h"
 #include <math.h>
 #include <moebius/feedback.h>
@@ -255,38 +256,85 @@ static enum mb_status round_rows(void *context, void *matrix, const void *weight
     return *is_plain ? MB_OK : feed_rows(work, weights, n_rows, wanted, rounded, err);
 }
 
-/* ---------------------------------------------------------------- the end of a matrix */
-
-static void report_matrix(struct mb_feedback *feedback, const struct work *work,
-                          const struct mb_rounded *rounded)
+/*
+ * A weight stored as it is takes back the error that other weights made up for: the root of e H' e^T grows by
+ * at most that error times the root of H'_jj.
+ */
+static double growth_of(const struct work *work, const void *weights, size_t row, const int8_t *wanted,
+                        int reach)
 {
-    struct mb_feedback_matrix matrix = {.tensor = work->tensor, .n_rows = work->n_rows};
-    if (work->shared == NULL) {
-        feedback->report.n_unreached++;
-    } else {
-        double n_gates = work->info.sum_gates2;
-        matrix.n_tokens = work->info.n_tokens;
-        matrix.n_weights = rounded->n_weights;
-        matrix.n_clipped = rounded->n_clipped;
-        matrix.n_rows_clipped = rounded->n_rows_clipped;
-        matrix.row_error_max = sqrt(rounded->row_error2_max / n_gates);
-        matrix.row_error_rms = sqrt(rounded->row_error2_sum / (double)work->n_rows / n_gates);
-        matrix.row_error_limit = sqrt(work->limit / n_gates);
-        feedback->report.n_matrices++;
-        feedback->report.n_weights += rounded->n_weights;
-        feedback->report.n_clipped += rounded->n_clipped;
+    size_t n = work->coding.n_cols;
+    double growth = 0;
+    for (size_t j = 0; j < n && reach >= 0; j++) {
+        int q = wanted[row * n + j];
+        if (q == MB_INDEX_NONE || abs(q) <= reach)
+            continue;
+        float w = mb_load_value(work->coding.dtype, weights, row * n + j);
+        growth += fabs((double)w - (double)(work->coding.step * (float)q)) * work->shared->factor.roots[j];
     }
-    if (feedback->options.each != NULL)
-        feedback->options.each(feedback->options.each_ctx, &matrix);
+    return growth * (1 + 1e-9);
 }
 
-static void end(void *context, void *matrix, const struct mb_rounded *rounded)
+static void settle_rows(void *context, void *matrix, const void *weights, size_t n_rows, const int8_t *wanted,
+                        const int8_t *reach, struct mb_rounded *rounded)
+{
+    (void)context;
+    double most = 0, root = sqrt(rounded->row_error2_max);
+    for (size_t r = 0; r < n_rows; r++) {
+        double growth = growth_of(matrix, weights, r, wanted, reach[r]);
+        rounded->n_rows_exact += growth > 0;
+        rounded->row_error2_sum += growth * (growth + 2 * root); /* no row's own root is larger */
+        most = fmax(most, growth);
+    }
+    rounded->row_error2_max = (root + most) * (root + most) * (1 + 1e-12);
+}
+
+/* ---------------------------------------------------------------- the end of a matrix */
+
+static struct mb_feedback_matrix matrix_of(const struct work *work, const struct mb_rounded *rounded)
+{
+    double n_gates = work->info.sum_gates2;
+    return (struct mb_feedback_matrix){.tensor = work->tensor,
+                                       .n_tokens = work->info.n_tokens,
+                                       .n_weights = rounded->n_weights,
+                                       .n_clipped = rounded->n_clipped,
+                                       .n_rows = work->n_rows,
+                                       .n_rows_clipped = rounded->n_rows_clipped,
+                                       .n_rows_exact = rounded->n_rows_exact,
+                                       .row_error_max = sqrt(rounded->row_error2_max / n_gates),
+                                       .row_error_rms =
+                                           sqrt(rounded->row_error2_sum / (double)work->n_rows / n_gates),
+                                       .row_error_limit = sqrt(work->limit / n_gates)};
+}
+
+static void report_matrix(struct mb_feedback *feedback, const struct mb_feedback_matrix *matrix,
+                          bool is_plain)
+{
+    feedback->report.n_unreached += is_plain;
+    feedback->report.n_matrices += !is_plain;
+    feedback->report.n_weights += matrix->n_weights;
+    feedback->report.n_clipped += matrix->n_clipped;
+    feedback->report.n_rows += is_plain ? 0 : matrix->n_rows;
+    feedback->report.n_rows_clipped += matrix->n_rows_clipped;
+    if (feedback->options.each != NULL)
+        feedback->options.each(feedback->options.each_ctx, matrix);
+}
+
+static bool end(void *context, void *matrix, const struct mb_rounded *rounded, struct mb_output_error *error)
 {
     struct mb_feedback *feedback = context;
     struct work *work = matrix;
-    if (rounded != NULL && work->info.is_known && work->coding.step != 0)
-        report_matrix(feedback, work, rounded);
+    bool is_plain = work->shared == NULL;
+    if (rounded != NULL && work->info.is_known && work->coding.step != 0) {
+        struct mb_feedback_matrix found = {.tensor = work->tensor, .n_rows = work->n_rows};
+        found = is_plain ? found : matrix_of(work, rounded);
+        *error = (struct mb_output_error){found.row_error_rms, found.row_error_max, found.n_rows_clipped};
+        report_matrix(feedback, &found, is_plain);
+    } else {
+        is_plain = true;
+    }
     free_work(feedback, work);
+    return !is_plain;
 }
 
 /* ---------------------------------------------------------------- the calls */
@@ -317,6 +365,7 @@ enum mb_status mb_feedback_create(const struct mb_moments_source *source,
                                         .takes = takes,
                                         .begin = begin,
                                         .round = round_rows,
+                                        .settle = settle_rows,
                                         .end = end};
     pthread_mutex_init(&made->lock, NULL);
     *feedback = made;

@@ -31,7 +31,6 @@ struct matrix {
     struct mb_group *groups;     /* of the whole matrix */
     uint64_t n_groups;
     void *rounding; /* what the rounder made; NULL: it does not take this one */
-    bool is_done;
     struct mb_rounded rounded;
 };
 
@@ -166,9 +165,9 @@ static void free_batch(struct mb_coder *coder)
         struct job *job = &coder->jobs[i];
         for (size_t k = 0; job->matrices != NULL && k < job->unit->n_coded; k++) {
             struct matrix *matrix = &job->matrices[k];
+            struct mb_output_error unused;
             if (matrix->rounding != NULL)
-                coder->rounder->end(coder->rounder->context, matrix->rounding,
-                                    matrix->is_done ? &matrix->rounded : NULL);
+                coder->rounder->end(coder->rounder->context, matrix->rounding, NULL, &unused);
             free(matrix->groups);
         }
         free(job->reused.bytes);
@@ -179,6 +178,22 @@ static void free_batch(struct mb_coder *coder)
     free(coder->jobs);
     coder->jobs = NULL;
     coder->n_jobs = 0;
+}
+
+/* In the folder's order. */
+static enum mb_status end_roundings(struct mb_coder *coder, struct mb_error *err)
+{
+    const struct mb_rounder *rounder = coder->rounder;
+    for (size_t i = 0; i < coder->n_jobs; i++)
+        for (size_t k = 0; k < coder->jobs[i].unit->n_coded; k++) {
+            struct matrix *matrix = &coder->jobs[i].matrices[k];
+            struct mb_output_error error;
+            void *rounding = matrix->rounding;
+            matrix->rounding = NULL;
+            if (rounding != NULL && rounder->end(rounder->context, rounding, &matrix->rounded, &error))
+                MB_TRY(mb_shard_add_output_error(coder->writer, matrix->item->tensor->name, &error, err));
+        }
+    return MB_OK;
 }
 
 static enum mb_status make_jobs(struct mb_coder *coder, const struct mb_unit *units, size_t n_units,
@@ -341,6 +356,33 @@ static enum mb_status round_chunk(struct mb_coder *coder, struct slot *slot, con
     return MB_OK;
 }
 
+/* What the groups' kinds say (docs/format.md): M + T, or that the group is raw. */
+static int reach_of(const struct mb_coding *coding, const struct mb_group *group)
+{
+    int a = (group->kind & 127) / 9, b = (group->kind & 127) % 9;
+    int inner = a == 0 ? 0 : (1 << (a - 1)) - 1, half = b == 0 ? 0 : 1 << (b - 1);
+    return mb_group_is_raw(coding->form, group) ? -1 : inner + half;
+}
+
+/* The rounder learns which weights have no index. */
+static enum mb_status settle_chunk(const struct mb_coder *coder, struct slot *slot,
+                                   const struct mb_coding *coding, const uint8_t *in,
+                                   const struct mb_group *groups)
+{
+    size_t n_rows = (size_t)slot->chunk.n_rows, group_rows = mb_group_rows(coding->n_cols);
+    if (coding->wanted == NULL)
+        return MB_OK;
+    int8_t *reach = mb_alloc(n_rows, sizeof *reach);
+    if (reach == NULL)
+        return mb_fail_memory(&slot->err, "rows that are rounded");
+    for (size_t r = 0; r < n_rows; r++)
+        reach[r] = (int8_t)reach_of(coding, &groups[r / group_rows]);
+    coder->rounder->settle(coder->rounder->context, slot->chunk.matrix->rounding, in, n_rows, coding->wanted,
+                           reach, &slot->rounded);
+    free(reach);
+    return MB_OK;
+}
+
 static enum mb_status encode_chunk(struct mb_coder *coder, struct slot *slot, uint8_t *in, int8_t *room)
 {
     const struct chunk *chunk = &slot->chunk;
@@ -361,8 +403,9 @@ static enum mb_status encode_chunk(struct mb_coder *coder, struct slot *slot, ui
                                            &slot->out_nbytes, groups, &bad);
     if (status == MB_BAD_DATA)
         return mb_fail_weight(coder->ckpt, tensor, chunk->row * matrix->info->n_cols + bad, &slot->err);
-    return status == MB_OK ? MB_OK
-                           : mb_fail(&slot->err, status, "tensor %s: cannot be encoded", tensor->name);
+    if (status != MB_OK)
+        return mb_fail(&slot->err, status, "tensor %s: cannot be encoded", tensor->name);
+    return settle_chunk(coder, slot, &coding, in, groups);
 }
 
 /* ---------------------------------------------------------------- writing, in order */
@@ -396,7 +439,6 @@ static enum mb_status end_matrix(struct mb_coder *coder, struct matrix *matrix, 
     mb_directory_write(matrix->info->form, matrix->groups, matrix->n_groups, directory);
     enum mb_status status = write_payload(coder, directory, nbytes, err);
     free(directory);
-    matrix->is_done = status == MB_OK;
     matrix->info->directory_nbytes = nbytes;
     coder->report->n_groups += matrix->n_groups;
     for (uint64_t i = 0; i < matrix->n_groups; i++) {
@@ -457,6 +499,7 @@ static void add_rounded(struct mb_rounded *to, const struct mb_rounded *from)
     to->n_weights += from->n_weights;
     to->n_clipped += from->n_clipped;
     to->n_rows_clipped += from->n_rows_clipped;
+    to->n_rows_exact += from->n_rows_exact;
     to->row_error2_sum += from->row_error2_sum;
     to->row_error2_max =
         from->row_error2_max > to->row_error2_max ? from->row_error2_max : to->row_error2_max;
@@ -569,6 +612,8 @@ enum mb_status mb_coder_run(struct mb_coder *coder, const struct mb_unit *units,
         for (n = 1; i + n < n_units && n < n_most && nbytes < BATCH_NBYTES; n++)
             nbytes += unit_nbytes(coder->layout, &units[i + n]);
         enum mb_status status = code_units(coder, units + i, n, err);
+        if (status == MB_OK)
+            status = end_roundings(coder, err);
         free_batch(coder);
         MB_TRY(status);
     }

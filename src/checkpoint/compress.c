@@ -86,6 +86,7 @@ struct compression {
     const struct mb_checkpoint *ckpt;
     const struct mb_layout *layout;
     struct mb_coder *coder;
+    bool has_errors; /* a rounder proves some of outputs */
     struct mb_output output;
     struct mb_progress progress;
     uint8_t *buffer; /* COPY_NBYTES */
@@ -156,8 +157,9 @@ static enum mb_status write_shard(struct compression *c, size_t shard, const str
                                   struct mb_compress_report *report, struct mb_error *err)
 {
     struct mb_shard_writer writer;
+    const struct mb_shard_errors errors = {planned->coded, planned->n_coded};
     MB_TRY(mb_shard_begin(&c->output, shard, c->layout->n_shards, planned->tensors,
-                          planned->n_units + planned->n_exact, &writer, err));
+                          planned->n_units + planned->n_exact, c->has_errors ? &errors : NULL, &writer, err));
     enum mb_status status = fill_shard(c, planned, &writer, report, err);
     json_t *json = status == MB_OK ? mb_report_to_json(report) : NULL;
     if (status == MB_OK && json == NULL)
@@ -310,6 +312,7 @@ static enum mb_status compress(const struct mb_checkpoint *ckpt, const char *out
     struct compression c = {
         .ckpt = ckpt,
         .layout = &layout,
+        .has_errors = options->rounder != NULL,
         .progress = {.fn = options->progress, .ctx = options->progress_ctx},
     };
     enum mb_status status = options->dry_run ? predict(&c, options, report, err)

@@ -452,7 +452,7 @@ static enum mb_status write_exact(void *ctx, const struct mb_tensor *tensor, uin
 static enum mb_status fill_shard(struct decompression *d, size_t first, size_t n, struct mb_error *err)
 {
     static const struct mb_walk_ops ops = {sizeof(struct target), begin_matrix, write_rows, end_matrix,
-                                           write_exact};
+                                           write_exact,           NULL};
     uint64_t nbytes = 0;
     for (size_t i = 0; i < d->n_places; i++)
         nbytes += d->places[i]->tensor.nbytes;
@@ -492,7 +492,7 @@ static enum mb_status begin_shard(struct decompression *d, size_t shard, struct 
         planned[i].name = d->places[i]->out_name;
     }
     enum mb_status status =
-        mb_shard_begin(&d->output, shard, d->ckpt->n_shards, planned, d->n_places, &d->writer, err);
+        mb_shard_begin(&d->output, shard, d->ckpt->n_shards, planned, d->n_places, NULL, &d->writer, err);
     free(planned);
     d->report = (struct mb_decompress_report){0};
     return status;

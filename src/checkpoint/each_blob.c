@@ -166,6 +166,8 @@ static void walk_task(void *ctx, size_t task, int thread)
 static void free_matrices(struct walk *walk)
 {
     for (size_t i = 0; i < walk->now.blob.n_matrices && walk->matrices != NULL; i++) {
+        if (walk->ops->drop != NULL && walk->matrices[i].user != NULL)
+            walk->ops->drop(walk->ctx, walk->matrices[i].user);
         free(walk->matrices[i].name);
         free(walk->matrices[i].user);
     }

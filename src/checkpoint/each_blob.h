@@ -29,6 +29,8 @@ struct mb_walk_ops {
     /* A piece of an exact tensor, in order; at least one, of 0 bytes where there are none. */
     enum mb_status (*exact)(void *ctx, const struct mb_tensor *tensor, uint64_t pos, const void *bytes,
                             uint64_t nbytes, struct mb_error *err);
+    /* Or NULL. Frees what 'user' holds, after 'end' or where that is not called. */
+    void (*drop)(void *ctx, void *user);
 };
 
 enum { MB_WALK_WEIGHTS = 128 << 10, MB_WALK_PIECE_NBYTES = 1 << 20 };

@@ -299,7 +299,7 @@ static enum mb_status estimate_units(struct estimate *estimate, struct mb_pool *
 
 /* Headers of the files, and exact tensors. */
 static enum mb_status estimate_rest(const struct mb_checkpoint *ckpt, const struct mb_layout *layout,
-                                    struct mb_compress_report *report, struct mb_error *err)
+                                    bool has_errors, struct mb_compress_report *report, struct mb_error *err)
 {
     for (size_t i = 0; i < layout->n_exact; i++) {
         report->n_weights_exact += layout->exact[i].tensor->n_elems;
@@ -312,7 +312,9 @@ static enum mb_status estimate_rest(const struct mb_checkpoint *ckpt, const stru
     for (size_t i = 0; i < layout->n_shards; i++) {
         struct mb_shard_layout planned;
         MB_TRY(mb_shard_layout_make(layout, i, &planned, err));
-        uint64_t data_pos = mb_shard_data_pos(planned.tensors, planned.n_units + planned.n_exact);
+        const struct mb_shard_errors errors = {planned.coded, planned.n_coded};
+        uint64_t data_pos = mb_shard_data_pos(planned.tensors, planned.n_units + planned.n_exact,
+                                              has_errors ? &errors : NULL);
         mb_shard_layout_free(&planned);
         if (data_pos == 0)
             return mb_fail_memory(err, "the header of a shard");
@@ -349,5 +351,5 @@ enum mb_status mb_estimate(const struct mb_checkpoint *ckpt, const struct mb_lay
     free(buffers);
     free(estimate);
     MB_TRY(status);
-    return estimate_rest(ckpt, layout, report, err);
+    return estimate_rest(ckpt, layout, options->rounder != NULL, report, err);
 }

@@ -343,13 +343,27 @@ static void find_range(const struct mb_layout *layout, size_t shard, struct mb_s
             planned->hash = hash_item(&layout->items[i], planned->hash);
 }
 
+static bool list_coded(const struct mb_layout *layout, struct mb_shard_layout *planned)
+{
+    const struct mb_unit *units = layout->units + planned->first_unit;
+    size_t n = 0;
+    for (size_t i = 0; i < planned->n_units; i++)
+        n += units[i].n_coded;
+    planned->coded = calloc(n + 1, sizeof *planned->coded);
+    for (size_t i = 0; i < planned->n_units && planned->coded != NULL; i++)
+        for (size_t k = units[i].first; k < units[i].first + units[i].n; k++)
+            if (layout->items[k].bound.kind != MB_BOUND_EXACT)
+                planned->coded[planned->n_coded++] = layout->items[k].tensor->name;
+    return planned->coded != NULL;
+}
+
 enum mb_status mb_shard_layout_make(const struct mb_layout *layout, size_t shard,
                                     struct mb_shard_layout *planned, struct mb_error *err)
 {
     *planned = (struct mb_shard_layout){0};
     find_range(layout, shard, planned);
     planned->tensors = calloc(planned->n_units + planned->n_exact + 1, sizeof *planned->tensors);
-    bool ok = planned->tensors != NULL;
+    bool ok = planned->tensors != NULL && list_coded(layout, planned);
     for (size_t i = 0; i < planned->n_units && ok; i++) {
         planned->tensors[i] = mb_unit_tensor(layout, &layout->units[planned->first_unit + i]);
         ok = planned->tensors[i].name != NULL;
@@ -367,5 +381,7 @@ void mb_shard_layout_free(struct mb_shard_layout *planned)
     for (size_t i = 0; i < planned->n_units && planned->tensors != NULL; i++)
         free((char *)planned->tensors[i].name);
     free(planned->tensors);
+    free(planned->coded);
     planned->tensors = NULL;
+    planned->coded = NULL;
 }

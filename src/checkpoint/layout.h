@@ -56,7 +56,9 @@ void mb_layout_free(struct mb_layout *layout);
 struct mb_shard_layout {
     struct mb_tensor *tensors; /* [n_units + n_exact] blobs' names are owned */
     size_t first_unit, n_units, first_exact, n_exact;
-    uint64_t hash; /* of names and bounds */
+    uint64_t hash;      /* of names and bounds */
+    const char **coded; /* [n_coded] names of matrices that are coded, borrowed */
+    size_t n_coded;
 };
 enum mb_status mb_shard_layout_make(const struct mb_layout *layout, size_t shard,
                                     struct mb_shard_layout *planned, struct mb_error *err);

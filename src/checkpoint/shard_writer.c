@@ -5,6 +5,7 @@
 #include "shard_writer.h"
 #include "base/error.h"
 #include "layout.h"
+#include "output_error.h"
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,14 +25,25 @@ static void set_xxh3(json_t *metadata, const char *what, const char *name, uint6
     *ok = *ok && json_object_set_new(metadata, key, json_string(text)) == 0;
 }
 
+static void set_output_error(json_t *metadata, const char *name, const struct mb_output_error *error,
+                             bool *ok)
+{
+    char key[600], text[MB_OUTPUT_ERROR_NBYTES];
+    snprintf(key, sizeof key, MB_OUTPUT_ERROR_KEY, name);
+    mb_output_error_format(error, text);
+    *ok = *ok && json_object_set_new(metadata, key, json_string(text)) == 0;
+}
+
 /* A blob's size is its shape, and not known when it is planned. Other tensors have elements. */
 static bool is_blob(const struct mb_tensor *tensor)
 {
     return tensor->type == MB_TENSOR_U8 && tensor->n_dims == 1 && tensor->n_elems == 0;
 }
 
-uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned)
+uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned,
+                           const struct mb_shard_errors *errors)
 {
+    static const struct mb_output_error longest = {1.23456789e-100, 1.23456789e-100, UINT64_MAX};
     const uint64_t widest = INT64_MAX / 4; /* as many digits as any number that it can become */
     struct mb_tensor *tensors = calloc(n_planned + 1, sizeof *tensors);
     json_t *metadata = new_metadata();
@@ -43,6 +55,8 @@ uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned)
             tensors[i].shape[0] = widest; /* a blob's size is not known yet */
         set_xxh3(metadata, "xxh3", planned[i].name, 0, &ok);
     }
+    for (size_t i = 0; errors != NULL && i < errors->n; i++)
+        set_output_error(metadata, errors->names[i], &longest, &ok);
     char *text = NULL;
     size_t nbytes = 0;
     ok = ok && mb_st_write_header(tensors, n_planned, metadata, &text, &nbytes, NULL) == MB_OK;
@@ -61,11 +75,11 @@ static enum mb_status set_paths(struct mb_shard_writer *writer, struct mb_error 
 }
 
 static enum mb_status begin(struct mb_shard_writer *writer, const struct mb_tensor *planned,
-                            struct mb_error *err)
+                            const struct mb_shard_errors *errors, struct mb_error *err)
 {
     if (unlink(writer->path) == 0) /* of other work: the note must never speak of it */
         MB_TRY(mb_sync_folder(writer->output->partial, err));
-    writer->data_pos = mb_shard_data_pos(planned, writer->n_planned);
+    writer->data_pos = mb_shard_data_pos(planned, writer->n_planned, errors);
     writer->tensors = calloc(writer->n_planned + 1, sizeof *writer->tensors);
     writer->metadata = new_metadata();
     if (writer->data_pos == 0 || writer->tensors == NULL || writer->metadata == NULL)
@@ -78,12 +92,13 @@ static enum mb_status begin(struct mb_shard_writer *writer, const struct mb_tens
 
 enum mb_status mb_shard_begin(struct mb_output *output, size_t shard, size_t n_shards,
                               const struct mb_tensor *planned, size_t n_planned,
-                              struct mb_shard_writer *writer, struct mb_error *err)
+                              const struct mb_shard_errors *errors, struct mb_shard_writer *writer,
+                              struct mb_error *err)
 {
     *writer = (struct mb_shard_writer){.output = output, .fd = -1, .n_planned = n_planned};
     mb_shard_file_name(writer->name, shard, n_shards);
     MB_TRY(set_paths(writer, err));
-    enum mb_status status = begin(writer, planned, err);
+    enum mb_status status = begin(writer, planned, errors, err);
     if (status != MB_OK)
         mb_shard_cancel(writer);
     return status;
@@ -141,6 +156,14 @@ enum mb_status mb_shard_add_origin(struct mb_shard_writer *writer, uint64_t orig
     bool ok = true;
     set_xxh3(writer->metadata, "orig", writer->tensors[writer->n_tensors - 1].name, origin, &ok);
     return ok ? MB_OK : mb_fail_memory(err, "the list of tensors");
+}
+
+enum mb_status mb_shard_add_output_error(struct mb_shard_writer *writer, const char *name,
+                                         const struct mb_output_error *error, struct mb_error *err)
+{
+    bool ok = true;
+    set_output_error(writer->metadata, name, error, &ok);
+    return ok ? MB_OK : mb_fail_memory(err, "the list of output errors");
 }
 
 static enum mb_status write_shard_header(struct mb_shard_writer *writer, struct mb_error *err)

@@ -18,10 +18,17 @@ struct mb_shard_writer {
     uint64_t at; /* where the next byte goes, from the data section's beginning */
 };
 
+/* Matrices of which output errors may be kept: the header has room for them. NULL in its place: none. */
+struct mb_shard_errors {
+    const char *const *names; /* [n] full names */
+    size_t n;
+};
+
 /* 'planned': the tensors to come, in order, names borrowed. The header has room for any sizes of them. */
 enum mb_status mb_shard_begin(struct mb_output *output, size_t shard, size_t n_shards,
                               const struct mb_tensor *planned, size_t n_planned,
-                              struct mb_shard_writer *writer, struct mb_error *err);
+                              const struct mb_shard_errors *errors, struct mb_shard_writer *writer,
+                              struct mb_error *err);
 enum mb_status mb_shard_write(struct mb_shard_writer *writer, const void *bytes, uint64_t nbytes,
                               struct mb_error *err);
 enum mb_status mb_shard_write_at(struct mb_shard_writer *writer, uint64_t at, const void *bytes,
@@ -42,12 +49,17 @@ enum mb_status mb_shard_add_xxh3(struct mb_shard_writer *writer, const char *nam
 /* Keeps what the blob that was added last was coded from (reuse.h). */
 enum mb_status mb_shard_add_origin(struct mb_shard_writer *writer, uint64_t origin, struct mb_error *err);
 
+/* Keeps a matrix's output error, rounded up. */
+enum mb_status mb_shard_add_output_error(struct mb_shard_writer *writer, const char *name,
+                                         const struct mb_output_error *error, struct mb_error *err);
+
 /* Header, fsync, note of the report, rename. The writer is closed, also after a failure. */
 enum mb_status mb_shard_end(struct mb_shard_writer *writer, uint64_t plan, const json_t *report,
                             struct mb_error *err);
 void mb_shard_cancel(struct mb_shard_writer *writer);
 
 /* Bytes before the data section for these tensors. 0: no memory. */
-uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned);
+uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned,
+                           const struct mb_shard_errors *errors);
 
 #endif

@@ -3,6 +3,7 @@
  * original.
  */
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/options.h"
 #include "base/value.h"
 #include "checksums.h"
@@ -21,6 +22,9 @@ struct finding {
     uint64_t err_index;
     uint64_t n_broken;
     struct mb_coded_statistics coded;
+    void *meter;      /* the meter's, with an original; NULL: it does not know the matrix */
+    double *errors2;  /* [n_rows] of outputs, in order: their sum must not depend on threads */
+    double *outputs2; /* [n_rows] of the original's outputs */
 };
 
 struct verification {
@@ -92,6 +96,55 @@ static enum mb_status find_original(const struct verification *v, const char *na
 
 /* ---------------------------------------------------------------- a coded matrix */
 
+static enum mb_status begin_meter(struct verification *v, const struct mb_walk_matrix *matrix,
+                                  struct finding *finding, struct mb_error *err)
+{
+    const struct mb_output_meter *meter = v->options->meter;
+    if (meter == NULL)
+        return MB_OK;
+    MB_TRY(meter->begin(meter->context, matrix->name, matrix->coded->n_cols, &finding->meter, err));
+    if (finding->meter == NULL)
+        return MB_OK;
+    finding->errors2 = mb_alloc(matrix->coded->n_rows, sizeof *finding->errors2);
+    finding->outputs2 = mb_alloc(matrix->coded->n_rows, sizeof *finding->outputs2);
+    return finding->errors2 == NULL || finding->outputs2 == NULL ? mb_fail_memory(err, "errors of outputs")
+                                                                 : MB_OK;
+}
+
+static void drop_matrix(void *ctx, void *user)
+{
+    const struct verification *v = ctx;
+    struct finding *finding = user;
+    if (finding->meter != NULL)
+        v->options->meter->end(v->options->meter->context, finding->meter);
+    free(finding->errors2);
+    free(finding->outputs2);
+}
+
+/* Rows of the original, and what decoding them lost. */
+static enum mb_status measure_rows(struct verification *v, const struct finding *finding,
+                                   const struct mb_coded_matrix *coded, const uint8_t *original,
+                                   const float *decoded, uint64_t row, uint64_t n_rows, struct mb_error *err)
+{
+    const struct mb_output_meter *meter = v->options->meter;
+    size_t n = (size_t)(n_rows * coded->n_cols);
+    enum mb_dtype dtype = mb_tensor_dtype(finding->original);
+    double *rows = mb_alloc(n, sizeof *rows);
+    if (rows == NULL)
+        return mb_fail_memory(err, "rows that are measured");
+    for (size_t i = 0; i < n; i++)
+        rows[i] = (double)mb_load_value(dtype, original, i);
+    enum mb_status status =
+        meter->rows(meter->context, finding->meter, rows, (size_t)n_rows, finding->outputs2 + row, err);
+    for (size_t i = 0; i < n; i++)
+        rows[i] -= (double)decoded[i];
+    if (status == MB_OK)
+        status =
+            meter->rows(meter->context, finding->meter, rows, (size_t)n_rows, finding->errors2 + row, err);
+    free(rows);
+    return status;
+}
+
 static enum mb_status begin_matrix(void *ctx, struct mb_walk_matrix *matrix, struct mb_error *err)
 {
     struct verification *v = ctx;
@@ -108,7 +161,7 @@ static enum mb_status begin_matrix(void *ctx, struct mb_walk_matrix *matrix, str
                        " x %zu weights as in %s, which was made from another model",
                        mb_tensor_path(v->original, original), matrix->name, matrix->coded->n_rows,
                        matrix->coded->n_cols, v->coded->path);
-    return MB_OK;
+    return begin_meter(v, matrix, finding, err);
 }
 
 /* "!(err <= eps)" lets no NaN pass; a weight that is none counts as infinitely far. */
@@ -153,6 +206,8 @@ static enum mb_status verify_rows(void *ctx, const struct mb_walk_matrix *matrix
         MB_TRY(mb_checkpoint_read(v->original, finding->original, row * row_nbytes, buffer,
                                   n_rows * row_nbytes, err));
         compare(&found, coded->eps, dtype, buffer, weights, row * coded->n_cols, n_rows * coded->n_cols);
+        if (finding->meter != NULL)
+            MB_TRY(measure_rows(v, finding, coded, buffer, weights, row, n_rows, err));
     }
     mb_coded_statistics_add(&found.coded, coded, row, n_rows, weights);
     pthread_mutex_lock(&v->lock);
@@ -173,6 +228,31 @@ static void report_matrix(struct mb_verify_report *report, const struct mb_walk_
     }
 }
 
+/* What was proved has room for damping, so rounding here cannot break it. */
+static void report_outputs(struct verification *v, const struct mb_walk_matrix *matrix,
+                           const struct finding *finding, struct mb_verify_tensor *tensor)
+{
+    double errors2 = 0, outputs2 = 0, max2 = 0;
+    tensor->has_output_error =
+        mb_output_error_of(v->coded, matrix->tensor, matrix->name, &tensor->output_error);
+    v->report->n_output_errors += tensor->has_output_error;
+    if (finding->meter == NULL)
+        return;
+    for (uint64_t r = 0; r < tensor->n_rows; r++) {
+        errors2 += finding->errors2[r];
+        outputs2 += finding->outputs2[r];
+        max2 = fmax(max2, finding->errors2[r]);
+    }
+    tensor->is_measured = true;
+    tensor->output_rms = sqrt(errors2 / (double)tensor->n_rows);
+    tensor->output_max = sqrt(max2);
+    tensor->output_relative = outputs2 > 0 ? sqrt(errors2 / outputs2) : 0;
+    v->report->n_measured++;
+    v->report->n_output_errors_broken +=
+        tensor->has_output_error && !(tensor->output_rms <= tensor->output_error.rms * (1 + 1e-9) &&
+                                      tensor->output_max <= tensor->output_error.max * (1 + 1e-9));
+}
+
 static enum mb_status end_matrix(void *ctx, struct mb_walk_matrix *matrix, struct mb_error *err)
 {
     (void)err;
@@ -183,7 +263,7 @@ static enum mb_status end_matrix(void *ctx, struct mb_walk_matrix *matrix, struc
     v->report->n_blobs += matrix->index == 0;
     if (v->original != NULL)
         report_matrix(v->report, matrix, finding);
-    const struct mb_verify_tensor tensor = {
+    struct mb_verify_tensor tensor = {
         .name = matrix->name,
         .dtype = coded->dtype,
         .n_rows = coded->n_rows,
@@ -197,6 +277,7 @@ static enum mb_status end_matrix(void *ctx, struct mb_walk_matrix *matrix, struc
         .n_broken = finding->n_broken,
         .step = coded->step,
     };
+    report_outputs(v, matrix, finding, &tensor);
     if (v->options->each != NULL)
         v->options->each(v->options->each_ctx, &tensor);
     return MB_OK;
@@ -243,7 +324,7 @@ static enum mb_status verify_exact(void *ctx, const struct mb_tensor *tensor, ui
 static enum mb_status verify_tensors(struct verification *v, struct mb_pool *pool, struct mb_error *err)
 {
     static const struct mb_walk_ops ops = {sizeof(struct finding), begin_matrix, verify_rows, end_matrix,
-                                           verify_exact};
+                                           verify_exact,           drop_matrix};
     struct mb_progress progress = {.fn = v->options->progress, .ctx = v->options->progress_ctx};
     for (size_t i = 0; i < v->coded->n_tensors; i++)
         progress.total_nbytes += v->coded->tensors[i]->nbytes;

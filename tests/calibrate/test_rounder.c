@@ -76,7 +76,7 @@ static void add_matrix(void *ctx, const struct mb_feedback_matrix *matrix)
     found->error += matrix->row_error_rms;
     found->limit += matrix->row_error_limit;
     assert_true(matrix->row_error_rms <= matrix->row_error_max);
-    if (matrix->n_tokens > 0 && matrix->n_rows_clipped == 0)
+    if (matrix->n_tokens > 0 && matrix->n_rows_clipped + matrix->n_rows_exact == 0)
         assert_true(matrix->row_error_max <= matrix->row_error_limit);
 }
 
@@ -275,6 +275,101 @@ static void wrong_options_are_refused(void **state)
     }
 }
 
+/* ---------------------------------------------------------------- errors of outputs */
+
+/* A meter as plain as can be. */
+struct plain_meter {
+    size_t n;
+    double sum_gates2;
+    float *moments;
+};
+
+static enum mb_status meter_begin(void *context, const char *tensor, size_t n_cols, void **matrix,
+                                  struct mb_error *err)
+{
+    struct mb_moments_info info;
+    struct plain_meter *meter = calloc(1, sizeof *meter);
+    assert_non_null(meter);
+    meter->n = n_cols;
+    meter->moments = calloc(n_cols * n_cols, sizeof *meter->moments);
+    assert_int_equal(get(context, tensor, n_cols, &info, meter->moments, err), MB_OK);
+    meter->sum_gates2 = info.sum_gates2;
+    *matrix = meter;
+    return MB_OK;
+}
+
+static enum mb_status meter_rows(void *context, const void *matrix, const double *rows, size_t n_rows,
+                                 double *squares, struct mb_error *err)
+{
+    (void)context;
+    (void)err;
+    const struct plain_meter *meter = matrix;
+    for (size_t r = 0; r < n_rows; r++)
+        squares[r] = test_row_error2(meter->moments, rows + r * meter->n, meter->n) / meter->sum_gates2;
+    return MB_OK;
+}
+
+static void meter_end(void *context, void *matrix)
+{
+    (void)context;
+    struct plain_meter *meter = matrix;
+    free(meter->moments);
+    free(meter);
+}
+
+struct outputs {
+    size_t n, n_with_outliers;
+};
+
+static void check_outputs(void *ctx, const struct mb_verify_tensor *tensor)
+{
+    struct outputs *outputs = ctx;
+    if (!tensor->has_output_error)
+        return;
+    assert_true(tensor->is_measured);
+    assert_true(tensor->output_rms <= tensor->output_error.rms);
+    assert_true(tensor->output_max <= tensor->output_error.max);
+    assert_true(tensor->output_relative > 0 && tensor->output_relative < 1);
+    assert_true(tensor->output_error.n_rows_clipped <= tensor->n_rows);
+    outputs->n++;
+    outputs->n_with_outliers += tensor->n_outliers > 0;
+}
+
+/* Weights that are stored as they were take back errors that others made up for: that counts as well. */
+static void stored_errors_of_outputs_are_never_exceeded(void **state)
+{
+    (void)state;
+    static const double rhos[] = {0.5, 1, 2.5};
+    struct test_model model = test_model_small();
+    model.n_hidden = 96;
+    model.n_inner = 80;
+    model.odd_name = "model.layers.1.mlp.experts.0.gate_proj.weight";
+    model.odd_index = 100;
+    model.n_odd = 30;
+    model.odd_value = 0.9F;
+    for (size_t i = 0; i < 3; i++) {
+        struct source source = make_source();
+        struct found found;
+        struct outputs outputs = {0};
+        struct mb_verify_report report;
+        struct mb_error err;
+        write_plain();
+        test_remove(plain);
+        test_write_model(plain, &model);
+        compress(plain, coded, rhos[i], &source, 2, &found);
+        const struct mb_output_meter meter = {
+            .context = &source, .begin = meter_begin, .rows = meter_rows, .end = meter_end};
+        assert_int_equal(mb_verify(coded, plain,
+                                   VERIFY_OPTIONS(.n_threads = 2, .meter = &meter, .each = check_outputs,
+                                                  .each_ctx = &outputs),
+                                   &report, &err),
+                         MB_OK);
+        assert_true(report.n_output_errors == found.n && report.n_output_errors_broken == 0);
+        assert_true(outputs.n == found.n && outputs.n_with_outliers > 0);
+        assert_true(report.n_measured >= found.n);
+    }
+}
+
 /* ---------------------------------------------------------------- what verify finds */
 
 /* The indices of the first blob of a shard, rewritten: one weight moves by 'shift' levels from where it is.
@@ -353,6 +448,7 @@ int main(void)
         cmocka_unit_test(experts_that_no_token_reached_are_rounded_plainly_and_named),
         cmocka_unit_test(moments_of_nothing_are_refused_by_name),
         cmocka_unit_test(wrong_options_are_refused),
+        cmocka_unit_test(stored_errors_of_outputs_are_never_exceeded),
         cmocka_unit_test(a_thousand_single_changed_codes_are_all_caught),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);

@@ -33,6 +33,15 @@ static void moments_are_kept_and_used_again(void **state)
                            "calibrated with"));
     assert_true(test_exists(test_path("kept")));
     assert_true(test_equal_folders(test_path("one"), test_path("two")));
+    json_t *json = run_json("verify two " REFERENCE " --moments kept -o json");
+    assert_true(json_is_true(json_object_get(json, "ok")));
+    assert_true(json_integer_value(json_object_get(json, "n_output_errors")) > 300);
+    assert_int_equal(json_integer_value(json_object_get(json, "n_output_errors_broken")), 0);
+    assert_int_equal(json_integer_value(json_object_get(json, "n_measured")),
+                     json_integer_value(json_object_get(json, "n_output_errors")));
+    json_decref(json);
+    assert_non_null(strstr(run("verify two")->out, "--moments measures them"));
+    assert_non_null(strstr(run("inspect two")->out, "Errors of outputs"));
     run_well("compress " REFERENCE " three --bound 60%% --moments kept -t 1");
     assert_true(test_equal_folders(test_path("one"), test_path("three")));
     assert_true(test_exists(test_path("kept")));
@@ -57,6 +66,8 @@ static void what_does_not_fit_is_refused(void **state)
     assert_fails(run("compress " REFERENCE " out --moments nonsense"), 3, "truncated");
     assert_fails(run("compress " REFERENCE " out --calibrate default --moments kept"), 2, "another text");
     assert_fails(run("compress " OTHER " out --moments kept"), 3, "another model");
+    assert_fails(run("verify two --moments kept"), 2, "needs ORIGINAL");
+    assert_fails(run("verify two " REFERENCE " --moments nonsense"), 3, "truncated");
     assert_fails(run("compress " REFERENCE " one --calibrate default"), 2, "exists");
     assert_false(test_exists(test_path("out")));
 }
