@@ -215,11 +215,12 @@ json_t *cli_calibration_json(const struct cli_calibration *c)
     const struct mb_moments_contents *contents = mb_moments_contents(c->moments);
     struct mb_feedback_report feedback = mb_feedback_report(c->feedback);
     struct counts counts = count(c->moments);
-    return json_pack("{s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "n_tokens",
+    return json_pack("{s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "n_tokens",
                      (json_int_t)contents->n_tokens, "n_windows", (json_int_t)contents->n_windows, "n_inputs",
                      (json_int_t)contents->n_inputs, "text_hash", contents->key.text, "n_experts",
                      (json_int_t)counts.n_experts, "n_experts_without_tokens", (json_int_t)counts.n_none,
                      "n_experts_with_few_tokens", (json_int_t)counts.n_few, "n_matrices",
                      (json_int_t)feedback.n_matrices, "n_weights", (json_int_t)feedback.n_weights,
-                     "n_clipped", (json_int_t)feedback.n_clipped, "seconds", c->made.seconds);
+                     "n_clipped", (json_int_t)feedback.n_clipped, "n_too_wide", (json_int_t)feedback.n_wide,
+                     "seconds", c->made.seconds);
 }

@@ -315,6 +315,9 @@ static void print_clipped(const struct cli_calibration *calibration)
            100 * cli_ratio((double)(r.n_rows - r.n_rows_clipped), (double)r.n_rows));
     if (r.n_unreached > 0)
         printf("; %" PRIu64 " matrices that no token reached are rounded plainly", r.n_unreached);
+    if (r.n_wide > 0)
+        printf("; %" PRIu64 " matrices with too many columns are rounded plainly, the first is %s", r.n_wide,
+               r.wide_tensor);
     putchar('\n');
 }
 

@@ -65,6 +65,11 @@ struct mb_feedback_options {
     size_t size;    /* sizeof(struct mb_feedback_options) */
     double rho;     /* how many steps the bound is: 0.5 (one level is admissible) to MB_RHO_MAX; 0: 1 */
     double damping; /* added to H's diagonal, as a fraction of its mean: up to 1; 0: 0.01 */
+    /*
+     * Matrices with more columns are rounded plainly, with the step of the others, and reported as such: to
+     * factor moments takes 16 bytes x n_cols^2 for each thread that does.  0: 14336, which is 3.3 GB.
+     */
+    size_t n_cols_max;
     mb_feedback_matrix_fn
         each; /* called for each matrix in the folder's order, on mb_compress's thread; or NULL */
     void *each_ctx;
@@ -74,6 +79,8 @@ struct mb_feedback_report {
     uint64_t n_matrices, n_unreached; /* rounded with feedback; plainly, because no token reached them */
     uint64_t n_weights, n_clipped;
     uint64_t n_rows, n_rows_clipped;
+    uint64_t n_wide;       /* rounded plainly, because they have more columns than n_cols_max */
+    char wide_tensor[256]; /* the first of these: the name, cut to fit */
 };
 
 struct mb_feedback;

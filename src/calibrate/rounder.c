@@ -13,10 +13,12 @@
 #include <math.h>
 #include <moebius/feedback.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const double DAMPING = 0.01, RHO = 1;
+enum { COLS_MAX = 14336 };
 
 /* A factor in use. */
 struct shared_factor {
@@ -44,6 +46,7 @@ struct work {
     double backward; /* what the decomposition's rounding may add to e H e^T */
     double limit;    /* of e H e^T where nothing is clipped */
     uint64_t n_rows;
+    bool is_wide;
     char *tensor;
 };
 
@@ -159,7 +162,8 @@ static enum mb_status prepare(struct mb_feedback *feedback, const char *tensor, 
     work->tensor = strdup(tensor);
     if (work->tensor == NULL)
         return mb_fail_memory(err, "the name of a matrix");
-    if (!work->info.is_known || work->info.n_tokens == 0 || work->coding.step == 0)
+    work->is_wide = n_cols > feedback->options.n_cols_max;
+    if (!work->info.is_known || work->info.n_tokens == 0 || work->coding.step == 0 || work->is_wide)
         return MB_OK;
     if (!(work->info.sum_gates2 > 0) || !isfinite(work->info.sum_gates2))
         return mb_fail(err, MB_BAD_DATA, "tensor %s: its moments are of %llu tokens whose gates have no sum",
@@ -308,14 +312,17 @@ static struct mb_feedback_matrix matrix_of(const struct work *work, const struct
 }
 
 static void report_matrix(struct mb_feedback *feedback, const struct mb_feedback_matrix *matrix,
-                          bool is_plain)
+                          bool is_plain, bool is_wide)
 {
-    feedback->report.n_unreached += is_plain;
-    feedback->report.n_matrices += !is_plain;
-    feedback->report.n_weights += matrix->n_weights;
-    feedback->report.n_clipped += matrix->n_clipped;
-    feedback->report.n_rows += is_plain ? 0 : matrix->n_rows;
-    feedback->report.n_rows_clipped += matrix->n_rows_clipped;
+    struct mb_feedback_report *report = &feedback->report;
+    if (is_wide && report->n_wide++ == 0)
+        snprintf(report->wide_tensor, sizeof report->wide_tensor, "%.255s", matrix->tensor);
+    report->n_unreached += is_plain && !is_wide;
+    report->n_matrices += !is_plain;
+    report->n_weights += matrix->n_weights;
+    report->n_clipped += matrix->n_clipped;
+    report->n_rows += is_plain ? 0 : matrix->n_rows;
+    report->n_rows_clipped += matrix->n_rows_clipped;
     if (feedback->options.each != NULL)
         feedback->options.each(feedback->options.each_ctx, matrix);
 }
@@ -329,7 +336,7 @@ static bool end(void *context, void *matrix, const struct mb_rounded *rounded, s
         struct mb_feedback_matrix found = {.tensor = work->tensor, .n_rows = work->n_rows};
         found = is_plain ? found : matrix_of(work, rounded);
         *error = (struct mb_output_error){found.row_error_rms, found.row_error_max, found.n_rows_clipped};
-        report_matrix(feedback, &found, is_plain);
+        report_matrix(feedback, &found, is_plain, work->is_wide);
     } else {
         is_plain = true;
     }
@@ -347,6 +354,7 @@ enum mb_status mb_feedback_create(const struct mb_moments_source *source,
     *feedback = NULL;
     MB_TRY(MB_OPTIONS_TAKE(options, given, err));
     options.rho = options.rho == 0 ? RHO : options.rho;
+    options.n_cols_max = options.n_cols_max == 0 ? COLS_MAX : options.n_cols_max;
     options.damping = options.damping == 0 ? DAMPING : options.damping;
     if (!(options.rho >= 0.5 && options.rho <= MB_RHO_MAX))
         return mb_fail(err, MB_USAGE, "feedback within %g steps: not within 0.5 to %g", options.rho,

@@ -245,6 +245,26 @@ static void experts_that_no_token_reached_are_rounded_plainly_and_named(void **s
     prove(coded, plain, 1);
 }
 
+static void matrices_with_too_many_columns_are_rounded_plainly_and_named(void **state)
+{
+    (void)state;
+    struct source source = make_source();
+    struct mb_feedback *feedback;
+    struct mb_compress_report sizes;
+    struct mb_error err;
+    source.source.context = &source;
+    write_plain();
+    const struct mb_feedback_options options = {.size = sizeof options, .n_cols_max = 80};
+    assert_int_equal(mb_feedback_create(&source.source, &options, &feedback, &err), MB_OK);
+    const struct mb_compress_options how = {.size = sizeof how, .rounder = mb_feedback_rounder(feedback)};
+    assert_int_equal(mb_compress(plain, coded, &how, &sizes, &err), MB_OK);
+    struct mb_feedback_report report = mb_feedback_report(feedback);
+    mb_feedback_free(feedback);
+    assert_true(report.n_wide > 0 && report.n_matrices > 0 && report.n_unreached == 0);
+    assert_non_null(strstr(report.wide_tensor, ".weight"));
+    prove(coded, plain, 1);
+}
+
 static void moments_of_nothing_are_refused_by_name(void **state)
 {
     (void)state;
@@ -446,6 +466,7 @@ int main(void)
         cmocka_unit_test(coded_folders_keep_their_bounds_and_say_how),
         cmocka_unit_test(bytes_do_not_depend_on_threads),
         cmocka_unit_test(experts_that_no_token_reached_are_rounded_plainly_and_named),
+        cmocka_unit_test(matrices_with_too_many_columns_are_rounded_plainly_and_named),
         cmocka_unit_test(moments_of_nothing_are_refused_by_name),
         cmocka_unit_test(wrong_options_are_refused),
         cmocka_unit_test(stored_errors_of_outputs_are_never_exceeded),
