@@ -481,8 +481,21 @@ static enum mb_status end_blob(struct mb_coder *coder, const struct job *job, st
     return add_blob(coder, job, err);
 }
 
+static enum mb_status copy_output_errors(struct mb_coder *coder, const struct job *job, struct mb_error *err)
+{
+    const char *blob = coder->writer->tensors[coder->writer->n_tensors].name; /* the next to be added */
+    for (size_t i = 0; i < job->unit->n_coded; i++) {
+        const char *name = job->matrices[i].item->tensor->name,
+                   *text = mb_reuse_output_error(coder->reuse, blob, name);
+        if (coder->rounder != NULL && text != NULL)
+            MB_TRY(mb_shard_add_output_error_text(coder->writer, name, text, err));
+    }
+    return MB_OK;
+}
+
 static enum mb_status write_reused(struct mb_coder *coder, const struct job *job, struct mb_error *err)
 {
+    MB_TRY(copy_output_errors(coder, job, err));
     const struct mb_reused *reused = &job->reused;
     coder->blob_pos = coder->writer->at;
     MB_TRY(mb_shard_write(coder->writer, reused->bytes, reused->nbytes, err));

@@ -44,13 +44,21 @@ bool mb_output_error_parse(const char *text, struct mb_output_error *error)
     return true;
 }
 
+const char *mb_output_error_text(const struct mb_checkpoint *ckpt, const struct mb_tensor *blob,
+                                 const char *name)
+{
+    char *key;
+    struct mb_output_error error;
+    if (asprintf(&key, MB_OUTPUT_ERROR_KEY, name) < 0)
+        return NULL;
+    const char *text = json_string_value(json_object_get(ckpt->shards[blob->shard].header.metadata, key));
+    free(key);
+    return text != NULL && mb_output_error_parse(text, &error) ? text : NULL;
+}
+
 bool mb_output_error_of(const struct mb_checkpoint *ckpt, const struct mb_tensor *blob, const char *name,
                         struct mb_output_error *error)
 {
-    char *key;
-    if (asprintf(&key, MB_OUTPUT_ERROR_KEY, name) < 0)
-        return false;
-    const char *text = json_string_value(json_object_get(ckpt->shards[blob->shard].header.metadata, key));
-    free(key);
+    const char *text = mb_output_error_text(ckpt, blob, name);
     return text != NULL && mb_output_error_parse(text, error);
 }

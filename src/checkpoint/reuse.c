@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "each_blob.h"
+#include "output_error.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,4 +111,9 @@ struct mb_reused mb_reuse_take(const struct mb_reuse *reuse, const char *name)
     count(&blob, &reused);
     mb_blob_close(&blob);
     return reused;
+}
+
+const char *mb_reuse_output_error(const struct mb_reuse *reuse, const char *blob, const char *name)
+{
+    return mb_output_error_text(reuse->ckpt, mb_checkpoint_find(reuse->ckpt, blob), name);
 }

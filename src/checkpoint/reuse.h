@@ -24,6 +24,9 @@ void mb_reuse_close(struct mb_reuse *reuse); /* NULL: nothing to do */
 bool mb_reuse_look(const struct mb_reuse *reuse, const char *name, const struct mb_blob_matrix *infos,
                    size_t n_infos, uint64_t *origin);
 
+/* The output error of a matrix as text (output_error.h), by the names of its blob and its own; or NULL. */
+const char *mb_reuse_output_error(const struct mb_reuse *reuse, const char *blob, const char *name);
+
 /* A blob, checked completely. */
 struct mb_reused {
     uint8_t *bytes; /* NULL: it cannot be taken */

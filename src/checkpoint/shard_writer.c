@@ -25,12 +25,10 @@ static void set_xxh3(json_t *metadata, const char *what, const char *name, uint6
     *ok = *ok && json_object_set_new(metadata, key, json_string(text)) == 0;
 }
 
-static void set_output_error(json_t *metadata, const char *name, const struct mb_output_error *error,
-                             bool *ok)
+static void set_output_error(json_t *metadata, const char *name, const char *text, bool *ok)
 {
-    char key[600], text[MB_OUTPUT_ERROR_NBYTES];
+    char key[600];
     snprintf(key, sizeof key, MB_OUTPUT_ERROR_KEY, name);
-    mb_output_error_format(error, text);
     *ok = *ok && json_object_set_new(metadata, key, json_string(text)) == 0;
 }
 
@@ -43,7 +41,8 @@ static bool is_blob(const struct mb_tensor *tensor)
 uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned,
                            const struct mb_shard_errors *errors)
 {
-    static const struct mb_output_error longest = {1.23456789e-100, 1.23456789e-100, UINT64_MAX};
+    char longest[MB_OUTPUT_ERROR_NBYTES];
+    mb_output_error_format(&(struct mb_output_error){1.23456789e-100, 1.23456789e-100, UINT64_MAX}, longest);
     const uint64_t widest = INT64_MAX / 4; /* as many digits as any number that it can become */
     struct mb_tensor *tensors = calloc(n_planned + 1, sizeof *tensors);
     json_t *metadata = new_metadata();
@@ -56,7 +55,7 @@ uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned,
         set_xxh3(metadata, "xxh3", planned[i].name, 0, &ok);
     }
     for (size_t i = 0; errors != NULL && i < errors->n; i++)
-        set_output_error(metadata, errors->names[i], &longest, &ok);
+        set_output_error(metadata, errors->names[i], longest, &ok);
     char *text = NULL;
     size_t nbytes = 0;
     ok = ok && mb_st_write_header(tensors, n_planned, metadata, &text, &nbytes, NULL) == MB_OK;
@@ -158,12 +157,20 @@ enum mb_status mb_shard_add_origin(struct mb_shard_writer *writer, uint64_t orig
     return ok ? MB_OK : mb_fail_memory(err, "the list of tensors");
 }
 
+enum mb_status mb_shard_add_output_error_text(struct mb_shard_writer *writer, const char *name,
+                                              const char *text, struct mb_error *err)
+{
+    bool ok = true;
+    set_output_error(writer->metadata, name, text, &ok);
+    return ok ? MB_OK : mb_fail_memory(err, "the list of output errors");
+}
+
 enum mb_status mb_shard_add_output_error(struct mb_shard_writer *writer, const char *name,
                                          const struct mb_output_error *error, struct mb_error *err)
 {
-    bool ok = true;
-    set_output_error(writer->metadata, name, error, &ok);
-    return ok ? MB_OK : mb_fail_memory(err, "the list of output errors");
+    char text[MB_OUTPUT_ERROR_NBYTES];
+    mb_output_error_format(error, text);
+    return mb_shard_add_output_error_text(writer, name, text, err);
 }
 
 static enum mb_status write_shard_header(struct mb_shard_writer *writer, struct mb_error *err)

@@ -49,6 +49,10 @@ enum mb_status mb_shard_add_xxh3(struct mb_shard_writer *writer, const char *nam
 /* Keeps what the blob that was added last was coded from (reuse.h). */
 enum mb_status mb_shard_add_origin(struct mb_shard_writer *writer, uint64_t origin, struct mb_error *err);
 
+/* Keeps a matrix's output error as its text. */
+enum mb_status mb_shard_add_output_error_text(struct mb_shard_writer *writer, const char *name,
+                                              const char *text, struct mb_error *err);
+
 /* Keeps a matrix's output error, rounded up. */
 enum mb_status mb_shard_add_output_error(struct mb_shard_writer *writer, const char *name,
                                          const struct mb_output_error *error, struct mb_error *err);
