@@ -191,8 +191,8 @@ static enum mb_status factor_moments(const float *moments, double damping, struc
     c.l = mb_alloc(n, c.stride * sizeof *c.l);
     c.across = mb_alloc(PANEL, c.stride * sizeof *c.across);
     enum mb_status status = MB_OK;
-    if (factor->order == NULL || factor->weights == NULL || factor->reach == NULL || factor->roots == NULL || factor->feeds == NULL ||
-        c.l == NULL || c.across == NULL)
+    if (factor->order == NULL || factor->weights == NULL || factor->reach == NULL || factor->roots == NULL ||
+        factor->feeds == NULL || c.l == NULL || c.across == NULL)
         status = mb_fail_memory(err, "factoring the moments of a matrix");
     if (status == MB_OK)
         status = find_order(moments, factor, err);
