@@ -96,22 +96,6 @@ static enum mb_status measure_open(const struct eval *eval, struct mb_error *err
     return eval_perturb_finish(eval, err);
 }
 
-void eval_expect_sessions(struct mb_model_options *model_options)
-{
-    enum { N_WINDOW = 512, N_TASK = 1024, N_PARALLEL = 16, N_REPLY = 256 };
-    if (args.tokens != NULL)
-        return;
-    model_options->n_ctx = args.n_ctx > 0 ? (size_t)args.n_ctx : N_WINDOW;
-    if (args.original != NULL || args.task != NULL)
-        model_options->n_sessions = args.n_parallel > 0 ? (size_t)args.n_parallel : N_PARALLEL;
-    if (args.original != NULL) { /* caches of both types, and one of the prefix that windows share */
-        model_options->cache_type = MB_CACHE_F32;
-        model_options->n_sessions += N_PARALLEL;
-    }
-    if (args.task != NULL)
-        model_options->n_ctx = N_TASK + (args.n_predict > 0 ? (size_t)args.n_predict : N_REPLY);
-}
-
 static enum mb_status measure(struct eval *eval, struct mb_error *err)
 {
     struct mb_model_options model_options = {.size = sizeof model_options,
@@ -119,7 +103,7 @@ static enum mb_status measure(struct eval *eval, struct mb_error *err)
                                              .activations = eval->activations,
                                              .cache_type = eval->cache_type};
     cli_memory(args.memory, &model_options.memory_nbytes);
-    eval_expect_sessions(&model_options);
+    eval_expect_sessions(&args, &model_options);
     MB_TRY(mb_model_open(eval->model_path, &model_options, &eval->model, err));
     cli_print_notes(mb_model_info(eval->model)->notes);
     cli_print_mode(mb_model_info(eval->model), args.memory != NULL);

@@ -36,6 +36,6 @@ enum mb_status eval_kl(const struct eval *eval, struct mb_error *err);         /
 enum mb_status eval_logits(const struct eval *eval, struct mb_error *err);     /* --tokens and --logits */
 
 /* Caches that the measurement will open, for the limit of memory. */
-void eval_expect_sessions(struct mb_model_options *model_options);
+void eval_expect_sessions(const struct eval_args *args, struct mb_model_options *model_options);
 
 #endif

@@ -264,7 +264,7 @@ static enum mb_status measure_other(const struct eval *eval, const struct mb_tok
     struct mb_model_options options = {
         .size = sizeof options, .n_threads = eval->args->n_threads, .activations = MB_ACTIVATIONS_EXACT};
     cli_memory(eval->args->memory, &options.memory_nbytes);
-    eval_expect_sessions(&options);
+    eval_expect_sessions(eval->args, &options);
     MB_TRY(mb_model_open(eval->args->original, &options, &original, err));
     cli_print_notes(mb_model_info(original)->notes);
     enum mb_status status = measure_with(eval, original, tokenizer, err);

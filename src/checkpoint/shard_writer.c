@@ -52,7 +52,7 @@ uint64_t mb_shard_data_pos(const struct mb_tensor *planned, size_t n_planned,
         tensors[i].file_pos = tensors[i].nbytes = widest;
         if (is_blob(&planned[i]))
             tensors[i].shape[0] = widest; /* a blob's size is not known yet */
-        set_xxh3(metadata, "xxh3", planned[i].name, 0, &ok);
+        set_xxh3(metadata, is_blob(&planned[i]) ? "orig" : "xxh3", planned[i].name, 0, &ok);
     }
     for (size_t i = 0; errors != NULL && i < errors->n; i++)
         set_output_error(metadata, errors->names[i], longest, &ok);
@@ -81,7 +81,9 @@ static enum mb_status begin(struct mb_shard_writer *writer, const struct mb_tens
     writer->data_pos = mb_shard_data_pos(planned, writer->n_planned, errors);
     writer->tensors = calloc(writer->n_planned + 1, sizeof *writer->tensors);
     writer->metadata = new_metadata();
-    if (writer->data_pos == 0 || writer->tensors == NULL || writer->metadata == NULL)
+    writer->output_errors = json_object();
+    if (writer->data_pos == 0 || writer->tensors == NULL || writer->metadata == NULL ||
+        writer->output_errors == NULL)
         return mb_fail_memory(err, "the tensors of a shard");
     if (writer->n_planned > 0)
         memcpy(writer->tensors, planned, writer->n_planned * sizeof *planned);
@@ -161,7 +163,7 @@ enum mb_status mb_shard_add_output_error_text(struct mb_shard_writer *writer, co
                                               const char *text, struct mb_error *err)
 {
     bool ok = true;
-    set_output_error(writer->metadata, name, text, &ok);
+    set_output_error(writer->output_errors, name, text, &ok);
     return ok ? MB_OK : mb_fail_memory(err, "the list of output errors");
 }
 
@@ -177,6 +179,8 @@ static enum mb_status write_shard_header(struct mb_shard_writer *writer, struct 
 {
     char *text;
     size_t nbytes;
+    if (json_object_update(writer->metadata, writer->output_errors) != 0)
+        return mb_fail_memory(err, "the list of output errors");
     MB_TRY(mb_st_write_header(writer->tensors, writer->n_tensors, writer->metadata, &text, &nbytes, err));
     enum mb_status status = MB_OK;
     uint64_t length = writer->data_pos - 8;
@@ -224,5 +228,6 @@ void mb_shard_cancel(struct mb_shard_writer *writer)
     }
     free(writer->tensors);
     json_decref(writer->metadata);
+    json_decref(writer->output_errors);
     *writer = (struct mb_shard_writer){.fd = -1};
 }

@@ -14,6 +14,7 @@ struct mb_shard_writer {
     struct mb_tensor *tensors; /* as planned; file_pos from the data section's beginning */
     size_t n_tensors, n_planned;
     json_t *metadata;
+    json_t *output_errors; /* after it in the header, so that the order of keys does not depend on threads */
     uint64_t data_pos;
     uint64_t at; /* where the next byte goes, from the data section's beginning */
 };

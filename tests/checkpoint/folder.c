@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PATH_NBYTES = 512, N_TENSORS_MAX = 512 };
+enum { PATH_NBYTES = 512, N_TENSORS_MAX = 1024 };
 
 static char root[PATH_NBYTES];
 

@@ -161,6 +161,19 @@ static void sizes_in_the_report_are_those_of_the_files(void **state)
 /* ---------------------------------------------------------------- shapes and bounds */
 
 /* One linear matrix of this shape and nothing else. */
+static void a_header_has_room_for_many_experts(void **state)
+{
+    (void)state;
+    struct test_model model = test_model_small();
+    model.n_experts = 300;
+    model.n_hidden = model.n_inner = 8;
+    test_write_model(test_path("plain"), &model);
+    compress_default(test_path("plain"), test_path("coded"));
+    assert_proved(test_path("coded"), test_path("plain"));
+    test_remove(test_path("plain"));
+    test_remove(test_path("coded"));
+}
+
 static void write_matrix(const char *folder, size_t n_rows, size_t n_cols, float scale)
 {
     char header[200];
@@ -811,6 +824,7 @@ int main(void)
         TEST(the_reference_goes_there_and_back),
         TEST(every_type_goes_there_and_back),
         TEST(sizes_in_the_report_are_those_of_the_files),
+        TEST(a_header_has_room_for_many_experts),
         TEST(any_shape_goes_there_and_back),
         TEST(waves_do_not_show),
         TEST(memory_does_not_grow_with_a_matrix),
