@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <moebius/codec.h>
 #include <moebius/version.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,6 +97,8 @@ static void allow_many_files(void)
 int main(int argc, char **argv)
 {
     allow_many_files();
+    signal(SIGXFSZ,
+           SIG_IGN); /* a file that may not grow is an error of a write, not the end of the program */
     json_set_alloc_funcs(json_malloc, free);
     if (argc < 2) {
         print_usage(stderr);

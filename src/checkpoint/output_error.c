@@ -47,12 +47,11 @@ bool mb_output_error_parse(const char *text, struct mb_output_error *error)
 const char *mb_output_error_text(const struct mb_checkpoint *ckpt, const struct mb_tensor *blob,
                                  const char *name)
 {
-    char *key;
+    char key[600];
     struct mb_output_error error;
-    if (asprintf(&key, MB_OUTPUT_ERROR_KEY, name) < 0)
+    if (snprintf(key, sizeof key, MB_OUTPUT_ERROR_KEY, name) >= (int)sizeof key)
         return NULL;
     const char *text = json_string_value(json_object_get(ckpt->shards[blob->shard].header.metadata, key));
-    free(key);
     return text != NULL && mb_output_error_parse(text, &error) ? text : NULL;
 }
 

@@ -384,7 +384,12 @@ static const struct act acts[] = {
     {.name = "load coded with threads", .run = load_with_threads, .does_without = true},
     {.name = "compress", .run = compress_fresh, .lasts = true, .out = "out", .whole = "coded"},
     {.name = "compress with threads", .run = compress_with_threads, .out = "out", .whole = "coded"},
-    {.name = "compress --force", .run = compress_over, .out = "out", .whole = "coded", .before = "other"},
+    {.name = "compress --force", /* what it cannot take from the old folder it codes */
+     .run = compress_over,
+     .out = "out",
+     .whole = "coded",
+     .before = "other",
+     .does_without = true},
     {.name = "compress, resumed",
      .prepare = stop_in_between,
      .run = compress_fresh,
