@@ -270,7 +270,7 @@ static double growth_of(const struct work *work, const void *weights, size_t row
     size_t n = work->coding.n_cols;
     double growth = 0;
     for (size_t j = 0; j < n && reach >= 0; j++) {
-        int q = wanted[row * n + j];
+        const int8_t q = wanted[row * n + j];
         if (q == MB_INDEX_NONE || abs(q) <= reach)
             continue;
         float w = mb_load_value(work->coding.dtype, weights, row * n + j);

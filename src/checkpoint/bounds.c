@@ -30,7 +30,7 @@ enum mb_bound_class mb_bound_class_of(const char *tensor_name)
 static enum mb_status compile_patterns(struct mb_bounds *bounds, struct mb_error *err)
 {
     const struct mb_compress_options *options = bounds->options;
-    bounds->patterns = calloc(options->n_tensor_bounds + 1, sizeof *bounds->patterns);
+    bounds->patterns = calloc(options->n_tensor_bounds + 1, sizeof(struct mb_name_pattern *));
     bounds->is_matched = calloc(options->n_tensor_bounds + 1, sizeof *bounds->is_matched);
     if (bounds->patterns == NULL || bounds->is_matched == NULL)
         return mb_fail_memory(err, "the patterns");

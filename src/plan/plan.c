@@ -10,9 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct mb_plan_policy *const policies[] = {&mb_plan_uniform, &mb_plan_depth, &mb_plan_frequency,
-                                                        &mb_plan_waterfill, &mb_plan_search};
-enum { N_POLICIES = sizeof policies / sizeof *policies, N_HALVINGS = 40, N_ROUNDS = 12 };
+enum { N_POLICIES = 5, N_HALVINGS = 40, N_ROUNDS = 12 };
+static const struct mb_plan_policy *const policies[N_POLICIES] = {
+    &mb_plan_uniform, &mb_plan_depth, &mb_plan_frequency, &mb_plan_waterfill, &mb_plan_search};
 static const double SIZE_TOLERANCE = 0.0005;
 
 const char *const *mb_plan_policies(void)

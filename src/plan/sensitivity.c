@@ -42,12 +42,12 @@ static bool is_equal(const struct mb_plan_run *a, const struct mb_plan_run *b)
     return !is_better(a, b) && !is_better(b, a);
 }
 
-static double share_of(const struct mb_planner *planner, const struct mb_plan_run *run, size_t number)
+static double weight_of(const struct mb_planner *planner, const struct mb_plan_run *run)
 {
     double sum = 0;
     for (size_t k = 0; k < run->n; k++)
         sum += planner->matrices[run->at[k]].weight;
-    return sum > 0 ? planner->matrices[number].weight / sum : 1 / (double)run->n;
+    return sum;
 }
 
 /* best[i]: the run that matrix i takes; others that equal it are further seeds. */
@@ -64,11 +64,13 @@ static void find_best(const struct mb_planner *planner, const struct mb_plan_run
 static void add_run(struct mb_planner *planner, const struct mb_plan_run *run,
                     const struct mb_plan_run *const *best, double *sums, size_t *n)
 {
+    const double weight = weight_of(planner, run);
     for (size_t k = 0; k < run->n; k++) {
         size_t i = run->at[k];
         if (!is_equal(run, best[i]))
             continue;
-        double kl = fmax(run->kl, KL_MIN) * share_of(planner, run, i);
+        double share = weight > 0 ? planner->matrices[i].weight / weight : 1 / (double)run->n;
+        double kl = fmax(run->kl, KL_MIN) * share;
         sums[i] += kl / (run->fraction * run->fraction);
         n[i]++;
     }
@@ -77,7 +79,7 @@ static void add_run(struct mb_planner *planner, const struct mb_plan_run *run,
 static enum mb_status use_runs(struct mb_planner *planner, struct mb_error *err)
 {
     size_t n_all = planner->n_matrices + 1;
-    const struct mb_plan_run **best = calloc(n_all, sizeof *best);
+    const struct mb_plan_run **best = calloc(n_all, sizeof(struct mb_plan_run *));
     double *sums = calloc(n_all, sizeof *sums);
     size_t *n = calloc(n_all, sizeof *n);
     enum mb_status status = MB_OK;
@@ -89,7 +91,7 @@ static enum mb_status use_runs(struct mb_planner *planner, struct mb_error *err)
         add_run(planner, &planner->runs[r], best, sums, n);
     for (size_t i = 0; i < planner->n_matrices && status == MB_OK; i++) {
         struct mb_plan_matrix *matrix = &planner->matrices[i];
-        if (n[i] == 0)
+        if (best[i] == NULL)
             continue;
         matrix->sensitivity = sums[i] / (double)n[i];
         matrix->run = (size_t)(best[i] - planner->runs);

@@ -14,8 +14,7 @@
 /* "31.4%": four digits, in any locale. */
 static void bound_text(double fraction, char text[40])
 {
-    mb_number_format(text, 40, "%.*g", 4, 100 * fraction);
-    strcat(text, "%");
+    mb_number_format(text, 40, "%.*g%%", 4, 100 * fraction);
 }
 
 static bool is_same(const struct mb_plan_matrix *a, const struct mb_plan_matrix *b)

@@ -309,7 +309,7 @@ MB_INLINE void multiply_wide_rows(unsigned a, struct pending *pending, size_t t)
     MB_NOINLINE void name##_##a(struct pending *pending) \
     {                                                    \
         multiply_rows(a, n_tokens, is_fast, pending);    \
-        for (size_t t = 0; t < n_tokens; t++)            \
+        for (size_t t = 0; t < (n_tokens); t++)          \
             if (pending->x[t].n_wide > 0)                \
                 multiply_wide_rows(a, pending, t);       \
     }
