@@ -20,11 +20,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 enum { LIST_MAX = 16, REPEATS_MAX = 100, BATCH_MAX = 64, RESULTS_MAX = 1024 };
-enum { READ_NBYTES = 512 << 20, N_READS = 3, WARM_UP_TOKENS = 8 };
+enum { READ_NBYTES = 512 << 20, WARM_UP_TOKENS = 8 };
 
 static struct {
     const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory,
@@ -178,23 +177,6 @@ static int32_t random_token(struct bench *bench, size_t n_vocab)
 {
     bench->random = bench->random * 6364136223846793005U + 1442695040888963407U;
     return (int32_t)((bench->random >> 33) % n_vocab);
-}
-
-static double read_rate(int n_threads)
-{
-    void *map;
-    size_t map_nbytes;
-    uint8_t *bytes;
-    double best = 0;
-    if (!cli_map_memory(READ_NBYTES, &map, &map_nbytes, &bytes))
-        return 0;
-    memset(bytes, 1, READ_NBYTES);
-    for (int i = 0; i < N_READS; i++) {
-        double rate = cli_read_rate(bytes, READ_NBYTES, n_threads);
-        best = rate > best ? rate : best;
-    }
-    munmap(map, map_nbytes);
-    return best;
 }
 
 /* What a test's runs share. */
@@ -435,7 +417,7 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
         fprintf(stderr, "\r\033[K");
     mb_model_close(model);
     /* After the model has gone: what is read must not count in the peak of memory. */
-    double rate = status == MB_OK ? read_rate(n_threads) : 0;
+    double rate = status == MB_OK ? cli_memory_rate(READ_NBYTES, n_threads) : 0;
     for (size_t i = first; i < bench->n_results; i++)
         bench->results[i].read_nbytes_per_s = rate;
     return status;

@@ -12,7 +12,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum { N_BLOBS_MAX = 256, N_PASSES = 3, SEED = 12345, THREADS_MAX = 256, READ_NBYTES = 128 << 20 };
 static const uint64_t nbytes_max = UINT64_C(192) << 20, pass_ns = 60000000;
@@ -155,23 +154,6 @@ static double run_pass(const struct sample *sample)
     return rate;
 }
 
-static double read_rate(int n_threads)
-{
-    void *map;
-    size_t map_nbytes;
-    uint8_t *bytes;
-    double best = 0;
-    if (!cli_map_memory(READ_NBYTES, &map, &map_nbytes, &bytes))
-        return 0;
-    memset(bytes, 1, READ_NBYTES);
-    for (int i = 0; i < N_PASSES; i++) {
-        double rate = cli_read_rate(bytes, READ_NBYTES, n_threads);
-        best = rate > best ? rate : best;
-    }
-    munmap(map, map_nbytes);
-    return best;
-}
-
 enum mb_status doctor_measure_products(const struct mb_checkpoint *ckpt, int n_threads, double *bytes_per_s,
                                        bool *is_coded, struct mb_error *err)
 {
@@ -185,7 +167,7 @@ enum mb_status doctor_measure_products(const struct mb_checkpoint *ckpt, int n_t
         *bytes_per_s = rate > *bytes_per_s ? rate : *bytes_per_s;
     }
     if (status == MB_OK && !*is_coded)
-        *bytes_per_s = read_rate(n_threads);
+        *bytes_per_s = cli_memory_rate(READ_NBYTES, n_threads);
     sample_close(sample);
     free(sample);
     return status;

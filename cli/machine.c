@@ -167,3 +167,21 @@ double cli_read_rate(const uint8_t *bytes, size_t nbytes, int n_threads)
     free(readers);
     return rate;
 }
+
+double cli_memory_rate(size_t nbytes, int n_threads)
+{
+    enum { N_READS = 3 };
+    void *map;
+    size_t map_nbytes;
+    uint8_t *bytes;
+    double best = 0;
+    if (!cli_map_memory(nbytes, &map, &map_nbytes, &bytes))
+        return 0;
+    memset(bytes, 1, nbytes);
+    for (int i = 0; i < N_READS; i++) {
+        double rate = cli_read_rate(bytes, nbytes, n_threads);
+        best = rate > best ? rate : best;
+    }
+    munmap(map, map_nbytes);
+    return best;
+}

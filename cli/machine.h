@@ -42,4 +42,7 @@ uint64_t cli_read_bytes(const uint8_t *bytes, size_t nbytes);
 /* Bytes per second (wall time) of threads that each read their share once. 0: a thread could not be made. */
 double cli_read_rate(const uint8_t *bytes, size_t nbytes, int n_threads);
 
+/* The best rate of some reads of so much memory of its own. 0: no memory or no threads for it. */
+double cli_memory_rate(size_t nbytes, int n_threads);
+
 #endif

@@ -1,41 +1,16 @@
 /*
- * memory.c - sizes such as 6GiB, and words about streaming.
+ * memory.c - the limit of memory, and words about streaming.
  */
 #include "memory.h"
-#include "base/number.h"
 #include "report.h"
+#include "units.h"
 #include <stdio.h>
 #include <string.h>
 
-/* As llama.cpp and Docker take them, "6G" is 2^30 bytes; only "GB" is 10^9. */
-static double unit_of(const char *unit)
-{
-    static const struct {
-        const char *name;
-        double nbytes;
-    } units[] = {
-        {"", 1},       {"B", 1},        {"K", 0x1p10},   {"M", 0x1p20},   {"G", 0x1p30},
-        {"T", 0x1p40}, {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40},
-        {"KB", 1e3},   {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},
-    };
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-        if (strcasecmp(unit, units[i].name) == 0)
-            return units[i].nbytes;
-    return 0;
-}
-
 bool cli_memory(const char *text, uint64_t *nbytes)
 {
-    double number;
     *nbytes = 0;
-    if (text == NULL)
-        return true;
-    size_t n = strspn(text, "0123456789.");
-    double unit = unit_of(text + n + strspn(text + n, " "));
-    if (!mb_number_parse(text, n, &number) || !(number * unit >= 1) || !(number * unit < 0x1p60))
-        return false;
-    *nbytes = (uint64_t)(number * unit);
-    return true;
+    return text == NULL || (cli_unit_bytes(text, strlen(text), nbytes) && *nbytes > 0);
 }
 
 void cli_print_mode(const struct mb_model_info *info, bool is_asked)

@@ -2,11 +2,11 @@
  * plan.c - the verb "plan": a bound for each matrix, for a size or a loss that is wanted.
  */
 #include "base/error.h"
-#include "base/number.h"
 #include "calibration.h"
 #include "cli.h"
 #include "plan_check.h"
 #include "report.h"
+#include "units.h"
 #include <jansson.h>
 #include <math.h>
 #include <moebius/plan.h>
@@ -77,20 +77,9 @@ static const struct cli_command command = {
 
 static enum mb_status parse_size(const char *text, uint64_t *nbytes, struct mb_error *err)
 {
-    static const struct {
-        const char *unit;
-        double nbytes;
-    } units[] = {{"B", 1},        {"kB", 1e3},     {"MB", 1e6},     {"GB", 1e9},    {"TB", 1e12},
-                 {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}};
-    size_t n = strspn(text, "0123456789.");
-    double value;
-    if (mb_number_parse(text, n, &value))
-        for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-            if (strcmp(text + n, units[i].unit) == 0 && value * units[i].nbytes >= 1 &&
-                value * units[i].nbytes < 1e18) {
-                *nbytes = (uint64_t)(value * units[i].nbytes);
-                return MB_OK;
-            }
+    bool has_unit = text[strspn(text, "0123456789.")] != '\0'; /* who writes 9 hardly means bytes */
+    if (has_unit && cli_unit_bytes(text, strlen(text), nbytes) && *nbytes > 0)
+        return MB_OK;
     return mb_fail(err, MB_USAGE, "--target-size '%.60s': is not a size, as in 6GiB or 900MB", text);
 }
 

@@ -14,16 +14,17 @@ struct unit {
 static bool read_number(const char *text, size_t n, const struct unit *units, size_t n_units, uint64_t *value)
 {
     double number;
-    size_t n_digits = strspn(text, "0123456789.");
-    if (n_digits > n || !mb_number_parse(text, n_digits, &number))
+    size_t n_digits = strspn(text, "0123456789."), at = n_digits + strspn(text + n_digits, " ");
+    if (at > n || !mb_number_parse(text, n_digits, &number))
         return false;
-    for (size_t i = 0; i < n_units; i++)
-        if (strlen(units[i].name) == n - n_digits &&
-            strncasecmp(text + n_digits, units[i].name, n - n_digits) == 0) {
-            *value = (uint64_t)(number * units[i].value);
-            return number * units[i].value < 0x1p60;
-        }
-    return false;
+    size_t i = 0;
+    while (i < n_units &&
+           (strlen(units[i].name) != n - at || strncasecmp(text + at, units[i].name, n - at) != 0))
+        i++;
+    if (i == n_units || !(number * units[i].value < 0x1p60))
+        return false;
+    *value = (uint64_t)(number * units[i].value);
+    return true;
 }
 
 bool cli_unit_bytes(const char *text, size_t n, uint64_t *nbytes)

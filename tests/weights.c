@@ -2,6 +2,7 @@
  * weights.c - checkpoint, index and store, opened and closed in order.
  */
 #include "weights.h"
+#include <stdio.h>
 
 enum mb_status test_weights_open(const char *path, int n_threads, struct test_weights *weights,
                                  struct mb_error *err)
@@ -30,4 +31,19 @@ void test_weights_close(struct test_weights *weights)
     mb_index_close(weights->index);
     mb_checkpoint_close(weights->ckpt);
     *weights = (struct test_weights){0};
+}
+
+const struct mb_expert_part *test_expert_parts(size_t expert, size_t n_hidden, size_t n_inner)
+{
+    enum { N_PARTS = 3 };
+    static const char *const kinds[N_PARTS] = {"gate", "up", "down"};
+    static char names[TEST_PARTS_EXPERTS][N_PARTS][100];
+    static struct mb_expert_part parts[TEST_PARTS_EXPERTS][N_PARTS];
+    for (size_t k = 0; k < N_PARTS; k++) {
+        snprintf(names[expert][k], sizeof names[expert][k], "model.layers.1.mlp.experts.%zu.%s_proj.weight",
+                 expert, kinds[k]);
+        parts[expert][k] = (struct mb_expert_part){names[expert][k], k == 2 ? n_hidden : n_inner,
+                                                   k == 2 ? n_inner : n_hidden};
+    }
+    return parts[expert];
 }

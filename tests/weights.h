@@ -20,4 +20,8 @@ enum mb_status test_weights_open_with(const char *path, const struct mb_store_op
                                       struct test_weights *weights, struct mb_error *err);
 void test_weights_close(struct test_weights *weights);
 
+/* gate, up and down of an expert of layer 1, in static memory for each of the first TEST_PARTS_EXPERTS. */
+enum { TEST_PARTS_EXPERTS = 16 };
+const struct mb_expert_part *test_expert_parts(size_t expert, size_t n_hidden, size_t n_inner);
+
 #endif

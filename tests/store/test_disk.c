@@ -71,16 +71,7 @@ size_t __wrap_mb_uring_wait(struct mb_uring *uring, struct mb_uring_done *done, 
 
 static const struct mb_expert_part *parts_of(size_t expert)
 {
-    static const char *const kinds[N_PARTS] = {"gate", "up", "down"};
-    static char names[N_EXPERTS][N_PARTS][100];
-    static struct mb_expert_part parts[N_EXPERTS][N_PARTS];
-    for (size_t k = 0; k < N_PARTS; k++) {
-        snprintf(names[expert][k], sizeof names[expert][k], "model.layers.%d.mlp.experts.%zu.%s_proj.weight",
-                 LAYER, expert, kinds[k]);
-        parts[expert][k] = (struct mb_expert_part){names[expert][k], k == 2 ? N_HIDDEN : N_INNER,
-                                                   k == 2 ? N_INNER : N_HIDDEN};
-    }
-    return parts[expert];
+    return test_expert_parts(expert, N_HIDDEN, N_INNER);
 }
 
 /* All matrices that are no experts' are needed. */

@@ -36,19 +36,9 @@ static void open_weights(const char *folder, struct test_weights *weights)
         fail_msg("%s", err.msg);
 }
 
-/* The names and shapes of an expert's matrices, in static memory for each expert. */
 static const struct mb_expert_part *parts_of(size_t expert)
 {
-    static const char *const kinds[N_PARTS] = {"gate", "up", "down"};
-    static char names[N_EXPERTS][N_PARTS][100];
-    static struct mb_expert_part parts[N_EXPERTS][N_PARTS];
-    for (size_t k = 0; k < N_PARTS; k++) {
-        snprintf(names[expert][k], sizeof names[expert][k], "model.layers.%d.mlp.experts.%zu.%s_proj.weight",
-                 LAYER, expert, kinds[k]);
-        parts[expert][k] = (struct mb_expert_part){names[expert][k], k == 2 ? N_HIDDEN : N_INNER,
-                                                   k == 2 ? N_INNER : N_HIDDEN};
-    }
-    return parts[expert];
+    return test_expert_parts(expert, N_HIDDEN, N_INNER);
 }
 
 static enum mb_status bind_all(struct mb_store *store, struct mb_error *err)
