@@ -19,6 +19,9 @@
 
 /* ---------------------------------------------------------------- what is written down about it */
 
+/* Grows with every change that codes other bytes with the same options: no folder mixes two ways. */
+enum { ENCODER = 1 };
+
 static json_t *bound_json(struct mb_bound bound)
 {
     char text[40];
@@ -57,10 +60,11 @@ static json_t *quantization_config(const struct mb_compress_options *options, co
 {
     char hash[24];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)layout->hash);
-    json_t *config = json_pack("{s:s, s:i, s:o, s:o}", "quant_method", "moebius", "format_version",
-                               options->rounder == NULL ? MB_FORMAT_VERSION : MB_FORMAT_VERSION_MAX, "bound",
-                               bound_json(mb_bound_of_class(options, MB_CLASS_EXPERT)), "dense_bound",
-                               bound_json(mb_bound_of_class(options, MB_CLASS_LINEAR)));
+    json_t *config =
+        json_pack("{s:s, s:i, s:i, s:o, s:o}", "quant_method", "moebius", "format_version",
+                  options->rounder == NULL ? MB_FORMAT_VERSION : MB_FORMAT_VERSION_MAX, "encoder", ENCODER,
+                  "bound", bound_json(mb_bound_of_class(options, MB_CLASS_EXPERT)), "dense_bound",
+                  bound_json(mb_bound_of_class(options, MB_CLASS_LINEAR)));
     bool ok = config != NULL;
     if (ok && !options->has_dense_bound)
         ok = json_object_set_new(config, "head_bound",
@@ -316,7 +320,6 @@ static enum mb_status compress(const struct mb_checkpoint *ckpt, const char *out
         .progress = {.fn = options->progress, .ctx = options->progress_ctx},
     };
     enum mb_status status = options->dry_run ? predict(&c, options, report, err)
-
                                              : write_coded(&c, out_path, options, report, err);
     mb_layout_free(&layout);
     return status;

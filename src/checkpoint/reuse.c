@@ -16,17 +16,23 @@ struct mb_reuse {
     struct mb_checkpoint *ckpt;
 };
 
-static bool has_feedback(const struct mb_checkpoint *ckpt, const json_t *config)
+static bool is_same_member(const json_t *a, const json_t *b, const char *name)
+{
+    const json_t *x = json_object_get(a, name), *y = json_object_get(b, name);
+    return x == NULL || y == NULL ? x == y : json_equal(x, y) == 1;
+}
+
+/* Another encoder, or other feedback, may choose other indices and widths for the same bound and step. */
+static bool is_coded_alike(const struct mb_checkpoint *ckpt, const json_t *config)
 {
     json_t *json = NULL;
     const char *text = mb_checkpoint_config_text(ckpt);
     if (mb_json_parse(text, strlen(text), 0, &json, NULL) != MB_OK)
         return false;
-    const json_t *there = json_object_get(json_object_get(json, "quantization_config"), "feedback");
-    const json_t *wanted = json_object_get(config, "feedback");
-    bool is_same = there == NULL || wanted == NULL ? there == wanted : json_equal(there, wanted) == 1;
+    const json_t *there = json_object_get(json, "quantization_config");
+    bool is_alike = is_same_member(there, config, "encoder") && is_same_member(there, config, "feedback");
     json_decref(json);
-    return is_same;
+    return is_alike;
 }
 
 enum mb_status mb_reuse_open(const char *path, const json_t *config, struct mb_reuse **reuse,
@@ -36,7 +42,7 @@ enum mb_status mb_reuse_open(const char *path, const json_t *config, struct mb_r
     *reuse = NULL;
     if (mb_checkpoint_open(path, &ckpt, NULL) != MB_OK)
         return MB_OK;
-    if (!mb_checkpoint_is_coded(ckpt) || !has_feedback(ckpt, config)) {
+    if (!mb_checkpoint_is_coded(ckpt) || !is_coded_alike(ckpt, config)) {
         mb_checkpoint_close(ckpt);
         return MB_OK;
     }

@@ -12,8 +12,8 @@
 struct mb_reuse;
 
 /*
- * The folder at 'path', if it is a coded one with the feedback of this quantization_config; *reuse NULL:
- * there is nothing to take.
+ * The folder at 'path', if it is a coded one with the encoder and the feedback of this quantization_config;
+ * *reuse NULL: there is nothing to take.
  */
 enum mb_status mb_reuse_open(const char *path, const json_t *config, struct mb_reuse **reuse,
                              struct mb_error *err);

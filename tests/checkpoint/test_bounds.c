@@ -298,6 +298,32 @@ static void what_is_made_from_other_weights_is_coded_again(void **state)
     assert_true(test_same_folders(test_path("coded"), test_path("fresh")));
 }
 
+static void write_encoder(const char *folder, const char *member)
+{
+    size_t nbytes;
+    char path[200];
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    char *text = (char *)test_read(test_path(path), &nbytes);
+    char *at = memmem(text, nbytes, "\"encoder\": 1", 12);
+    assert_non_null(at);
+    memcpy(at, member, 12);
+    test_write(test_path(path), text, nbytes);
+    free(text);
+}
+
+static void what_another_encoder_made_is_coded_again(void **state)
+{
+    (void)state;
+    static const char *const members[] = {"\"encoder\": 2", "\"unknown\": 1"};
+    assert_int_equal(code("fresh", 0.003, false), 0);
+    for (size_t i = 0; i < 2; i++) {
+        code("coded", 0.002, i > 0);
+        write_encoder("coded", members[i]);
+        assert_int_equal(code("coded", 0.003, true), 0);
+        assert_true(test_same_folders(test_path("coded"), test_path("fresh")));
+    }
+}
+
 /* Whatever byte it is: a blob that is not whole is not taken. */
 static void a_damaged_folder_is_no_source(void **state)
 {
@@ -387,6 +413,7 @@ int main(void)
         TEST(a_plan_that_is_not_there_is_told),
         TEST(a_pattern_that_matches_no_tensor_is_refused),
         TEST(only_what_a_bound_changed_is_coded_again),
+        TEST(what_another_encoder_made_is_coded_again),
         TEST(what_is_made_from_other_weights_is_coded_again),
         TEST(a_damaged_folder_is_no_source),
         TEST(options_may_be_left_out),
