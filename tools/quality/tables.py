@@ -85,7 +85,7 @@ class Measuring:
             self.compress(60, "--calibrate", self.text, "--moments", self.moments)
         has_shared = "n_shared_experts" in json.load(open(os.path.join(self.model, "config.json")))
         selection = "experts=all shared" if has_shared else "experts=all"
-        self.ours([2.0, 3.0, 4.0])
+        self.ours()
         for codec in CODECS:
             if codec not in self.done:
                 result = self.kl(self.model, "--perturb", f"{selection}: codec:{codec}")
@@ -97,10 +97,9 @@ class Measuring:
                 done = subprocess.run([sys.executable, GPTQ, method, self.model, self.moments, out], capture_output=True,
                                       text=True, check=True)
                 self.keep(method, {"bits": json.loads(done.stdout)["bits_per_weight"], **self.kl(out)})
-        self.ours(TARGETS)
 
-    def ours(self, targets):
-        for bits in targets:
+    def ours(self):
+        for bits in TARGETS:
             for name, args in (("plain", ()), ("feedback", ("--moments", self.moments))):
                 key = f"{name} {bits}"
                 if key not in self.done:
