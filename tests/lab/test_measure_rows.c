@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "cmocka_all.h"
 #include "lab/measure_figures.h"
+#include "lab/opened.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,12 +125,6 @@ static void rows_that_are_not_finite_say_so(void **state)
 }
 
 /* ---------------------------------------------------------------- figures */
-
-static void must(enum mb_status status, const struct mb_error *err)
-{
-    if (status != MB_OK)
-        fail_msg("%s", err->msg);
-}
 
 /* Windows of 'n_scored' tokens each. */
 static struct mb_windows windows_of(const size_t *n_scored, size_t n)

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "checkpoint/folder.h"
 #include "cmocka_all.h"
+#include "lab/opened.h"
 #include "lab/random.h"
 #include "model/child.h"
 #include <math.h>
@@ -18,21 +19,6 @@
 #define CHECKPOINTS MB_REPO "/tests/model/data/checkpoints/"
 #define REFERENCE MB_REPO "/models/reference"
 enum { N_TOKENS = 12, N_VOCAB_MAX = 8192 };
-
-static void must(enum mb_status status, const struct mb_error *err)
-{
-    if (status != MB_OK)
-        fail_msg("%s", err->msg);
-}
-
-static struct mb_model *open_model(const char *path, int n_threads)
-{
-    struct mb_error err;
-    struct mb_model *model;
-    struct mb_model_options options = {.size = sizeof options, .n_threads = n_threads};
-    must(mb_model_open(path, &options, &model, &err), &err);
-    return model;
-}
 
 static struct mb_perturber *open_perturber(struct mb_model *model)
 {

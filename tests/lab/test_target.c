@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "checkpoint/folder.h"
 #include "cmocka_all.h"
+#include "lab/opened.h"
 #include <moebius/engine.h>
 #include <moebius/perturb.h>
 #include <stdio.h>
@@ -12,21 +13,11 @@
 
 #define CHECKPOINTS MB_REPO "/tests/model/data/checkpoints/"
 
-static void must(enum mb_status status, const struct mb_error *err)
+static struct mb_model *open_named(const char *name)
 {
-    if (status != MB_OK)
-        fail_msg("%s", err->msg);
-}
-
-static struct mb_model *open_model(const char *name)
-{
-    struct mb_error err;
-    struct mb_model *model;
     char path[512];
-    struct mb_model_options options = {.size = sizeof options, .n_threads = 1};
     snprintf(path, sizeof path, "%s%s", CHECKPOINTS, name);
-    must(mb_model_open(path, &options, &model, &err), &err);
-    return model;
+    return open_model(path, 1);
 }
 
 /* Counts 10, 11, 12, ... in each layer, but of the experts of 'counts', which has one for each expert. */
@@ -80,7 +71,7 @@ static const int groups_counts[12] = {5, 0, 9, 9, 1, 2, 0, 3, 4, 6, 7, 8};
 static void selections_name_layers_and_experts_as_tensors_do(void **state)
 {
     (void)state;
-    struct mb_model *model = open_model("groups");
+    struct mb_model *model = open_named("groups");
     struct mb_profile *profile = make_profile(model, groups_counts, 12);
     check(model, NULL, "layer=1 experts=3", "1.3", 3);
     check(model, NULL, "  experts=0-2,11   layers=2\t", "2.0 2.1 2.2 2.11", 12);
@@ -111,7 +102,7 @@ static void selections_name_layers_and_experts_as_tensors_do(void **state)
 static void thirds_of_the_depth_are_those_of_any_model(void **state)
 {
     (void)state;
-    struct mb_model *model = open_model("groups");
+    struct mb_model *model = open_named("groups");
     check(model, NULL, "layers=shallow dense proj=up", "model.layers.0.mlp.up_proj.weight", 1);
     check(model, NULL, "layers=middle experts=1", "1.1", 3);
     check(model, NULL, "layers=deep experts=1", "2.1", 3);
@@ -124,17 +115,17 @@ static void thirds_of_the_depth_are_those_of_any_model(void **state)
 static void families_without_shared_experts_or_with_fused_ones_are_selected_alike(void **state)
 {
     (void)state;
-    struct mb_model *model = open_model("qwen3-moe");
+    struct mb_model *model = open_named("qwen3-moe");
     check(model, NULL, "experts=6", "0.6 1.6", 6);
     check_refused(model, NULL, "shared", "'shared'", "the model has no shared experts");
     check_refused(model, NULL, "dense", "'dense'", "the model has no dense MLPs");
     check_refused(model, NULL, "layer=0 attention proj=kv_b", "'kv_b'", "none of 'attention' has");
     mb_model_close(model);
-    model = open_model("granitemoe");
+    model = open_named("granitemoe");
     check(model, NULL, "layer=1 experts=5 proj=down", "1.5", 1);
     check_refused(model, NULL, "lm_head", "'lm_head'", "is its embedding");
     mb_model_close(model);
-    model = open_model("mixtral");
+    model = open_named("mixtral");
     check(model, NULL, "layer=0 experts=0", "0.0", 3);
     mb_model_close(model);
 }
@@ -143,7 +134,7 @@ static void families_without_shared_experts_or_with_fused_ones_are_selected_alik
 static void dense_layers_in_between_are_no_layers_of_experts(void **state)
 {
     (void)state;
-    struct mb_model *model = open_model("dense-layers");
+    struct mb_model *model = open_named("dense-layers");
     size_t n;
     const struct mb_model_matrix *matrices = mb_model_matrices(model, &n);
     int dense = -1, moe = -1;
@@ -165,7 +156,7 @@ static void dense_layers_in_between_are_no_layers_of_experts(void **state)
 static void what_is_no_selection_is_pointed_at(void **state)
 {
     (void)state;
-    struct mb_model *model = open_model("groups");
+    struct mb_model *model = open_named("groups");
     struct mb_profile *profile = make_profile(model, (const int[12]){1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, 12);
     check_refused(model, NULL, "layers=1-2 exprts=top1", "word 2, 'exprts=top1'", "there are layers=");
     check_refused(model, NULL, "layers=1", "does not say which matrices", "experts=");
@@ -198,7 +189,7 @@ static void what_is_no_selection_is_pointed_at(void **state)
 static void a_models_matrices_are_listed_with_what_they_are(void **state)
 {
     (void)state;
-    struct mb_model *model = open_model("groups");
+    struct mb_model *model = open_named("groups");
     size_t n, n_of[MB_N_MATRIX_KINDS] = {0};
     const struct mb_model_matrix *matrices = mb_model_matrices(model, &n);
     uint64_t n_weights = 0;
@@ -228,7 +219,7 @@ static void a_profile_is_what_the_router_chose_and_survives_its_file(void **stat
 {
     (void)state;
     struct mb_error err;
-    struct mb_model *model = open_model("groups");
+    struct mb_model *model = open_named("groups");
     struct mb_profile *profile, *back;
     struct mb_session *session;
     int32_t tokens[24];
@@ -306,7 +297,7 @@ static void a_profile_of_other_layers_selects_nothing(void **state)
     (void)state;
     struct mb_error err;
     struct mb_selection selection;
-    struct mb_model *groups = open_model("groups"), *qwen = open_model("qwen3-moe");
+    struct mb_model *groups = open_named("groups"), *qwen = open_named("qwen3-moe");
     struct mb_profile *profile = make_profile(groups, groups_counts, 12);
     assert_int_equal(mb_select(qwen, "experts=top1", profile, &selection, &err), MB_BAD_DATA);
     assert_non_null(strstr(err.msg, "other layers"));
