@@ -19,7 +19,7 @@ static struct {
     const char *file, *task, *examples, *text, *errors, *bounds, *suite, *out, *cache;
     struct cli_strings targets;
     int limit, n_examples, n_predict, n_ctx, n_windows, n_seeds, n_parallel, n_jobs, n_threads;
-    bool resume;
+    bool resume, is_strict;
     enum cli_format format;
 } args;
 
@@ -32,11 +32,13 @@ static const struct cli_option options[] = {
     CLI_ROW_TEXTS(0, "target", "SELECTION", args.targets,
                   "which weights: 'layers=1-4 experts=top1'; may be given again"),
     CLI_ROW_TEXT(0, "error", "LIST", args.errors,
-                 "normal,uniform,codec,random,zero,drop,gauss-iso (default codec)"),
+                 "normal,uniform,codec,codec:NAME,random,zero,drop,gauss-iso (default codec; docs/lab.md)"),
     CLI_ROW_TEXT(0, "bound", "LIST", args.bounds, "how large: 30%,80%"),
     CLI_ROW_INT(0, "seeds", "N", args.n_seeds, 1, 1000, "seeds of random errors (default 1)"),
     CLI_ROW_TEXT(0, "task", "FILE.jsonl", args.task, "questions to answer (docs/scoring.md)"),
     CLI_ROW_INT(0, "limit", "N", args.limit, 1, 1e9, "only the first N questions"),
+    CLI_ROW_FLAG(0, "strict", args.is_strict,
+                 "stop at a malformed line of the task instead of leaving it out"),
     CLI_ROW_INT(0, "few-shot", "N", args.n_examples, 1, 1e6, "put N answered questions before each"),
     CLI_ROW_TEXT(0, "examples", "FILE.jsonl", args.examples,
                  "whose first questions those are (default: the task's, which are then not asked)"),
@@ -141,6 +143,14 @@ static bool show_step(void *ctx, const struct mb_sweep_step *step)
     showing->is_shown = true;
     showing->shown_ns = mb_now_ns();
     return cli_interrupted();
+}
+
+static void show_note(void *ctx, const char *text)
+{
+    struct showing *showing = ctx;
+    if (showing->is_shown)
+        fputs("\r\033[K", stderr);
+    fprintf(stderr, "moebius: %s\n", text);
 }
 
 /* ---------------------------------------------------------------- tables */
@@ -435,7 +445,9 @@ static enum mb_status run(const char *model_path, const struct mb_sweep *sweep, 
         .command = words,
         .plan = show_plan,
         .step = show_step,
+        .note = show_note,
         .ctx = &showing,
+        .is_strict = args.is_strict,
     };
     enum mb_status status = mb_sweep_run(model_path, sweep, args.out, &to, &report, err);
     if (showing.is_shown)
@@ -460,6 +472,8 @@ static const char *find_contradiction(void)
         return "--suite is paper";
     if (args.file == NULL && args.task == NULL && args.text == NULL)
         return "nothing to measure: give --task or --kl";
+    if (args.is_strict && args.task == NULL && args.file == NULL)
+        return "--strict is of a task, and there is none";
     if (args.cache != NULL && strcmp(args.cache, "f16") != 0 && strcmp(args.cache, "f32") != 0)
         return "--cache-type is f16 or f32";
     return NULL;

@@ -65,6 +65,9 @@ struct mb_sweep_step {
 };
 typedef bool (*mb_sweep_step_fn)(void *ctx, const struct mb_sweep_step *step);
 
+/* What else a reader of the results has to know: a line that was left out, questions that have no room. */
+typedef void (*mb_sweep_note_fn)(void *ctx, const char *text);
+
 /* Zeroed means defaults. */
 struct mb_sweep_options {
     size_t size; /* sizeof(struct mb_sweep_options) */
@@ -76,8 +79,10 @@ struct mb_sweep_options {
     const char *command; /* the command line; kept in the manifest */
     mb_sweep_plan_fn plan;
     mb_sweep_step_fn step;
-    void *ctx;     /* of both */
-    size_t n_jobs; /* models side by side, which share the threads; 0: 1. Changes no result */
+    void *ctx;             /* of all callbacks */
+    size_t n_jobs;         /* models side by side, which share the threads; 0: 1. Changes no result */
+    bool is_strict;        /* a malformed line of the task is an error: else it is left out and counted */
+    mb_sweep_note_fn note; /* NULL: nobody is told */
 };
 
 struct mb_sweep_report {

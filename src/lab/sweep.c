@@ -196,6 +196,7 @@ static void fill_manifest(const struct mb_sweep_work *work, const struct hashes 
     add(m, "task", sweep->task == NULL ? "" : sweep->task);
     add_telling(m, "task_hash", hashes->task, "the task, or what is used of it,");
     add_number(m, "n_questions", mb_sweep_n_questions(work));
+    add_number(m, "n_malformed", work->task.n_malformed);
     add_number(m, "predict", sweep->n_predict == 0 ? N_PREDICT_DEFAULT : sweep->n_predict);
     add(m, "text", sweep->text == NULL ? "" : sweep->text);
     add_telling(m, "text_hash", hashes->text, "the text");
@@ -242,11 +243,7 @@ static enum mb_status run_with_results(struct mb_sweep_work *work, const char *r
 
 static enum mb_status open_task(struct mb_sweep_work *work, struct mb_error *err)
 {
-    struct mb_task_options options = {.size = sizeof options,
-                                      .limit = work->sweep->limit,
-                                      .n_examples = work->sweep->n_examples,
-                                      .examples = work->sweep->examples};
-    MB_TRY(mb_task_open(work->sweep->task, &options, &work->task, err));
+    MB_TRY(mb_sweep_open_task(work, err));
     if (work->task.n_choices == 0 || work->sweep->text != NULL)
         return MB_OK;
     return mb_fail(err, MB_USAGE, "%s: multiple choice has no replies for KL to be of: give a text, too",

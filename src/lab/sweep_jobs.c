@@ -155,6 +155,7 @@ static enum mb_status do_all(struct mb_sweep_work *work, struct mb_error *err)
         finish(work, status, &why);
         MB_TRY(mb_pass_on(err, status, &why));
     }
+    mb_sweep_note_no_room(work);
     size_t n_missing = count_missing(work), n_jobs = work->options.n_jobs;
     work->shared->next = 1;
     if (n_missing == 0)

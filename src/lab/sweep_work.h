@@ -109,6 +109,10 @@ bool mb_sweep_progress(void *work, const char *what, uint64_t done, uint64_t tot
 /* sweep_task.c, sweep_text.c: one way to measure a run. Each has its place in a table in sweep_run.c. */
 enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb_sweep_change *change,
                                      struct mb_sweep_row *row, struct mb_error *err);
+/* sweep_questions.c: reads the questions and notes lines that are left out; notes questions without room. */
+enum mb_status mb_sweep_open_task(struct mb_sweep_work *work, struct mb_error *err);
+void mb_sweep_note_no_room(const struct mb_sweep_work *work);
+
 enum mb_status mb_sweep_measure_text(struct mb_sweep_work *work, const struct mb_sweep_change *change,
                                      struct mb_sweep_row *row, struct mb_error *err);
 

@@ -337,6 +337,75 @@ static void a_model_that_gives_nan_is_dead(void **state)
     assert_int_equal(
         number("nan.db", "SELECT count(*) FROM value WHERE run = 1 AND name = 'dead' AND value = 1"), 1);
     assert_int_equal(number("nan.db", "SELECT value > 0 FROM value WHERE run = 1 AND name = 'not_finite'"),
+static void assert_said(const char *words)
+{
+    size_t nbytes;
+    char *said = (char *)test_read(test_path("stderr.txt"), &nbytes);
+    if (strstr(said, words) == NULL)
+        fail_msg("no '%s' in: %s", words, said);
+    free(said);
+}
+
+#define SMALL                                                                                    \
+    " --target 'layer=1 experts=0' --error zero -n 8 --windows 2 --kl '" REFERENCE "/README.md'" \
+    " --task "
+
+static void malformed_lines_are_named_and_counted(void **state)
+{
+    (void)state;
+    test_write_text(test_path("."), "bad.jsonl",
+                    "{\"question\": \"What is 2 + 2?\", \"answer\": 4}\n{\"question\": \"What is\n"
+                    "{\"question\": \"What is 2 + 3?\", \"answer\": 5}\n{\"question\": \"no answer\"}\n");
+    test_write_text(test_path("."), "good.jsonl",
+                    "{\"question\": \"What is 2 + 2?\", \"answer\": 4}\n"
+                    "{\"question\": \"What is 2 + 3?\", \"answer\": 5}\n");
+    assert_refused(3, "bad.jsonl: line 2", "-o bad.db --strict" SMALL "bad.jsonl");
+    assert_false(test_exists(test_path("bad.db")));
+    run_well("sweep '" REFERENCE "' -o bad.db" SMALL "bad.jsonl");
+    assert_said("moebius: left out: bad.jsonl: line 2");
+    assert_said("moebius: left out: bad.jsonl: line 4");
+    assert_said("moebius: 2 malformed lines left out, 2 questions read (--strict stops instead)\n");
+    assert_int_equal(number("bad.db", "SELECT value FROM manifest WHERE key = 'n_malformed'"), 2);
+    assert_int_equal(number("bad.db", "SELECT count(*) FROM answer"), 4);
+    run_well("sweep '" REFERENCE "' -o good.db" SMALL "good.jsonl");
+    assert_same_rows("bad.db", "good.db");
+}
+
+static void questions_without_room_count_as_wrong_and_are_named(void **state)
+{
+    char text[8192] = "{\"question\": \"What is 2 + 2?\", \"answer\": 4}\n{\"question\": \"";
+    (void)state;
+    for (size_t i = 0; i < 300; i++)
+        strcat(text, "pears and ");       /* NOLINT(clang-analyzer-security.insecureAPI.strcpy): 3000 bytes */
+    strcat(text, "\", \"answer\": 2}\n"); /* NOLINT(clang-analyzer-security.insecureAPI.strcpy) */
+    test_write_text(test_path("."), "long.jsonl", text);
+    for (int again = 0; again < 2; again++) {
+        run_well("sweep '" REFERENCE "' -o long.db --resume" SMALL "long.jsonl");
+        assert_said(
+            "moebius: 1 question does not fit in the model's context of 256 tokens and counts as wrong: "
+            "line 2\n");
+    }
+    assert_int_equal(
+        number("long.db", "SELECT count(*) FROM answer WHERE question = 1 AND NOT pia AND dead = 4"), 2);
+}
+
+/* Before a model has computed anything, or, where usage has to be known, before any error is put in. */
+static void a_selection_of_nothing_ends_a_sweep(void **state)
+{
+    (void)state;
+    assert_refused(2, "'expert=99', at '99': experts of layer 1 are 0 to 15",
+                   "-o none.db --target 'layer=1 expert=99' --error zero --task good.jsonl");
+    assert_refused(2, "the selected layers have no routed experts",
+                   "-o none.db --target 'layer=0 experts=all' --error zero --task good.jsonl");
+    assert_refused(2, "the model's layers are 0 to 8",
+                   "-o none.db --target 'layer=9 experts=all' --error zero --task good.jsonl");
+    assert_false(test_exists(test_path("none.db")));
+    assert_refused(2, "selects nothing: by the profile every expert of these layers was used",
+                   "-o none.db --target 'layer=1 experts=unused' --error zero --kl '" REFERENCE
+                   "/README.md' --task '" REFERENCE "/eval.jsonl' --limit 4 -n 8");
+    assert_int_equal(number("none.db", "SELECT count(*) FROM run"), 1); /* the clean run is kept */
+}
+
                      1);
     assert_int_equal(
         number("nan.db", "SELECT count(*) FROM value WHERE run = 1 AND name = 'kl' AND value IS NULL"), 1);
@@ -409,3 +478,6 @@ int main(void)
     };
     return cmocka_run_group_tests(tests, group_begin, test_folder_end);
 }
+        cmocka_unit_test(malformed_lines_are_named_and_counted),
+        cmocka_unit_test(questions_without_room_count_as_wrong_and_are_named),
+        cmocka_unit_test(a_selection_of_nothing_ends_a_sweep),
