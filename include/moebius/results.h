@@ -77,6 +77,14 @@ struct mb_result_load {
     double gate;
 };
 
+/* An expert of a layer in which routed experts are changed; against the clean run. */
+struct mb_result_flow {
+    int layer, expert;
+    bool is_changed;
+    uint64_t n_left, n_joined; /* tokens that went to it in the clean run alone, and in this run alone */
+    double n_got;              /* of the tokens that left changed experts (mb_measure_flow) */
+};
+
 struct mb_result_percentile {
     const char *name;
     double percent, value;
@@ -104,6 +112,8 @@ struct mb_result_run {
     const char *begun; /* UTC */
     double seconds;
     int n_threads;
+    const struct mb_result_flow *flows;
+    size_t n_flows;
 };
 
 /* Whole or not at all. MB_NO_SPACE: the disk is full. */

@@ -15,18 +15,22 @@ enum { QUERY_NBYTES = 256, CELL_NBYTES_MAX = 16 << 20 };
 
 /* 'order' makes the text the same for the same rows. */
 static const struct mb_report_table tables[] = {
-    {"manifest", "key", NULL},
-    {"run", "id", NULL},
-    {"value", "run, name", NULL},
-    {"answer", "run, question", ""},
-    {"question", "id", ""},
-    {"routing", "run, layer", NULL},
-    {"load", "run, layer, expert", "run = (SELECT min(id) FROM run WHERE error = 'none')"},
-    {"percentile", "run, name, percent", NULL},
-    {"comparison", "run, name", NULL},
-    {"pooled", "label, target, error, bound, name", NULL},
-    {"paper", "rowid", NULL},
-    {"timing", "run", NULL},
+    {"manifest", "key", NULL, NULL},
+    {"run", "id", NULL, NULL},
+    {"value", "run, name", NULL, NULL},
+    {"answer", "run, question", "", NULL},
+    {"reply", "run, question", "", NULL},
+    {"question", "id", "", NULL},
+    {"routing", "run, layer", NULL, NULL},
+    {"load", "run, layer, expert", "run = (SELECT min(id) FROM run WHERE error = 'none')", NULL},
+    {"flow", "run, layer, expert", "is_changed OR n_got > 0",
+     "SELECT 0 AS run, 0 AS layer, 0 AS expert, 0 AS is_changed, 0 AS n_left, 0 AS n_joined, 0 AS n_got "
+     "WHERE 0"},
+    {"percentile", "run, name, percent", NULL, NULL},
+    {"comparison", "run, name", NULL, NULL},
+    {"pooled", "label, target, error, bound, name", NULL, NULL},
+    {"paper", "rowid", NULL, NULL},
+    {"timing", "run", NULL, NULL},
 };
 
 size_t mb_report_n_tables(void)
@@ -97,13 +101,21 @@ static enum mb_status run(struct mb_report *report, sqlite3_stmt *statement, mb_
     return fail(report, doing, err);
 }
 
+static bool has_table(struct mb_report *report, const char *name)
+{
+    return sqlite3_table_column_metadata(report->db, NULL, name, NULL, NULL, NULL, NULL, NULL, NULL) ==
+           SQLITE_OK;
+}
+
 enum mb_status mb_report_rows(struct mb_report *report, const struct mb_report_table *table, bool for_page,
                               mb_report_row_fn begin, mb_report_row_fn row, void *ctx, struct mb_error *err)
 {
     const char *where = for_page && table->page_where != NULL ? table->page_where : "1";
     char sql[QUERY_NBYTES];
-    snprintf(sql, sizeof sql, "SELECT * FROM \"%s\" WHERE %s ORDER BY %s", table->name, where, table->order);
     sqlite3_stmt *statement;
+    snprintf(sql, sizeof sql, "SELECT * FROM \"%s\" WHERE %s ORDER BY %s", table->name, where, table->order);
+    if (table->if_absent != NULL && !has_table(report, table->name))
+        snprintf(sql, sizeof sql, "%s", table->if_absent);
     if (sqlite3_prepare_v2(report->db, sql, -1, &statement, NULL) != SQLITE_OK) {
         char doing[64];
         snprintf(doing, sizeof doing, "table %s", table->name);

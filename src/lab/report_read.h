@@ -18,6 +18,7 @@ struct mb_report {
 struct mb_report_table {
     const char *name, *order;
     const char *page_where; /* which rows a page shows; NULL: all; "": none */
+    const char *if_absent;  /* takes its place in files of earlier programs; NULL: all files have it */
 };
 
 /* The i-th table of docs/sweep.md; NULL: there are no more. */

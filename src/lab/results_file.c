@@ -33,6 +33,8 @@ static const char tables[] =
     " gini REAL, imbalance REAL, changed REAL, moved REAL, PRIMARY KEY(run, layer)) WITHOUT ROWID;"
     "CREATE TABLE load(run INTEGER, layer INTEGER, expert INTEGER, n INTEGER, gate REAL,"
     " PRIMARY KEY(run, layer, expert)) WITHOUT ROWID;"
+    "CREATE TABLE flow(run INTEGER, layer INTEGER, expert INTEGER, is_changed INTEGER, n_left INTEGER,"
+    " n_joined INTEGER, n_got REAL, PRIMARY KEY(run, layer, expert)) WITHOUT ROWID;"
     "CREATE TABLE percentile(run INTEGER, name TEXT, percent REAL, value REAL,"
     " PRIMARY KEY(run, name, percent)) WITHOUT ROWID;"
     "CREATE TABLE comparison(run INTEGER, name TEXT, difference REAL, low REAL, high REAL, p REAL,"

@@ -125,6 +125,22 @@ static enum mb_status put_loads(struct mb_results *results, const struct mb_resu
     return status;
 }
 
+static enum mb_status put_flows(struct mb_results *results, const struct mb_result_run *run,
+                                struct mb_error *err)
+{
+    sqlite3_stmt *statement;
+    enum mb_status status = MB_OK;
+    MB_TRY(mb_results_prepare(results, "INSERT INTO flow VALUES(?, ?, ?, ?, ?, ?, ?)", &statement, err));
+    for (size_t i = 0; i < run->n_flows && status == MB_OK; i++) {
+        const struct mb_result_flow *f = &run->flows[i];
+        status =
+            mb_results_put(results, statement, err, "iiiiiid", run->id, (int64_t)f->layer, (int64_t)f->expert,
+                           (int64_t)f->is_changed, (int64_t)f->n_left, (int64_t)f->n_joined, f->n_got);
+    }
+    sqlite3_finalize(statement);
+    return status;
+}
+
 static enum mb_status put_percentiles(struct mb_results *results, const struct mb_result_run *run,
                                       struct mb_error *err)
 {
@@ -148,6 +164,7 @@ static enum mb_status put_run(struct mb_results *results, const void *what, stru
     MB_TRY(put_replies(results, run, err));
     MB_TRY(put_routing(results, run, err));
     MB_TRY(put_loads(results, run, err));
+    MB_TRY(put_flows(results, run, err));
     MB_TRY(put_percentiles(results, run, err));
     return put_timing(results, run, err);
 }

@@ -67,6 +67,24 @@ static void fill_change(const struct mb_perturb_report *report, struct mb_sweep_
     change->layers = (struct mb_measure_change){report->first_layer, report->is_head_changed};
 }
 
+static enum mb_status note_experts(const struct mb_model *model, const struct mb_selection *selection,
+                                   struct mb_sweep_change *change, struct mb_error *err)
+{
+    size_t n_matrices, n_experts = mb_model_info(model)->n_experts;
+    const struct mb_model_matrix *matrices = mb_model_matrices(model, &n_matrices);
+    for (size_t i = 0; i < selection->n; i++) {
+        const struct mb_model_matrix *matrix = &matrices[selection->at[i]];
+        if (matrix->expert < 0)
+            continue;
+        if (change->has_expert == NULL)
+            change->has_expert = calloc(mb_model_info(model)->n_layers * n_experts, sizeof(bool));
+        if (change->has_expert == NULL)
+            return mb_fail_memory(err, "the selection");
+        change->has_expert[(size_t)matrix->layer * n_experts + (size_t)matrix->expert] = true;
+    }
+    return MB_OK;
+}
+
 static enum mb_status apply(struct mb_sweep_work *work, const struct mb_selection *selection,
                             const struct mb_sweep_item *item, struct mb_sweep_change *change,
                             struct mb_error *err)
@@ -77,6 +95,7 @@ static enum mb_status apply(struct mb_sweep_work *work, const struct mb_selectio
     change->projection = strdup(selection->projection);
     if (change->selected == NULL || change->projection == NULL)
         return mb_fail_memory(err, "the selection");
+    MB_TRY(note_experts(work->model, selection, change, err));
     MB_TRY(parse(item, &perturbation, err));
     if (work->perturber == NULL)
         MB_TRY(mb_perturb_open(work->model, NULL, &work->perturber, err));

@@ -102,6 +102,8 @@ static enum mb_status put_row(struct mb_sweep_work *work, size_t id, const struc
                                 .n_routing = row->n_routing,
                                 .loads = row->loads,
                                 .n_loads = row->n_loads,
+                                .flows = row->flows,
+                                .n_flows = row->n_flows,
                                 .percentiles = row->percentiles,
                                 .n_percentiles = row->n_percentiles,
                                 .begun = begun,
@@ -143,6 +145,7 @@ enum mb_status mb_sweep_do_run(struct mb_sweep_work *work, size_t id, struct mb_
     keep_clean(work, &row, status == MB_OK);
     free(change.selected);
     free(change.projection);
+    free(change.has_expert);
     mb_sweep_row_free(&row);
     return status;
 }

@@ -1,5 +1,5 @@
 /*
- * sweep_text.c - the clean and the changed model read the same tokens: KL, perplexity, routing.
+ * sweep_text.c - the clean and the changed model read the same tokens: KL, perplexity.
  */
 #include "base/error.h"
 #include "sweep_work.h"
@@ -92,46 +92,6 @@ static enum mb_status put_percentiles(struct mb_sweep_row *row, const struct mb_
     return MB_OK;
 }
 
-static void put_layer(struct mb_sweep_row *row, const struct mb_layer_routing *layer)
-{
-    row->routing[row->n_routing++] = (struct mb_result_routing){.layer = (int)layer->layer,
-                                                                .n_tokens = layer->n_tokens,
-                                                                .utilisation = layer->statistics.utilisation,
-                                                                .entropy = layer->statistics.entropy,
-                                                                .gini = layer->statistics.gini,
-                                                                .imbalance = layer->statistics.imbalance,
-                                                                .changed = layer->changed,
-                                                                .moved = layer->moved};
-    for (size_t i = 0; i < layer->n_experts; i++)
-        row->loads[row->n_loads++] = (struct mb_result_load){
-            .layer = (int)layer->layer,
-            .expert = (int)i,
-            .n = layer->load[i],
-            .gate = layer->load[i] == 0 ? NAN : layer->gate[i] / (double)layer->load[i]};
-}
-
-static enum mb_status put_routing(const struct mb_sweep_work *work, struct mb_sweep_row *row,
-                                  struct mb_error *err)
-{
-    size_t n_layers = mb_measure_n_routed(work->measure);
-    double changed = 0, n_tokens = 0;
-    struct mb_layer_routing layer;
-    if (n_layers == 0)
-        return MB_OK;
-    row->routing = malloc(n_layers * sizeof *row->routing);
-    row->loads = malloc(n_layers * mb_model_info(work->model)->n_experts * sizeof *row->loads);
-    if (row->routing == NULL || row->loads == NULL)
-        return mb_fail_memory(err, "the router's choices");
-    for (size_t i = 0; i < n_layers; i++) {
-        MB_TRY(mb_measure_routing(work->measure, i, false, &layer, err));
-        put_layer(row, &layer);
-        changed += layer.changed * (double)layer.n_tokens;
-        n_tokens += (double)layer.n_tokens;
-    }
-    mb_sweep_row_value(row, "route_changed", changed / n_tokens, NAN, NAN, (uint64_t)n_tokens);
-    return MB_OK;
-}
-
 enum mb_status mb_sweep_measure_text(struct mb_sweep_work *work, const struct mb_sweep_change *change,
                                      struct mb_sweep_row *row, struct mb_error *err)
 {
@@ -146,5 +106,5 @@ enum mb_status mb_sweep_measure_text(struct mb_sweep_work *work, const struct mb
     mb_sweep_row_value(row, "ppl", c.ppl, exp(c.nll.low), exp(c.nll.high), c.n_scored);
     mb_sweep_row_value(row, "not_finite", (double)c.n_not_finite, NAN, NAN, c.n_scored);
     MB_TRY(put_percentiles(row, &c, err));
-    return put_routing(work, row, err);
+    return mb_sweep_measure_routes(work, change, row, err);
 }

@@ -16,6 +16,7 @@ void mb_sweep_row_free(struct mb_sweep_row *row)
     free(row->answers);
     free(row->routing);
     free(row->loads);
+    free(row->flows);
     free(row->percentiles);
     *row = (struct mb_sweep_row){0};
 }

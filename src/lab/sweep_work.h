@@ -29,6 +29,8 @@ struct mb_sweep_row {
     size_t n_routing;
     struct mb_result_load *loads;
     size_t n_loads;
+    struct mb_result_flow *flows;
+    size_t n_flows;
     struct mb_result_percentile *percentiles;
     size_t n_percentiles;
 };
@@ -49,6 +51,7 @@ struct mb_sweep_change {
     char *selected, *projection;
     uint64_t n_matrices, n_weights;
     double err_max, err_rms, norm, bits; /* NAN: not known */
+    bool *has_expert; /* [n_layers * n_experts] routed experts that are changed; NULL: none. malloc'ed */
     struct mb_measure_change layers;
 };
 
@@ -106,15 +109,19 @@ void mb_sweep_close_model(struct mb_sweep_work *work);
 /* An mb_progress_fn for what a measurement calls; ctx is the work. */
 bool mb_sweep_progress(void *work, const char *what, uint64_t done, uint64_t total);
 
-/* sweep_task.c, sweep_text.c: one way to measure a run. Each has its place in a table in sweep_run.c. */
-enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb_sweep_change *change,
-                                     struct mb_sweep_row *row, struct mb_error *err);
 /* sweep_questions.c: reads the questions and notes lines that are left out; notes questions without room. */
 enum mb_status mb_sweep_open_task(struct mb_sweep_work *work, struct mb_error *err);
 void mb_sweep_note_no_room(const struct mb_sweep_work *work);
 
+/* sweep_task.c, sweep_text.c: one way to measure a run. Each has its place in a table in sweep_run.c. */
+enum mb_status mb_sweep_measure_task(struct mb_sweep_work *work, const struct mb_sweep_change *change,
+                                     struct mb_sweep_row *row, struct mb_error *err);
 enum mb_status mb_sweep_measure_text(struct mb_sweep_work *work, const struct mb_sweep_change *change,
                                      struct mb_sweep_row *row, struct mb_error *err);
+
+/* sweep_routes.c: the router's choices in the run that has just been measured. */
+enum mb_status mb_sweep_measure_routes(struct mb_sweep_work *work, const struct mb_sweep_change *change,
+                                       struct mb_sweep_row *row, struct mb_error *err);
 
 /*
  * sweep_text.c: the clean model reads what KL is of, once, however often this is called: the text, or

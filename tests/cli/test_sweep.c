@@ -28,8 +28,8 @@ static const char sweep_file[] =
     "{\"target\": \"layer=2 experts=0 proj=down\", \"error\": \"uniform\", \"bound\": [\"30%\", \"400%\"]}]}";
 enum { N_RUNS = 1 + 2 + 1 + 1 + 2 + 1 + 4, N_KILLS = 6 };
 
-static const char *const tables[] = {"run",     "value", "question",   "answer",     "reply",
-                                     "routing", "load",  "percentile", "comparison", "pooled"};
+static const char *const tables[] = {"run",  "value", "question",   "answer",     "reply", "routing",
+                                     "load", "flow",  "percentile", "comparison", "pooled"};
 
 static int group_begin(void **state)
 {
@@ -137,6 +137,18 @@ static void a_sweep_has_a_row_for_each_run(void **state)
                             " AND layer = 8 AND '8.' || expert = (SELECT selected FROM run WHERE error ="
                             " 'drop')"),
                      0);
+    /* All tokens that left the dropped expert went to others of its layer; an error in weights moves none in
+     * its own. */
+    assert_int_equal(number("whole.db",
+                            "SELECT (SELECT sum(n_left) FROM flow WHERE run = id AND is_changed) > 0 AND"
+                            " round((SELECT sum(n_got) FROM flow WHERE run = id), 6) ="
+                            " (SELECT sum(n_left) FROM flow WHERE run = id AND is_changed) AND"
+                            " (SELECT count(*) FROM flow WHERE run = id) = 16 FROM run WHERE error = 'drop'"),
+                     1);
+    assert_int_equal(number("whole.db", "SELECT sum(n_left) + sum(n_got) FROM flow JOIN run ON run = id"
+                                        " WHERE error <> 'drop'"),
+                     0);
+    assert_int_equal(number("whole.db", "SELECT count(*) FROM flow"), 16 * (N_RUNS - 1));
     /* Every run is compared, and every figure of it has an interval. */
     assert_int_equal(number("whole.db",
                             "SELECT count(*) FROM comparison WHERE name = 'pia' AND p_adjusted >= p AND"
@@ -325,18 +337,6 @@ static void wrong_usage_is_told(void **state)
     assert_false(test_exists(test_path("x.db")) || test_exists(test_path("y.db")));
 }
 
-/* Weights of 1e37 make products infinite, and these NaN: a result like any other, and the sweep goes on. */
-static void a_model_that_gives_nan_is_dead(void **state)
-{
-    (void)state;
-    run_well("sweep '" REFERENCE
-             "' -o nan.db --target 'layer=1 experts=all' --error uniform,zero --bound abs:1e37"
-             " --task '" REFERENCE "/eval.jsonl' --limit 3");
-    assert_int_equal(number("nan.db", "SELECT count(*) FROM answer WHERE run = 1 AND dead = 1 AND NOT pia"),
-                     3);
-    assert_int_equal(
-        number("nan.db", "SELECT count(*) FROM value WHERE run = 1 AND name = 'dead' AND value = 1"), 1);
-    assert_int_equal(number("nan.db", "SELECT value > 0 FROM value WHERE run = 1 AND name = 'not_finite'"),
 static void assert_said(const char *words)
 {
     size_t nbytes;
@@ -406,6 +406,18 @@ static void a_selection_of_nothing_ends_a_sweep(void **state)
     assert_int_equal(number("none.db", "SELECT count(*) FROM run"), 1); /* the clean run is kept */
 }
 
+/* Weights of 1e37 make products infinite, and these NaN: a result like any other, and the sweep goes on. */
+static void a_model_that_gives_nan_is_dead(void **state)
+{
+    (void)state;
+    run_well("sweep '" REFERENCE
+             "' -o nan.db --target 'layer=1 experts=all' --error uniform,zero --bound abs:1e37"
+             " --task '" REFERENCE "/eval.jsonl' --limit 3");
+    assert_int_equal(number("nan.db", "SELECT count(*) FROM answer WHERE run = 1 AND dead = 1 AND NOT pia"),
+                     3);
+    assert_int_equal(
+        number("nan.db", "SELECT count(*) FROM value WHERE run = 1 AND name = 'dead' AND value = 1"), 1);
+    assert_int_equal(number("nan.db", "SELECT value > 0 FROM value WHERE run = 1 AND name = 'not_finite'"),
                      1);
     assert_int_equal(
         number("nan.db", "SELECT count(*) FROM value WHERE run = 1 AND name = 'kl' AND value IS NULL"), 1);
@@ -472,12 +484,12 @@ int main(void)
         cmocka_unit_test(one_sweep_at_a_time_writes_a_file),
         cmocka_unit_test(a_full_disk_is_told_and_a_larger_one_goes_on),
         cmocka_unit_test(wrong_usage_is_told),
+        cmocka_unit_test(malformed_lines_are_named_and_counted),
+        cmocka_unit_test(questions_without_room_count_as_wrong_and_are_named),
+        cmocka_unit_test(a_selection_of_nothing_ends_a_sweep),
         cmocka_unit_test(a_model_that_gives_nan_is_dead),
         cmocka_unit_test(multiple_choice_and_other_codecs_are_swept),
         cmocka_unit_test(tables_csv_and_json_say_the_same),
     };
     return cmocka_run_group_tests(tests, group_begin, test_folder_end);
 }
-        cmocka_unit_test(malformed_lines_are_named_and_counted),
-        cmocka_unit_test(questions_without_room_count_as_wrong_and_are_named),
-        cmocka_unit_test(a_selection_of_nothing_ends_a_sweep),

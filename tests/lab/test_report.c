@@ -7,6 +7,7 @@
 #include <math.h>
 #include <moebius/report.h>
 #include <moebius/results.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@ static void put(struct mb_results *results, int64_t id, const char *error, doubl
     struct mb_error err;
     struct mb_result_value values[] = {{"kl", kl, 0.1, INFINITY, 3}, {"pia", 1.0 / 3, NAN, NAN, 3}};
     struct mb_result_load load = {1, 2, 40 + (uint64_t)id, 0.25};
+    struct mb_result_flow flow = {.layer = 1, .expert = 2, .is_changed = true, .n_left = 3, .n_got = 0.5};
     struct mb_result_answer answer = {true, true, 0, 7, -1};
     struct mb_result_run run = {.id = id,
                                 .label = WILD,
@@ -31,6 +33,8 @@ static void put(struct mb_results *results, int64_t id, const char *error, doubl
                                 .n_answers = 1,
                                 .loads = &load,
                                 .n_loads = 1,
+                                .flows = &flow,
+                                .n_flows = 1,
                                 .begun = "2026-01-01T00:00:00Z"};
     if (mb_results_put_run(results, &run, &err) != MB_OK)
         fail_msg("%s", err.msg);
@@ -83,6 +87,8 @@ static void json_has_all_rows_with_their_values(void **state)
     assert_int_equal(json_array_size(rows_of(root, "run")), 2);
     assert_int_equal(json_array_size(rows_of(root, "answer")), 2);
     assert_int_equal(json_array_size(rows_of(root, "load")), 2);
+    assert_int_equal(json_array_size(rows_of(root, "reply")), 0);
+    assert_true(json_real_value(cell(root, "flow", 1, 6)) == 0.5);
     /* Ordered by run and name: run, name, value, low, high, n. */
     assert_string_equal(json_string_value(cell(root, "value", 2, 1)), "kl");
     assert_true(json_real_value(cell(root, "value", 2, 2)) == 0.1);
@@ -93,6 +99,26 @@ static void json_has_all_rows_with_their_values(void **state)
     json_decref(root);
     free(text);
     mb_report_close(report);
+}
+
+/* The table that earlier programs did not write is empty. */
+static void a_file_without_a_later_table_is_read(void **state)
+{
+    char *text;
+    size_t nbytes;
+    sqlite3 *db;
+    (void)state;
+    assert_int_equal(sqlite3_open(test_path("r.db"), &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "ALTER TABLE flow RENAME TO other", NULL, NULL, NULL), SQLITE_OK);
+    struct mb_report *report = open_report();
+    assert_int_equal(mb_report_json(report, &text, &nbytes, NULL), MB_OK);
+    json_t *root = json_loads(text, 0, NULL);
+    assert_int_equal(json_array_size(rows_of(root, "flow")), 0);
+    json_decref(root);
+    free(text);
+    mb_report_close(report);
+    assert_int_equal(sqlite3_exec(db, "ALTER TABLE other RENAME TO flow", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
 }
 
 static void a_page_contains_its_data_once_and_as_data(void **state)
@@ -157,6 +183,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(json_has_all_rows_with_their_values),
+        cmocka_unit_test(a_file_without_a_later_table_is_read),
         cmocka_unit_test(a_page_contains_its_data_once_and_as_data),
         cmocka_unit_test(csv_quotes_what_has_to_be),
         cmocka_unit_test(what_is_no_results_file_is_refused),

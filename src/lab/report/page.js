@@ -529,7 +529,27 @@ function shift() {
     const series = top.map((group) => ({ name: caption(group[0]), points: routing.filter((row) => row.run === group[0].id).map((row) => ({ x: row.layer, y: row.changed, low: null, high: null, title: `${caption(group[0])}, layer ${row.layer}: ${percent(row.changed)}` })) }));
     section("shift", "Routing shift", make("p", {}, "Does the router move around damage? Share of tokens whose set of experts in a layer differs from the clean run's."),
         figure(`The ${top.length} runs with the largest shift.`, chart({ series, xTitle: "layer", yTitle: "tokens with another set of experts", yShow: percentTick, zero: true, whole: true })),
+        ...flows(),
         under("All runs and layers", table("shift", [{ title: "run", of: (row) => caption(runById.get(row.run)) }, { title: "seed", of: (row) => runById.get(row.run).seed }, { title: "layer", of: (row) => row.layer }, { title: "changed", of: (row) => row.changed, show: percent }, { title: "load moved", of: (row) => row.moved, show: percent }, { title: "entropy", of: (row) => row.entropy }, { title: "gini", of: (row) => row.gini }], routing)));
+}
+
+/* Of each run and layer with changed experts: how many tokens left them, and who got these. */
+function flows() {
+    const groups = new Map();
+    for (const row of rowsOf("flow").filter((one) => runById.has(one.run))) {
+        const key = `${row.run} ${row.layer}`;
+        if (!groups.has(key)) groups.set(key, { run: runById.get(row.run), layer: row.layer, experts: [], left: 0, to: [] });
+        const group = groups.get(key);
+        if (row.is_changed) { group.experts.push(row.expert); group.left += row.n_left; }
+        if (row.n_got > 0) group.to.push(row);
+    }
+    if (groups.size === 0) return [];
+    const all = [...groups.values()], moved = all.filter((group) => group.left > 0).sort((a, b) => b.left - a.left);
+    const list = (numbers) => (numbers.length > 8 ? `${numbers.length} experts` : numbers.join(", "));
+    const to = (group) => [...group.to].sort((a, b) => b.n_got - a.n_got).slice(0, 4).map((row) => `${row.expert}: ${percent(row.n_got / group.left)}`).join(", ");
+    return [make("p", {}, `Where the load of changed experts went: tokens left them in ${moved.length} of ${all.length} cases (a run and a layer with changed experts). An error in a layer alone moves nothing in it, since its router sees what earlier layers made; dropping an expert does.`),
+        moved.length === 0 ? null : under("Where load went", table("flow", [{ title: "run", of: (group) => caption(group.run) }, { title: "seed", of: (group) => group.run.seed }, { title: "layer", of: (group) => group.layer },
+            { title: "changed experts", of: (group) => list(group.experts) }, { title: "tokens that left", of: (group) => group.left }, { title: "went to expert", of: to }], moved))];
 }
 
 const boundNumber = (run) => { const found = /^([\d.eE+-]+)\s*%$/.exec(run.bound || ""); return found ? Number(found[1]) : null; };
