@@ -1,30 +1,21 @@
 /*
- * disk_pool.c - slots, what is in them, and the threads that fill them.
+ * disk_pool.c - slots, what is in them, and who leaves them.
  *
- * A slot is EMPTY, then QUEUED, READING, ARRIVED and READY in turn, or FAILED.  One lock guards all; reads
- * and checks are done without it.  With io_uring, who wants an expert gives its reads to the kernel; one
- * worker at a time waits for reads that are done, and all of them check what has arrived.  Without it,
- * workers read. A read that fails or ends early is done again by pread, which either succeeds or says what is
- * wrong.
+ * A slot is EMPTY, FILLING while its request is under way (disk_reads.h), and then READY or FAILED.  One lock
+ * guards the slots and the reads.
  *
  * Experts of the call that is under way are not evicted for one another: acquired ones are pinned, and others
  * carry the number of the call.
  */
 #include "disk_pool.h"
-#include "base/checked.h"
 #include "base/clock.h"
-#include "base/cpus.h"
 #include "base/error.h"
 #include "base/memory.h"
-#include "check.h"
-#include "uring.h"
+#include "disk_reads.h"
 #include <errno.h>
 #include <moebius/offload.h>
-#include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
-enum { N_HINTS_MAX = 2, N_READING_MAX = 8, WORKERS_MAX = 16, N_READERS_MIN = 4, N_DONE = 64 };
 enum { POLICY_NBYTES = 128 }; /* about what a policy keeps of an expert */
 /* Of every so many experts that were read for hints, so many per cent have to be used, or a pause follows. */
 enum { HINT_WINDOW = 128, HINT_USED_PERCENT = 60, HINT_PAUSE_CALLS = 8192 };
@@ -32,55 +23,30 @@ enum { ONCE_SHARE = 8 }; /* one slot in so many is for what is used once */
 
 static const uint32_t NONE = UINT32_MAX;
 
-/* A stored tensor of an expert, and its place in a slot. */
-struct piece {
-    const struct mb_tensor *tensor;
-    bool is_blob;
-    uint64_t file_pos, read_nbytes; /* what is read: in whole pages */
-    uint64_t read_at, at;           /* in the slot: of the read, and of the tensor in it */
-    uint64_t tables_at, tables_nbytes;
-};
-
 struct expert {
-    const struct mb_bound_expert *bound;
-    struct piece *pieces;
-    size_t n_pieces;
-    uint64_t nbytes, tables_nbytes; /* of a slot that holds it */
-    uint32_t slot;                  /* NONE: it is in none */
-    uint64_t wanted_by;             /* the last call that wanted it */
-    size_t number;                  /* as the policy counts experts */
+    struct mb_stored_expert stored;
+    uint32_t slot;      /* NONE: it is in none */
+    uint64_t wanted_by; /* the last call that wanted it */
+    size_t number;      /* as the policy counts experts */
 };
 
-enum slot_state { EMPTY, QUEUED, READING, ARRIVED, READY, FAILED };
+enum slot_state { EMPTY, FILLING, READY, FAILED };
 
 struct slot {
+    struct mb_read_request request; /* is_hint: read because of a hint, and not acquired since */
     enum slot_state state;
     uint32_t expert;
-    uint32_t next; /* in a list */
     size_t n_pins;
-    size_t n_reading; /* pieces */
-    bool is_bad;      /* a read has failed */
-    bool is_fresh;    /* not acquired since it was read */
-    bool is_hint;     /* read because of a hint, and not acquired since */
-    bool is_once;     /* read for MB_STORE_ONCE, and not acquired otherwise */
-    uint8_t *bytes, *tables;
-    struct mb_blob *blobs;   /* [n_pieces_max] */
-    struct mb_matrix *views; /* [n_parts_max] */
-};
-
-/* Slots in order, linked by 'next'. */
-struct list {
-    uint32_t first, last;
+    bool is_fresh; /* not acquired since it was read */
+    bool is_once;  /* read for MB_STORE_ONCE, and not acquired otherwise */
 };
 
 struct mb_disk_pool {
     const struct mb_views *views;
     const struct mb_checkpoint *ckpt;
-    const struct mb_reader *reader;
-    struct mb_uring *uring; /* NULL: workers read */
-    int uring_error;
-    struct expert *experts; /* [n_experts] by mb_bound_expert.id */
-    struct piece *pieces;   /* of all */
+    struct mb_disk_reads *reads;
+    struct expert *experts;         /* [n_experts] by mb_bound_expert.id */
+    struct mb_stored_piece *pieces; /* of all */
     size_t n_experts, n_pieces_max, n_parts_max;
     struct mb_policy *policy;
     uint32_t
@@ -96,48 +62,17 @@ struct mb_disk_pool {
     uint64_t pool_nbytes, expert_nbytes;
 
     pthread_mutex_t lock;
-    pthread_cond_t work;               /* for workers */
-    pthread_cond_t changed;            /* a slot is READY or FAILED, or may be evicted */
-    struct list queue, hints, arrived; /* to be read, to be read when nothing else is, to be checked */
-    size_t n_filling;                  /* slots QUEUED to ARRIVED */
-    size_t n_reading;                  /* slots that are read, by the kernel or by a worker */
-    size_t n_in_uring;                 /* those of them that io_uring has */
-    size_t n_once;                     /* slots that are is_once */
-    size_t n_failed;                   /* slots FAILED */
-    size_t n_searched;                 /* slots before it are not EMPTY */
-    bool has_reaper;                   /* a worker waits for io_uring */
-    bool is_ending;
+    pthread_cond_t changed; /* a slot is READY or FAILED, or may be evicted */
+    size_t n_filling;       /* slots FILLING */
+    size_t n_once;          /* slots that are is_once */
+    size_t n_failed;        /* slots FAILED */
+    size_t n_searched;      /* slots before it are not EMPTY */
     uint64_t n_calls;
     uint64_t hints_from;             /* the call before which hints are not taken */
     uint64_t n_hinted, n_hints_used; /* up to the last look at them */
     struct mb_error failure;         /* the last one */
-    struct mb_store_traffic traffic;
-    uint64_t busy_since_ns;
-    pthread_t workers[WORKERS_MAX];
-    size_t n_workers;
+    struct mb_store_traffic traffic; /* without what the reads count */
 };
-
-/* ---------------------------------------------------------------- lists */
-
-static void append(struct mb_disk_pool *pool, struct list *list, uint32_t slot)
-{
-    pool->slots[slot].next = NONE;
-    if (list->first == NONE)
-        list->first = slot;
-    else
-        pool->slots[list->last].next = slot;
-    list->last = slot;
-}
-
-static uint32_t take_first(struct mb_disk_pool *pool, struct list *list)
-{
-    uint32_t slot = list->first;
-    if (slot != NONE)
-        list->first = pool->slots[slot].next;
-    return slot;
-}
-
-/* ---------------------------------------------------------------- experts and their pieces */
 
 static struct expert *expert_of(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
                                 uint32_t number)
@@ -145,41 +80,17 @@ static struct expert *expert_of(struct mb_disk_pool *pool, const struct mb_bound
     return &pool->experts[layer->experts[number].id];
 }
 
-static size_t find_piece(const struct expert *expert, const struct mb_tensor *tensor)
+static size_t max_size(size_t a, size_t b)
 {
-    size_t i = 0;
-    while (i < expert->n_pieces && expert->pieces[i].tensor != tensor)
-        i++;
-    return i;
+    return a > b ? a : b;
 }
 
-/* Blobs begin and end at pages; exact tensors do not: the pages that they lie in are read. */
-static void add_piece(const struct mb_index *index, struct expert *expert, const struct mb_tensor *tensor)
+static uint64_t max_u64(uint64_t a, uint64_t b)
 {
-    struct piece *piece = &expert->pieces[expert->n_pieces++];
-    uint64_t before = tensor->file_pos % MB_READ_PAGE_NBYTES;
-    *piece = (struct piece){
-        .tensor = tensor,
-        .is_blob = mb_tensor_is_blob(index->ckpt, tensor),
-        .file_pos = tensor->file_pos - before,
-        .read_nbytes = mb_round_up(before + tensor->nbytes, MB_READ_PAGE_NBYTES),
-        .read_at = expert->nbytes,
-        .at = expert->nbytes + before,
-        .tables_at = expert->tables_nbytes,
-        .tables_nbytes = mb_round_up(index->tables_nbytes[tensor->number], 64),
-    };
-    expert->nbytes += piece->read_nbytes;
-    expert->tables_nbytes += piece->tables_nbytes;
+    return a > b ? a : b;
 }
 
-static void list_pieces(const struct mb_index *index, struct expert *expert)
-{
-    for (size_t i = 0; i < expert->bound->n_parts; i++) {
-        const struct mb_tensor *tensor = expert->bound->weights[i]->tensor;
-        if (find_piece(expert, tensor) == expert->n_pieces)
-            add_piece(index, expert, tensor);
-    }
-}
+/* ---------------------------------------------------------------- sizes */
 
 /* Sizes of all experts together. */
 struct sizes {
@@ -187,23 +98,17 @@ struct sizes {
     uint64_t nbytes_max, tables_nbytes_max, expert_nbytes;
 };
 
-static size_t max_size(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 static void add_sizes(const struct mb_index *index, const struct mb_bound_expert *bound, struct sizes *sizes)
 {
-    struct piece pieces[MB_EXPERT_PARTS_MAX];
-    struct expert expert = {.bound = bound, .pieces = pieces};
-    list_pieces(index, &expert);
+    struct mb_stored_piece pieces[MB_EXPERT_PARTS_MAX];
+    struct mb_stored_expert expert;
+    mb_stored_expert_list(index, bound, pieces, &expert);
     sizes->n_experts++;
     sizes->n_parts += bound->n_parts;
     sizes->n_parts_max = max_size(sizes->n_parts_max, bound->n_parts);
     sizes->n_pieces_max = max_size(sizes->n_pieces_max, expert.n_pieces);
-    sizes->nbytes_max = expert.nbytes > sizes->nbytes_max ? expert.nbytes : sizes->nbytes_max;
-    if (expert.tables_nbytes > sizes->tables_nbytes_max)
-        sizes->tables_nbytes_max = expert.tables_nbytes;
+    sizes->nbytes_max = max_u64(sizes->nbytes_max, expert.nbytes);
+    sizes->tables_nbytes_max = max_u64(sizes->tables_nbytes_max, expert.tables_nbytes);
     for (size_t i = 0; i < expert.n_pieces; i++)
         sizes->expert_nbytes += pieces[i].tensor->nbytes;
 }
@@ -224,7 +129,7 @@ struct mb_disk_pool_size mb_disk_pool_size(const struct mb_disk_pool_options *op
     return (struct mb_disk_pool_size){
         .fixed_nbytes = sizeof(struct mb_disk_pool) +
                         sizes.n_experts * (sizeof(struct expert) + POLICY_NBYTES) +
-                        sizes.n_parts * sizeof(struct piece) + 2 * MB_READ_PAGE_NBYTES,
+                        sizes.n_parts * sizeof(struct mb_stored_piece) + 2 * MB_READ_PAGE_NBYTES,
         .slot_nbytes = sizes.nbytes_max + sizes.tables_nbytes_max + sizeof(struct slot) +
                        sizes.n_pieces_max * sizeof(struct mb_blob) +
                        sizes.n_parts_max * sizeof(struct mb_matrix),
@@ -233,229 +138,7 @@ struct mb_disk_pool_size mb_disk_pool_size(const struct mb_disk_pool_options *op
     };
 }
 
-/* ---------------------------------------------------------------- reading: under the lock */
-
-static void begin_busy(struct mb_disk_pool *pool)
-{
-    if (pool->n_reading++ == 0)
-        pool->busy_since_ns = mb_now_ns();
-}
-
-static void end_busy(struct mb_disk_pool *pool)
-{
-    if (--pool->n_reading == 0)
-        pool->traffic.busy_ns += mb_now_ns() - pool->busy_since_ns;
-}
-
-static uint64_t tag_of(uint32_t slot, size_t piece)
-{
-    return (uint64_t)slot << 32 | piece;
-}
-
-/* One read has ended. */
-static void end_read(struct mb_disk_pool *pool, uint64_t tag, int64_t n)
-{
-    uint32_t number = (uint32_t)(tag >> 32);
-    struct slot *slot = &pool->slots[number];
-    const struct piece *piece = &pool->experts[slot->expert].pieces[(uint32_t)tag];
-    if (n < 0 || (uint64_t)n < piece->at - piece->read_at + piece->tensor->nbytes)
-        slot->is_bad = true;
-    if (--slot->n_reading > 0)
-        return;
-    end_busy(pool);
-    pool->n_in_uring--;
-    slot->state = ARRIVED;
-    append(pool, &pool->arrived, number);
-}
-
-/* Gives a slot's reads to the kernel. What it does not take counts as failed, and is done by pread. */
-static void begin_reads(struct mb_disk_pool *pool, uint32_t number)
-{
-    struct slot *slot = &pool->slots[number];
-    const struct expert *expert = &pool->experts[slot->expert];
-    size_t n = 0;
-    begin_busy(pool);
-    pool->n_in_uring++;
-    slot->state = READING;
-    slot->n_reading = expert->n_pieces;
-    while (n < expert->n_pieces) {
-        const struct piece *piece = &expert->pieces[n];
-        int fd = mb_reader_fd(pool->reader, piece->tensor->shard);
-        if (fd < 0 || piece->read_nbytes > 1U << 30 ||
-            !mb_uring_read(pool->uring, fd, piece->file_pos, slot->bytes + piece->read_at, piece->read_nbytes,
-                           tag_of(number, n)))
-            break;
-        n++;
-    }
-    for (; n < expert->n_pieces; n++)
-        end_read(pool, tag_of(number, n), -1);
-}
-
-static void begin_queued(struct mb_disk_pool *pool)
-{
-    if (pool->uring == NULL || (pool->queue.first == NONE && pool->hints.first == NONE))
-        return;
-    while (pool->n_in_uring < N_READING_MAX && pool->queue.first != NONE)
-        begin_reads(pool, take_first(pool, &pool->queue));
-    while (pool->n_in_uring < N_HINTS_MAX && pool->hints.first != NONE)
-        begin_reads(pool, take_first(pool, &pool->hints));
-    mb_uring_submit(pool->uring); /* what it does not take now, the reaper gives to it again */
-}
-
-/* ---------------------------------------------------------------- workers: without the lock */
-
-/* Readers name the file and the position; the tensor comes in between. */
-static enum mb_status fail_read(const struct mb_disk_pool *pool, const struct mb_tensor *tensor,
-                                const struct mb_error *found, struct mb_error *err)
-{
-    const char *path = mb_tensor_path(pool->ckpt, tensor), *words = found->msg;
-    size_t n = strlen(path);
-    if (strncmp(words, path, n) == 0 && strncmp(words + n, ": ", 2) == 0)
-        words += n + 2;
-    return mb_fail(err, found->status, "%s: tensor %s: %s", path, tensor->name, words);
-}
-
-static enum mb_status read_pieces(const struct mb_disk_pool *pool, const struct slot *slot,
-                                  struct mb_error *err)
-{
-    const struct expert *expert = &pool->experts[slot->expert];
-    struct mb_error found;
-    for (size_t i = 0; i < expert->n_pieces; i++) {
-        const struct piece *piece = &expert->pieces[i];
-        if (mb_reader_read(pool->reader, piece->tensor, 0, slot->bytes + piece->at, piece->tensor->nbytes,
-                           &found) != MB_OK)
-            return fail_read(pool, piece->tensor, &found, err);
-    }
-    return MB_OK;
-}
-
-static enum mb_status check_piece(const struct mb_disk_pool *pool, const struct slot *slot, size_t i,
-                                  struct mb_error *err)
-{
-    const struct piece *piece = &pool->experts[slot->expert].pieces[i];
-    const uint8_t *bytes = slot->bytes + piece->at;
-    enum mb_status status = piece->is_blob
-                                ? mb_check_blob(piece->tensor, bytes, slot->tables + piece->tables_at,
-                                                piece->tables_nbytes, &slot->blobs[i], err)
-                                : mb_check_exact(pool->ckpt, piece->tensor, bytes, err);
-    return status == MB_OK ? MB_OK
-                           : mb_fail_in(err, status, "%s: tensor %s",
-                                        mb_tensor_path(pool->ckpt, piece->tensor), piece->tensor->name);
-}
-
-static enum mb_status check_slot(const struct mb_disk_pool *pool, const struct slot *slot,
-                                 struct mb_error *err)
-{
-    const struct expert *expert = &pool->experts[slot->expert];
-    for (size_t i = 0; i < expert->n_pieces; i++)
-        MB_TRY(check_piece(pool, slot, i, err));
-    for (size_t i = 0; i < expert->bound->n_parts; i++) {
-        const struct mb_weight_info *weight = expert->bound->weights[i];
-        size_t k = find_piece(expert, weight->tensor);
-        if (weight->is_coded)
-            MB_TRY(mb_view_coded(pool->ckpt, weight, &slot->blobs[k], &slot->views[i], err));
-        else
-            mb_view_exact(weight, slot->bytes + expert->pieces[k].at, &slot->views[i]);
-    }
-    return MB_OK;
-}
-
-/* Reads by pread. Lets the lock go meanwhile. */
-static enum mb_status read_slot(struct mb_disk_pool *pool, const struct slot *slot, struct mb_error *err)
-{
-    begin_busy(pool);
-    pthread_mutex_unlock(&pool->lock);
-    enum mb_status status = read_pieces(pool, slot, err);
-    pthread_mutex_lock(&pool->lock);
-    end_busy(pool);
-    return status;
-}
-
-/* Checks what was read, if it was. Lets the lock go meanwhile. */
-static void finish_slot(struct mb_disk_pool *pool, struct slot *slot, enum mb_status status,
-                        struct mb_error *err)
-{
-    pthread_mutex_unlock(&pool->lock);
-    uint64_t begun_ns = mb_now_ns();
-    if (status == MB_OK)
-        status = check_slot(pool, slot, err);
-    uint64_t ended_ns = mb_now_ns();
-    pthread_mutex_lock(&pool->lock);
-    pool->traffic.checked_ns += ended_ns - begun_ns;
-    pool->traffic.n_read++;
-    pool->traffic.n_hinted += slot->is_hint;
-    pool->traffic.read_nbytes += pool->experts[slot->expert].nbytes;
-    pool->n_filling--;
-    slot->state = status == MB_OK ? READY : FAILED;
-    slot->is_fresh = true;
-    if (status == MB_OK) {
-        mb_policy_loaded(pool->policy, pool->experts[slot->expert].number);
-    } else {
-        pool->failure = *err;
-        pool->n_failed++;
-    }
-    pthread_cond_broadcast(&pool->changed);
-}
-
-static void finish_arrived(struct mb_disk_pool *pool)
-{
-    struct slot *slot = &pool->slots[take_first(pool, &pool->arrived)];
-    struct mb_error err;
-    enum mb_status status = slot->is_bad ? read_slot(pool, slot, &err) : MB_OK;
-    finish_slot(pool, slot, status, &err);
-}
-
-static void read_queued(struct mb_disk_pool *pool)
-{
-    struct list *list = pool->queue.first != NONE ? &pool->queue : &pool->hints;
-    struct slot *slot = &pool->slots[take_first(pool, list)];
-    struct mb_error err;
-    slot->state = READING;
-    enum mb_status status = read_slot(pool, slot, &err);
-    finish_slot(pool, slot, status, &err);
-}
-
-static void reap(struct mb_disk_pool *pool)
-{
-    struct mb_uring_done done[N_DONE];
-    size_t n = 0;
-    pool->has_reaper = true;
-    bool is_submitted = mb_uring_submit(pool->uring);
-    pthread_mutex_unlock(&pool->lock);
-    if (is_submitted)
-        n = mb_uring_wait(pool->uring, done, N_DONE);
-    else
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL); /* the kernel is short of something */
-    pthread_mutex_lock(&pool->lock);
-    pool->has_reaper = false;
-    for (size_t i = 0; i < n; i++)
-        end_read(pool, done[i].tag, done[i].n);
-    begin_queued(pool);
-    pthread_cond_broadcast(&pool->work); /* this worker checks what has arrived, others may wait for more */
-}
-
-static void *worker_main(void *ctx)
-{
-    struct mb_disk_pool *pool = ctx;
-    pthread_mutex_lock(&pool->lock);
-    for (;;) {
-        if (pool->arrived.first != NONE)
-            finish_arrived(pool);
-        else if (pool->uring == NULL && !pool->is_ending &&
-                 (pool->queue.first != NONE || pool->hints.first != NONE))
-            read_queued(pool);
-        else if (pool->uring != NULL && pool->n_in_uring > 0 && !pool->has_reaper)
-            reap(pool);
-        else if (pool->is_ending)
-            break;
-        else
-            pthread_cond_wait(&pool->work, &pool->lock);
-    }
-    pthread_mutex_unlock(&pool->lock);
-    return NULL;
-}
-
-/* ---------------------------------------------------------------- slots: under the lock */
+/* ---------------------------------------------------------------- slots: with the lock */
 
 static void empty_slot(struct mb_disk_pool *pool, struct slot *slot)
 {
@@ -519,37 +202,54 @@ static uint32_t find_slot(struct mb_disk_pool *pool, enum mb_store_use use)
     return found;
 }
 
-/* Begins to read an expert that is in no slot. false: no slot can be had now. */
+/* Puts an expert that is in no slot in line to be read. false: no slot can be had now. */
 static bool begin_expert(struct mb_disk_pool *pool, struct expert *expert, enum mb_store_use use,
-                         struct list *list)
+                         bool is_hint)
 {
     uint32_t number = find_slot(pool, use);
     if (number == NONE)
         return false;
     struct slot *slot = &pool->slots[number];
-    slot->state = QUEUED;
+    slot->state = FILLING;
     slot->expert = (uint32_t)(expert - pool->experts);
-    slot->is_bad = false;
-    slot->is_hint = list == &pool->hints;
     slot->is_once = use == MB_STORE_ONCE;
     pool->n_once += slot->is_once;
     pool->n_filling++;
     expert->slot = number;
-    append(pool, list, number);
+    slot->request.expert = &expert->stored;
+    slot->request.is_hint = is_hint;
+    mb_disk_reads_add(pool->reads, &slot->request);
     return true;
 }
 
 static void begin_missing(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
-                          const uint32_t *numbers, size_t n, enum mb_store_use use, struct list *list)
+                          const uint32_t *numbers, size_t n, enum mb_store_use use, bool are_hints)
 {
     for (size_t i = 0; i < n; i++) {
         struct expert *expert = expert_of(pool, layer, numbers[i]);
-        if (expert->slot == NONE && !begin_expert(pool, expert, use, list))
+        if (expert->slot == NONE && !begin_expert(pool, expert, use, are_hints))
             break;
     }
-    begin_queued(pool);
     if (pool->n_filling > 0)
-        pthread_cond_broadcast(&pool->work);
+        mb_disk_reads_begin(pool->reads);
+}
+
+/* An mb_read_done_fn; ctx is the pool. */
+static void end_expert(void *ctx, struct mb_read_request *request, enum mb_status status,
+                       const struct mb_error *err)
+{
+    struct mb_disk_pool *pool = ctx;
+    struct slot *slot = (struct slot *)request; /* its first member */
+    pool->n_filling--;
+    slot->state = status == MB_OK ? READY : FAILED;
+    slot->is_fresh = true;
+    if (status == MB_OK) {
+        mb_policy_loaded(pool->policy, pool->experts[slot->expert].number);
+    } else {
+        pool->failure = *err;
+        pool->n_failed++;
+    }
+    pthread_cond_broadcast(&pool->changed);
 }
 
 /* ---------------------------------------------------------------- acquiring */
@@ -564,8 +264,8 @@ struct call {
 
 static void show(struct mb_disk_pool *pool, const struct expert *expert, const struct slot *slot)
 {
-    for (size_t i = 0; i < expert->bound->n_parts; i++)
-        *mb_stored_view(pool->views, expert->bound->weights[i]) = slot->views[i];
+    for (size_t i = 0; i < expert->stored.bound->n_parts; i++)
+        *mb_stored_view(pool->views, expert->stored.bound->weights[i]) = slot->request.memory.views[i];
 }
 
 static void pin(struct mb_disk_pool *pool, const struct expert *expert, enum mb_store_use use)
@@ -580,8 +280,8 @@ static void pin(struct mb_disk_pool *pool, const struct expert *expert, enum mb_
         slot->is_once = false;
         pool->n_once--;
     }
-    pool->traffic.n_hints_used += slot->is_hint;
-    slot->is_fresh = slot->is_hint = false;
+    pool->traffic.n_hints_used += slot->request.is_hint;
+    slot->is_fresh = slot->request.is_hint = false;
     slot->n_pins++;
 }
 
@@ -601,14 +301,14 @@ static void take_present(struct mb_disk_pool *pool, struct call *call)
 /* Hints that turn out to be wanted are no hints any more; those of a layer that was passed are forgotten. */
 static void settle_hints(struct mb_disk_pool *pool, bool is_new_layer)
 {
-    struct list hints = pool->hints;
-    pool->hints = (struct list){NONE, NONE};
-    for (uint32_t number; (number = take_first(pool, &hints)) != NONE;) {
-        struct slot *slot = &pool->slots[number];
+    for (struct mb_read_request *request = mb_disk_reads_take_hints(pool->reads), *next; request != NULL;
+         request = next) {
+        struct slot *slot = (struct slot *)request;
         bool is_wanted = pool->experts[slot->expert].wanted_by == pool->n_calls;
+        next = request->next;
+        request->is_hint = !is_wanted;
         if (is_wanted || !is_new_layer) {
-            slot->is_hint = !is_wanted;
-            append(pool, is_wanted ? &pool->queue : &pool->hints, number);
+            mb_disk_reads_add(pool->reads, request);
             continue;
         }
         pool->n_filling--;
@@ -659,7 +359,7 @@ static enum mb_status wait_for_some(struct mb_disk_pool *pool, struct call *call
     for (;;) {
         take_present(pool, call);
         begin_missing(pool, call->layer, call->numbers + call->n_got, call->n - call->n_got, call->use,
-                      &pool->queue);
+                      false);
         if (call->n_got > 0)
             return MB_OK;
         if (has_failed(pool, call))
@@ -699,7 +399,8 @@ void mb_disk_pool_release(struct mb_disk_pool *pool, const struct mb_bound_layer
 /* Hints that are mostly wrong cost reads and throw out what is worth more: none are taken for a while. */
 static bool takes_hints(struct mb_disk_pool *pool)
 {
-    const struct mb_store_traffic *t = &pool->traffic;
+    struct mb_store_traffic traffic = pool->traffic, *t = &traffic;
+    mb_disk_reads_traffic(pool->reads, t);
     uint64_t n = t->n_hinted - pool->n_hinted, n_used = t->n_hints_used - pool->n_hints_used;
     if (n >= HINT_WINDOW) {
         if (100 * n_used < HINT_USED_PERCENT * n)
@@ -715,7 +416,7 @@ void mb_disk_pool_prefetch(struct mb_disk_pool *pool, const struct mb_bound_laye
 {
     pthread_mutex_lock(&pool->lock);
     if (takes_hints(pool))
-        begin_missing(pool, layer, numbers, n, MB_STORE_KEEP, &pool->hints);
+        begin_missing(pool, layer, numbers, n, MB_STORE_KEEP, true);
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -756,16 +457,16 @@ static enum mb_status list_experts(struct mb_disk_pool *pool, const struct mb_di
     pool->pieces = calloc(sizes->n_parts + 1, sizeof *pool->pieces);
     if (pool->experts == NULL || pool->pieces == NULL)
         return mb_fail_memory(err, "the list of experts");
-    struct piece *pieces = pool->pieces;
+    struct mb_stored_piece *pieces = pool->pieces;
     for (size_t i = 0; i < options->n_layers; i++)
         for (size_t e = 0; e < options->layers[i].n_experts; e++) {
             const struct mb_bound_expert *bound = &options->layers[i].experts[e];
             if (bound->n_parts == 0)
                 continue;
             struct expert *expert = &pool->experts[bound->id];
-            *expert = (struct expert){.bound = bound, .pieces = pieces, .slot = NONE};
-            list_pieces(pool->views->index, expert);
-            pieces += expert->n_pieces;
+            *expert = (struct expert){.slot = NONE};
+            mb_stored_expert_list(pool->views->index, bound, pieces, &expert->stored);
+            pieces += expert->stored.n_pieces;
         }
     return MB_OK;
 }
@@ -782,24 +483,11 @@ static enum mb_status make_slots(struct mb_disk_pool *pool, struct mb_error *err
         pool->matrices == NULL)
         return mb_fail_memory(err, "experts");
     for (size_t i = 0; i < pool->n_slots; i++)
-        pool->slots[i] = (struct slot){.bytes = pool->arena + i * pool->slot_nbytes,
-                                       .tables = pool->tables + i * pool->tables_nbytes,
-                                       .blobs = pool->blobs + i * pool->n_pieces_max,
-                                       .views = pool->matrices + i * pool->n_parts_max};
-    return MB_OK;
-}
-
-static enum mb_status start_workers(struct mb_disk_pool *pool, int n_threads, struct mb_error *err)
-{
-    if (n_threads == 0) {
-        struct mb_cpu_share share = mb_cpu_share();
-        n_threads = mb_cpu_share_threads(&share);
-    }
-    int n = pool->uring == NULL && n_threads < N_READERS_MIN ? N_READERS_MIN : n_threads;
-    n = n < 1 ? 1 : n < WORKERS_MAX ? n : WORKERS_MAX;
-    for (; pool->n_workers < (size_t)n; pool->n_workers++)
-        if (pthread_create(&pool->workers[pool->n_workers], NULL, worker_main, pool) != 0)
-            return mb_fail(err, MB_NO_MEMORY, "a thread that reads experts cannot be started");
+        pool->slots[i].request.memory =
+            (struct mb_expert_memory){.bytes = pool->arena + i * pool->slot_nbytes,
+                                      .tables = pool->tables + i * pool->tables_nbytes,
+                                      .blobs = pool->blobs + i * pool->n_pieces_max,
+                                      .views = pool->matrices + i * pool->n_parts_max};
     return MB_OK;
 }
 
@@ -812,7 +500,6 @@ static enum mb_status fill_pool(struct mb_disk_pool *pool, const struct mb_disk_
         options->nbytes > size.fixed_nbytes ? (options->nbytes - size.fixed_nbytes) / size.slot_nbytes : 0;
     pool->views = options->views;
     pool->ckpt = options->views->index->ckpt;
-    pool->reader = options->reader;
     pool->n_experts = sizes.n_experts;
     pool->n_parts_max = sizes.n_parts_max;
     pool->n_pieces_max = sizes.n_pieces_max;
@@ -824,8 +511,14 @@ static enum mb_status fill_pool(struct mb_disk_pool *pool, const struct mb_disk_
     MB_TRY(list_experts(pool, options, &sizes, err));
     MB_TRY(open_policy(pool, options, err));
     MB_TRY(make_slots(pool, err));
-    pool->uring = mb_uring_open((unsigned)(N_READING_MAX * pool->n_pieces_max), &pool->uring_error);
-    return start_workers(pool, options->n_threads, err);
+    const struct mb_disk_reads_options reads = {.ckpt = pool->ckpt,
+                                                .reader = options->reader,
+                                                .n_pieces_max = pool->n_pieces_max,
+                                                .n_threads = options->n_threads,
+                                                .lock = &pool->lock,
+                                                .done = end_expert,
+                                                .ctx = pool};
+    return mb_disk_reads_open(&reads, &pool->reads, err);
 }
 
 enum mb_status mb_disk_pool_create(const struct mb_disk_pool_options *options, struct mb_disk_pool **pool,
@@ -834,9 +527,7 @@ enum mb_status mb_disk_pool_create(const struct mb_disk_pool_options *options, s
     struct mb_disk_pool *made = calloc(1, sizeof *made);
     if (made == NULL)
         return mb_fail_memory(err, "experts");
-    made->queue = made->hints = made->arrived = (struct list){NONE, NONE};
     pthread_mutex_init(&made->lock, NULL);
-    pthread_cond_init(&made->work, NULL);
     pthread_cond_init(&made->changed, NULL);
     enum mb_status status = fill_pool(made, options, err);
     if (status != MB_OK) {
@@ -851,13 +542,7 @@ void mb_disk_pool_free(struct mb_disk_pool *pool)
 {
     if (pool == NULL)
         return;
-    pthread_mutex_lock(&pool->lock);
-    pool->is_ending = true;
-    pthread_cond_broadcast(&pool->work);
-    pthread_mutex_unlock(&pool->lock);
-    for (size_t i = 0; i < pool->n_workers; i++)
-        pthread_join(pool->workers[i], NULL);
-    mb_uring_close(pool->uring);
+    mb_disk_reads_close(pool->reads);
     mb_pages_free(pool->arena, pool->arena_nbytes);
     free(pool->tables);
     free(pool->slots);
@@ -868,7 +553,6 @@ void mb_disk_pool_free(struct mb_disk_pool *pool)
     mb_policy_close(pool->policy);
     free(pool->pieces);
     pthread_cond_destroy(&pool->changed);
-    pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->lock);
     free(pool);
 }
@@ -889,8 +573,9 @@ static const char *reason_of(int error)
 void mb_disk_pool_describe(const struct mb_disk_pool *pool, struct mb_store_memory *memory)
 {
     uint64_t arena_nbytes = pool->n_slots * pool->slot_nbytes;
-    memory->reads = pool->uring != NULL ? MB_READS_IO_URING : MB_READS_THREADS;
-    memory->reads_reason = pool->uring != NULL ? "" : reason_of(pool->uring_error);
+    int uring_error = mb_disk_reads_uring_error(pool->reads);
+    memory->reads = uring_error == 0 ? MB_READS_IO_URING : MB_READS_THREADS;
+    memory->reads_reason = uring_error == 0 ? "" : reason_of(uring_error);
     memory->expert_nbytes = pool->expert_nbytes;
     memory->pool_nbytes = pool->pool_nbytes;
     memory->blob_nbytes += arena_nbytes;
@@ -903,8 +588,7 @@ struct mb_store_traffic mb_disk_pool_traffic(struct mb_disk_pool *pool)
 {
     pthread_mutex_lock(&pool->lock);
     struct mb_store_traffic traffic = pool->traffic;
-    if (pool->n_reading > 0)
-        traffic.busy_ns += mb_now_ns() - pool->busy_since_ns;
+    mb_disk_reads_traffic(pool->reads, &traffic);
     pthread_mutex_unlock(&pool->lock);
     return traffic;
 }

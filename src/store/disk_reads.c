@@ -1,0 +1,319 @@
+/*
+ * disk_reads.c - requests in line, reads under way, and the threads that wait for them and check what came.
+ *
+ * With io_uring, who adds requests gives their reads to the kernel; one worker at a time waits for reads that
+ * are done, and all of them check what has arrived.  Without it, workers read. A read that fails or ends
+ * early is done again by pread, which either succeeds or says what is wrong.
+ */
+#include "disk_reads.h"
+#include "base/clock.h"
+#include "base/cpus.h"
+#include "base/error.h"
+#include "uring.h"
+#include <stdlib.h>
+
+enum { N_HINTS_MAX = 2, N_READING_MAX = 8, WORKERS_MAX = 16, N_READERS_MIN = 4, N_DONE = 64 };
+
+/* A read that the kernel has. */
+struct flight {
+    struct mb_read_request *request; /* NULL: it is free */
+    const struct mb_stored_piece *piece;
+};
+
+struct mb_disk_reads {
+    struct mb_disk_reads_options options;
+    struct mb_uring *uring; /* NULL: workers read */
+    int uring_error;
+    struct flight *flights; /* [n_flights] as many as io_uring has room for; their numbers are its tags */
+    size_t n_flights;
+    pthread_cond_t work; /* for workers */
+    struct mb_read_list queue, hints,
+        arrived;       /* to be read, to be read when nothing else is, to be checked */
+    size_t n_reading;  /* requests that are read, by the kernel or by a worker */
+    size_t n_in_uring; /* those of them that io_uring has */
+    bool has_reaper;   /* a worker waits for io_uring */
+    bool is_ending;
+    struct mb_store_traffic traffic;
+    uint64_t busy_since_ns;
+    pthread_t workers[WORKERS_MAX];
+    size_t n_workers;
+};
+
+/* ---------------------------------------------------------------- lists */
+
+static void append(struct mb_read_list *list, struct mb_read_request *request)
+{
+    request->next = NULL;
+    if (list->first == NULL)
+        list->first = request;
+    else
+        list->last->next = request;
+    list->last = request;
+}
+
+static struct mb_read_request *take_first(struct mb_read_list *list)
+{
+    struct mb_read_request *request = list->first;
+    if (request != NULL)
+        list->first = request->next;
+    return request;
+}
+
+/* ---------------------------------------------------------------- reads by the kernel: with the lock */
+
+static void begin_busy(struct mb_disk_reads *reads)
+{
+    if (reads->n_reading++ == 0)
+        reads->busy_since_ns = mb_now_ns();
+}
+
+static void end_busy(struct mb_disk_reads *reads)
+{
+    if (--reads->n_reading == 0)
+        reads->traffic.busy_ns += mb_now_ns() - reads->busy_since_ns;
+}
+
+/* A piece of a request has been read, n bytes of it; negative: not. */
+static void end_piece(struct mb_disk_reads *reads, struct mb_read_request *request,
+                      const struct mb_stored_piece *piece, int64_t n)
+{
+    if (n < 0 || (uint64_t)n < piece->at - piece->read_at + piece->tensor->nbytes)
+        request->is_bad = true;
+    if (--request->n_reading > 0)
+        return;
+    end_busy(reads);
+    reads->n_in_uring--;
+    append(&reads->arrived, request);
+}
+
+static void end_flight(struct mb_disk_reads *reads, uint64_t number, int64_t n)
+{
+    struct flight *flight = &reads->flights[number];
+    struct mb_read_request *request = flight->request;
+    flight->request = NULL;
+    end_piece(reads, request, flight->piece, n);
+}
+
+static size_t find_flight(const struct mb_disk_reads *reads)
+{
+    size_t i = 0;
+    while (i < reads->n_flights && reads->flights[i].request != NULL)
+        i++;
+    return i;
+}
+
+static bool begin_flight(struct mb_disk_reads *reads, struct mb_read_request *request,
+                         const struct mb_stored_piece *piece)
+{
+    size_t number = find_flight(reads);
+    int fd = mb_reader_fd(reads->options.reader, piece->tensor->shard);
+    if (number == reads->n_flights || fd < 0 || piece->read_nbytes > 1U << 30 ||
+        !mb_uring_read(reads->uring, fd, piece->file_pos, request->memory.bytes + piece->read_at,
+                       piece->read_nbytes, number))
+        return false;
+    reads->flights[number] = (struct flight){request, piece};
+    return true;
+}
+
+/* Gives a request's reads to the kernel. What it does not take counts as failed, and is done by pread. */
+static void begin_request(struct mb_disk_reads *reads, struct mb_read_request *request)
+{
+    const struct mb_stored_expert *expert = request->expert;
+    size_t n = 0;
+    begin_busy(reads);
+    reads->n_in_uring++;
+    request->n_reading = expert->n_pieces;
+    while (n < expert->n_pieces && begin_flight(reads, request, &expert->pieces[n]))
+        n++;
+    for (; n < expert->n_pieces; n++)
+        end_piece(reads, request, &expert->pieces[n], -1);
+}
+
+static void begin_queued(struct mb_disk_reads *reads)
+{
+    if (reads->uring == NULL || (reads->queue.first == NULL && reads->hints.first == NULL))
+        return;
+    while (reads->n_in_uring < N_READING_MAX && reads->queue.first != NULL)
+        begin_request(reads, take_first(&reads->queue));
+    while (reads->n_in_uring < N_HINTS_MAX && reads->hints.first != NULL)
+        begin_request(reads, take_first(&reads->hints));
+    mb_uring_submit(reads->uring); /* what it does not take now, the reaper gives to it again */
+}
+
+/* ---------------------------------------------------------------- what workers do */
+
+/* Reads by pread. Lets the lock go meanwhile. */
+static enum mb_status read_request(struct mb_disk_reads *reads, const struct mb_read_request *request,
+                                   struct mb_error *err)
+{
+    const struct mb_disk_reads_options *o = &reads->options;
+    begin_busy(reads);
+    pthread_mutex_unlock(o->lock);
+    enum mb_status status = mb_stored_expert_read(o->ckpt, o->reader, request->expert, &request->memory, err);
+    pthread_mutex_lock(o->lock);
+    end_busy(reads);
+    return status;
+}
+
+/* Checks what was read, if it was. Lets the lock go meanwhile. */
+static void finish_request(struct mb_disk_reads *reads, struct mb_read_request *request,
+                           enum mb_status status, struct mb_error *err)
+{
+    const struct mb_disk_reads_options *o = &reads->options;
+    pthread_mutex_unlock(o->lock);
+    uint64_t begun_ns = mb_now_ns();
+    if (status == MB_OK)
+        status = mb_stored_expert_check(o->ckpt, request->expert, &request->memory, err);
+    uint64_t ended_ns = mb_now_ns();
+    pthread_mutex_lock(o->lock);
+    reads->traffic.checked_ns += ended_ns - begun_ns;
+    reads->traffic.n_read++;
+    reads->traffic.n_hinted += request->is_hint;
+    reads->traffic.read_nbytes += request->expert->nbytes;
+    o->done(o->ctx, request, status, err);
+}
+
+static void finish_arrived(struct mb_disk_reads *reads)
+{
+    struct mb_read_request *request = take_first(&reads->arrived);
+    struct mb_error err;
+    enum mb_status status = request->is_bad ? read_request(reads, request, &err) : MB_OK;
+    finish_request(reads, request, status, &err);
+}
+
+static void read_queued(struct mb_disk_reads *reads)
+{
+    struct mb_read_request *request = take_first(reads->queue.first != NULL ? &reads->queue : &reads->hints);
+    struct mb_error err;
+    enum mb_status status = read_request(reads, request, &err);
+    finish_request(reads, request, status, &err);
+}
+
+static void reap(struct mb_disk_reads *reads)
+{
+    struct mb_uring_done done[N_DONE];
+    size_t n = 0;
+    reads->has_reaper = true;
+    bool is_submitted = mb_uring_submit(reads->uring);
+    pthread_mutex_unlock(reads->options.lock);
+    if (is_submitted)
+        n = mb_uring_wait(reads->uring, done, N_DONE);
+    else
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL); /* the kernel is short of something */
+    pthread_mutex_lock(reads->options.lock);
+    reads->has_reaper = false;
+    for (size_t i = 0; i < n; i++)
+        end_flight(reads, done[i].tag, done[i].n);
+    begin_queued(reads);
+    pthread_cond_broadcast(&reads->work); /* this worker checks what has arrived, others may wait for more */
+}
+
+static void *worker_main(void *ctx)
+{
+    struct mb_disk_reads *reads = ctx;
+    pthread_mutex_lock(reads->options.lock);
+    for (;;) {
+        if (reads->arrived.first != NULL)
+            finish_arrived(reads);
+        else if (reads->uring == NULL && !reads->is_ending &&
+                 (reads->queue.first != NULL || reads->hints.first != NULL))
+            read_queued(reads);
+        else if (reads->uring != NULL && reads->n_in_uring > 0 && !reads->has_reaper)
+            reap(reads);
+        else if (reads->is_ending)
+            break;
+        else
+            pthread_cond_wait(&reads->work, reads->options.lock);
+    }
+    pthread_mutex_unlock(reads->options.lock);
+    return NULL;
+}
+
+/* ---------------------------------------------------------------- requests */
+
+void mb_disk_reads_add(struct mb_disk_reads *reads, struct mb_read_request *request)
+{
+    request->is_bad = false;
+    append(request->is_hint ? &reads->hints : &reads->queue, request);
+}
+
+void mb_disk_reads_begin(struct mb_disk_reads *reads)
+{
+    begin_queued(reads);
+    pthread_cond_broadcast(&reads->work);
+}
+
+struct mb_read_request *mb_disk_reads_take_hints(struct mb_disk_reads *reads)
+{
+    struct mb_read_request *first = reads->hints.first;
+    reads->hints.first = NULL;
+    return first;
+}
+
+void mb_disk_reads_traffic(const struct mb_disk_reads *reads, struct mb_store_traffic *traffic)
+{
+    const struct mb_store_traffic *t = &reads->traffic;
+    traffic->n_read = t->n_read;
+    traffic->read_nbytes = t->read_nbytes;
+    traffic->n_hinted = t->n_hinted;
+    traffic->checked_ns = t->checked_ns;
+    traffic->busy_ns = t->busy_ns + (reads->n_reading > 0 ? mb_now_ns() - reads->busy_since_ns : 0);
+}
+
+/* ---------------------------------------------------------------- making them */
+
+static enum mb_status start_workers(struct mb_disk_reads *reads, struct mb_error *err)
+{
+    int n = reads->options.n_threads;
+    if (n == 0) {
+        struct mb_cpu_share share = mb_cpu_share();
+        n = mb_cpu_share_threads(&share);
+    }
+    n = reads->uring == NULL && n < N_READERS_MIN ? N_READERS_MIN : n;
+    n = n < 1 ? 1 : n < WORKERS_MAX ? n : WORKERS_MAX;
+    for (; reads->n_workers < (size_t)n; reads->n_workers++)
+        if (pthread_create(&reads->workers[reads->n_workers], NULL, worker_main, reads) != 0)
+            return mb_fail(err, MB_NO_MEMORY, "a thread that reads experts cannot be started");
+    return MB_OK;
+}
+
+enum mb_status mb_disk_reads_open(const struct mb_disk_reads_options *options, struct mb_disk_reads **reads,
+                                  struct mb_error *err)
+{
+    struct mb_disk_reads *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return mb_fail_memory(err, "experts");
+    made->options = *options;
+    made->n_flights = N_READING_MAX * options->n_pieces_max;
+    made->flights = calloc(made->n_flights + 1, sizeof *made->flights);
+    pthread_cond_init(&made->work, NULL);
+    made->uring = mb_uring_open((unsigned)made->n_flights, &made->uring_error);
+    enum mb_status status = made->flights == NULL ? mb_fail_memory(err, "experts") : start_workers(made, err);
+    if (status != MB_OK) {
+        mb_disk_reads_close(made);
+        return status;
+    }
+    *reads = made;
+    return MB_OK;
+}
+
+void mb_disk_reads_close(struct mb_disk_reads *reads)
+{
+    if (reads == NULL)
+        return;
+    pthread_mutex_lock(reads->options.lock);
+    reads->is_ending = true;
+    pthread_cond_broadcast(&reads->work);
+    pthread_mutex_unlock(reads->options.lock);
+    for (size_t i = 0; i < reads->n_workers; i++)
+        pthread_join(reads->workers[i], NULL);
+    mb_uring_close(reads->uring);
+    pthread_cond_destroy(&reads->work);
+    free(reads->flights);
+    free(reads);
+}
+
+int mb_disk_reads_uring_error(const struct mb_disk_reads *reads)
+{
+    return reads->uring != NULL ? 0 : reads->uring_error;
+}
