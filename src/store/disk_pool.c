@@ -52,7 +52,8 @@ struct mb_disk_pool {
     uint32_t
         *by_number;    /* [layers with experts * most experts of one]: of the pool, by the policy's numbers */
     uint64_t n_tokens; /* that went through the layers: passes of generation */
-    size_t n_layer_experts, last_layer; /* most experts of a layer; that of the last call, among those */
+    size_t n_layer_experts;    /* most of a layer */
+    size_t last_layer, n_last; /* of the last call, among those with experts, and experts that it left */
     struct slot *slots;
     size_t n_slots;
     uint64_t slot_nbytes, tables_nbytes, arena_nbytes;
@@ -316,16 +317,24 @@ static void settle_hints(struct mb_disk_pool *pool, bool is_new_layer)
     }
 }
 
+/* A layer's experts come in several calls: each wants what the one before it has left. */
+static bool goes_on(struct mb_disk_pool *pool, const struct call *call, size_t layer)
+{
+    bool goes = layer == pool->last_layer && call->n == pool->n_last;
+    for (size_t i = 0; i < call->n && goes; i++)
+        goes = expert_of(pool, call->layer, call->numbers[i])->wanted_by == pool->n_calls;
+    return goes;
+}
+
 /*
  * What failed before is read again; what fails from now on ends the call.  Tokens pass the layers in order,
- * so that a layer that is not after the last one is the next token's.  A layer's experts come in several
- * calls.
+ * so that a layer that is not after the last one is the next token's.
  */
 static void begin_call(struct mb_disk_pool *pool, const struct call *call)
 {
     const size_t number = expert_of(pool, call->layer, call->numbers[0])->number / pool->n_layer_experts;
-    const bool is_new_layer = number != pool->last_layer;
-    if (number < pool->last_layer)
+    const bool is_new_layer = !goes_on(pool, call, number);
+    if (is_new_layer && number <= pool->last_layer)
         pool->n_tokens++;
     pool->last_layer = number;
     pool->n_calls++;
@@ -360,6 +369,7 @@ static enum mb_status wait_for_some(struct mb_disk_pool *pool, struct call *call
         take_present(pool, call);
         begin_missing(pool, call->layer, call->numbers + call->n_got, call->n - call->n_got, call->use,
                       false);
+        pool->n_last = call->n - call->n_got;
         if (call->n_got > 0)
             return MB_OK;
         if (has_failed(pool, call))

@@ -312,6 +312,27 @@ static void more_than_memory_holds_is_refused_and_does_not_hang(void **state)
     test_weights_close(&w);
 }
 
+/* ---------------------------------------------------------------- the policy */
+
+/* Every other token uses the same expert, which is the first or the last one. */
+static void a_single_layer_keeps_what_it_uses_most(void **state)
+{
+    (void)state;
+    struct mb_expert_view out;
+    struct test_weights w;
+    struct mb_error err;
+    for (uint32_t most = 0; most < N_EXPERTS; most += N_EXPERTS - 1) {
+        open_streaming(&w);
+        for (uint32_t i = 0; i < 2 * N_EXPERTS; i++) {
+            uint32_t expert = i % 2 == 0 ? most : i / 2;
+            assert_int_equal(mb_store_acquire(w.store, LAYER, &expert, 1, &out, &err), MB_OK);
+            mb_store_release(w.store, LAYER, &expert, 1);
+        }
+        assert_int_equal(mb_store_traffic(w.store).n_misses, N_EXPERTS); /* each once */
+        test_weights_close(&w);
+    }
+}
+
 /* ---------------------------------------------------------------- overlays */
 
 static void an_overlay_on_a_streamed_expert_stays_while_it_comes_and_goes(void **state)
@@ -350,6 +371,7 @@ int main(void)
         cmocka_unit_test(streaming_allocates_nothing),
         cmocka_unit_test(opening_starves),
         cmocka_unit_test(more_than_memory_holds_is_refused_and_does_not_hang),
+        cmocka_unit_test(a_single_layer_keeps_what_it_uses_most),
         cmocka_unit_test(an_overlay_on_a_streamed_expert_stays_while_it_comes_and_goes),
     };
     json_set_alloc_funcs(starve_spared_malloc, free);
