@@ -12,6 +12,7 @@
 #include "machine.h"
 #include "memory.h"
 #include "report.h"
+#include "timeline.h"
 #include <ctype.h>
 #include <jansson.h>
 #include <math.h>
@@ -27,7 +28,7 @@ enum { READ_NBYTES = 512 << 20, WARM_UP_TOKENS = 8 };
 
 static struct {
     const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory,
-        *policy;
+        *policy, *timeline;
     int n_repeats;
     bool no_warmup, no_lookahead;
     enum cli_format format;
@@ -51,6 +52,7 @@ static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "expert-policy", "NAME", args.policy,
                  "which streamed expert leaves memory: lfru, lru, ... (default: the best)"),
     CLI_ROW_FLAG(0, "no-lookahead", args.no_lookahead, "read no streamed expert before it is asked for"),
+    CLI_ROW_TIMELINE(args.timeline),
     CLI_ROW_FLAG(0, "no-warmup", args.no_warmup, "do not run every test once before it is measured"),
     CLI_ROW_FORMAT("md|csv|json|jsonl", args.format, CLI_MD | CLI_CSV | CLI_JSON | CLI_JSONL,
                    "table (default), or the same for programs"),
@@ -391,7 +393,8 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
                                              .cache_type = bench->cache_type,
                                              .expert_policy = args.policy,
                                              .lookahead =
-                                                 args.no_lookahead ? MB_LOOKAHEAD_OFF : MB_LOOKAHEAD_AUTO};
+                                                 args.no_lookahead ? MB_LOOKAHEAD_OFF : MB_LOOKAHEAD_AUTO,
+                                             .timeline = cli_timeline_hook()};
     size_t first = bench->n_results;
     enum mb_status status = mb_model_open(bench->path, &model_options, &model, err);
     if (status != MB_OK)
@@ -647,13 +650,30 @@ static int print_rows(const struct bench *bench, const struct cli_memory *memory
     return 0;
 }
 
+static int run_bench(struct bench *bench)
+{
+    struct mb_error err;
+    if (cli_timeline_begin(args.timeline, bench->path, &err) != MB_OK)
+        return cli_fail(&err);
+    cli_catch_interrupts();
+    for (size_t i = 0; i < bench->threads.n; i++)
+        if (run_threads(bench, bench->threads.at[i], &err) != MB_OK)
+            return cli_fail(&err);
+    if (bench->n_results == 0)
+        return cli_usage_error(&command, "-p 0 -n 0 leaves nothing to measure");
+    struct cli_memory memory = cli_memory_in_use();
+    if (args.format != CLI_MD)
+        return print_rows(bench, &memory);
+    print_table(bench, &memory);
+    return 0;
+}
+
 int cli_bench_model(int argc, char **argv)
 {
     static struct bench bench;
     const char *paths[CLI_ARGS_MAX];
     size_t n_paths;
     int exit_status;
-    struct mb_error err;
     args.n_repeats = 5;
     args.format = CLI_MD;
     if (!cli_parse(&command, argc, argv, paths, &n_paths, &exit_status))
@@ -663,15 +683,5 @@ int cli_bench_model(int argc, char **argv)
     exit_status = parse_lists(&bench);
     if (exit_status != 0)
         return exit_status;
-    cli_catch_interrupts();
-    for (size_t i = 0; i < bench.threads.n; i++)
-        if (run_threads(&bench, bench.threads.at[i], &err) != MB_OK)
-            return cli_fail(&err);
-    if (bench.n_results == 0)
-        return cli_usage_error(&command, "-p 0 -n 0 leaves nothing to measure");
-    struct cli_memory memory = cli_memory_in_use();
-    if (args.format != CLI_MD)
-        return print_rows(&bench, &memory);
-    print_table(&bench, &memory);
-    return 0;
+    return cli_timeline_end(run_bench(&bench));
 }

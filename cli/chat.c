@@ -371,9 +371,12 @@ static int chat_with(const char *path)
 {
     struct chat chat = {0};
     struct mb_error err;
-    if (cli_chat_model_open(&chat.model, path, &args.generation, &err) != MB_OK) {
+    enum mb_status status = cli_timeline_begin(args.generation.timeline, path, &err);
+    if (status == MB_OK)
+        status = cli_chat_model_open(&chat.model, path, &args.generation, &err);
+    if (status != MB_OK) {
         cli_chat_model_close(&chat.model);
-        return cli_fail(&err);
+        return cli_timeline_end(cli_fail(&err));
     }
     cli_keep_interrupts(); /* only now: while the model loads nothing looks at the flag */
     if (args.generation.system != NULL)
@@ -384,7 +387,7 @@ static int chat_with(const char *path)
     cli_chat_input_close(&chat.input);
     cli_conversation_close(&chat.conversation);
     cli_chat_model_close(&chat.model);
-    return chat.exit_status;
+    return cli_timeline_end(chat.exit_status);
 }
 
 int cli_chat(int argc, char **argv)

@@ -56,7 +56,8 @@ struct mb_model_options cli_model_options(const struct cli_generation *g, size_t
     struct mb_model_options options = {.size = sizeof options,
                                        .n_threads = g->n_threads,
                                        .n_ctx = expected_context(g, n_prompt),
-                                       .cache_type = cli_cache_type(g)};
+                                       .cache_type = cli_cache_type(g),
+                                       .timeline = cli_timeline_hook()};
     cli_activations(g->activations, &options.activations);
     cli_memory(g->memory, &options.memory_nbytes);
     return options;

@@ -435,7 +435,9 @@ static int run(const char *path)
 {
     struct generation g = {0};
     struct mb_error err;
-    enum mb_status status = open_all(&g, path, &err);
+    enum mb_status status = cli_timeline_begin(args.generation.timeline, path, &err);
+    if (status == MB_OK)
+        status = open_all(&g, path, &err);
     if (status == MB_OK) {
         cli_catch_interrupts(); /* only now: while the model loads nothing looks at the flag */
         status = generate(&g, &err);
@@ -448,7 +450,7 @@ static int run(const char *path)
     if (status == MB_OK && g.finish == AT_INTERRUPT)
         exit_status = mb_status_exit_code(MB_CANCELLED);
     release(&g);
-    return exit_status;
+    return cli_timeline_end(exit_status);
 }
 
 static const char *find_contradiction(void)

@@ -11,6 +11,7 @@
 
 #include <moebius/codec.h>
 #include <moebius/status.h>
+#include <moebius/timeline.h>
 #include <moebius/weights.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -66,6 +67,7 @@ struct mb_model_options {
     enum mb_cache_type cache_type;
     enum mb_lookahead_mode lookahead; /* where experts are streamed; changes no result */
     const char *expert_policy;        /* which streamed expert leaves memory (offload.h); NULL: the default */
+    struct mb_timeline timeline;      /* sees where time goes (timeline.h) */
 };
 
 enum { MB_CTX_EXPECTED = 8192 };

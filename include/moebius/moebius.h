@@ -21,6 +21,7 @@
 #include <moebius/scheduler.h>
 #include <moebius/status.h>
 #include <moebius/sweep.h>
+#include <moebius/timeline.h>
 #include <moebius/tokenizer.h>
 #include <moebius/version.h>
 #include <moebius/weights.h>

@@ -21,6 +21,7 @@
 #include <moebius/checkpoint.h>
 #include <moebius/codec.h>
 #include <moebius/status.h>
+#include <moebius/timeline.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -114,8 +115,9 @@ struct mb_store_options {
      * memory, experts come from disk.
      */
     uint64_t memory_nbytes, other_nbytes;
-    const char *expert_policy; /* of what leaves memory (offload.h); NULL: the default. Changes no result */
-    size_t n_experts_min;      /* that can be acquired together, at least, where they are streamed; 0: 1 */
+    const char *expert_policy;   /* of what leaves memory (offload.h); NULL: the default. Changes no result */
+    size_t n_experts_min;        /* that can be acquired together, at least, where they are streamed; 0: 1 */
+    struct mb_timeline timeline; /* sees reads, checks and waits where experts are streamed */
 };
 
 /* How streamed experts are read. */

@@ -60,11 +60,14 @@ static enum mb_status open_parts(struct mb_model *model, const char *path,
     model->has_two_forms = has_two_forms(&model->config);
     MB_TRY(mb_pool_create(options.n_threads, &model->pool, err));
     MB_TRY(mb_index_open(model->ckpt, &model->index, err));
-    struct mb_store_options store = {
-        .size = sizeof store, .n_threads = options.n_threads, .memory_form = options.memory_form};
+    struct mb_store_options store = {.size = sizeof store,
+                                     .n_threads = options.n_threads,
+                                     .memory_form = options.memory_form,
+                                     .timeline = options.timeline};
     MB_TRY(mb_budget_make(model, &options, &store, err));
     MB_TRY(mb_store_open(model->index, &store, &model->store, err));
     model->n_wave = MB_STORE_WAVE;
+    model->stage.timeline = options.timeline;
     model->stage.fast_bits_max = options.activations == MB_ACTIVATIONS_AUTO    ? MB_FAST_BITS_MAX
                                  : options.activations == MB_ACTIVATIONS_EXACT ? 0
                                                                                : INFINITY;

@@ -105,10 +105,10 @@ static enum mb_status run_layer(struct mb_model *model, const struct mb_layer *l
     bool is_last = layer->index + 1 == model->config.n_layers;
     layer->attention->kind->run(model, layer);
     mb_for_tokens(model, layer, add_and_norm_post);
-    mb_lap(model, &model->timing.attention_ns);
+    mb_lap(model, MB_TIMELINE_ATTENTION, layer, &model->timing.attention_ns);
     MB_TRY(layer->mlp->kind->run(model, layer, err));
     mb_for_tokens(model, is_last ? NULL : layer + 1, add_and_norm_next);
-    mb_lap(model, &model->timing.attention_ns);
+    mb_lap(model, MB_TIMELINE_NORM, layer, &model->timing.attention_ns);
     return MB_OK;
 }
 
@@ -128,16 +128,18 @@ static void hand_out(const struct mb_model *model, size_t layer)
 
 enum mb_status mb_pass_run(struct mb_model *model, size_t first_layer, size_t end_layer, struct mb_error *err)
 {
-    model->mark_ns = mb_now_ns();
+    const uint64_t begun_ns = mb_now_ns();
+    model->mark_ns = begun_ns;
     mb_for_tokens(model, NULL, enter);
     if (first_layer < end_layer)
         mb_for_tokens(model, &model->layers[first_layer], norm_input);
-    mb_lap(model, &model->timing.embedding_ns);
+    mb_lap(model, MB_TIMELINE_EMBEDDING, NULL, &model->timing.embedding_ns);
     for (size_t i = first_layer; i < end_layer; i++) {
         hand_out(model, i);
         MB_TRY(run_layer(model, &model->layers[i], err));
     }
     hand_out(model, end_layer);
+    mb_show_pass(model, begun_ns);
     model->timing.n_passes++;
     model->timing.n_tokens += model->work.n_tokens;
     return MB_OK;
@@ -176,5 +178,5 @@ void mb_logits_finish(struct mb_model *model)
     for (size_t i = 0; i < work->n_logits && work->n_logits > 1; i++)
         memcpy(work->logits_to[i], y + i * c->n_vocab, c->n_vocab * sizeof *y);
     work->n_logits = 0;
-    mb_lap(model, &model->timing.logits_ns);
+    mb_lap(model, MB_TIMELINE_LOGITS, NULL, &model->timing.logits_ns);
 }

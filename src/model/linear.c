@@ -2,6 +2,7 @@
  * linear.c - see linear.h.
  */
 #include "linear.h"
+#include "base/clock.h"
 #include <assert.h>
 
 /* About 5 us of a fast core: long beside the cost of taking a piece, short beside a layer. */
@@ -124,8 +125,10 @@ static void prefetch_unless_next(const struct mb_linear *w, size_t row, bool is_
 
 /* Neighbouring pieces of one product, of n_rows rows in all. */
 static void run_pieces(const struct mb_stage *stage, const struct mb_piece *piece, size_t n_pieces,
-                       size_t n_rows, struct mb_thread_scratch *scratch)
+                       size_t n_rows, int thread)
 {
+    struct mb_thread_scratch *scratch = &stage->scratch[thread];
+    const uint64_t begun_ns = stage->timeline.fn != NULL ? mb_now_ns() : 0;
     struct mb_product *p = &stage->products[piece->product];
     bool is_next = scratch->last_w == p->w->matrix && scratch->last_row == piece->row;
     scratch->last_w = p->w->matrix;
@@ -143,6 +146,8 @@ static void run_pieces(const struct mb_stage *stage, const struct mb_piece *piec
     }
     if (p->out != NULL && atomic_fetch_sub(&p->n_pieces_left, (uint32_t)n_pieces) == n_pieces)
         finish_product(stage, p);
+    if (stage->timeline.fn != NULL)
+        mb_show_product(&stage->timeline, p, thread, begun_ns);
 }
 
 /* A call costs as much as some rows, so pieces of one product go together while scratch->up has room. */
@@ -156,7 +161,7 @@ static void run_span(void *ctx, size_t first, size_t n, int thread)
             n_rows += stage->pieces[first++].n_rows;
             n_pieces++;
         }
-        run_pieces(stage, piece, n_pieces, n_rows, &stage->scratch[thread]);
+        run_pieces(stage, piece, n_pieces, n_rows, thread);
     }
 }
 

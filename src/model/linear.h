@@ -105,6 +105,7 @@ struct mb_stage {
     struct mb_product *products;
     struct mb_piece *pieces;
     size_t n_products, n_products_max, n_pieces, n_pieces_max;
+    struct mb_timeline timeline;
     mb_watch_fn watch; /* NULL: nobody looks */
     void *watch_ctx;
 };
@@ -143,6 +144,10 @@ void mb_stage_run(struct mb_stage *stage);
  * i. */
 void mb_linear_rows(const struct mb_stage *stage, const struct mb_linear *w, size_t row, size_t n_rows,
                     const struct mb_vectors *in, size_t n_tokens, float *y, size_t y_stride, void *scratch);
+
+/* Tells the timeline, whose fn is not NULL, of rows of a product that a thread has finished (timeline.c). */
+void mb_show_product(const struct mb_timeline *timeline, const struct mb_product *product, int thread,
+                     uint64_t begun_ns);
 
 /* Fills entry i of 'to' from x[n], in the forms that are wanted. */
 void mb_activate(const struct mb_kernels *kernels, unsigned forms, const float *x, size_t n,

@@ -41,7 +41,7 @@ static enum mb_status run(struct mb_model *model, const struct mb_layer *layer, 
     mb_add_product(stage, &w[MB_W_DOWN], mb_vectors_of(part->hidden, layer->mlp->d_ff, &part->hidden_a), n,
                    model->work.y);
     mb_stage_run(stage);
-    mb_lap(model, &model->timing.dense_ns);
+    mb_lap(model, MB_TIMELINE_DENSE, layer, &model->timing.dense_ns);
     return MB_OK;
 }
 

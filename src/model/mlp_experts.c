@@ -291,9 +291,9 @@ static enum mb_status run_experts(struct mb_model *model, const struct mb_layer 
 static enum mb_status run(struct mb_model *model, const struct mb_layer *layer, struct mb_error *err)
 {
     route(model, layer);
-    mb_lap(model, &model->timing.router_ns);
+    mb_lap(model, MB_TIMELINE_ROUTER, layer, &model->timing.router_ns);
     MB_TRY(run_experts(model, layer, err));
-    mb_lap(model, &model->timing.experts_ns);
+    mb_lap(model, MB_TIMELINE_EXPERTS, layer, &model->timing.experts_ns);
     return MB_OK;
 }
 

@@ -168,8 +168,11 @@ void mb_vector_ready(const struct mb_model *model, unsigned forms, const float *
 /* The vectors that attention and MLP read. */
 struct mb_vectors mb_normed(const struct mb_model *model);
 
-/* Adds the time since the last lap to *sum. */
-void mb_lap(struct mb_model *model, uint64_t *sum);
+/* Adds the time since the last lap to *sum: it was of that kind. layer NULL: of none. (timeline.c) */
+void mb_lap(struct mb_model *model, enum mb_timeline_kind kind, const struct mb_layer *layer, uint64_t *sum);
+
+/* A pass, which began then and whose last lap has ended, for the timeline. */
+void mb_show_pass(const struct mb_model *model, uint64_t begun_ns);
 
 static inline struct mb_vectors mb_vectors_of(const float *x, size_t stride, const struct mb_activations *a)
 {

@@ -1,7 +1,6 @@
 /*
  * tokens.c - what the forward pass, attention and MLPs do alike for every token of a pass.
  */
-#include "base/clock.h"
 #include "model.h"
 
 struct token_work {
@@ -31,11 +30,4 @@ void mb_vector_ready(const struct mb_model *model, unsigned forms, const float *
 struct mb_vectors mb_normed(const struct mb_model *model)
 {
     return mb_vectors_of(model->work.normed, model->config.d_model, &model->work.normed_a);
-}
-
-void mb_lap(struct mb_model *model, uint64_t *sum)
-{
-    uint64_t now = mb_now_ns();
-    *sum += now - model->mark_ns;
-    model->mark_ns = now;
 }

@@ -188,6 +188,7 @@ enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err)
     model->stage = (struct mb_stage){
         .kernels = model->kernels,
         .fast_bits_max = model->stage.fast_bits_max,
+        .timeline = model->stage.timeline,
         .ops = model->ops,
         .pool = model->pool,
         .products = mb_alloc(needs.n_products, sizeof *model->stage.products),

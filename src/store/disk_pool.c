@@ -72,6 +72,7 @@ struct mb_disk_pool {
     uint64_t hints_from;             /* the call before which hints are not taken */
     uint64_t n_hinted, n_hints_used; /* up to the last look at them */
     struct mb_error failure;         /* the last one */
+    struct mb_timeline timeline;
     struct mb_store_traffic traffic; /* without what the reads count */
 };
 
@@ -141,10 +142,22 @@ struct mb_disk_pool_size mb_disk_pool_size(const struct mb_disk_pool_options *op
 
 /* ---------------------------------------------------------------- slots: with the lock */
 
+/* What has become of a guess. */
+static void show_hint(const struct mb_disk_pool *pool, const struct slot *slot, enum mb_timeline_kind kind)
+{
+    const struct mb_stored_expert *expert = slot->request.expert;
+    uint64_t now_ns = pool->timeline.fn != NULL ? mb_now_ns() : 0;
+    mb_stored_expert_show(&pool->timeline, expert,
+                          (struct mb_timeline_event){
+                              .kind = kind, .begun_ns = now_ns, .ended_ns = now_ns, .n = expert->nbytes});
+}
+
 static void empty_slot(struct mb_disk_pool *pool, struct slot *slot)
 {
     if (slot->state == READY)
         mb_policy_evicted(pool->policy, pool->experts[slot->expert].number);
+    if (slot->state == READY && slot->request.is_hint)
+        show_hint(pool, slot, MB_TIMELINE_HINT_WASTED);
     pool->n_failed -= slot->state == FAILED;
     pool->experts[slot->expert].slot = NONE;
     pool->n_once -= slot->is_once;
@@ -281,6 +294,8 @@ static void pin(struct mb_disk_pool *pool, const struct expert *expert, enum mb_
         slot->is_once = false;
         pool->n_once--;
     }
+    if (slot->request.is_hint)
+        show_hint(pool, slot, MB_TIMELINE_HINT_USED);
     pool->traffic.n_hints_used += slot->request.is_hint;
     slot->is_fresh = slot->request.is_hint = false;
     slot->n_pins++;
@@ -362,6 +377,24 @@ static bool has_failed(struct mb_disk_pool *pool, const struct call *call)
     return has;
 }
 
+static void wait_for_change(struct mb_disk_pool *pool, const struct call *call)
+{
+    uint64_t begun_ns = mb_now_ns();
+    pthread_cond_wait(&pool->changed, &pool->lock);
+    uint64_t ended_ns = mb_now_ns();
+    pool->traffic.waited_ns += ended_ns - begun_ns;
+    if (pool->timeline.fn == NULL)
+        return;
+    const struct mb_timeline_event event = {
+        .kind = MB_TIMELINE_WAIT,
+        .layer = expert_of(pool, call->layer, call->numbers[0])->stored.layer,
+        .expert = MB_TIMELINE_NONE,
+        .begun_ns = begun_ns,
+        .ended_ns = ended_ns,
+    };
+    pool->timeline.fn(pool->timeline.ctx, &event);
+}
+
 static enum mb_status wait_for_some(struct mb_disk_pool *pool, struct call *call, struct mb_error *err)
 {
     begin_call(pool, call);
@@ -378,9 +411,7 @@ static enum mb_status wait_for_some(struct mb_disk_pool *pool, struct call *call
             return mb_fail(err, MB_NO_MEMORY,
                            "%s: more experts are acquired at once than memory has room for",
                            mb_checkpoint_path(pool->ckpt));
-        uint64_t begun_ns = mb_now_ns();
-        pthread_cond_wait(&pool->changed, &pool->lock);
-        pool->traffic.waited_ns += mb_now_ns() - begun_ns;
+        wait_for_change(pool, call);
     }
 }
 
@@ -476,6 +507,8 @@ static enum mb_status list_experts(struct mb_disk_pool *pool, const struct mb_di
             struct expert *expert = &pool->experts[bound->id];
             *expert = (struct expert){.slot = NONE};
             mb_stored_expert_list(pool->views->index, bound, pieces, &expert->stored);
+            expert->stored.layer = (uint32_t)i;
+            expert->stored.number = (uint32_t)e;
             pieces += expert->stored.n_pieces;
         }
     return MB_OK;
@@ -510,6 +543,7 @@ static enum mb_status fill_pool(struct mb_disk_pool *pool, const struct mb_disk_
         options->nbytes > size.fixed_nbytes ? (options->nbytes - size.fixed_nbytes) / size.slot_nbytes : 0;
     pool->views = options->views;
     pool->ckpt = options->views->index->ckpt;
+    pool->timeline = options->timeline;
     pool->n_experts = sizes.n_experts;
     pool->n_parts_max = sizes.n_parts_max;
     pool->n_pieces_max = sizes.n_pieces_max;
@@ -526,6 +560,7 @@ static enum mb_status fill_pool(struct mb_disk_pool *pool, const struct mb_disk_
                                                 .n_pieces_max = pool->n_pieces_max,
                                                 .n_threads = options->n_threads,
                                                 .lock = &pool->lock,
+                                                .timeline = options->timeline,
                                                 .done = end_expert,
                                                 .ctx = pool};
     return mb_disk_reads_open(&reads, &pool->reads, err);

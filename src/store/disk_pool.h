@@ -21,6 +21,7 @@ struct mb_disk_pool_options {
     int n_threads;
     const char *policy; /* of eviction (offload.h); NULL: the default */
     uint64_t nbytes;    /* that the pool may take */
+    struct mb_timeline timeline;
 };
 
 /* What the pool would take with so many slots, tables of experts included. */

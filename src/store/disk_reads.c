@@ -18,6 +18,14 @@ enum { N_HINTS_MAX = 2, N_READING_MAX = 8, WORKERS_MAX = 16, N_READERS_MIN = 4, 
 struct flight {
     struct mb_read_request *request; /* NULL: it is free */
     const struct mb_stored_piece *piece;
+    uint64_t begun_ns; /* while somebody watches time */
+};
+
+/* A thread that waits for reads, reads and checks. */
+struct worker {
+    struct mb_disk_reads *reads;
+    uint32_t number;
+    pthread_t thread;
 };
 
 struct mb_disk_reads {
@@ -35,7 +43,7 @@ struct mb_disk_reads {
     bool is_ending;
     struct mb_store_traffic traffic;
     uint64_t busy_since_ns;
-    pthread_t workers[WORKERS_MAX];
+    struct worker workers[WORKERS_MAX];
     size_t n_workers;
 };
 
@@ -73,6 +81,19 @@ static void end_busy(struct mb_disk_reads *reads)
         reads->traffic.busy_ns += mb_now_ns() - reads->busy_since_ns;
 }
 
+/* A read that has ended now; 'place' is its track. */
+static void show_read(const struct mb_disk_reads *reads, const struct mb_read_request *request,
+                      uint32_t place, uint64_t begun_ns, uint64_t nbytes)
+{
+    const struct mb_timeline_event event = {.kind = MB_TIMELINE_READ,
+                                            .track = place,
+                                            .begun_ns = begun_ns,
+                                            .ended_ns = mb_now_ns(),
+                                            .n = nbytes,
+                                            .is_hint = request->is_hint};
+    mb_stored_expert_show(&reads->options.timeline, request->expert, event);
+}
+
 /* A piece of a request has been read, n bytes of it; negative: not. */
 static void end_piece(struct mb_disk_reads *reads, struct mb_read_request *request,
                       const struct mb_stored_piece *piece, int64_t n)
@@ -90,6 +111,8 @@ static void end_flight(struct mb_disk_reads *reads, uint64_t number, int64_t n)
 {
     struct flight *flight = &reads->flights[number];
     struct mb_read_request *request = flight->request;
+    if (reads->options.timeline.fn != NULL)
+        show_read(reads, request, (uint32_t)number, flight->begun_ns, flight->piece->read_nbytes);
     flight->request = NULL;
     end_piece(reads, request, flight->piece, n);
 }
@@ -111,7 +134,8 @@ static bool begin_flight(struct mb_disk_reads *reads, struct mb_read_request *re
         !mb_uring_read(reads->uring, fd, piece->file_pos, request->memory.bytes + piece->read_at,
                        piece->read_nbytes, number))
         return false;
-    reads->flights[number] = (struct flight){request, piece};
+    uint64_t begun_ns = reads->options.timeline.fn != NULL ? mb_now_ns() : 0;
+    reads->flights[number] = (struct flight){request, piece, begun_ns};
     return true;
 }
 
@@ -143,28 +167,38 @@ static void begin_queued(struct mb_disk_reads *reads)
 /* ---------------------------------------------------------------- what workers do */
 
 /* Reads by pread. Lets the lock go meanwhile. */
-static enum mb_status read_request(struct mb_disk_reads *reads, const struct mb_read_request *request,
+static enum mb_status read_request(const struct worker *worker, const struct mb_read_request *request,
                                    struct mb_error *err)
 {
+    struct mb_disk_reads *reads = worker->reads;
     const struct mb_disk_reads_options *o = &reads->options;
+    uint64_t begun_ns = mb_now_ns();
     begin_busy(reads);
     pthread_mutex_unlock(o->lock);
     enum mb_status status = mb_stored_expert_read(o->ckpt, o->reader, request->expert, &request->memory, err);
+    show_read(reads, request, (uint32_t)reads->n_flights + worker->number, begun_ns, request->expert->nbytes);
     pthread_mutex_lock(o->lock);
     end_busy(reads);
     return status;
 }
 
 /* Checks what was read, if it was. Lets the lock go meanwhile. */
-static void finish_request(struct mb_disk_reads *reads, struct mb_read_request *request,
+static void finish_request(const struct worker *worker, struct mb_read_request *request,
                            enum mb_status status, struct mb_error *err)
 {
+    struct mb_disk_reads *reads = worker->reads;
     const struct mb_disk_reads_options *o = &reads->options;
     pthread_mutex_unlock(o->lock);
     uint64_t begun_ns = mb_now_ns();
     if (status == MB_OK)
         status = mb_stored_expert_check(o->ckpt, request->expert, &request->memory, err);
     uint64_t ended_ns = mb_now_ns();
+    mb_stored_expert_show(&o->timeline, request->expert,
+                          (struct mb_timeline_event){.kind = MB_TIMELINE_CHECK,
+                                                     .track = worker->number,
+                                                     .begun_ns = begun_ns,
+                                                     .ended_ns = ended_ns,
+                                                     .n = request->expert->nbytes});
     pthread_mutex_lock(o->lock);
     reads->traffic.checked_ns += ended_ns - begun_ns;
     reads->traffic.n_read++;
@@ -173,20 +207,21 @@ static void finish_request(struct mb_disk_reads *reads, struct mb_read_request *
     o->done(o->ctx, request, status, err);
 }
 
-static void finish_arrived(struct mb_disk_reads *reads)
+static void finish_arrived(const struct worker *worker)
 {
-    struct mb_read_request *request = take_first(&reads->arrived);
+    struct mb_read_request *request = take_first(&worker->reads->arrived);
     struct mb_error err;
-    enum mb_status status = request->is_bad ? read_request(reads, request, &err) : MB_OK;
-    finish_request(reads, request, status, &err);
+    enum mb_status status = request->is_bad ? read_request(worker, request, &err) : MB_OK;
+    finish_request(worker, request, status, &err);
 }
 
-static void read_queued(struct mb_disk_reads *reads)
+static void read_queued(const struct worker *worker)
 {
+    struct mb_disk_reads *reads = worker->reads;
     struct mb_read_request *request = take_first(reads->queue.first != NULL ? &reads->queue : &reads->hints);
     struct mb_error err;
-    enum mb_status status = read_request(reads, request, &err);
-    finish_request(reads, request, status, &err);
+    enum mb_status status = read_request(worker, request, &err);
+    finish_request(worker, request, status, &err);
 }
 
 static void reap(struct mb_disk_reads *reads)
@@ -210,14 +245,15 @@ static void reap(struct mb_disk_reads *reads)
 
 static void *worker_main(void *ctx)
 {
-    struct mb_disk_reads *reads = ctx;
+    const struct worker *worker = ctx;
+    struct mb_disk_reads *reads = worker->reads;
     pthread_mutex_lock(reads->options.lock);
     for (;;) {
         if (reads->arrived.first != NULL)
-            finish_arrived(reads);
+            finish_arrived(worker);
         else if (reads->uring == NULL && !reads->is_ending &&
                  (reads->queue.first != NULL || reads->hints.first != NULL))
-            read_queued(reads);
+            read_queued(worker);
         else if (reads->uring != NULL && reads->n_in_uring > 0 && !reads->has_reaper)
             reap(reads);
         else if (reads->is_ending)
@@ -271,9 +307,12 @@ static enum mb_status start_workers(struct mb_disk_reads *reads, struct mb_error
     }
     n = reads->uring == NULL && n < N_READERS_MIN ? N_READERS_MIN : n;
     n = n < 1 ? 1 : n < WORKERS_MAX ? n : WORKERS_MAX;
-    for (; reads->n_workers < (size_t)n; reads->n_workers++)
-        if (pthread_create(&reads->workers[reads->n_workers], NULL, worker_main, reads) != 0)
+    for (; reads->n_workers < (size_t)n; reads->n_workers++) {
+        struct worker *worker = &reads->workers[reads->n_workers];
+        *worker = (struct worker){.reads = reads, .number = (uint32_t)reads->n_workers};
+        if (pthread_create(&worker->thread, NULL, worker_main, worker) != 0)
             return mb_fail(err, MB_NO_MEMORY, "a thread that reads experts cannot be started");
+    }
     return MB_OK;
 }
 
@@ -306,7 +345,7 @@ void mb_disk_reads_close(struct mb_disk_reads *reads)
     pthread_cond_broadcast(&reads->work);
     pthread_mutex_unlock(reads->options.lock);
     for (size_t i = 0; i < reads->n_workers; i++)
-        pthread_join(reads->workers[i], NULL);
+        pthread_join(reads->workers[i].thread, NULL);
     mb_uring_close(reads->uring);
     pthread_cond_destroy(&reads->work);
     free(reads->flights);

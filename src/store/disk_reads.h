@@ -41,6 +41,7 @@ struct mb_disk_reads_options {
     pthread_mutex_t *lock;
     mb_read_done_fn done;
     void *ctx;
+    struct mb_timeline timeline;
 };
 
 enum mb_status mb_disk_reads_open(const struct mb_disk_reads_options *options, struct mb_disk_reads **reads,

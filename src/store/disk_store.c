@@ -142,7 +142,8 @@ static enum mb_status make_ready(void *bytes, const struct mb_bound_layer *layer
                                            .n_layers = n_layers,
                                            .reader = disk->reader,
                                            .n_threads = disk->options.n_threads,
-                                           .policy = disk->options.expert_policy};
+                                           .policy = disk->options.expert_policy,
+                                           .timeline = disk->options.timeline};
     struct mb_disk_pool_size size = mb_disk_pool_size(&options);
     uint64_t kept_nbytes = disk->memory.blob_nbytes + disk->memory.table_nbytes + disk->memory.exact_nbytes;
     uint64_t left_nbytes = mb_store_weight_nbytes(&disk->options);

@@ -46,6 +46,16 @@ void mb_stored_expert_list(const struct mb_index *index, const struct mb_bound_e
     }
 }
 
+void mb_stored_expert_show(const struct mb_timeline *timeline, const struct mb_stored_expert *expert,
+                           struct mb_timeline_event event)
+{
+    if (timeline->fn == NULL)
+        return;
+    event.layer = expert->layer;
+    event.expert = expert->number;
+    timeline->fn(timeline->ctx, &event);
+}
+
 /* ---------------------------------------------------------------- reading */
 
 /* Readers name the file and the position; the tensor comes in between. */

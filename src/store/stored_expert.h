@@ -21,6 +21,7 @@ struct mb_stored_expert {
     struct mb_stored_piece *pieces;
     size_t n_pieces;
     uint64_t nbytes, tables_nbytes; /* of the memory that it needs */
+    uint32_t layer, number;         /* as in tensor names */
 };
 
 /* Memory of one expert. */
@@ -30,9 +31,13 @@ struct mb_expert_memory {
     struct mb_matrix *views; /* [n_parts] of its matrices, once it is checked */
 };
 
-/* Fills *expert; 'pieces' has room for as many as the expert has parts. */
+/* Fills *expert, but for layer and number; 'pieces' has room for as many as the expert has parts. */
 void mb_stored_expert_list(const struct mb_index *index, const struct mb_bound_expert *bound,
                            struct mb_stored_piece *pieces, struct mb_stored_expert *expert);
+
+/* Tells the timeline, if somebody looks, of an event of this expert. */
+void mb_stored_expert_show(const struct mb_timeline *timeline, const struct mb_stored_expert *expert,
+                           struct mb_timeline_event event);
 
 /* Reads all by pread.  Fails as mb_reader_read; the message names file and tensor. */
 enum mb_status mb_stored_expert_read(const struct mb_checkpoint *ckpt, const struct mb_reader *reader,

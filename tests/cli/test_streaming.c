@@ -89,6 +89,93 @@ static void bench_and_eval_take_a_limit_too(void **state)
     assert_int_equal(run("eval coded --tokens x --logits y --memory nothing")->exit_status, 2);
 }
 
+/* ---------------------------------------------------------------- the timeline */
+
+static double number_of(const json_t *event, const char *key)
+{
+    return json_number_value(json_object_get(event, key));
+}
+
+static bool has_category(const json_t *event, const char *category)
+{
+    const char *text = json_string_value(json_object_get(event, "cat"));
+    return text != NULL && strcmp(text, category) == 0;
+}
+
+/* Events come by their beginnings: each lies inside the last one of its track that has not ended, or after
+ * it. */
+static void assert_nest(const json_t *events)
+{
+    enum { N_TRACKS = 4000, DEPTH = 8 };
+    static double ends[N_TRACKS][DEPTH];
+    static size_t depths[N_TRACKS];
+    double last = 0;
+    memset(depths, 0, sizeof depths);
+    for (size_t i = 0; i < json_array_size(events); i++) {
+        const json_t *event = json_array_get(events, i);
+        if (strcmp(json_string_value(json_object_get(event, "ph")), "X") != 0)
+            continue;
+        size_t track = (size_t)number_of(event, "tid");
+        double begun = number_of(event, "ts"), ended = begun + number_of(event, "dur");
+        assert_true(track < N_TRACKS && begun >= last && ended >= begun);
+        last = begun;
+        double *end = ends[track];
+        size_t *n = &depths[track];
+        while (*n > 0 && end[*n - 1] <= begun + 0.0005)
+            --*n;
+        if (*n == DEPTH || (*n > 0 && ended > end[*n - 1] + 0.0005))
+            fail_msg("event %zu does not lie inside the one before", i);
+        end[(*n)++] = ended;
+    }
+}
+
+static void a_timeline_is_a_trace_whose_reads_are_those_that_are_counted(void **state)
+{
+    (void)state;
+    static const char bench[] = "bench coded -p 0 -n 8 -r 1 -t 2 --no-warmup --no-lookahead";
+    static const char *const categories[] = {"pass",   "embedding", "attention", "router", "experts", "dense",
+                                             "logits", "wait",      "product",   "read",   "check"};
+    json_t *rows = run_json("%s --memory %uMiB --timeline time.json -o json", bench, lowest_mib(bench) + 2);
+    json_int_t n_bytes = json_integer_value(json_object_get(json_array_get(rows, 0), "read_nbytes"));
+    json_error_t error;
+    json_t *json = json_load_file(test_path("time.json"), 0, &error);
+    if (json == NULL)
+        fail_msg("line %d: %s", error.line, error.text);
+    const json_t *events = json_object_get(json, "traceEvents");
+    assert_nest(events);
+    for (size_t k = 0; k < sizeof categories / sizeof *categories; k++) {
+        size_t n = 0;
+        for (size_t i = 0; i < json_array_size(events); i++)
+            n += has_category(json_array_get(events, i), categories[k]);
+        if (n == 0 || (k == 0 && n != 8))
+            fail_msg("%zu events of the kind %s", n, categories[k]);
+    }
+    for (size_t i = 0; i < json_array_size(events); i++)
+        if (has_category(json_array_get(events, i), "read"))
+            n_bytes -= (json_int_t)number_of(json_object_get(json_array_get(events, i), "args"), "nbytes");
+    assert_int_equal(n_bytes, 0);
+    json_decref(json);
+    json_decref(rows);
+}
+
+static void a_timeline_changes_no_text_and_is_there_after_chat_too(void **state)
+{
+    (void)state;
+    char text[4096];
+    snprintf(text, sizeof text, "%s", run_well(RUN));
+    assert_string_equal(run_well(RUN " --timeline run.json"), text);
+    run_after("echo Hello |", "chat coded -n 3 --timeline chat.json");
+    static const char *const files[] = {"run.json", "chat.json"};
+    for (size_t i = 0; i < 2; i++) {
+        json_t *json = json_load_file(test_path(files[i]), 0, NULL);
+        assert_true(json_array_size(json_object_get(json, "traceEvents")) > 100);
+        json_decref(json);
+    }
+    assert_int_equal(run(RUN " --timeline no/such/folder/t.json")->exit_status, 3);
+    assert_int_equal(run("run none -p x --timeline none.json")->exit_status, 3);
+    assert_null(json_load_file(test_path("none.json"), 0, NULL));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -96,6 +183,8 @@ int main(void)
         cmocka_unit_test(a_model_that_fits_is_loaded_as_without_a_limit),
         cmocka_unit_test(sizes_that_are_none_are_refused),
         cmocka_unit_test(bench_and_eval_take_a_limit_too),
+        cmocka_unit_test(a_timeline_is_a_trace_whose_reads_are_those_that_are_counted),
+        cmocka_unit_test(a_timeline_changes_no_text_and_is_there_after_chat_too),
     };
     return cmocka_run_group_tests(tests, begin, test_folder_end);
 }

@@ -8,6 +8,8 @@
 #include "weights.h"
 #include <errno.h>
 #include <jansson.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,10 +95,15 @@ static enum mb_status keep_matrices(struct test_weights *w, struct mb_error *err
     return MB_OK;
 }
 
+static struct mb_timeline timeline; /* of the stores that are opened */
+
 static enum mb_status open_limited(uint64_t nbytes, struct test_weights *w, struct mb_error *err)
 {
-    const struct mb_store_options options = {
-        .size = sizeof options, .n_threads = 2, .memory_nbytes = nbytes, .n_experts_min = 2};
+    const struct mb_store_options options = {.size = sizeof options,
+                                             .n_threads = 2,
+                                             .memory_nbytes = nbytes,
+                                             .n_experts_min = 2,
+                                             .timeline = timeline};
     enum mb_status status = test_weights_open_with(test_path("coded"), &options, w, err);
     for (size_t e = 0; e < N_EXPERTS && status == MB_OK; e++)
         status = mb_store_bind_expert(w->store, LAYER, e, parts_of(e), N_PARTS, err);
@@ -333,6 +340,87 @@ static void a_single_layer_keeps_what_it_uses_most(void **state)
     }
 }
 
+/* ---------------------------------------------------------------- the timeline */
+
+/* Sums of what a hook has seen. */
+struct seen {
+    pthread_mutex_t lock;
+    uint64_t n[MB_N_TIMELINE_KINDS], n_bytes, waited_ns, checked_ns, n_wrong;
+    uint64_t read_until_ns[64]; /* by track */
+};
+
+static void see(void *ctx, const struct mb_timeline_event *event)
+{
+    struct seen *seen = ctx;
+    pthread_mutex_lock(&seen->lock);
+    seen->n[event->kind]++;
+    seen->n_wrong += event->ended_ns < event->begun_ns || event->layer != LAYER;
+    if (event->kind == MB_TIMELINE_WAIT) {
+        seen->waited_ns += event->ended_ns - event->begun_ns;
+    } else {
+        seen->n_wrong += event->expert >= N_EXPERTS;
+        if (event->kind == MB_TIMELINE_CHECK)
+            seen->checked_ns += event->ended_ns - event->begun_ns;
+    }
+    if (event->kind == MB_TIMELINE_READ) {
+        seen->n_bytes += event->n;
+        seen->n_wrong += event->track >= 64 || event->begun_ns < seen->read_until_ns[event->track];
+        seen->read_until_ns[event->track % 64] = event->ended_ns;
+    }
+    pthread_mutex_unlock(&seen->lock);
+}
+
+static void a_timeline_shows_what_is_counted(void **state)
+{
+    (void)state;
+    for (int with_threads = 0; with_threads <= 1; with_threads++) {
+        struct seen seen = {.lock = PTHREAD_MUTEX_INITIALIZER};
+        struct test_weights w;
+        timeline = (struct mb_timeline){see, &seen};
+        open_error = with_threads ? ENOSYS : 0;
+        open_streaming(&w);
+        open_error = 0;
+        timeline = (struct mb_timeline){0};
+        seen = (struct seen){.lock = PTHREAD_MUTEX_INITIALIZER}; /* limits that were tried before */
+        assert_right(&w);
+        struct mb_store_traffic traffic = mb_store_traffic(w.store);
+        assert_int_equal(traffic.n_misses, N_EXPERTS);
+        assert_int_equal(seen.n[MB_TIMELINE_READ], traffic.n_read); /* these experts are small: a read each */
+        assert_int_equal(seen.n[MB_TIMELINE_CHECK], traffic.n_read);
+        assert_int_equal(seen.n_bytes, traffic.read_nbytes);
+        assert_int_equal(seen.waited_ns, traffic.waited_ns);
+        assert_int_equal(seen.checked_ns, traffic.checked_ns);
+        assert_int_equal(seen.n_wrong, 0);
+        test_weights_close(&w);
+    }
+}
+
+static void a_timeline_shows_which_guesses_were_used(void **state)
+{
+    (void)state;
+    struct seen seen = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    struct mb_expert_view out;
+    struct test_weights w;
+    struct mb_error err;
+    timeline = (struct mb_timeline){see, &seen};
+    open_streaming(&w);
+    timeline = (struct mb_timeline){0};
+    const uint32_t guesses[] = {7, 8};
+    mb_store_prefetch(w.store, LAYER, guesses, 2);
+    while (mb_store_traffic(w.store).n_read < 2)
+        sched_yield();
+    assert_int_equal(mb_store_acquire(w.store, LAYER, guesses, 1, &out, &err), MB_OK);
+    mb_store_release(w.store, LAYER, guesses, 1);
+    for (uint32_t e = 0; e < N_HELD; e++) {
+        assert_int_equal(mb_store_acquire(w.store, LAYER, &e, 1, &out, &err), MB_OK);
+        mb_store_release(w.store, LAYER, &e, 1);
+    }
+    assert_int_equal(seen.n[MB_TIMELINE_HINT_USED], 1);
+    assert_int_equal(seen.n[MB_TIMELINE_HINT_WASTED], 1);
+    assert_int_equal(mb_store_traffic(w.store).n_hints_used, 1);
+    test_weights_close(&w);
+}
+
 /* ---------------------------------------------------------------- overlays */
 
 static void an_overlay_on_a_streamed_expert_stays_while_it_comes_and_goes(void **state)
@@ -372,6 +460,8 @@ int main(void)
         cmocka_unit_test(opening_starves),
         cmocka_unit_test(more_than_memory_holds_is_refused_and_does_not_hang),
         cmocka_unit_test(a_single_layer_keeps_what_it_uses_most),
+        cmocka_unit_test(a_timeline_shows_what_is_counted),
+        cmocka_unit_test(a_timeline_shows_which_guesses_were_used),
         cmocka_unit_test(an_overlay_on_a_streamed_expert_stays_while_it_comes_and_goes),
     };
     json_set_alloc_funcs(starve_spared_malloc, free);
