@@ -78,13 +78,18 @@ static enum mb_status count_strange(struct reading *r, const char *text, size_t 
 
 /* ---------------------------------------------------------------- windows */
 
+static bool is_enough(const struct reading *r)
+{
+    return r->n_tokens_max != 0 && r->to->windows.n_tokens >= r->n_tokens_max;
+}
+
 /* Cuts a text into windows, each with BOS where the model has one; a short rest goes to the last one. */
 static enum mb_status cut(struct reading *r, int32_t *ids, size_t n, struct mb_error *err)
 {
     size_t n_before = r->info->bos_id >= 0 ? 1 : 0, n_most = r->n_ctx - n_before;
     int32_t *window = malloc(r->n_ctx * sizeof *window);
     enum mb_status status = window == NULL ? mb_fail_memory(err, "the windows") : MB_OK;
-    for (size_t at = 0, n_now; at < n && status == MB_OK; at += n_now) {
+    for (size_t at = 0, n_now; at < n && status == MB_OK && !is_enough(r); at += n_now) {
         n_now = n - at < n_most ? n - at : n_most;
         if (at > 0 && n_now + n_before < WINDOW_MIN)
             break;
@@ -157,11 +162,6 @@ static enum mb_status add_line(struct reading *r, const char *line, size_t nbyte
         json_decref(object);
     }
     return status == MB_OK ? MB_OK : mb_fail_in(err, status, "line %zu", number);
-}
-
-static bool is_enough(const struct reading *r)
-{
-    return r->n_tokens_max != 0 && r->to->windows.n_tokens >= r->n_tokens_max;
 }
 
 /* 'text' is terminated. */

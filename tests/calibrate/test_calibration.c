@@ -111,6 +111,23 @@ static void a_limit_takes_the_first_windows(void **state)
     mb_calibration_free(&part);
 }
 
+static void a_limit_holds_within_a_line(void **state)
+{
+    (void)state;
+    char text[12000] = "{\"text\": \"";
+    struct mb_error err;
+    struct mb_calibration calibration;
+    struct mb_calibration_options options = {.size = sizeof options, .n_tokens_max = 300};
+    for (size_t i = 0; i < 1000; i++)
+        strcat(text, "apples and ");
+    strcat(text, "\"}\n");
+    test_write(test_path("long.jsonl"), text, strlen(text));
+    assert_int_equal(read_options(test_path("long.jsonl"), &options, &calibration, &err), MB_OK);
+    assert_int_equal(calibration.windows.n, 2);
+    assert_true(calibration.windows.n_tokens >= 300);
+    mb_calibration_free(&calibration);
+}
+
 /* Each window's tokens are in the key, and so are the tokenizer's files and the weights. */
 static void a_key_tells_texts_apart(void **state)
 {
@@ -140,6 +157,7 @@ int main(void)
         cmocka_unit_test(a_long_text_is_cut_and_begins_with_bos),
         cmocka_unit_test(a_text_that_the_tokenizer_hardly_knows_is_counted),
         cmocka_unit_test(a_limit_takes_the_first_windows),
+        cmocka_unit_test(a_limit_holds_within_a_line),
         cmocka_unit_test(a_key_tells_texts_apart),
     };
     if (mb_tokenizer_open(REFERENCE, &tokenizer, &err) != MB_OK) {

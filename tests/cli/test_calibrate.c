@@ -47,6 +47,19 @@ static void moments_are_kept_and_used_again(void **state)
     assert_true(test_exists(test_path("kept")));
 }
 
+/* A short text in a script that the tokenizer spells byte by byte: of use to few experts. */
+static void a_text_that_says_little_is_reported(void **state)
+{
+    (void)state;
+    test_write_text(test_path("."), "strange.jsonl",
+                    "{\"text\": \"Tom has\"}\n{\"text\": \"\u6c34\u5728\u96f6\u5ea6\u7ed3\u51b0\"}\n");
+    const char *said = run("compress " REFERENCE " little --bound 60%% --calibrate strange.jsonl")->err;
+    assert_non_null(strstr(said, "most of them on line 2: the tokenizer hardly knows it"));
+    assert_non_null(strstr(said, "experts had fewer tokens than columns"));
+    assert_non_null(strstr(said, "experts, which are rounded plainly: layer 1 expert "));
+    run_well("verify little " REFERENCE);
+}
+
 static void what_does_not_fit_is_refused(void **state)
 {
     (void)state;
@@ -77,6 +90,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_calibrated_folder_keeps_its_bound),
         cmocka_unit_test(moments_are_kept_and_used_again),
+        cmocka_unit_test(a_text_that_says_little_is_reported),
         cmocka_unit_test(what_does_not_fit_is_refused),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
