@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "sweep_work.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,6 +40,7 @@ struct comparing {
     struct mb_result_comparison *comparisons;
     size_t n_comparisons;
     struct mb_result_pooled *pooled;
+    size_t *first_runs; /* [n_pooled] of each one's group */
     size_t n_pooled;
 };
 
@@ -121,6 +123,7 @@ static size_t group_end(const struct mb_sweep *plan, size_t begin)
 static struct mb_result_pooled *new_pooled(struct comparing *c, size_t begin, const char *name)
 {
     const struct mb_sweep_item *item = &c->work->plan->items[begin];
+    c->first_runs[c->n_pooled] = begin;
     struct mb_result_pooled *row = &c->pooled[c->n_pooled++];
     *row = (struct mb_result_pooled){.label = item->label,
                                      .target = item->target,
@@ -184,6 +187,8 @@ static void widen(struct comparing *c, size_t n_seeds, struct mb_result_pooled *
     mb_wilson95((uint64_t)llround(row->mean * (double)c->n_questions), c->n_questions, &low, &high);
     row->low = fmin(fmax(0, row->low), low);
     row->high = fmax(fmin(1, row->high), high);
+    row->difference_low = fmax(-1, row->difference_low);
+    row->difference_high = fmin(1, row->difference_high);
     if (n_flips > 0)
         return;
     mb_wilson95(0, c->n_questions, &unused, &high);
@@ -359,10 +364,43 @@ static bool is_compared(const struct mb_result_pooled *row, const char *name)
     return row->name == name && !isnan(row->p) && strcmp(row->error, "none") != 0;
 }
 
+/*
+ * The word that each run of a group got by itself, NULL where they differ.  '*at': where comparisons of the
+ * group may begin; left at those of the next.
+ */
+static const char *common_verdict(const struct comparing *c, const char *name, size_t begin, size_t *at)
+{
+    size_t end = group_end(c->work->plan, begin);
+    const char *common = NULL;
+    bool is_same = true;
+    for (; *at < c->n_comparisons; ++*at) {
+        const struct mb_result_comparison *one = &c->comparisons[*at];
+        if (one->name != name || one->run < (int64_t)begin)
+            continue;
+        if (one->run >= (int64_t)end)
+            break;
+        is_same = is_same && (common == NULL || strcmp(common, one->verdict) == 0);
+        common = one->verdict;
+    }
+    return is_same ? common : NULL;
+}
+
+/*
+ * Two or three seeds that differ say little about others, however much each of them loses: that is no reason
+ * to say that nothing is seen.
+ */
+static void judge_seeds(const char *each, struct mb_result_pooled *row)
+{
+    bool is_seen = strcmp(row->verdict, "better") == 0 || strcmp(row->verdict, "worse") == 0;
+    if (!is_seen && each != NULL && (strcmp(each, "better") == 0 || strcmp(each, "worse") == 0))
+        snprintf(row->verdict, sizeof row->verdict, "%s with each of %llu seeds", each,
+                 (unsigned long long)row->n_seeds);
+}
+
 static enum mb_status adjust_pooled(struct comparing *c, const char *name, double sign, double *p,
                                     struct mb_error *err)
 {
-    size_t n = 0;
+    size_t n = 0, at = 0;
     uint64_t n_units = name == nll_name ? mb_sweep_n_windows(c->work) : c->n_questions;
     for (size_t i = 0; i < c->n_pooled; i++)
         if (is_compared(&c->pooled[i], name))
@@ -375,6 +413,9 @@ static enum mb_status adjust_pooled(struct comparing *c, const char *name, doubl
             continue;
         row->p_adjusted = p[n++];
         judge(row->difference, sign, row->p_adjusted, n_units, row->verdict);
+        const char *each = common_verdict(c, name, c->first_runs[i], &at);
+        if (row->n_seeds > 1)
+            judge_seeds(each, row);
     }
     return MB_OK;
 }
@@ -417,8 +458,9 @@ static enum mb_status allocate(struct comparing *c, struct mb_error *err)
     c->rights = malloc(n_widest * n_questions * sizeof *c->rights);
     c->comparisons = calloc(plan->n_items + 1, (N_SHARES + 1) * sizeof *c->comparisons);
     c->pooled = calloc(plan->n_items + 1, (N_SHARES + N_MEANS) * sizeof *c->pooled);
+    c->first_runs = calloc(plan->n_items + 1, (N_SHARES + N_MEANS) * sizeof *c->first_runs);
     return c->base != NULL && c->right != NULL && c->differences != NULL && c->rights != NULL &&
-                   c->comparisons != NULL && c->pooled != NULL
+                   c->comparisons != NULL && c->pooled != NULL && c->first_runs != NULL
                ? MB_OK
                : mb_fail_memory(err, "the comparisons");
 }
@@ -474,5 +516,6 @@ enum mb_status mb_sweep_compare(struct mb_sweep_work *work, bool is_ended, struc
     free(c.rights);
     free(c.comparisons);
     free(c.pooled);
+    free(c.first_runs);
     return status;
 }

@@ -51,9 +51,62 @@ enum mb_status mb_sweep_check_words(struct mb_sweep_work *work, struct mb_error 
     return status;
 }
 
+/* Of matrices of one shape and type the first: what a codec does not take shows in it. */
+static void keep_shapes(const struct mb_model *model, struct mb_selection *selection)
+{
+    size_t n_matrices, n_kept = 0;
+    const struct mb_model_matrix *matrices = mb_model_matrices(model, &n_matrices);
+    for (size_t i = 0; i < selection->n; i++) {
+        const struct mb_model_matrix *matrix = &matrices[selection->at[i]];
+        bool is_there = false;
+        for (size_t k = 0; k < n_kept; k++) {
+            const struct mb_model_matrix *kept = &matrices[selection->at[k]];
+            is_there = is_there || (kept->n_cols == matrix->n_cols && kept->n_rows == matrix->n_rows &&
+                                    kept->dtype == matrix->dtype && kept->is_coded == matrix->is_coded);
+        }
+        if (!is_there)
+            selection->at[n_kept++] = selection->at[i];
+    }
+    selection->n = n_kept;
+}
+
+static enum mb_status try_selection(struct mb_sweep_work *work, const struct mb_selection *selection,
+                                    const struct mb_perturbation *perturbation, struct mb_error *err)
+{
+    struct mb_perturb_report report;
+    if (work->perturber == NULL)
+        MB_TRY(mb_perturb_open(work->model, NULL, &work->perturber, err));
+    MB_TRY(mb_perturb_apply(work->perturber, selection, perturbation, 1, &report, err));
+    return mb_perturb_undo(work->perturber, err);
+}
+
+/* What may be refused depends on what is selected: dropped experts, and the shapes that a codec takes. */
+static enum mb_status try_item(struct mb_sweep_work *work, const struct mb_sweep_item *item,
+                               struct mb_error *err)
+{
+    struct mb_perturbation perturbation;
+    struct mb_selection selection;
+    MB_TRY(parse(item, &perturbation, err));
+    if (perturbation.kind != MB_PERTURB_DROP && perturbation.codec == NULL)
+        return MB_OK;
+    MB_TRY(mb_select(work->model, item->target, work->profile, &selection, err));
+    if (perturbation.kind != MB_PERTURB_DROP)
+        keep_shapes(work->model, &selection);
+    enum mb_status status = try_selection(work, &selection, &perturbation, err);
+    mb_selection_free(&selection);
+    return status == MB_OK ? MB_OK : mb_fail_in(err, status, "%s, %s", item->target, item->error);
+}
+
 enum mb_status mb_sweep_check_targets(struct mb_sweep_work *work, struct mb_error *err)
 {
-    return select_all(work, work->profile, err);
+    MB_TRY(select_all(work, work->profile, err));
+    for (size_t i = 1; i < work->plan->n_items; i++) {
+        const struct mb_sweep_item *item = &work->plan->items[i], *before = item - 1;
+        bool is_tried = strcmp(item->target, before->target) == 0 && strcmp(item->error, before->error) == 0;
+        if (!work->is_done[i] && !is_tried)
+            MB_TRY(try_item(work, item, err));
+    }
+    return MB_OK;
 }
 
 static void fill_change(const struct mb_perturb_report *report, struct mb_sweep_change *change)

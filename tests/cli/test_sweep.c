@@ -406,6 +406,48 @@ static void a_selection_of_nothing_ends_a_sweep(void **state)
     assert_int_equal(number("none.db", "SELECT count(*) FROM run"), 1); /* the clean run is kept */
 }
 
+/* What a codec does not take, or cannot be dropped, is found before the runs that would come before it. */
+static void what_cannot_be_done_is_found_after_the_clean_run(void **state)
+{
+    static const char *const cases[][3] = {
+        {"layer=1 experts=all", "q4_k: 128 columns are no multiple of 256", "zero,codec:q4_k"},
+        {"layer=1 experts=all", "layer=1 experts=all, drop: ", "zero,drop"},
+        {"layer=1 experts=0 proj=down", "'drop' is for whole experts", "zero,drop"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char arguments[512];
+        snprintf(arguments, sizeof arguments,
+                 "-o not%zu.db --target '%s' --error %s --kl '%s/README.md' --windows 1", i, cases[i][0],
+                 cases[i][2], REFERENCE);
+        const struct ran *ran = run("sweep '" REFERENCE "' %s", arguments);
+        if (ran->exit_status < 2 || strstr(ran->err, cases[i][1]) == NULL)
+            fail_msg("%s: exit status %d: %s", arguments, ran->exit_status, ran->err);
+        snprintf(arguments, sizeof arguments, "not%zu.db", i);
+        assert_int_equal(number(arguments, "SELECT count(*) FROM run"), 1);
+    }
+}
+
+/* A test over two seeds that differ shows nothing, and both have lost all but one answer. */
+static void each_of_two_seeds_may_be_worse(void **state)
+{
+    (void)state;
+    run_well("sweep '" REFERENCE "' -o seeds.db --target 'layer=4 expert=3' --error uniform"
+             " --bound 1000%%,1%%,2%%,3%%,4%% --seeds 2 --task '" REFERENCE
+             "/eval.jsonl' --limit 12 --windows 1 -n 96");
+    assert_int_equal(
+        number("seeds.db", "SELECT count(*) FROM comparison WHERE name = 'pia' AND verdict = 'worse'"), 2);
+    assert_int_equal(number("seeds.db",
+                            "SELECT count(*) FROM pooled WHERE name = 'pia' AND bound = '1000%' AND"
+                            " verdict = 'worse with each of 2 seeds' AND p_adjusted > 0.05 AND"
+                            " difference_low = -1"),
+                     1);
+    assert_int_equal(number("seeds.db",
+                            "SELECT count(*) FROM pooled WHERE verdict = 'no difference seen (n = 12)'"
+                            " AND name = 'pia'"),
+                     4);
+}
+
 /* Weights of 1e37 make products infinite, and these NaN: a result like any other, and the sweep goes on. */
 static void a_model_that_gives_nan_is_dead(void **state)
 {
@@ -487,6 +529,8 @@ int main(void)
         cmocka_unit_test(malformed_lines_are_named_and_counted),
         cmocka_unit_test(questions_without_room_count_as_wrong_and_are_named),
         cmocka_unit_test(a_selection_of_nothing_ends_a_sweep),
+        cmocka_unit_test(what_cannot_be_done_is_found_after_the_clean_run),
+        cmocka_unit_test(each_of_two_seeds_may_be_worse),
         cmocka_unit_test(a_model_that_gives_nan_is_dead),
         cmocka_unit_test(multiple_choice_and_other_codecs_are_swept),
         cmocka_unit_test(tables_csv_and_json_say_the_same),
