@@ -287,8 +287,9 @@ function chart({ series, xTitle, yTitle, xLog = false, yLog = false, zero = fals
             svg.append(line);
         }
         for (const point of list) {
-            if (ok(point.low) && ok(point.high)) {
-                const bar = draw("line", { x1: x(point.x) + shift, x2: x(point.x) + shift, y1: y(point.low), y2: y(point.high) });
+            const isBelow = yLog && point.low !== null && point.low <= 0; /* the bar ends at the chart's edge */
+            if ((ok(point.low) || isBelow) && ok(point.high)) {
+                const bar = draw("line", { x1: x(point.x) + shift, x2: x(point.x) + shift, y1: isBelow ? box.bottom : y(point.low), y2: y(point.high) });
                 bar.style.stroke = colour;
                 svg.append(bar);
             }
@@ -391,8 +392,8 @@ function head() {
         if (shown.length) list.append(make("li", {}, "The clean model: " + shown.join(", ") + "."));
     }
     const detectable = Number(manifest.detectable);
-    if (Number(manifest.n_questions) > 0 && !(detectable > 0 && Number.isFinite(detectable))) list.append(make("li", {}, "These are too few questions to see any difference of PIA, whatever it is."));
-    else if (detectable > 0) list.append(make("li", {}, `Smallest difference of PIA that this sweep would most likely see: ${points(detectable).replace("+", "")} points.`));
+    if (Number(manifest.n_questions) > 0 && !(detectable > 0 && Number.isFinite(detectable))) list.append(make("li", {}, "If 5 % of the answers flip, these are too few questions to see a difference of PIA."));
+    else if (detectable > 0) list.append(make("li", {}, `Smallest difference of PIA that this sweep would most likely see, if 5 % of the answers flip: ${points(detectable).replace("+", "")} points.`));
     const dead = pool(changed.filter((run) => run.values.dead && run.values.dead.value === 1));
     if (dead.length) list.append(make("li", {}, `No usable output: ${dead.slice(0, 5).map((group) => caption(group[0])).join("; ")}${dead.length > 5 ? ` and ${dead.length - 5} more` : ""}.`));
     page.append(list);
@@ -596,7 +597,7 @@ function rate() {
 function paper() {
     const all = rowsOf("paper");
     if (all.length === 0) return;
-    const node = section("paper", "Beside the paper", make("p", {}, "The paper (arXiv:2509.07727) measured Moonlight-16B-A3B with normal noise; places are scaled to this model's depth. Each figure is the difference to the clean model in points; the interval is ours. Verdicts say whether the paper's difference lies in it."));
+    const node = section("paper", "Beside the paper", make("p", {}, "The paper (arXiv:2509.07727) measured Moonlight-16B-A3B with normal noise; places are scaled to this model's depth. Each figure is the difference to the clean model in points; the interval is ours. A verdict is about both intervals, the paper's taken as of 100 questions: agree, they overlap on one side of zero; disagree, they do not overlap; else n is too small to tell."));
     const score = (value) => (value === null || value === undefined ? "" : percent(value));
     const change = (row) => (row.ours === null || row.ours_clean === null ? "" : points(row.ours - row.ours_clean) + (row.low === null ? "" : ` (${points(row.low)} to ${points(row.high)})`) + (row.agrees ? `, ${row.agrees}` : ""));
     for (const part of [...new Set(all.map((row) => row.part))]) {
