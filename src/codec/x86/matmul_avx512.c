@@ -56,9 +56,6 @@ struct source {
     size_t row_nbytes;
 };
 
-/* Of fast activations: a tile takes one product a weight, and the fused product two. */
-enum { FUSED_FAST_TOKENS = 2 };
-
 /* The outliers of most tiles as the product's loop takes them: one in each of its first rounds. */
 enum { OUTLIERS_BETWEEN = 32 };
 
@@ -678,7 +675,7 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
                       void *scratch)
 {
     /* The fused product is faster for so few: it writes nothing in between. */
-    if (n_tokens <= FUSED_FAST_TOKENS || (n_tokens <= MB_FUSED_TOKENS && !mb_all_fast(x, n_tokens))) {
+    if (n_tokens <= MB_FUSED_TOKENS) {
         mb_matvecs_avx512(w, row, n_rows, x, n_tokens, y, y_stride, scratch);
         return;
     }

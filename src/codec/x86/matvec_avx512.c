@@ -63,7 +63,7 @@ struct product {
     const struct mb_coded_matrix *w;
     const struct mb_activation *x; /* [n_tokens] */
     size_t n_tokens;
-    const int8_t *planes; /* of several tokens: [whole 64s of columns][n_together][hi, lo][64] */
+    const int8_t *planes; /* of several tokens: [whole 64s of columns][n_tokens][hi, lo][64] */
     struct rows *rows;
     const struct stop *stops; /* the last one is after the whole blocks of a row */
     bool has_wide;
@@ -187,25 +187,32 @@ MB_INLINE void multiply_128(unsigned a, size_t n_lanes, struct lane *lane, const
     }
 }
 
-/* The same with several tokens; 'planes' holds these columns of their activations. */
+/*
+ * The same with several tokens; 'planes' holds these columns of their activations, each of which is loaded
+ * once for all lanes.
+ */
 MB_INLINE void multiply_128_by(unsigned a, size_t n_lanes, size_t n_tokens, struct lane *lane,
                                const struct mb_body_512 *body, const int8_t *planes,
                                __m512i s[LANES][MB_FUSED_TOKENS][2])
 {
-    const __m512i *x = (const __m512i *)(const void *)planes;
+    __m512i u[LANES][2];
 #pragma GCC unroll 4
-    for (size_t i = 0; i < n_lanes; i++) {
-        __m512i u[2];
-        mb_decode_128(lane[i].body, a, body, &lane[i].tail, u);
-#pragma GCC unroll 2
-        for (size_t half = 0; half < 2; half++)
-#pragma GCC unroll 4
-            for (size_t t = 0; t < n_tokens; t++) {
-                s[i][t][0] = mb_dot_512(s[i][t][0], u[half], x[2 * (half * n_tokens + t)]);
-                s[i][t][1] = mb_dot_512(s[i][t][1], u[half], x[2 * (half * n_tokens + t) + 1]);
-            }
-        lane[i].body += 16 * a;
+    for (size_t i = 0; i < n_lanes; i++, lane++) {
+        mb_decode_128(lane->body, a, body, &lane->tail, u[i]);
+        lane->body += 16 * a;
     }
+#pragma GCC unroll 2
+    for (size_t half = 0; half < 2; half++)
+#pragma GCC unroll 4
+        for (size_t t = 0; t < n_tokens; t++, planes += 128) {
+            __m512i hi = _mm512_load_si512(planes), lo = _mm512_load_si512(planes + 64);
+            __asm__("" : "+v"(hi), "+v"(lo)); /* gcc would load them again for each lane */
+#pragma GCC unroll 4
+            for (size_t i = 0; i < n_lanes; i++) {
+                s[i][t][0] = mb_dot_512(s[i][t][0], u[i][half], hi);
+                s[i][t][1] = mb_dot_512(s[i][t][1], u[i][half], lo);
+            }
+        }
 }
 
 /* Adds the products of a row's bytes u, the first of which is column 64 i of 'planes'. */
@@ -252,7 +259,7 @@ MB_INLINE void multiply_last(unsigned a, const struct lane *lane, const struct m
     size_t at = c + mb_decode_last(lane->body, a, body, n, lane->tail, u);
 #pragma GCC unroll 4
     for (size_t t = 0; t < n_tokens; t++) {
-        const struct mb_activation *x = product->x + (t < product->n_tokens ? t : 0);
+        const struct mb_activation *x = product->x + t;
         s[t][0] = mb_dot_512(s[t][0], u[0], _mm512_loadu_si512(x->hi + c));
         s[t][1] = mb_dot_512(s[t][1], u[0], _mm512_loadu_si512(x->lo + c));
         s[t][0] = mb_dot_512(s[t][0], u[1], _mm512_loadu_si512(x->hi + at));
@@ -366,9 +373,11 @@ typedef void (*group_sums_fn)(struct product *product, const struct mb_batch_512
     }
 #define GROUP_SUMS_1(a) GROUP_SUMS(1, a)
 #define GROUP_SUMS_2(a) GROUP_SUMS(2, a)
+#define GROUP_SUMS_3(a) GROUP_SUMS(3, a)
 #define GROUP_SUMS_4(a) GROUP_SUMS(4, a)
 MB_WIDTHS_1_TO_8(GROUP_SUMS_1)
 MB_WIDTHS_1_TO_8(GROUP_SUMS_2)
+MB_WIDTHS_1_TO_8(GROUP_SUMS_3)
 MB_WIDTHS_1_TO_8(GROUP_SUMS_4)
 
 static void group_sums_0(struct product *product, const struct mb_batch_512 *batch, const uint32_t *which,
@@ -381,18 +390,18 @@ static void group_sums_0(struct product *product, const struct mb_batch_512 *bat
             memset(product->rows->sums[t] + n_sums * which[i], 0, n_sums * sizeof(__m512i));
 }
 
-/* Without and with wide blocks, by the number of tokens (three run as four), and by width. */
+/* Without and with wide blocks, by the number of tokens, and by width. */
 static const group_sums_fn group_sums_of[2][MB_FUSED_TOKENS + 1][MB_WIDTH_MAX + 1] = {
     {
         [1] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_1)},
         [2] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_2)},
-        [3] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_4)},
+        [3] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_3)},
         [4] = {group_sums_0, MB_NAMES_1_TO_8(group_sums_4)},
     },
     {
         [1] = {group_sums_0, MB_NAMES_1_TO_8(wide_sums_1)},
         [2] = {group_sums_0, MB_NAMES_1_TO_8(wide_sums_2)},
-        [3] = {group_sums_0, MB_NAMES_1_TO_8(wide_sums_4)},
+        [3] = {group_sums_0, MB_NAMES_1_TO_8(wide_sums_3)},
         [4] = {group_sums_0, MB_NAMES_1_TO_8(wide_sums_4)},
     },
 };
@@ -643,13 +652,11 @@ void mb_matvecs_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n
         mb_matvec_avx512(w, row, n_rows, x, y);
         return;
     }
-    size_t n_together = n_tokens == 3 ? 4 : n_tokens; /* the last one twice */
     __m512i *planes = scratch;
     for (size_t c = 0; c + 64 <= w->n_cols; c += 64)
-        for (size_t t = 0; t < n_together; t++) {
-            const struct mb_activation *from = x + (t < n_tokens ? t : n_tokens - 1);
-            *planes++ = _mm512_loadu_si512(from->hi + c);
-            *planes++ = _mm512_loadu_si512(from->lo + c);
+        for (size_t t = 0; t < n_tokens; t++) {
+            *planes++ = _mm512_loadu_si512(x[t].hi + c);
+            *planes++ = _mm512_loadu_si512(x[t].lo + c);
         }
     struct product product = {.w = w, .x = x, .n_tokens = n_tokens, .planes = scratch};
     multiply_all(product, row, n_rows, y, y_stride);
