@@ -18,6 +18,7 @@ static struct {
     const char *random, *sizes, *expert_bytes, *memory, *policies, *compute, *dense_bytes, *profile, *chart;
     struct cli_strings links;
     int half_life, n_warm;
+    double lookahead;
     bool all_tokens;
     enum cli_format format;
 } args;
@@ -45,6 +46,9 @@ static const struct cli_option options[] = {
                  "bytes of weights that are multiplied a second (default: products take no time)"),
     CLI_ROW_TEXT(0, "dense-bytes", "SIZE", args.dense_bytes,
                  "weights beside those of experts that a token is multiplied with (default: from --sizes)"),
+    CLI_ROW_DOUBLE(0, "lookahead", "SHARE", args.lookahead, 0, 1,
+                   "guess the next layer's experts, and be right for that share of them (default 0: no\n"
+                   "guesses)"),
     CLI_ROW_INT(0, "warm", "N", args.n_warm, 0, 1e9, "leave the first N generated tokens out of the figures"),
     CLI_ROW_FLAG(0, "all-tokens", args.all_tokens, "feed prompts token by token, too, and count them"),
     CLI_ROW_TEXT(0, "chart", "FILE.svg", args.chart, "draw the hit rates"),
@@ -267,7 +271,8 @@ static enum mb_status run_one(struct work *w, const struct link *link, const cha
                                       .half_life = (unsigned)args.half_life,
                                       .usage = w->usage,
                                       .are_all_generated = args.all_tokens,
-                                      .n_warm = (size_t)args.n_warm};
+                                      .n_warm = (size_t)args.n_warm,
+                                      .lookahead = args.lookahead};
     struct simulate_row *row = &w->rows[w->n_rows++];
     *row = (struct simulate_row){.policy = policy,
                                  .share = (double)memory / (double)w->all_nbytes,

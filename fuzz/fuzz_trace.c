@@ -24,7 +24,9 @@ static void replay(const struct mb_trace *trace)
         struct mb_simulation_options options = {.size = sizeof options,
                                                 .policy = policies[i],
                                                 .memory_nbytes = 3 * shape->n_used + n / 2,
-                                                .nbytes = nbytes};
+                                                .nbytes = nbytes,
+                                                .link = {sizeof options.link, 1000, 10, 2},
+                                                .lookahead = i * 0.3};
         if (mb_simulate(trace, &options, &result, NULL) != MB_OK || result.n_hits > result.n_uses)
             abort();
     }

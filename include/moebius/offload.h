@@ -242,13 +242,20 @@ struct mb_simulation_options {
     const double *usage;
     bool are_all_generated; /* tokens of prompts are fed one by one, too, and counted */
     size_t n_warm;          /* of the generated tokens so many come before those that are counted */
+    /* What a token takes whatever experts it uses, beside dense_nbytes, and what each product of a layer's
+     * experts takes beside its bytes: several that are there are multiplied together. */
+    uint64_t token_ns, wave_ns;
+    uint64_t check_bytes_per_s; /* of an expert that was read, before it is used; 0: takes no time */
+    /* Looking ahead: while a layer's experts are multiplied, those of the next are guessed, and this share
+     * of the guesses is right, 0 to 1.  Guesses are read at most two at a time.  0: nothing is guessed. */
+    double lookahead;
 };
 
 struct mb_simulation {
     uint64_t n_tokens;       /* generated ones that are counted, as all that follows */
-    uint64_t n_uses, n_hits; /* of experts; those found in memory */
-    uint64_t read_nbytes;
-    uint64_t prompt_nbytes; /* read for prompts, those before counted tokens included */
+    uint64_t n_uses, n_hits; /* of experts; those found in memory that were not read for a guess just then */
+    uint64_t read_nbytes;    /* for generated tokens and guesses */
+    uint64_t prompt_nbytes;  /* read for prompts, those before counted tokens included */
     uint64_t total_ns;
     uint64_t waited_ns; /* nothing was left to multiply */
     uint64_t busy_ns;   /* bytes went over the link */

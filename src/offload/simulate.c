@@ -2,10 +2,13 @@
  * simulate.c - a trace in place of a model, a link in place of a disk: what a policy finds in memory, and how
  * long tokens take.
  *
+ * It follows the store: who is in memory after a token is the same for both (a test compares them), as long
+ * as neither prompts nor guesses are read, which depend on time there.
+ *
  * A generated token goes through the layers one by one.  In each, attention and router take their time, then
- * all missing experts are asked for at once; those in memory are multiplied while they come, then each
- * missing one when it is there.  A prompt takes no time here: its experts are read once for each layer and
- * stay only where there is room, so that it throws nothing out.
+ * all missing experts are asked for at once; those in memory are multiplied while they come, then what has
+ * arrived is multiplied together.  A prompt takes no time here: its experts are read once for each layer, and
+ * beyond a share of memory they replace one another.
  */
 #include "base/error.h"
 #include "base/memory.h"
@@ -15,7 +18,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_PASS_TOKENS = 512 };
+enum { N_PASS_TOKENS = 512, ONCE_SHARE = 8 /* of memory is for prompts */, N_GUESSES_READING = 2 };
+
+/* An expert. */
+struct place {
+    bool is_loaded;
+    bool is_fresh;     /* read for a guess, and not used since */
+    bool is_once;      /* read for a prompt, and not used since */
+    uint64_t there_ns; /* when it has been read and checked */
+    uint64_t pinned;   /* the last wave that needs it */
+};
+
+/* A token's experts of a layer, by number, as the store goes through them. */
+struct wanted {
+    size_t experts[MB_TRACE_USED_MAX];
+    float gates[MB_TRACE_USED_MAX];
+    size_t n;
+};
 
 struct simulator {
     const struct mb_trace *trace;
@@ -26,10 +45,13 @@ struct simulator {
     struct mb_link link;
     bool has_link;
     size_t n_layers, n_experts, n_used;
-    bool *is_loaded;  /* [n_layers * n_experts] */
-    uint64_t *pinned; /* [n_layers * n_experts] number of the last wave that needs it */
-    uint64_t wave;
-    uint64_t used_nbytes, now_ns;
+    struct place *places; /* [n_layers * n_experts] */
+    uint64_t wave;        /* tokens that go through a layer together */
+    uint64_t n_passes;
+    uint64_t used_nbytes, once_nbytes, now_ns;
+    uint64_t last_ends_ns[N_GUESSES_READING]; /* of the reads so far, the last one first */
+    size_t guesses[MB_TRACE_USED_MAX], n_guesses;
+    uint64_t guessed_ns;
     struct mb_simulation *result;
 };
 
@@ -50,84 +72,214 @@ static uint64_t compute_ns(const struct simulator *s, uint64_t nbytes)
 static bool may_evict(void *ctx, size_t expert)
 {
     const struct simulator *s = ctx;
-    return s->pinned[expert] != s->wave;
+    return s->places[expert].pinned != s->wave;
 }
 
-/* A wave always has room: mb_simulate refuses less memory than that. */
-static void make_room(struct simulator *s, uint64_t nbytes)
+static bool may_evict_once(void *ctx, size_t expert)
+{
+    const struct simulator *s = ctx;
+    return may_evict(ctx, expert) && s->places[expert].is_once;
+}
+
+static void end_once(struct simulator *s, size_t expert)
+{
+    s->once_nbytes -= s->places[expert].is_once ? nbytes_of(s, expert) : 0;
+    s->places[expert].is_once = false;
+}
+
+static void evict(struct simulator *s, size_t expert)
+{
+    mb_policy_evicted(s->policy, expert);
+    end_once(s, expert);
+    s->places[expert].is_loaded = s->places[expert].is_fresh = false;
+    s->used_nbytes -= nbytes_of(s, expert);
+}
+
+/* false: nothing more may leave.  A wave of generation always has room: mb_simulate refuses less memory. */
+static bool make_room(struct simulator *s, uint64_t nbytes, bool is_once)
 {
     while (s->used_nbytes + nbytes > s->options->memory_nbytes) {
-        size_t victim = mb_policy_victim(s->policy, may_evict, s);
+        bool only_once = is_once && s->once_nbytes > s->options->memory_nbytes / ONCE_SHARE;
+        size_t victim = MB_NO_EXPERT;
+        if (only_once)
+            victim = mb_policy_victim(s->policy, may_evict_once, s);
         if (victim == MB_NO_EXPERT)
-            return;
-        mb_policy_evicted(s->policy, victim);
-        s->is_loaded[victim] = false;
-        s->used_nbytes -= nbytes_of(s, victim);
+            victim = mb_policy_victim(s->policy, may_evict, s);
+        if (victim == MB_NO_EXPERT)
+            return false;
+        evict(s, victim);
     }
+    return true;
 }
 
-static void load(struct simulator *s, size_t expert)
+static void load(struct simulator *s, size_t expert, size_t token)
 {
-    s->is_loaded[expert] = true;
+    s->places[expert].is_loaded = true;
     s->used_nbytes += nbytes_of(s, expert);
     mb_policy_loaded(s->policy, expert);
-}
-
-static void touch(struct simulator *s, size_t expert, float gate, size_t token)
-{
-    mb_policy_touch(s->policy, expert, gate, token);
     if (s->is_belady)
         mb_policy_set_next_use(s->policy, expert, mb_future_next(&s->future, expert, token));
 }
 
+static void touch(struct simulator *s, size_t expert, float gate, size_t token)
+{
+    mb_policy_touch(s->policy, expert, gate, s->n_passes);
+    if (s->is_belady)
+        mb_policy_set_next_use(s->policy, expert, mb_future_next(&s->future, expert, token));
+}
+
+static struct wanted wanted_of(const struct simulator *s, size_t token, size_t layer)
+{
+    struct mb_trace_token row = mb_trace_token(s->trace, token);
+    const uint16_t *chosen = row.experts + layer * s->n_used;
+    struct wanted w = {0};
+    if (*chosen == MB_TRACE_NONE)
+        return w;
+    for (; w.n < s->n_used; w.n++) {
+        size_t i = w.n, expert = layer * s->n_experts + chosen[w.n];
+        for (; i > 0 && w.experts[i - 1] > expert; i--) {
+            w.experts[i] = w.experts[i - 1];
+            w.gates[i] = w.gates[i - 1];
+        }
+        w.experts[i] = expert;
+        w.gates[i] = row.gates[layer * s->n_used + w.n];
+    }
+    return w;
+}
+
+/* ---------------------------------------------------------------- reads */
+
+static uint64_t check_ns(const struct simulator *s, uint64_t nbytes)
+{
+    if (s->options->check_bytes_per_s == 0)
+        return 0;
+    return (uint64_t)((double)nbytes * 1e9 / (double)s->options->check_bytes_per_s);
+}
+
+/* Asked for at 'asked_ns', into room that has been made. */
+static void read_expert(struct simulator *s, size_t expert, size_t token, uint64_t asked_ns, bool is_counted)
+{
+    uint64_t nbytes = nbytes_of(s, expert), ended_ns = asked_ns;
+    load(s, expert, token);
+    if (s->has_link) {
+        ended_ns = mb_link_read(&s->link, asked_ns, nbytes);
+        for (size_t i = N_GUESSES_READING - 1; i > 0; i--)
+            s->last_ends_ns[i] = s->last_ends_ns[i - 1];
+        s->last_ends_ns[0] = ended_ns;
+    }
+    s->places[expert].there_ns = ended_ns + check_ns(s, nbytes);
+    s->result->read_nbytes += is_counted ? nbytes : 0;
+}
+
+/* Spreads numbers: the same on every machine. */
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+    return x ^ x >> 31;
+}
+
+/* What the layer before would guess: of so many experts the share that is right, and others by chance. */
+static void guess(struct simulator *s, size_t token, size_t layer, uint64_t now_ns)
+{
+    struct wanted w = {0};
+    s->n_guesses = 0;
+    if (s->options->lookahead > 0 && layer < s->n_layers)
+        w = wanted_of(s, token, layer);
+    for (size_t k = 0; k < w.n; k++) {
+        uint64_t chance = mix(((uint64_t)token * s->n_layers + layer) * MB_TRACE_USED_MAX + k + 1);
+        bool is_right = (double)(chance >> 11) * 0x1p-53 < s->options->lookahead;
+        s->guesses[s->n_guesses++] =
+            is_right ? w.experts[k] : layer * s->n_experts + (size_t)(mix(chance) % s->n_experts);
+    }
+    s->guessed_ns = now_ns;
+}
+
+/* Guesses are read while few reads are under way, until the layer asks: what has not begun is forgotten. */
+static void read_guesses(struct simulator *s, size_t token, bool is_counted)
+{
+    for (size_t k = 0; k < s->n_guesses; k++) {
+        size_t e = s->guesses[k];
+        uint64_t free_ns = s->last_ends_ns[N_GUESSES_READING - 1];
+        uint64_t begun_ns = free_ns > s->guessed_ns ? free_ns : s->guessed_ns;
+        if (begun_ns >= s->now_ns)
+            break;
+        if (s->places[e].is_loaded || !make_room(s, nbytes_of(s, e), false))
+            continue;
+        read_expert(s, e, token, begun_ns, is_counted);
+        s->places[e].is_fresh = true;
+    }
+    s->n_guesses = 0;
+}
+
 /* ---------------------------------------------------------------- generated tokens */
 
-/* Loads what is missing of a wave, and returns when the last of it has been multiplied. */
-static uint64_t read_missing(struct simulator *s, const size_t *experts, size_t n, uint64_t asked_ns,
-                             uint64_t ready_ns, bool is_counted)
+/* Multiplies what is there at s->now_ns and not done. Returns how many there were. */
+static size_t multiply_present(struct simulator *s, const struct wanted *w, bool is_done[MB_TRACE_USED_MAX])
 {
-    for (size_t k = 0; k < n; k++) {
-        size_t e = experts[k];
-        make_room(s, nbytes_of(s, e));
-        load(s, e);
-        uint64_t there_ns = s->has_link ? mb_link_read(&s->link, asked_ns, nbytes_of(s, e)) : ready_ns;
-        if (there_ns > ready_ns) {
-            s->result->waited_ns += is_counted ? there_ns - ready_ns : 0;
-            ready_ns = there_ns;
-        }
-        ready_ns += compute_ns(s, nbytes_of(s, e));
-        s->result->read_nbytes += is_counted ? nbytes_of(s, e) : 0;
+    uint64_t nbytes = 0;
+    size_t n = 0;
+    for (size_t k = 0; k < w->n; k++) {
+        if (is_done[k] || s->places[w->experts[k]].there_ns > s->now_ns)
+            continue;
+        is_done[k] = true;
+        nbytes += nbytes_of(s, w->experts[k]);
+        n++;
     }
-    return ready_ns;
+    s->now_ns += n > 0 ? compute_ns(s, nbytes) + s->options->wave_ns : 0;
+    return n;
+}
+
+static void wait_for_next(struct simulator *s, const struct wanted *w, const bool is_done[MB_TRACE_USED_MAX],
+                          bool is_counted)
+{
+    uint64_t next_ns = UINT64_MAX;
+    for (size_t k = 0; k < w->n; k++)
+        if (!is_done[k] && s->places[w->experts[k]].there_ns < next_ns)
+            next_ns = s->places[w->experts[k]].there_ns;
+    s->result->waited_ns += is_counted ? next_ns - s->now_ns : 0;
+    s->now_ns = next_ns;
+}
+
+static void multiply(struct simulator *s, size_t token, size_t layer, const struct wanted *w, bool is_counted)
+{
+    bool is_done[MB_TRACE_USED_MAX] = {false};
+    for (size_t n_done = 0, n; n_done < w->n; n_done += n) {
+        uint64_t begun_ns = s->now_ns;
+        n = multiply_present(s, w, is_done);
+        if (n == 0)
+            wait_for_next(s, w, is_done, is_counted);
+        else if (n_done == 0)
+            guess(s, token, layer + 1, begun_ns);
+    }
 }
 
 static void run_layer(struct simulator *s, size_t token, size_t layer, bool is_counted)
 {
-    struct mb_trace_token row = mb_trace_token(s->trace, token);
-    const uint16_t *chosen = row.experts + layer * s->n_used;
-    size_t missing[MB_TRACE_USED_MAX], n_missing = 0;
-    s->now_ns += compute_ns(s, s->options->dense_nbytes / s->n_layers);
-    uint64_t asked_ns = s->now_ns;
-    if (*chosen == MB_TRACE_NONE)
-        return;
+    const struct wanted w = wanted_of(s, token, layer);
+    s->now_ns += (compute_ns(s, s->options->dense_nbytes) + s->options->token_ns) / s->n_layers;
+    read_guesses(s, token, is_counted);
     s->wave++;
-    for (size_t k = 0; k < s->n_used; k++) {
-        size_t e = layer * s->n_experts + chosen[k];
-        s->pinned[e] = s->wave;
-        touch(s, e, row.gates[layer * s->n_used + k], token);
-        if (s->is_loaded[e])
-            s->now_ns += compute_ns(s, nbytes_of(s, e));
-        else
-            missing[n_missing++] = e;
+    for (size_t k = 0; k < w.n; k++) {
+        struct place *place = &s->places[w.experts[k]];
+        place->pinned = s->wave;
+        touch(s, w.experts[k], w.gates[k], token);
+        s->result->n_hits += is_counted && place->is_loaded && !place->is_fresh;
+        place->is_fresh = false;
+        end_once(s, w.experts[k]);
     }
-    s->now_ns = read_missing(s, missing, n_missing, asked_ns, s->now_ns, is_counted);
-    s->result->n_uses += is_counted ? s->n_used : 0;
-    s->result->n_hits += is_counted ? s->n_used - n_missing : 0;
+    for (size_t k = 0; k < w.n; k++)
+        if (!s->places[w.experts[k]].is_loaded && make_room(s, nbytes_of(s, w.experts[k]), false))
+            read_expert(s, w.experts[k], token, s->now_ns, is_counted);
+    multiply(s, token, layer, &w, is_counted);
+    s->result->n_uses += is_counted ? w.n : 0;
 }
 
 static void run_token(struct simulator *s, size_t token, bool is_counted)
 {
     uint64_t began_ns = s->now_ns, busy_ns = s->link.busy_ns;
+    s->n_passes++;
+    s->n_guesses = 0;
     for (size_t l = 0; l < s->n_layers; l++)
         run_layer(s, token, l, is_counted);
     if (!is_counted)
@@ -139,23 +291,36 @@ static void run_token(struct simulator *s, size_t token, bool is_counted)
 
 /* ---------------------------------------------------------------- prompts */
 
-/* The tokens of a prompt that go through the layers together. */
+static void pin_layer(struct simulator *s, size_t first, size_t n, size_t layer)
+{
+    s->wave++;
+    for (size_t t = first; t < first + n; t++) {
+        const struct wanted w = wanted_of(s, t, layer);
+        for (size_t k = 0; k < w.n; k++)
+            s->places[w.experts[k]].pinned = s->wave;
+    }
+}
+
+/* The tokens of a prompt that go through the layers together: what one of them needs is read for all. */
 static void run_pass(struct simulator *s, size_t first, size_t n)
 {
+    s->n_passes++;
     for (size_t l = 0; l < s->n_layers; l++) {
-        s->wave++;
-        for (size_t t = first; t < first + n; t++) {
-            struct mb_trace_token row = mb_trace_token(s->trace, t);
-            const uint16_t *chosen = row.experts + l * s->n_used;
-            for (size_t k = 0; k < s->n_used && *chosen != MB_TRACE_NONE; k++) {
-                size_t e = l * s->n_experts + chosen[k];
-                bool is_read = s->is_loaded[e] || s->pinned[e] == s->wave; /* by this pass */
-                s->pinned[e] = s->wave;
-                touch(s, e, row.gates[l * s->n_used + k], first + n - 1);
-                s->result->prompt_nbytes += is_read ? 0 : nbytes_of(s, e);
-                if (!s->is_loaded[e] && s->used_nbytes + nbytes_of(s, e) <= s->options->memory_nbytes)
-                    load(s, e);
+        pin_layer(s, first, n, l);
+        for (size_t e = l * s->n_experts; e < (l + 1) * s->n_experts; e++) {
+            struct place *place = &s->places[e];
+            if (place->pinned != s->wave)
+                continue;
+            if (!place->is_loaded) {
+                s->result->prompt_nbytes += nbytes_of(s, e);
+                place->is_once = make_room(s, nbytes_of(s, e), true);
+                place->there_ns = s->now_ns;
             }
+            if (place->is_once && !place->is_loaded) {
+                load(s, e, first + n - 1);
+                s->once_nbytes += nbytes_of(s, e);
+            }
+            place->pinned = 0; /* it has been multiplied */
         }
     }
 }
@@ -226,6 +391,8 @@ static enum mb_status check(const struct simulator *s, struct mb_error *err)
     for (size_t e = 0; e < s->n_layers * s->n_experts; e++)
         if (nbytes_of(s, e) > UINT64_MAX >> 24)
             return mb_fail(err, MB_USAGE, "an expert of %" PRIu64 " bytes", nbytes_of(s, e));
+    if (!(s->options->lookahead >= 0 && s->options->lookahead <= 1))
+        return mb_fail(err, MB_USAGE, "a share of right guesses has to be from 0 to 1");
     MB_TRY(find_wave_nbytes(s, &wave_nbytes, err));
     if (s->options->memory_nbytes < wave_nbytes)
         return mb_fail(err, MB_USAGE,
@@ -266,9 +433,8 @@ static enum mb_status simulate(struct simulator *s, struct mb_error *err)
     if (s->has_link)
         MB_TRY(mb_link_init(&s->link, &s->options->link, err));
     MB_TRY(open_policy(s, err));
-    s->is_loaded = mb_alloc(n, sizeof *s->is_loaded);
-    s->pinned = mb_alloc(n, sizeof *s->pinned);
-    if (s->is_loaded == NULL || s->pinned == NULL)
+    s->places = mb_alloc(n, sizeof *s->places);
+    if (s->places == NULL)
         return mb_fail_memory(err, "a simulation");
     run_all(s);
     return MB_OK;
@@ -294,7 +460,6 @@ enum mb_status mb_simulate(const struct mb_trace *trace, const struct mb_simulat
     enum mb_status status = simulate(&s, err);
     mb_policy_close(s.policy);
     mb_future_close(&s.future);
-    free(s.is_loaded);
-    free(s.pinned);
+    free(s.places);
     return status;
 }

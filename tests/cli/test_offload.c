@@ -109,6 +109,7 @@ static void what_cannot_be_traced_or_replayed_is_refused(void **state)
     assert_fails(run("simulate " RANDOM "--policy fifo"), 2, "fifo");
     assert_fails(run("simulate " RANDOM "--policy profile"), 2, "usage profile");
     assert_fails(run("simulate " RANDOM "--compute x"), 2, "--compute");
+    assert_fails(run("simulate " RANDOM "--lookahead 2"), 2, "--lookahead");
     assert_false(test_exists(test_path("x.csv")));
 }
 

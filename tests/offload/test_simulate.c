@@ -80,18 +80,20 @@ static void belady_keeps_what_is_needed_first(void **state)
     mb_trace_close(trace);
 }
 
-static void a_prompt_reads_each_expert_once_and_throws_nothing_out(void **state)
+static void a_prompt_reads_each_expert_once_and_throws_out_what_it_read(void **state)
 {
     (void)state;
     struct mb_trace *trace =
         parse(HEAD USE(0, 0) USE(1, 1) ASK(2, 2) ASK(3, 3) ASK(4, 2) ASK(5, 0) USE(6, 0) USE(7, 1));
-    struct mb_simulation_options options = options_of("lru", 20, 10);
+    struct mb_simulation_options options = options_of("lru", 30, 10);
     struct mb_simulation r = run(trace, &options);
-    assert_int_equal(r.prompt_nbytes, 20); /* 2 and 3; 0 is there */
+    assert_int_equal(r.prompt_nbytes, 20); /* 2 and 3, which takes the place of 2; 0 is there */
     assert_int_equal(r.n_tokens, 4);
     assert_int_equal(r.n_hits, 2);
-    options.memory_nbytes = 30; /* 2 stays, 3 has no room */
-    assert_int_equal(run(trace, &options).prompt_nbytes, 20);
+    options.memory_nbytes = 20; /* 2 takes the place of 1: so much is left to prompts */
+    r = run(trace, &options);
+    assert_int_equal(r.prompt_nbytes, 20);
+    assert_int_equal(r.n_hits, 1);
     options.are_all_generated = true;
     r = run(trace, &options);
     assert_int_equal(r.n_tokens, 8);
@@ -119,6 +121,31 @@ static void times_are_those_of_link_and_products(void **state)
     options.link.bytes_per_s = 0;
     options.compute_bytes_per_s = 0;
     assert_int_equal(run(trace, &options).total_ns, 0);
+    mb_trace_close(trace);
+}
+
+/* Two layers of two experts, one used; a read takes 1000 ns, all else 400. */
+static void looking_ahead_hides_reads_where_guesses_are_right(void **state)
+{
+    (void)state;
+    struct mb_trace *trace = parse(
+        "# moebius_trace 1 n_experts 2 n_experts_used 1 layers 0 1\nsequence,token,kind,layer,experts,gates\n"
+        "0,0,generated,0,0,1\n0,0,generated,1,0,1\n");
+    struct mb_simulation_options options = options_of("lru", 40, 10);
+    options.link = (struct mb_link_options){sizeof options.link, 10000000, 0, 2};
+    options.token_ns = 400; /* 200 a layer */
+    options.wave_ns = 200;
+    struct mb_simulation r = run(trace, &options);
+    assert_int_equal(r.total_ns, 2 * (200 + 1000 + 200));
+    assert_int_equal(r.waited_ns, 2000);
+    options.lookahead = 1; /* the second read begins when the first is multiplied: 400 before it is wanted */
+    r = run(trace, &options);
+    assert_int_equal(r.total_ns, 2 * (200 + 1000 + 200) - 400);
+    assert_int_equal(r.n_hits, 0);        /* what is read is no hit */
+    options.check_bytes_per_s = 20000000; /* 500 ns each */
+    assert_int_equal(run(trace, &options).total_ns, 2 * (200 + 1000 + 200 + 500) - 400);
+    options.lookahead = 2;
+    assert_int_equal(mb_simulate(trace, &options, &r, NULL), MB_USAGE);
     mb_trace_close(trace);
 }
 
@@ -198,8 +225,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hits_are_what_is_found_in_memory),
         cmocka_unit_test(belady_keeps_what_is_needed_first),
-        cmocka_unit_test(a_prompt_reads_each_expert_once_and_throws_nothing_out),
+        cmocka_unit_test(a_prompt_reads_each_expert_once_and_throws_out_what_it_read),
         cmocka_unit_test(times_are_those_of_link_and_products),
+        cmocka_unit_test(looking_ahead_hides_reads_where_guesses_are_right),
         cmocka_unit_test(no_policy_finds_more_than_belady),
         cmocka_unit_test(the_default_finds_something_where_lru_finds_nothing),
         cmocka_unit_test(what_cannot_be_is_refused),
