@@ -8,6 +8,7 @@
  */
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "cli.h"
 #include "machine.h"
 #include "memory.h"
@@ -24,7 +25,7 @@
 #include <unistd.h>
 
 enum { LIST_MAX = 16, REPEATS_MAX = 100, BATCH_MAX = 64, RESULTS_MAX = 1024 };
-enum { READ_NBYTES = 512 << 20, WARM_UP_TOKENS = 8 };
+enum { READ_NBYTES = 512 << 20, READ_NBYTES_MIN = 128 << 20, WARM_UP_TOKENS = 8 };
 
 static struct {
     const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory,
@@ -380,6 +381,16 @@ static size_t largest_context(const struct bench *bench)
     return n == 0 ? 1 : n;
 }
 
+/* Memory's rate, after the model has gone, within what may be used; 0: that is too little to tell. */
+static double read_rate(const struct bench *bench, int n_threads)
+{
+    uint64_t nbytes = mb_memory_available() / 2;
+    if (bench->memory_nbytes > 0 && bench->memory_nbytes / 2 < nbytes)
+        nbytes = bench->memory_nbytes / 2;
+    nbytes = nbytes < READ_NBYTES ? nbytes : READ_NBYTES;
+    return nbytes < READ_NBYTES_MIN ? 0 : cli_memory_rate((size_t)nbytes, n_threads);
+}
+
 static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_error *err)
 {
     struct mb_model *model;
@@ -403,6 +414,7 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
         cli_print_notes(mb_model_info(model)->notes);
     if (bench->n_results == 0)
         cli_print_mode(mb_model_info(model), args.memory != NULL);
+    cli_stop_at_interrupts(model);
     bench->info = *mb_model_info(model);
     snprintf(bench->architecture, sizeof bench->architecture, "%s", bench->info.architecture);
     n_threads = bench->info.n_threads;
@@ -419,8 +431,7 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
     if (isatty(STDERR_FILENO))
         fprintf(stderr, "\r\033[K");
     mb_model_close(model);
-    /* After the model has gone: what is read must not count in the peak of memory. */
-    double rate = status == MB_OK ? cli_memory_rate(READ_NBYTES, n_threads) : 0;
+    double rate = status == MB_OK ? read_rate(bench, n_threads) : 0;
     for (size_t i = first; i < bench->n_results; i++)
         bench->results[i].read_nbytes_per_s = rate;
     return status;
@@ -517,7 +528,7 @@ static void print_table(const struct bench *bench, const struct cli_memory *memo
                                         "test",  "t/s",  "weights a token", "of memory read"};
     struct cli_table *table = cli_table_new("lrrlrlrrr", heads);
     char size[32], token[32], test[64], cpu[128], anon[32], file[32], threads[64];
-    char form[CLI_FORM_NBYTES];
+    char form[CLI_FORM_NBYTES], rate[48] = "not measured: that takes more memory";
     for (size_t i = 0; i < bench->n_results; i++) {
         const struct result *result = &bench->results[i];
         name_test(result, test);
@@ -539,11 +550,12 @@ static void print_table(const struct bench *bench, const struct cli_memory *memo
     cli_table_print(table);
     print_breakdown(bench);
     print_streaming(bench);
-    printf("\nbuild %s, %s; %s; plain read %.1f GB/s; at most %s in memory (%s anonymous, %s of files at the "
+    if (last->read_nbytes_per_s > 0)
+        snprintf(rate, sizeof rate, "%.1f GB/s", last->read_nbytes_per_s * 1e-9);
+    printf("\nbuild %s, %s; %s; plain read %s; at most %s in memory (%s anonymous, %s of files at the "
            "end)\n",
-           cli_commit, cpu, cli_threads(threads, last->n_threads), last->read_nbytes_per_s * 1e-9,
-           cli_bytes(size, memory->peak_nbytes), cli_bytes(anon, memory->anon_nbytes),
-           cli_bytes(file, memory->file_nbytes));
+           cli_commit, cpu, cli_threads(threads, last->n_threads), rate, cli_bytes(size, memory->peak_nbytes),
+           cli_bytes(anon, memory->anon_nbytes), cli_bytes(file, memory->file_nbytes));
     if (bench->info.is_coded)
         printf("weights in memory: %s\n", cli_memory_form(form, &bench->info.memory));
 }

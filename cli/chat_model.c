@@ -40,6 +40,7 @@ enum mb_status cli_chat_model_open(struct cli_chat_model *m, const char *path, c
     MB_TRY(mb_model_open(path, &options, &m->model, err));
     m->info = mb_model_info(m->model);
     cli_print_mode(m->info, g->memory != NULL);
+    cli_stop_at_interrupts(m->model);
     MB_TRY(cli_context(g, m->info, &m->n_ctx, err));
     MB_TRY(open_scheduler(m, g, err));
     m->load_seconds = cli_seconds_since(begun_ns);
@@ -222,8 +223,11 @@ static enum mb_status run_request(struct turn *turn, struct mb_error *err)
                                  .event = take_event,
                                  .ctx = turn};
     MB_TRY(mb_scheduler_submit(m->scheduler, &request, NULL, err));
-    while (mb_scheduler_n_requests(m->scheduler) > 0)
-        MB_TRY(mb_scheduler_step(m->scheduler, err));
+    while (mb_scheduler_n_requests(m->scheduler) > 0) {
+        enum mb_status status = mb_scheduler_step(m->scheduler, err);
+        if (status != MB_OK && status != MB_CANCELLED) /* that is an end like others */
+            return status;
+    }
     if (turn->status == MB_OK)
         add_held_text(turn);
     return mb_pass_on(err, turn->status, &turn->err);

@@ -108,6 +108,7 @@ static enum mb_status measure(struct eval *eval, struct mb_error *err)
     cli_print_notes(mb_model_info(eval->model)->notes);
     cli_print_mode(mb_model_info(eval->model), args.memory != NULL);
     cli_catch_interrupts(); /* only now: while the model loads nothing looks at the flag */
+    cli_stop_at_interrupts(eval->model);
     enum mb_status status = eval_perturb_open(eval, err);
     if (status == MB_OK)
         status = measure_open(eval, err);

@@ -33,6 +33,18 @@ void cli_print_mode(const struct mb_model_info *info, bool is_asked)
         fprintf(stderr, "moebius: experts are read by threads: %s\n", m->reads_reason);
 }
 
+/* An mb_cancel_fn. */
+static bool is_interrupted(void *ctx)
+{
+    (void)ctx;
+    return cli_interrupted();
+}
+
+void cli_stop_at_interrupts(struct mb_model *model)
+{
+    mb_model_cancel_when(model, is_interrupted, NULL);
+}
+
 struct mb_store_traffic cli_traffic_since(const struct mb_store_traffic *now,
                                           const struct mb_store_traffic *before)
 {

@@ -271,7 +271,9 @@ static void take_end(struct generation *g, const struct mb_event *event)
 {
     static const enum finish finishes[] = {
         [MB_FINISH_STOP] = AT_EOS, [MB_FINISH_LENGTH] = AT_N_PREDICT, [MB_FINISH_CONTEXT] = AT_CONTEXT};
-    if (event->finish == MB_FINISH_CANCELLED)
+    if (event->finish == MB_FINISH_CANCELLED && g->prompt_seconds == 0)
+        g->status = mb_fail(&g->err, MB_CANCELLED, "run: interrupted while reading the prompt");
+    else if (event->finish == MB_FINISH_CANCELLED)
         g->finish = args.generation.n_predict == 0 ? AT_N_PREDICT : AT_INTERRUPT;
     else if (event->finish == MB_FINISH_ERROR)
         g->status = mb_fail(&g->err, event->status, "%s", event->message);
@@ -307,8 +309,11 @@ static enum mb_status run_request(struct generation *g, struct mb_error *err)
         .event = take_event,
         .ctx = g};
     MB_TRY(mb_scheduler_submit(g->scheduler, &request, NULL, err));
-    while (mb_scheduler_n_requests(g->scheduler) > 0)
-        MB_TRY(mb_scheduler_step(g->scheduler, err));
+    while (mb_scheduler_n_requests(g->scheduler) > 0) {
+        enum mb_status status = mb_scheduler_step(g->scheduler, err);
+        if (status != MB_OK && status != MB_CANCELLED) /* that is an end like others */
+            return status;
+    }
     if (g->status != MB_OK)
         return mb_fail(err, g->status, "%s", g->err.msg);
     return print_rest(g, err);
@@ -440,6 +445,7 @@ static int run(const char *path)
         status = open_all(&g, path, &err);
     if (status == MB_OK) {
         cli_catch_interrupts(); /* only now: while the model loads nothing looks at the flag */
+        cli_stop_at_interrupts(g.model);
         status = generate(&g, &err);
     }
     int exit_status = status == MB_OK ? 0 : cli_fail(&err);

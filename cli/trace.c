@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "cli.h"
 #include "generation.h"
+#include "memory.h"
 #include "report.h"
 #include <moebius/lab.h>
 #include <moebius/offload.h>
@@ -222,6 +223,7 @@ static enum mb_status open_all(struct tracer *t, const char *path, struct mb_err
     MB_TRY(mb_model_open(path, &model_options, &t->model, err));
     t->info = mb_model_info(t->model);
     cli_print_notes(t->info->notes);
+    cli_stop_at_interrupts(t->model);
     MB_TRY(open_trace(t, err));
     struct mb_session_options session_options = {
         .size = sizeof session_options, .n_ctx = (size_t)args.n_ctx, .route = record, .route_ctx = t};

@@ -218,6 +218,15 @@ typedef void (*mb_route_fn)(void *ctx, size_t layer, size_t pos, const int32_t *
  */
 MB_API void mb_model_watch_routes(struct mb_model *model, mb_route_fn route, void *ctx);
 
+/*
+ * 'is_cancelled' is called by the thread that called mb_decode, in each layer with experts, and between
+ * experts where not all of them are in memory: a pass that has to wait for a slow disk can be ended within
+ * the time of a read.  When it returns true, mb_decode fails with MB_CANCELLED; sessions of the batch have to
+ * be reset. NULL: no more.  Threads: none may be in mb_decode with this model.
+ */
+typedef bool (*mb_cancel_fn)(void *ctx);
+MB_API void mb_model_cancel_when(struct mb_model *model, mb_cancel_fn is_cancelled, void *ctx);
+
 struct mb_session_options {
     size_t size;  /* sizeof(struct mb_session_options) */
     size_t n_ctx; /* tokens the cache holds; 0: the model's context */

@@ -114,3 +114,9 @@ void mb_model_watch_routes(struct mb_model *model, mb_route_fn route, void *ctx)
     model->route = route;
     model->route_ctx = ctx;
 }
+
+void mb_model_cancel_when(struct mb_model *model, mb_cancel_fn is_cancelled, void *ctx)
+{
+    model->is_cancelled = is_cancelled;
+    model->cancel_ctx = ctx;
+}

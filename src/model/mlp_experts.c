@@ -277,6 +277,8 @@ static enum mb_status run_experts(struct mb_model *model, const struct mb_layer 
     size_t n_active = list_active(model, layer);
     for (size_t first = 0, n; first < n_active; first += n) {
         uint32_t *rest = part->active + first;
+        if (model->is_cancelled != NULL && model->is_cancelled(model->cancel_ctx))
+            return mb_fail(err, MB_CANCELLED, "interrupted");
         MB_TRY(mb_store_acquire_some(model->store, layer->index, rest, n_active - first, model->n_wave, use,
                                      part->views, &n, err));
         if (first == 0)

@@ -86,6 +86,8 @@ struct mb_model {
     size_t n_matrices;
     mb_route_fn route; /* of all sessions; NULL: none */
     void *route_ctx;
+    mb_cancel_fn is_cancelled; /* NULL: nobody cancels */
+    void *cancel_ctx;
     struct mb_workspace work;
     void *work_pages;
     uint64_t work_nbytes;

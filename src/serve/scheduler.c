@@ -413,7 +413,10 @@ static void fail_batch(struct mb_scheduler *s, const struct mb_error *err)
         if (s->slots[i].request == NULL || s->slots[i].n_now == 0)
             continue;
         mb_session_reset(s->slots[i].session);
-        end_slot(s, &s->slots[i], MB_FINISH_ERROR, -1, err);
+        if (err->status == MB_CANCELLED)
+            end_slot(s, &s->slots[i], MB_FINISH_CANCELLED, -1, NULL);
+        else
+            end_slot(s, &s->slots[i], MB_FINISH_ERROR, -1, err);
     }
 }
 
