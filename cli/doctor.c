@@ -20,7 +20,7 @@
 static struct {
     const char *memory, *cache, *trace;
     int n_ctx, n_threads;
-    bool is_dry;
+    bool is_dry, no_lookahead;
     enum cli_format format;
 } args;
 
@@ -34,6 +34,8 @@ static const struct cli_option options[] = {
         0, "trace", "FILE", args.trace,
         "routing of this model ('moebius trace'), for the expected share of experts found in memory\n"
         "(default: routing by chance with the statistics of Qwen3-30B-A3B)"),
+    CLI_ROW_FLAG(0, "no-lookahead", args.no_lookahead,
+                 "the next layer's experts are not guessed (default: 70 % of the guesses are right)"),
     CLI_ROW_FLAG(0, "dry-run", args.is_dry, "measure neither disk nor products: no speed is predicted"),
     CLI_ROW_THREADS(args.n_threads),
     CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON, "table (default) or JSON"),
@@ -54,8 +56,11 @@ static const struct cli_command command = {
     .n_args_max = 1,
 };
 
-/* Code, libraries, stacks, tables and the tokenizer of the program. */
-static const uint64_t program_nbytes = UINT64_C(64) << 20;
+/* Code, libraries, stacks, headers of files and the tokenizer of the program. */
+static const uint64_t program_nbytes = UINT64_C(16) << 20;
+/* Stages of a layer beside those of its experts: attention, router, norms; and of a token. */
+enum { N_LAYER_STAGES = 9, N_TOKEN_STAGES = 3, N_WAVE_STAGES = 2 };
+static const double lookahead = 0.7; /* right guesses, as measured with trained models (docs/streaming.md) */
 enum { N_TRACED = 600, N_WARM = 200, TOP_PERMILLE = 445, OVERLAP_PERMILLE = 380 };
 
 enum verdict { FITS, STREAMS, CANNOT };
@@ -72,8 +77,8 @@ struct doctor {
     uint64_t active_nbytes; /* a token is multiplied with */
     enum verdict verdict;
     struct doctor_disk disk;
-    double compute_bytes_per_s;
-    bool is_coded;
+    struct doctor_products products;
+    uint64_t token_ns; /* of a token, beside its routed experts */
     int n_threads;
     const char *routing; /* in words */
     struct mb_simulation simulation;
@@ -100,6 +105,12 @@ static uint64_t sum_of_largest(const struct doctor *d, size_t layer)
     return sum;
 }
 
+/* What a token is multiplied with beside routed experts. */
+static uint64_t dense_nbytes(const struct doctor *d)
+{
+    return d->bytes.always_nbytes - d->bytes.embedding_nbytes;
+}
+
 static void judge(struct doctor *d)
 {
     const struct cli_model_bytes *b = &d->bytes;
@@ -108,7 +119,7 @@ static void judge(struct doctor *d)
         d->wave_nbytes = sum > d->wave_nbytes ? sum : d->wave_nbytes;
     }
     d->active_nbytes =
-        b->always_nbytes - b->embedding_nbytes +
+        dense_nbytes(d) +
         (uint64_t)((double)b->experts_nbytes * (double)d->needs.n_experts_used / (double)d->needs.n_experts);
     d->fixed_nbytes = b->always_nbytes + d->needs.cache_nbytes + d->needs.work_nbytes + program_nbytes;
     d->expert_nbytes = d->memory_nbytes > d->fixed_nbytes ? d->memory_nbytes - d->fixed_nbytes : 0;
@@ -213,8 +224,11 @@ static enum mb_status simulate(struct doctor *d, struct mb_error *err)
                  .bytes_per_s = (uint64_t)d->disk.bytes_per_s,
                  .latency_ns = d->disk.latency_ns,
                  .depth = d->disk.depth},
-        .dense_nbytes = d->bytes.always_nbytes - d->bytes.embedding_nbytes,
-        .compute_bytes_per_s = (uint64_t)d->compute_bytes_per_s,
+        .token_ns = d->token_ns,
+        .wave_ns = N_WAVE_STAGES * d->products.stage_ns,
+        .check_bytes_per_s = (uint64_t)d->products.check_bytes_per_s,
+        .compute_bytes_per_s = (uint64_t)d->products.bytes_per_s,
+        .lookahead = args.no_lookahead ? 0 : lookahead,
         .n_warm = args.trace != NULL ? 0 : N_WARM,
     };
     enum mb_status status = mb_simulate(trace, &o, &d->simulation, err);
@@ -224,20 +238,46 @@ static enum mb_status simulate(struct doctor *d, struct mb_error *err)
     return status;
 }
 
+static double rate_of_experts(const struct doctor *d)
+{
+    return d->products.bytes_per_s > 0 ? d->products.bytes_per_s : d->products.memory_bytes_per_s;
+}
+
+/* Exact weights are multiplied as fast as they come from memory. */
+static uint64_t token_ns(const struct doctor *d)
+{
+    const struct doctor_products *p = &d->products;
+    double n_stages = N_TOKEN_STAGES + (double)N_LAYER_STAGES * (double)d->needs.n_layers;
+    if (p->memory_bytes_per_s <= 0)
+        return 0;
+    return (uint64_t)(1e9 * ((double)d->bytes.coded_nbytes / rate_of_experts(d) +
+                             (double)(dense_nbytes(d) - d->bytes.coded_nbytes) / p->memory_bytes_per_s) +
+                      n_stages * (double)p->stage_ns);
+}
+
+/* Of a token whose experts are in memory. */
+static double experts_ns(const struct doctor *d)
+{
+    double n_stages = N_WAVE_STAGES * (double)d->bytes.n_layers;
+    return 1e9 * (double)(d->active_nbytes - dense_nbytes(d)) / rate_of_experts(d) +
+           n_stages * (double)d->products.stage_ns;
+}
+
 static enum mb_status measure(struct doctor *d, struct mb_error *err)
 {
     struct mb_cpu_share share = mb_cpu_share();
     d->n_threads = args.n_threads > 0 ? args.n_threads : mb_cpu_share_threads(&share);
     if (!args.is_dry && d->verdict != CANNOT) {
-        MB_TRY(doctor_measure_products(d->ckpt, d->n_threads, &d->compute_bytes_per_s, &d->is_coded, err));
+        MB_TRY(doctor_measure_products(d->ckpt, d->n_threads, d->needs.n_experts_used, &d->products, err));
         MB_TRY(doctor_measure_disk(d->ckpt, &d->disk, err));
+        d->token_ns = token_ns(d);
     }
     if (d->verdict == STREAMS)
         return simulate(d, err);
     if (args.trace != NULL)
         MB_TRY(check_trace(d, err));
-    if (d->verdict == FITS && d->compute_bytes_per_s > 0)
-        d->tokens_per_s = d->compute_bytes_per_s / (double)d->active_nbytes;
+    if (d->verdict == FITS && d->token_ns > 0)
+        d->tokens_per_s = 1e9 / ((double)d->token_ns + experts_ns(d));
     return MB_OK;
 }
 
@@ -316,16 +356,21 @@ static void print_measured(const struct doctor *d)
 {
     char rate[32], size[32];
     if (d->disk.bytes_per_s > 0)
-        printf("\ndisk: %s/s in reads of %s, %u in flight%s; %.0f us for a page\n",
+        printf("\ndisk: %s/s in reads of %s, %u in flight%s; %.0f us more for one alone\n",
                cli_bytes(rate, (uint64_t)d->disk.bytes_per_s), cli_bytes(size, d->disk.read_nbytes),
                d->disk.depth,
                d->disk.is_direct ? " (O_DIRECT)" : ", through the page cache: it may be slower",
                (double)d->disk.latency_ns * 1e-3);
     else if (!args.is_dry && d->verdict != CANNOT)
         printf("\ndisk: not measured: experts do not lie in the files as they are used\n");
-    if (d->compute_bytes_per_s > 0)
-        printf("%s: %s/s on %d threads\n", d->is_coded ? "products with coded experts" : "reads from memory",
-               cli_bytes(rate, (uint64_t)d->compute_bytes_per_s), d->n_threads);
+    if (d->products.memory_bytes_per_s > 0)
+        printf("%s: %s/s on %d threads, which take %.1f us to meet\n",
+               d->products.bytes_per_s > 0 ? "products with coded experts" : "reads from memory",
+               cli_bytes(rate, (uint64_t)rate_of_experts(d)), d->n_threads,
+               1e-3 * (double)d->products.stage_ns);
+    if (d->products.check_bytes_per_s > 0)
+        printf("checks of experts: %s/s by one thread\n",
+               cli_bytes(rate, (uint64_t)d->products.check_bytes_per_s));
 }
 
 static void print_verdict(struct doctor *d)
@@ -351,10 +396,11 @@ static void print_verdict(struct doctor *d)
         if (d->tokens_per_s > 0)
             printf(", %.0f %% of the time waiting for the disk",
                    100 * cli_ratio((double)s->waited_ns, (double)s->total_ns));
-        printf("\n(%s)\n", d->routing);
+        printf("\n(%s%s)\n", d->routing,
+               args.no_lookahead ? "" : "; 70 % of the guesses of the next layer's experts are right");
     }
     if (d->tokens_per_s > 0)
-        printf("predicted: %.1f tokens/s at most\n", d->tokens_per_s);
+        printf("predicted: %.1f tokens/s\n", d->tokens_per_s);
     if (d->verdict != FITS)
         print_advice(d);
 }
@@ -394,7 +440,7 @@ static int print_as_json(struct doctor *d)
         (json_int_t)d->needs.n_ctx, "memory_nbytes", (json_int_t)d->memory_nbytes, "experts_memory_nbytes",
         (json_int_t)d->expert_nbytes, "token_nbytes", (json_int_t)d->active_nbytes, "n_threads",
         (json_int_t)d->n_threads, "disk", disk_json(d), "compute_bytes_per_s",
-        d->compute_bytes_per_s > 0 ? json_real(d->compute_bytes_per_s) : json_null(), "expected",
+        d->products.memory_bytes_per_s > 0 ? json_real(rate_of_experts(d)) : json_null(), "expected",
         expected_json(d), "tokens_per_s", d->tokens_per_s > 0 ? json_real(d->tokens_per_s) : json_null(),
         "memory_that_helps_nbytes", (json_int_t)helps_nbytes, "context_that_helps", (json_int_t)n_ctx));
 }

@@ -10,7 +10,7 @@
 
 struct doctor_disk {
     double bytes_per_s;   /* 0: not measured */
-    uint64_t latency_ns;  /* of a page, alone */
+    uint64_t latency_ns;  /* what a read alone takes longer than its bytes at that rate */
     uint64_t read_nbytes; /* of an expert's reads, on average */
     unsigned depth;       /* reads in flight */
     bool is_direct;       /* else through the page cache, which was asked to forget */
@@ -20,11 +20,15 @@ struct doctor_disk {
 enum mb_status doctor_measure_disk(const struct mb_checkpoint *ckpt, struct doctor_disk *result,
                                    struct mb_error *err);
 
-/*
- * Bytes of weights that n_threads multiply per second with one vector: coded experts of the model itself.
- * Plain weights: bytes that they read from memory per second (is_coded false).
- */
-enum mb_status doctor_measure_products(const struct mb_checkpoint *ckpt, int n_threads, double *bytes_per_s,
-                                       bool *is_coded, struct mb_error *err);
+struct doctor_products {
+    double bytes_per_s;        /* coded experts multiplied with one vector; 0: none are coded */
+    double check_bytes_per_s;  /* of a blob, by one thread; 0: none are coded */
+    double memory_bytes_per_s; /* plain reads of memory by all threads */
+    uint64_t stage_ns;         /* that threads take to begin and end together, with nothing to do */
+};
+
+/* n_used: experts that are multiplied together. Takes about half a second. */
+enum mb_status doctor_measure_products(const struct mb_checkpoint *ckpt, int n_threads, size_t n_used,
+                                       struct doctor_products *result, struct mb_error *err);
 
 #endif

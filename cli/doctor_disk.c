@@ -1,6 +1,6 @@
 /*
- * doctor_disk.c - how fast experts come from the disk: their own bytes, several reads in flight, past the
- * page cache where the file system can.
+ * doctor_disk.c - how fast experts come from the disk: their own bytes, one read at a time and several in
+ * flight, past the page cache where the file system can.
  */
 #include "base/clock.h"
 #include "base/error.h"
@@ -13,8 +13,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, DEPTH = 8, N_LATENCIES = 16, READ_NBYTES_MAX = 64 << 20 };
-static const uint64_t time_ns = 500000000, total_nbytes_max = UINT64_C(2) << 30;
+enum { PAGE = 4096, DEPTH = 8, READ_NBYTES_MAX = 64 << 20 };
+static const uint64_t time_ns = 250000000, total_nbytes_max = UINT64_C(2) << 30;
 
 struct extent {
     const char *path;
@@ -72,41 +72,31 @@ static void *read_some(void *ctx)
     return NULL;
 }
 
-/* What DEPTH threads read in a second. 0: they cannot. */
-static double rate_of(struct disk *disk)
+/* What 'depth' threads read in a second. 0: they cannot. */
+static double rate_of(struct disk *disk, int depth)
 {
     pthread_t threads[DEPTH];
     int n = 0;
     uint64_t begun_ns = mb_now_ns();
+    disk->has_failed = false;
+    disk->nbytes = 0;
+    disk->next = 0;
     disk->ends_ns = begun_ns + time_ns;
-    while (n < DEPTH && pthread_create(&threads[n], NULL, read_some, disk) == 0)
+    while (n < depth && pthread_create(&threads[n], NULL, read_some, disk) == 0)
         n++;
     for (int i = 0; i < n; i++)
         pthread_join(threads[i], NULL);
-    return disk->has_failed || n < DEPTH ? 0 : (double)disk->nbytes / cli_seconds_since(begun_ns);
+    return disk->has_failed || n < depth ? 0 : (double)disk->nbytes / cli_seconds_since(begun_ns);
 }
 
-static int compare_u64(const void *a, const void *b)
+/* What one read at a time takes longer than its bytes do when several are in flight. */
+static void find_latency(struct doctor_disk *result, double alone_bytes_per_s)
 {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* The median of some pages, one at a time. */
-static uint64_t latency_of(struct disk *disk)
-{
-    uint64_t ns[N_LATENCIES];
-    void *to = NULL;
-    if (posix_memalign(&to, PAGE, PAGE) != 0)
-        return 0;
-    for (size_t i = 0; i < N_LATENCIES; i++) {
-        uint64_t begun_ns = mb_now_ns();
-        (void)read_extent(disk, extent_of(disk, 7919 * (i + 1)), PAGE, to);
-        ns[i] = mb_now_ns() - begun_ns;
-    }
-    free(to);
-    qsort(ns, N_LATENCIES, sizeof *ns, compare_u64);
-    return ns[N_LATENCIES / 2];
+    double nbytes = (double)result->read_nbytes;
+    if (alone_bytes_per_s > 0 && alone_bytes_per_s < result->bytes_per_s)
+        result->latency_ns = (uint64_t)(1e9 * (nbytes / alone_bytes_per_s - nbytes / result->bytes_per_s));
+    if (alone_bytes_per_s > result->bytes_per_s)
+        result->bytes_per_s = alone_bytes_per_s;
 }
 
 static void find_extents(const struct mb_checkpoint *ckpt, struct disk *disk)
@@ -135,16 +125,14 @@ enum mb_status doctor_measure_disk(const struct mb_checkpoint *ckpt, struct doct
     *result = (struct doctor_disk){.depth = DEPTH};
     find_extents(ckpt, &disk);
     if (disk.n > 0) {
-        result->bytes_per_s = rate_of(&disk);
+        result->bytes_per_s = rate_of(&disk, DEPTH);
         if (result->bytes_per_s == 0) { /* no O_DIRECT here */
             disk.is_direct = false;
-            disk.has_failed = false;
-            disk.nbytes = 0;
-            disk.next = 0;
-            result->bytes_per_s = rate_of(&disk);
+            result->bytes_per_s = rate_of(&disk, DEPTH);
         }
         result->read_nbytes = disk.next > 0 ? disk.nbytes / disk.next : 0;
-        result->latency_ns = latency_of(&disk);
+        if (result->bytes_per_s > 0)
+            find_latency(result, rate_of(&disk, 1));
         result->is_direct = disk.is_direct;
     }
     free(disk.extents);

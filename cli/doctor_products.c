@@ -1,36 +1,26 @@
 /*
- * doctor_products.c - how fast coded experts are multiplied: some of the model's own, with one vector, on all
- * threads.
+ * doctor_products.c - how fast coded experts are checked and multiplied: some of the model's own, with one
+ * vector, as many together as a token uses in a layer, in two stages as the engine does it.
  */
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/pool.h"
 #include "cli.h"
 #include "doctor.h"
 #include "machine.h"
 #include <moebius/codec.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_BLOBS_MAX = 256, N_PASSES = 3, SEED = 12345, THREADS_MAX = 256, READ_NBYTES = 128 << 20 };
-static const uint64_t nbytes_max = UINT64_C(192) << 20, pass_ns = 60000000;
+enum { N_BLOBS_MAX = 256, SEED = 12345, READ_NBYTES = 128 << 20, N_STAGES = 2000 };
+static const uint64_t nbytes_max = UINT64_C(192) << 20, time_ns = 250000000;
 
 struct sample {
     uint8_t *bytes[N_BLOBS_MAX]; /* each with slack after it */
     struct mb_blob blobs[N_BLOBS_MAX];
     size_t n;
-    uint64_t nbytes;
-    int n_threads;
-};
-
-struct worker {
-    pthread_t thread;
-    const struct sample *sample;
-    int number;
-    uint64_t nbytes; /* multiplied */
-    double seconds;
-    bool has_memory;
+    uint64_t nbytes, opened_ns; /* of all; in which they were checked */
 };
 
 static enum mb_status read_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
@@ -41,8 +31,10 @@ static enum mb_status read_blob(const struct mb_checkpoint *ckpt, const struct m
         return mb_fail_memory(err, "a measurement");
     sample->bytes[sample->n] = bytes;
     enum mb_status status = mb_checkpoint_read(ckpt, tensor, 0, bytes, tensor->nbytes, err);
+    uint64_t begun_ns = mb_now_ns();
     if (status == MB_OK)
         status = mb_blob_open(bytes, tensor->nbytes, &sample->blobs[sample->n], err);
+    sample->opened_ns += mb_now_ns() - begun_ns;
     sample->n++;
     sample->nbytes += tensor->nbytes;
     return status == MB_OK ? MB_OK : mb_fail_in(err, status, "%s", tensor->name);
@@ -107,67 +99,96 @@ static void vectors_close(struct vectors *v)
     free(v->wide);
 }
 
-static void multiply(struct worker *w, struct vectors *v)
+/* A stage: products of 'n' blobs from 'first' on with their matrices [from, end). */
+struct stage {
+    const struct sample *sample;
+    struct vectors *vectors; /* [threads] */
+    size_t first, n, from, end;
+};
+
+static void multiply(void *ctx, size_t task, int thread)
 {
+    const struct stage *stage = ctx;
     const struct mb_kernels *kernels = mb_kernels();
+    const struct vectors *v = &stage->vectors[thread];
+    const struct mb_blob *blob = &stage->sample->blobs[(stage->first + task % stage->n) % stage->sample->n];
+    size_t k = stage->from + task / stage->n;
+    if (k >= blob->n_matrices)
+        return;
+    struct mb_activation a;
+    kernels->activation(v->x, blob->matrix[k].n_cols, v->hi, v->lo, v->wide, &a);
+    kernels->matvec(&blob->matrix[k], 0, blob->matrix[k].n_rows, &a, v->y);
+}
+
+static void run_stage(struct mb_pool *pool, struct stage *stage, size_t from, size_t end)
+{
+    stage->from = from;
+    stage->end = end;
+    mb_pool_run(pool, stage->n * (end - from), multiply, stage);
+}
+
+/* Whole waves for a while: gate and up together, then down. */
+static double measure_rate(struct mb_pool *pool, struct stage *stage)
+{
+    uint64_t begun_ns = mb_now_ns(), nbytes = 0;
+    const struct sample *sample = stage->sample;
+    size_t n_matrices = sample->blobs[0].n_matrices;
+    while (mb_now_ns() - begun_ns < time_ns) {
+        if (n_matrices > 1)
+            run_stage(pool, stage, 0, n_matrices - 1);
+        run_stage(pool, stage, n_matrices - 1, n_matrices);
+        for (size_t i = 0; i < stage->n; i++)
+            nbytes += sample->blobs[(stage->first + i) % sample->n].nbytes;
+        stage->first = (stage->first + stage->n) % sample->n;
+    }
+    return (double)nbytes / cli_seconds_since(begun_ns);
+}
+
+static void do_nothing(void *ctx, size_t task, int thread)
+{
+    (void)ctx, (void)task, (void)thread;
+}
+
+static uint64_t measure_stage(struct mb_pool *pool)
+{
     uint64_t begun_ns = mb_now_ns();
-    for (size_t i = (size_t)w->number; mb_now_ns() - begun_ns < pass_ns; i += (size_t)w->sample->n_threads) {
-        const struct mb_blob *blob = &w->sample->blobs[i % w->sample->n];
-        for (size_t k = 0; k < blob->n_matrices; k++) {
-            const struct mb_coded_matrix *matrix = &blob->matrix[k];
-            struct mb_activation a;
-            kernels->activation(v->x, matrix->n_cols, v->hi, v->lo, v->wide, &a);
-            kernels->matvec(matrix, 0, matrix->n_rows, &a, v->y);
-        }
-        w->nbytes += blob->nbytes;
-    }
-    w->seconds = cli_seconds_since(begun_ns);
+    for (int i = 0; i < N_STAGES; i++)
+        mb_pool_run(pool, (size_t)mb_pool_n_threads(pool), do_nothing, NULL);
+    return (mb_now_ns() - begun_ns) / N_STAGES;
 }
 
-static void *work(void *ctx)
+static enum mb_status measure(const struct sample *sample, struct mb_pool *pool, size_t n_used,
+                              struct doctor_products *result, struct mb_error *err)
 {
-    struct worker *w = ctx;
-    struct vectors v;
-    w->has_memory = vectors_open(&v, w->sample);
-    if (w->has_memory)
-        multiply(w, &v);
-    vectors_close(&v);
-    return NULL;
+    size_t n_threads = (size_t)mb_pool_n_threads(pool);
+    struct vectors *vectors = cli_check_memory(calloc(n_threads, sizeof *vectors));
+    struct stage stage = {.sample = sample, .vectors = vectors, .n = n_used < sample->n ? n_used : sample->n};
+    bool has_memory = true;
+    for (size_t i = 0; i < n_threads && has_memory; i++)
+        has_memory = vectors_open(&vectors[i], sample);
+    result->stage_ns = measure_stage(pool);
+    if (has_memory && sample->n > 0)
+        result->bytes_per_s = measure_rate(pool, &stage);
+    for (size_t i = 0; i < n_threads; i++)
+        vectors_close(&vectors[i]);
+    free(vectors);
+    return has_memory ? MB_OK : mb_fail_memory(err, "a measurement");
 }
 
-static double run_pass(const struct sample *sample)
-{
-    struct worker workers[THREADS_MAX];
-    double rate = 0;
-    int n = 0;
-    for (; n < sample->n_threads; n++) {
-        workers[n] = (struct worker){.sample = sample, .number = n};
-        if (pthread_create(&workers[n].thread, NULL, work, &workers[n]) != 0)
-            break;
-    }
-    for (int i = 0; i < n; i++) {
-        pthread_join(workers[i].thread, NULL);
-        rate += workers[i].has_memory && workers[i].seconds > 0
-                    ? (double)workers[i].nbytes / workers[i].seconds
-                    : 0;
-    }
-    return rate;
-}
-
-enum mb_status doctor_measure_products(const struct mb_checkpoint *ckpt, int n_threads, double *bytes_per_s,
-                                       bool *is_coded, struct mb_error *err)
+enum mb_status doctor_measure_products(const struct mb_checkpoint *ckpt, int n_threads, size_t n_used,
+                                       struct doctor_products *result, struct mb_error *err)
 {
     struct sample *sample = cli_check_memory(calloc(1, sizeof *sample));
-    sample->n_threads = n_threads < THREADS_MAX ? n_threads : THREADS_MAX;
-    enum mb_status status = read_sample(ckpt, sample, err);
-    *bytes_per_s = 0;
-    *is_coded = sample->n > 0;
-    for (int i = 0; i < N_PASSES && status == MB_OK && *is_coded; i++) {
-        double rate = run_pass(sample);
-        *bytes_per_s = rate > *bytes_per_s ? rate : *bytes_per_s;
-    }
-    if (status == MB_OK && !*is_coded)
-        *bytes_per_s = cli_memory_rate(READ_NBYTES, n_threads);
+    struct mb_pool *pool = NULL;
+    *result = (struct doctor_products){.memory_bytes_per_s = cli_memory_rate(READ_NBYTES, n_threads)};
+    enum mb_status status = mb_pool_create(n_threads, &pool, err);
+    if (status == MB_OK)
+        status = read_sample(ckpt, sample, err);
+    if (status == MB_OK)
+        status = measure(sample, pool, n_used, result, err);
+    if (sample->opened_ns > 0)
+        result->check_bytes_per_s = (double)sample->nbytes * 1e9 / (double)sample->opened_ns;
+    mb_pool_destroy(pool);
     sample_close(sample);
     free(sample);
     return status;

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "cli.h"
 #include <stdlib.h>
+#include <string.h>
 
 enum { LAYERS_MAX = 4096, EXPERTS_MAX = 65535 };
 
@@ -50,8 +51,26 @@ static void add_tensor(const struct mb_checkpoint *ckpt, const struct mb_tensor 
     if (!mb_tensor_is_text(ckpt, tensor->name))
         return;
     bytes->always_nbytes += nbytes;
+    bytes->coded_nbytes += mb_tensor_is_blob(ckpt, tensor) ? nbytes : 0;
     if (role.role == MB_ROLE_EMBEDDING)
         bytes->embedding_nbytes += nbytes;
+}
+
+/* A model with a head of its own reads one row of the embedding; else all of it is the head. */
+static void find_table(const struct mb_checkpoint *ckpt, struct cli_model_bytes *bytes)
+{
+    uint64_t table_nbytes = 0;
+    bool has_head = false;
+    for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
+        bool is_table = mb_role_of(tensor->name).role == MB_ROLE_EMBEDDING && mb_tensor_is_blob(ckpt, tensor);
+        has_head = has_head || strstr(tensor->name, "lm_head.") != NULL;
+        table_nbytes += is_table ? mb_tensor_stored_nbytes(ckpt, tensor) : 0;
+    }
+    if (has_head)
+        bytes->coded_nbytes -= table_nbytes;
+    else
+        bytes->embedding_nbytes = 0;
 }
 
 enum mb_status cli_model_bytes_open(const struct mb_checkpoint *ckpt, struct cli_model_bytes *bytes,
@@ -64,6 +83,7 @@ enum mb_status cli_model_bytes_open(const struct mb_checkpoint *ckpt, struct cli
         bytes->experts = cli_check_memory(calloc(bytes->n_layers * bytes->n_experts, sizeof *bytes->experts));
         for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++)
             add_tensor(ckpt, mb_checkpoint_tensor(ckpt, i), place, bytes);
+        find_table(ckpt, bytes);
     }
     free(place);
     if (bytes->n_layers > 0)

@@ -113,7 +113,7 @@ static void what_cannot_be_traced_or_replayed_is_refused(void **state)
     assert_false(test_exists(test_path("x.csv")));
 }
 
-/* Of models/reference at 30 %: experts have 5.8 MB, all else about 97. */
+/* Of models/reference at 30 %: experts have 5.8 MB, all else about 49. */
 static void doctor_says_what_fits_and_how_fast_it_would_be(void **state)
 {
     (void)state;
@@ -145,7 +145,7 @@ static void doctor_says_what_fits_and_how_fast_it_would_be(void **state)
 static void doctor_refuses_what_cannot_be(void **state)
 {
     (void)state;
-    const struct ran *ran = run("doctor " REFERENCE " --memory 100MB --dry-run");
+    const struct ran *ran = run("doctor " REFERENCE " --memory 10MB --dry-run");
     assert_int_equal(ran->exit_status, 1);
     assert_non_null(strstr(ran->out, "only coded ones are streamed"));
     assert_fails(run("doctor " REFERENCE " -c 257"), 2, "more than the model's 256");
