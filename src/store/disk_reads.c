@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 enum { N_HINTS_MAX = 2, N_READING_MAX = 8, WORKERS_MAX = 16, N_READERS_MIN = 4, N_DONE = 64 };
+enum { REFUSALS_MAX = 500, PAUSE_NS = 1000000 };
 
 /* A read that the kernel has. */
 struct flight {
@@ -36,10 +37,11 @@ struct mb_disk_reads {
     size_t n_flights;
     pthread_cond_t work; /* for workers */
     struct mb_read_list queue, hints,
-        arrived;       /* to be read, to be read when nothing else is, to be checked */
-    size_t n_reading;  /* requests that are read, by the kernel or by a worker */
-    size_t n_in_uring; /* those of them that io_uring has */
-    bool has_reaper;   /* a worker waits for io_uring */
+        arrived;         /* to be read, to be read when nothing else is, to be checked */
+    size_t n_reading;    /* requests that are read, by the kernel or by a worker */
+    size_t n_in_uring;   /* those of them that io_uring has */
+    unsigned n_refusals; /* times in a row that the kernel took nothing, while it had nothing */
+    bool has_reaper;     /* a worker waits for io_uring */
     bool is_ending;
     struct mb_store_traffic traffic;
     uint64_t busy_since_ns;
@@ -224,19 +226,41 @@ static void read_queued(const struct worker *worker)
     finish_request(worker, request, status, &err);
 }
 
+/* Reads that the kernel has taken and not ended. */
+static bool is_kernel_reading(const struct mb_disk_reads *reads)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < reads->n_flights; i++)
+        n += reads->flights[i].request != NULL;
+    return n > mb_uring_n_waiting(reads->uring);
+}
+
+/* The kernel takes no reads any more, and has none: pread does them from now on. */
+static void give_up_uring(struct mb_disk_reads *reads)
+{
+    mb_uring_close(reads->uring);
+    reads->uring = NULL;
+    for (size_t i = 0; i < reads->n_flights; i++)
+        if (reads->flights[i].request != NULL)
+            end_flight(reads, i, -1);
+}
+
 static void reap(struct mb_disk_reads *reads)
 {
     struct mb_uring_done done[N_DONE];
     size_t n = 0;
     reads->has_reaper = true;
-    bool is_submitted = mb_uring_submit(reads->uring);
+    bool is_waiting = mb_uring_submit(reads->uring) || is_kernel_reading(reads);
+    reads->n_refusals = is_waiting ? 0 : reads->n_refusals + 1;
     pthread_mutex_unlock(reads->options.lock);
-    if (is_submitted)
+    if (is_waiting)
         n = mb_uring_wait(reads->uring, done, N_DONE);
     else
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL); /* the kernel is short of something */
+        nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL); /* the kernel is short of something */
     pthread_mutex_lock(reads->options.lock);
     reads->has_reaper = false;
+    if (reads->n_refusals == REFUSALS_MAX)
+        give_up_uring(reads);
     for (size_t i = 0; i < n; i++)
         end_flight(reads, done[i].tag, done[i].n);
     begin_queued(reads);

@@ -51,6 +51,11 @@ bool mb_uring_submit(struct mb_uring *uring)
     return io_uring_submit(&uring->ring) >= 0 && io_uring_sq_ready(&uring->ring) == 0;
 }
 
+size_t mb_uring_n_waiting(const struct mb_uring *uring)
+{
+    return io_uring_sq_ready(&uring->ring);
+}
+
 size_t mb_uring_wait(struct mb_uring *uring, struct mb_uring_done *done, size_t n_max)
 {
     struct io_uring_cqe *cqe;

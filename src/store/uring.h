@@ -20,6 +20,7 @@ void mb_uring_close(struct mb_uring *uring); /* NULL is fine; no read may be und
  */
 bool mb_uring_read(struct mb_uring *uring, int fd, uint64_t pos, void *out, uint64_t nbytes, uint64_t tag);
 bool mb_uring_submit(struct mb_uring *uring);
+size_t mb_uring_n_waiting(const struct mb_uring *uring); /* in line, not given to the kernel */
 
 struct mb_uring_done {
     uint64_t tag;

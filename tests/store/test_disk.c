@@ -8,6 +8,7 @@
 #include "weights.h"
 #include <errno.h>
 #include <jansson.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -199,6 +200,22 @@ static void a_kernel_that_takes_no_read_for_a_while_is_asked_again(void **state)
     n_busy = 20;
     assert_right(&w);
     assert_int_equal(n_busy, 0);
+    test_weights_close(&w);
+}
+
+static void a_kernel_that_takes_no_read_any_more_is_done_without(void **state)
+{
+    (void)state;
+    struct test_weights w;
+    open_streaming(&w);
+    if (mb_store_memory(w.store).reads != MB_READS_IO_URING) {
+        test_weights_close(&w);
+        skip();
+    }
+    n_busy = INT_MAX;
+    assert_right(&w);
+    n_busy = 0;
+    assert_right(&w);
     test_weights_close(&w);
 }
 
@@ -453,6 +470,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_io_uring_threads_read_and_it_is_said),
         cmocka_unit_test(a_kernel_that_takes_no_read_for_a_while_is_asked_again),
+        cmocka_unit_test(a_kernel_that_takes_no_read_any_more_is_done_without),
         cmocka_unit_test(reads_that_fail_or_end_early_are_done_again),
         cmocka_unit_test(a_read_that_fails_is_told_by_file_and_tensor_and_not_kept),
         cmocka_unit_test(reads_in_two_halves_are_no_failure),
