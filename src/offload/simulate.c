@@ -19,6 +19,7 @@
 #include <string.h>
 
 enum { N_PASS_TOKENS = 512, ONCE_SHARE = 8 /* of memory is for prompts */, N_GUESSES_READING = 2 };
+enum { GUESS_WINDOW = 128, GUESS_USED_PERCENT = 60, GUESS_PAUSE_WAVES = 4096 }; /* as in the store */
 
 /* An expert. */
 struct place {
@@ -52,6 +53,8 @@ struct simulator {
     uint64_t last_ends_ns[N_GUESSES_READING]; /* of the reads so far, the last one first */
     size_t guesses[MB_TRACE_USED_MAX], n_guesses;
     uint64_t guessed_ns;
+    uint64_t n_guessed, n_guesses_used; /* that were read, since the store would have looked at them */
+    uint64_t guesses_from;              /* the wave before which nothing is guessed */
     struct mb_simulation *result;
 };
 
@@ -179,12 +182,24 @@ static uint64_t mix(uint64_t x)
     return x ^ x >> 31;
 }
 
+/* As in the store, which counts calls, about two in a layer: mostly wrong guesses are not read for a while.
+ */
+static bool takes_guesses(struct simulator *s)
+{
+    if (s->n_guessed >= GUESS_WINDOW) {
+        if (100 * s->n_guesses_used < GUESS_USED_PERCENT * s->n_guessed)
+            s->guesses_from = s->wave + GUESS_PAUSE_WAVES;
+        s->n_guessed = s->n_guesses_used = 0;
+    }
+    return s->wave >= s->guesses_from;
+}
+
 /* What the layer before would guess: of so many experts the share that is right, and others by chance. */
 static void guess(struct simulator *s, size_t token, size_t layer, uint64_t now_ns)
 {
     struct wanted w = {0};
     s->n_guesses = 0;
-    if (s->options->lookahead > 0 && layer < s->n_layers)
+    if (s->options->lookahead > 0 && layer < s->n_layers && takes_guesses(s))
         w = wanted_of(s, token, layer);
     for (size_t k = 0; k < w.n; k++) {
         uint64_t chance = mix(((uint64_t)token * s->n_layers + layer) * MB_TRACE_USED_MAX + k + 1);
@@ -208,6 +223,7 @@ static void read_guesses(struct simulator *s, size_t token, bool is_counted)
             continue;
         read_expert(s, e, token, begun_ns, is_counted);
         s->places[e].is_fresh = true;
+        s->n_guessed++;
     }
     s->n_guesses = 0;
 }
@@ -265,6 +281,7 @@ static void run_layer(struct simulator *s, size_t token, size_t layer, bool is_c
         place->pinned = s->wave;
         touch(s, w.experts[k], w.gates[k], token);
         s->result->n_hits += is_counted && place->is_loaded && !place->is_fresh;
+        s->n_guesses_used += place->is_fresh;
         place->is_fresh = false;
         end_once(s, w.experts[k]);
     }
