@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "cli.h"
+#include "expert_profile.h"
 #include "machine.h"
 #include "memory.h"
 #include "report.h"
@@ -29,7 +30,7 @@ enum { READ_NBYTES = 512 << 20, READ_NBYTES_MIN = 128 << 20, WARM_UP_TOKENS = 8 
 
 static struct {
     const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory,
-        *policy, *timeline;
+        *policy, *profile, *timeline;
     int n_repeats;
     bool no_warmup, no_lookahead;
     enum cli_format format;
@@ -50,6 +51,7 @@ static const struct cli_option options[] = {
                  "coded weights in memory: auto (default), stored, compact or fast"),
     CLI_ROW_ACTIVATIONS(args.activations),
     CLI_ROW_MEMORY(args.memory),
+    CLI_ROW_EXPERT_PROFILE(args.profile),
     CLI_ROW_TEXT(0, "expert-policy", "NAME", args.policy,
                  "which streamed expert leaves memory: lfru, lru, ... (default: the best)"),
     CLI_ROW_FLAG(0, "no-lookahead", args.no_lookahead, "read no streamed expert before it is asked for"),
@@ -407,7 +409,7 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
                                                  args.no_lookahead ? MB_LOOKAHEAD_OFF : MB_LOOKAHEAD_AUTO,
                                              .timeline = cli_timeline_hook()};
     size_t first = bench->n_results;
-    enum mb_status status = mb_model_open(bench->path, &model_options, &model, err);
+    enum mb_status status = cli_open_model(bench->path, args.profile, &model_options, &model, err);
     if (status != MB_OK)
         return status;
     if (bench->n_results == 0) /* else it was said of the same model with other threads */

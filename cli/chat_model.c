@@ -37,7 +37,7 @@ enum mb_status cli_chat_model_open(struct cli_chat_model *m, const char *path, c
     MB_TRY(mb_tokenizer_open(path, &m->tokenizer, err));
     MB_TRY(cli_template_open(&m->template, g, m->tokenizer, err));
     MB_TRY(mb_detokenizer_open(m->tokenizer, true, &m->detokenizer, err));
-    MB_TRY(mb_model_open(path, &options, &m->model, err));
+    MB_TRY(cli_open_model(path, g->expert_profile, &options, &m->model, err));
     m->info = mb_model_info(m->model);
     cli_print_mode(m->info, g->memory != NULL);
     cli_stop_at_interrupts(m->model);

@@ -4,6 +4,7 @@
 #include "eval.h"
 #include "base/error.h"
 #include "eval_perturb.h"
+#include "expert_profile.h"
 #include "memory.h"
 #include "report.h"
 #include <string.h>
@@ -32,6 +33,7 @@ static const struct cli_option options[] = {
     CLI_ROW_ACTIVATIONS(args.activations),
     CLI_ROW_THREADS(args.n_threads),
     CLI_ROW_MEMORY(args.memory),
+    CLI_ROW_EXPERT_PROFILE(args.expert_profile),
     CLI_ROW_TEXT(0, "replies", "FILE.jsonl", args.replies, "write every reply and its score, one a line"),
     CLI_ROW_TEXT(0, "against", "FILE.jsonl", args.against,
                  "compare with another run on these questions: what its --replies wrote"),
@@ -104,7 +106,7 @@ static enum mb_status measure(struct eval *eval, struct mb_error *err)
                                              .cache_type = eval->cache_type};
     cli_memory(args.memory, &model_options.memory_nbytes);
     eval_expect_sessions(&args, &model_options);
-    MB_TRY(mb_model_open(eval->model_path, &model_options, &eval->model, err));
+    MB_TRY(cli_open_model(eval->model_path, args.expert_profile, &model_options, &eval->model, err));
     cli_print_notes(mb_model_info(eval->model)->notes);
     cli_print_mode(mb_model_info(eval->model), args.memory != NULL);
     cli_catch_interrupts(); /* only now: while the model loads nothing looks at the flag */

@@ -5,6 +5,7 @@
 #define MOEBIUS_CLI_GENERATION_H
 
 #include "cli.h"
+#include "expert_profile.h"
 #include "memory.h"
 #include "timeline.h"
 #include <moebius/engine.h>
@@ -17,6 +18,7 @@ enum { CLI_N_STEP_TOKENS = 256 };
 
 /* The values of the options. CLI_GENERATION_DEFAULTS is what they are when none is given. */
 struct cli_generation {
+    const char *expert_profile;
     const char *system, *template, *tools, *variables, *cache, *activations, *memory, *timeline;
     int n_predict, n_ctx, n_threads, top_k;
     double temp, top_p, min_p;
@@ -57,7 +59,8 @@ struct cli_generation {
                        "seed of the sampling: the same seed gives the same text (default: by chance)"),     \
         CLI_ROW_TEXT(0, "cache-type", "TYPE", (g).cache,                                                    \
                      "f16 (default) or f32: what the attention cache holds"),                               \
-        CLI_ROW_ACTIVATIONS((g).activations), CLI_ROW_MEMORY((g).memory), CLI_ROW_TIMELINE((g).timeline)
+        CLI_ROW_ACTIVATIONS((g).activations), CLI_ROW_MEMORY((g).memory),                                   \
+        CLI_ROW_EXPERT_PROFILE((g).expert_profile), CLI_ROW_TIMELINE((g).timeline)
 
 /* The paragraph of --help that says when tokens are sampled. */
 #define CLI_SAMPLING_WORDS                                                                                \

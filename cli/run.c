@@ -209,7 +209,7 @@ static enum mb_status open_all(struct generation *g, const char *path, struct mb
     MB_TRY(mb_tokenizer_open(path, &g->tokenizer, err));
     MB_TRY(encode_prompt(g, err));
     model_options = cli_model_options(&args.generation, g->n_prompt);
-    MB_TRY(mb_model_open(path, &model_options, &g->model, err));
+    MB_TRY(cli_open_model(path, args.generation.expert_profile, &model_options, &g->model, err));
     g->info = mb_model_info(g->model);
     cli_print_notes(g->info->notes);
     cli_print_mode(g->info, args.generation.memory != NULL);

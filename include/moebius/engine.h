@@ -68,6 +68,13 @@ struct mb_model_options {
     enum mb_lookahead_mode lookahead; /* where experts are streamed; changes no result */
     const char *expert_policy;        /* which streamed expert leaves memory (offload.h); NULL: the default */
     struct mb_timeline timeline;      /* sees where time goes (timeline.h) */
+    /*
+     * Uses of each expert per token, 0 to 1, in the order of layers with experts, as many for each as the one
+     * with most has; NULL: not known.  Where experts are streamed, the policy begins with them, and those
+     * with most uses are in memory from the beginning. Not kept. Changes no result.
+     */
+    const double *expert_usage;
+    size_t n_expert_usage;
 };
 
 enum { MB_CTX_EXPECTED = 8192 };

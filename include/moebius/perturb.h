@@ -66,7 +66,7 @@ MB_API enum mb_status mb_model_hash(const char *model_path, char hash[MB_HASH_NB
 MB_API enum mb_status mb_profile_save(const struct mb_profile *profile, const char *path,
                                       const char model_hash[MB_HASH_NBYTES], struct mb_error *err);
 
-/* MB_BAD_DATA: it is no profile, or that of a model with another hash. */
+/* MB_BAD_DATA: it is no profile, or that of a model with another hash (NULL: any model will do). */
 MB_API enum mb_status mb_profile_load(const char *path, const char model_hash[MB_HASH_NBYTES],
                                       struct mb_profile **profile, struct mb_error *err);
 

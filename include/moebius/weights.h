@@ -118,6 +118,14 @@ struct mb_store_options {
     const char *expert_policy;   /* of what leaves memory (offload.h); NULL: the default. Changes no result */
     size_t n_experts_min;        /* that can be acquired together, at least, where they are streamed; 0: 1 */
     struct mb_timeline timeline; /* sees reads, checks and waits where experts are streamed */
+    /*
+     * Uses of each expert per token, 0 to 1, in the order of layers with experts, as many for each as the one
+     * with most has; NULL: not known.  Where experts are streamed, the policy begins with them, and those
+     * with most uses are in memory from the beginning. Has to stay until mb_store_ready has returned. Changes
+     * no result.
+     */
+    const double *expert_usage;
+    size_t n_expert_usage;
 };
 
 /* How streamed experts are read. */

@@ -252,7 +252,7 @@ static enum mb_status read_profile(const json_t *json, const char *hash, struct 
     if (json_integer_value(version) != PROFILE_VERSION)
         return mb_fail(err, MB_UNSUPPORTED, "a usage profile of version %lld; this program reads version %d",
                        (long long)json_integer_value(version), PROFILE_VERSION);
-    if (strcmp(of, hash) != 0)
+    if (hash != NULL && strcmp(of, hash) != 0)
         return mb_fail(
             err, MB_BAD_DATA,
             "the usage profile of another model (hash %.32s, this model's is %.32s); make one with "

@@ -474,7 +474,11 @@ static enum mb_status open_policy(struct mb_disk_pool *pool, const struct mb_dis
     }
     const struct mb_policy_options policy = {.size = sizeof policy,
                                              .n_layers = n_layers == 0 ? 1 : n_layers,
-                                             .n_experts = max_size(pool->n_layer_experts, 1)};
+                                             .n_experts = max_size(pool->n_layer_experts, 1),
+                                             .usage = options->usage};
+    if (options->usage != NULL && options->n_usage != policy.n_layers * policy.n_experts)
+        return mb_fail(err, MB_USAGE, "uses of %zu experts are given; the model has %zu layers of %zu",
+                       options->n_usage, policy.n_layers, policy.n_experts);
     pool->by_number = calloc(policy.n_layers * policy.n_experts, sizeof *pool->by_number);
     if (pool->by_number == NULL)
         return mb_fail_memory(err, "the list of experts");
@@ -566,6 +570,65 @@ static enum mb_status fill_pool(struct mb_disk_pool *pool, const struct mb_disk_
     return mb_disk_reads_open(&reads, &pool->reads, err);
 }
 
+/* An expert by the policy's number, and how often it is used. */
+struct ranked {
+    double usage;
+    size_t number;
+};
+
+static int from_most_used(const void *a, const void *b)
+{
+    const struct ranked *x = a, *y = b;
+    if (x->usage != y->usage)
+        return x->usage > y->usage ? -1 : 1;
+    return (x->number > y->number) - (x->number < y->number);
+}
+
+/* Begins to read experts in this order, as many as there are slots for. */
+static void begin_ranked(struct mb_disk_pool *pool, const struct ranked *ranked, size_t n)
+{
+    for (size_t i = 0; i < n && ranked[i].usage > 0 && find_empty(pool) != NONE; i++) {
+        struct expert *expert = &pool->experts[pool->by_number[ranked[i].number]];
+        if (expert->number == ranked[i].number && expert->slot == NONE)
+            (void)begin_expert(pool, expert, MB_STORE_KEEP, false);
+    }
+    mb_disk_reads_begin(pool->reads);
+}
+
+/* What was read counts as found in memory from now on. */
+static void take_ranked(struct mb_disk_pool *pool)
+{
+    for (size_t i = 0; i < pool->n_slots; i++) {
+        if (pool->slots[i].state != READY)
+            continue;
+        pool->slots[i].is_fresh = false;
+        show(pool, &pool->experts[pool->slots[i].expert], &pool->slots[i]);
+    }
+}
+
+/* Fills memory with the most used experts. */
+static enum mb_status read_most_used(struct mb_disk_pool *pool, const struct mb_disk_pool_options *options,
+                                     struct mb_error *err)
+{
+    struct ranked *ranked = calloc(options->n_usage, sizeof *ranked);
+    enum mb_status status = MB_OK;
+    if (ranked == NULL)
+        return mb_fail_memory(err, "the list of experts");
+    for (size_t i = 0; i < options->n_usage; i++)
+        ranked[i] = (struct ranked){options->usage[i], i};
+    qsort(ranked, options->n_usage, sizeof *ranked, from_most_used);
+    pthread_mutex_lock(&pool->lock);
+    begin_ranked(pool, ranked, options->n_usage);
+    while (pool->n_filling > 0)
+        pthread_cond_wait(&pool->changed, &pool->lock);
+    if (pool->n_failed > 0)
+        status = mb_pass_on(err, pool->failure.status, &pool->failure);
+    take_ranked(pool);
+    pthread_mutex_unlock(&pool->lock);
+    free(ranked);
+    return status;
+}
+
 enum mb_status mb_disk_pool_create(const struct mb_disk_pool_options *options, struct mb_disk_pool **pool,
                                    struct mb_error *err)
 {
@@ -575,6 +638,8 @@ enum mb_status mb_disk_pool_create(const struct mb_disk_pool_options *options, s
     pthread_mutex_init(&made->lock, NULL);
     pthread_cond_init(&made->changed, NULL);
     enum mb_status status = fill_pool(made, options, err);
+    if (status == MB_OK && options->usage != NULL)
+        status = read_most_used(made, options, err);
     if (status != MB_OK) {
         mb_disk_pool_free(made);
         return status;

@@ -176,12 +176,37 @@ static void a_timeline_changes_no_text_and_is_there_after_chat_too(void **state)
     assert_null(json_load_file(test_path("none.json"), 0, NULL));
 }
 
+static json_int_t missed(const char *options)
+{
+    static const char bench[] = "bench coded -p 0 -n 2 -r 1 -t 1 --no-warmup --no-lookahead";
+    json_t *rows = run_json("%s --memory %uMiB -o json %s", bench, lowest_mib(bench) + 2, options);
+    json_int_t n = json_integer_value(json_object_get(json_array_get(rows, 0), "experts_missed"));
+    json_decref(rows);
+    return n;
+}
+
+static void a_profile_fills_memory_and_changes_no_text(void **state)
+{
+    (void)state;
+    char text[4096];
+    run_well("eval " MB_REPO "/models/reference --task " MB_REPO
+             "/models/reference/eval.jsonl --limit 4 --profile-out profile.json");
+    snprintf(text, sizeof text, "%s", run_well(RUN));
+    assert_string_equal(run_well(RUN " --memory %uMiB --expert-profile profile.json", lowest_mib(RUN) + 2),
+                        text);
+    assert_true(missed("--expert-profile profile.json") < missed(""));
+    test_write_text(test_path("."), "bad.json", "{}");
+    assert_fails(run(RUN " --expert-profile bad.json"), 3, "bad.json");
+    assert_fails(run("bench coded --expert-profile nowhere.json"), 3, "nowhere.json");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_limit_is_kept_and_changes_no_text),
         cmocka_unit_test(a_model_that_fits_is_loaded_as_without_a_limit),
         cmocka_unit_test(sizes_that_are_none_are_refused),
+        cmocka_unit_test(a_profile_fills_memory_and_changes_no_text),
         cmocka_unit_test(bench_and_eval_take_a_limit_too),
         cmocka_unit_test(a_timeline_is_a_trace_whose_reads_are_those_that_are_counted),
         cmocka_unit_test(a_timeline_changes_no_text_and_is_there_after_chat_too),
