@@ -17,7 +17,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define TASK MB_REPO "/models/reference/eval.jsonl"
 #define PROMPT "Ali has 92 pears."
 #define MODE "mode: streaming"
 
@@ -114,6 +113,8 @@ static void assert_interrupted(const char *const *words, unsigned n_reads, int e
     assert_said("stderr.txt", said);
 }
 
+static const char task[] = MB_REPO "/models/reference/eval.jsonl";
+
 static void an_interrupt_ends_a_streamed_generation(void **state)
 {
     (void)state;
@@ -121,7 +122,7 @@ static void an_interrupt_ends_a_streamed_generation(void **state)
                              *const chat_words[] = {"chat", "coded", "-t", "2", NULL},
                              *const bench_words[] = {"bench", "coded", "-p", "0", "-n",
                                                      "100",   "-r",    "2",  NULL},
-                             *const eval_words[] = {"eval", "coded", "--task", TASK, "--limit", "20", NULL};
+                             *const eval_words[] = {"eval", "coded", "--task", task, "--limit", "20", NULL};
     if (!has_slowed)
         skip();
     assert_interrupted(run_words, 20, 4, "run: interrupted while reading the prompt");
@@ -237,9 +238,9 @@ static bool has_sanitizer(void)
 static void a_control_group_of_the_limit_and_64_mib_is_enough(void **state)
 {
     (void)state;
-    static const char *const commands[] = {"run coded -p '" PROMPT "' -n 30 -t 2",
-                                           "bench coded -p 16 -n 16 -r 1 -t 2",
-                                           "eval coded --task " TASK " --limit 4 -t 2"};
+    static const char *const commands[] = {
+        "run coded -p '" PROMPT "' -n 30 -t 2", "bench coded -p 16 -n 16 -r 1 -t 2",
+        "eval coded --task " MB_REPO "/models/reference/eval.jsonl --limit 4 -t 2"};
     if (has_sanitizer())
         skip(); /* it takes memory of its own */
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
@@ -272,19 +273,17 @@ static void a_control_group_that_shrinks_meanwhile_changes_no_text(void **state)
     static const char command[] = "run coded -p '" PROMPT "' -n 60 -t 2";
     if (has_sanitizer())
         skip();
-    char *expected = strdup(run_well("%s", command)), shrink[900];
+    char expected[4096], shrink[900];
+    snprintf(expected, sizeof expected, "%s", run_well("%s", command));
     const char *limit = low_limit(command);
-    if (!make_group(UINT64_C(1024) * MIB)) {
-        free(expected);
+    if (!make_group(UINT64_C(1024) * MIB))
         skip();
-    }
     snprintf(shrink, sizeof shrink, "%s { sleep 0.15; echo %d >'%s/%s'; } & ", inside_group(),
              (atoi(limit) + MARGIN_MIB) * MIB, group, is_v2 ? "memory.max" : "memory.limit_in_bytes");
     const struct ran *ran = run_after(shrink, "%s --memory %s", command, limit);
     remove_group();
     if (ran->exit_status != 0 || strcmp(ran->out, expected) != 0)
         fail_msg("status %d: %s", ran->exit_status, ran->err);
-    free(expected);
 }
 
 int main(void)
