@@ -194,7 +194,14 @@ static bool takes_guesses(struct simulator *s)
     return s->wave >= s->guesses_from;
 }
 
-/* What the layer before would guess: of so many experts the share that is right, and others by chance. */
+/* A wrong guess: what another token uses, so that popular experts are guessed more often. */
+static size_t wrong_guess(const struct simulator *s, size_t layer, size_t k, uint64_t chance)
+{
+    const struct wanted w = wanted_of(s, (size_t)(chance % mb_trace_n_tokens(s->trace)), layer);
+    return k < w.n ? w.experts[k] : layer * s->n_experts;
+}
+
+/* What the layer before would guess: of so many experts the share that is right. */
 static void guess(struct simulator *s, size_t token, size_t layer, uint64_t now_ns)
 {
     struct wanted w = {0};
@@ -204,8 +211,7 @@ static void guess(struct simulator *s, size_t token, size_t layer, uint64_t now_
     for (size_t k = 0; k < w.n; k++) {
         uint64_t chance = mix(((uint64_t)token * s->n_layers + layer) * MB_TRACE_USED_MAX + k + 1);
         bool is_right = (double)(chance >> 11) * 0x1p-53 < s->options->lookahead;
-        s->guesses[s->n_guesses++] =
-            is_right ? w.experts[k] : layer * s->n_experts + (size_t)(mix(chance) % s->n_experts);
+        s->guesses[s->n_guesses++] = is_right ? w.experts[k] : wrong_guess(s, layer, k, mix(chance));
     }
     s->guessed_ns = now_ns;
 }
