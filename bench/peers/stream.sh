@@ -23,7 +23,8 @@ compare() { # NAME=COMMAND...
 }
 
 echo "$percent % of q4km-$set.gguf: $limit bytes"
-set -- "$@" "moebius=$moebius bench $models/coded-$set --memory $((mib - 64))MiB --no-warmup $bench" \
+ours="$moebius bench $models/coded-$set --memory $((mib - 64))MiB --no-warmup $bench"
+set -- "$@" "moebius=$ours" "moebius, no look-ahead=$ours --no-lookahead" \
     "llama.cpp, mmap=$folder/llama.cpp/build-plain/bin/llama-bench -m $gguf -mmp 1 $bench"
 ik=
 for program in "$folder"/ik_llama.cpp/build*/bin/llama-bench; do
@@ -35,6 +36,7 @@ if [ -n "${BMOE_CLI:-}" ] && [ "$set" = qwen3 ]; then
     # Tokens are drawn evenly, as llama-bench's are: greedy ones repeat.
     bmoe="$BMOE_CLI -m $gguf --moe-stream --cache-mb $cache --force-cache -t 2 -c 256 --ubatch 32 -n $((2 * n)) -p Once"
     bmoe="$bmoe --temp 9 --top-k 0 --top-p 1 --seed 1 --csv {csv}"
-    set -- "$@" "BigMoeOnEdge=$bmoe" "BigMoeOnEdge, overlap=$bmoe --overlap"
+    set -- "$@" "BigMoeOnEdge=$bmoe" "BigMoeOnEdge, overlap=$bmoe --overlap" \
+        "BigMoeOnEdge, overlap and prediction=$bmoe --overlap --predict-prefetch"
 fi
 compare "$@"
