@@ -16,8 +16,8 @@
 #include <unistd.h>
 
 static struct {
-    const char *file, *task, *examples, *text, *errors, *bounds, *suite, *out, *cache;
-    struct cli_strings targets;
+    const char *file, *task, *examples, *text, *errors, *bounds, *dense_bound, *suite, *out, *cache;
+    struct cli_strings targets, plans;
     int limit, n_examples, n_predict, n_ctx, n_windows, n_seeds, n_parallel, n_jobs, n_threads;
     bool resume, is_strict;
     enum cli_format format;
@@ -34,6 +34,10 @@ static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "error", "LIST", args.errors,
                  "normal,uniform,codec,codec:NAME,random,zero,drop,gauss-iso (default codec; docs/lab.md)"),
     CLI_ROW_TEXT(0, "bound", "LIST", args.bounds, "how large: 30%,80%"),
+    CLI_ROW_TEXTS(0, "plan", "FILE.json", args.plans,
+                  "a run with the bounds of a plan (docs/plan.md); may be given again"),
+    CLI_ROW_TEXT(0, "dense-bound", "BOUND", args.dense_bound,
+                 "of linear matrices that the plans do not name, as compress has it"),
     CLI_ROW_INT(0, "seeds", "N", args.n_seeds, 1, 1000, "seeds of random errors (default 1)"),
     CLI_ROW_TEXT(0, "task", "FILE.jsonl", args.task, "questions to answer (docs/scoring.md)"),
     CLI_ROW_INT(0, "limit", "N", args.limit, 1, 1e9, "only the first N questions"),
@@ -59,7 +63,8 @@ static const struct cli_option options[] = {
 
 static const struct cli_command command = {
     .name = "sweep",
-    .args = "MODEL --file FILE.json | --target SELECTION --bound LIST | --suite paper  -o FILE.db",
+    .args =
+        "MODEL --file FILE.json | --target SELECTION --bound LIST | --plan FILE | --suite paper  -o FILE.db",
     .summary = "Put errors into chosen weights, one set after another, and measure what each does.",
     .details =
         "Run 0 is the clean model, with which all others are compared (docs/sweep.md). A sweep that was "
@@ -68,6 +73,7 @@ static const struct cli_command command = {
         "  moebius sweep models/reference --task models/reference/eval.jsonl --limit 500 \\\n"
         "      --target 'layer=1 experts=top1' --error normal,codec --bound 80% --seeds 3 -o results.db\n"
         "  moebius sweep models/reference --file sweep.json -o results.db --resume\n"
+        "  moebius sweep models/reference --kl book.txt --plan plan.json -o plan.db\n"
         "  moebius sweep models/reference --suite paper --task models/reference/eval.jsonl -o paper.db",
     .options = options,
     .n_options = sizeof options / sizeof *options,
@@ -464,10 +470,12 @@ static const char *find_contradiction(void)
 {
     if (args.out == NULL)
         return "-o FILE.db is missing: where the results go";
-    if ((args.file != NULL) + (args.suite != NULL) + (args.targets.n > 0) != 1)
-        return "give one of --file, --target and --suite";
+    if ((args.file != NULL) + (args.suite != NULL) + (args.targets.n > 0 || args.plans.n > 0) != 1)
+        return "give one of --file, --suite, and --target or --plan or both";
     if (args.targets.n == 0 && (args.errors != NULL || args.bounds != NULL))
         return "--error and --bound go with --target";
+    if (args.plans.n == 0 && args.dense_bound != NULL)
+        return "--dense-bound goes with --plan";
     if (args.suite != NULL && strcmp(args.suite, "paper") != 0)
         return "--suite is paper";
     if (args.file == NULL && args.task == NULL && args.text == NULL)
@@ -517,6 +525,9 @@ static enum mb_status read_sweep(struct mb_sweep **sweep, struct mb_error *err)
                                    .errors = args.errors,
                                    .bounds = args.bounds,
                                    .suite = args.suite,
+                                   .plans = args.plans.items,
+                                   .n_plans = args.plans.n,
+                                   .dense_bound = args.dense_bound,
                                    .examples = args.examples,
                                    .n_examples = (size_t)args.n_examples};
     return mb_sweep_read(args.file, &flags, sweep, err);

@@ -112,6 +112,9 @@ struct mb_perturbation {
     enum mb_perturbation_kind kind;
     struct mb_bound bound;        /* what e is; exact: the error has no e */
     const struct mb_codec *codec; /* of CODEC: another codec; NULL: ours, multiplied from the coded form */
+    /* Of CODEC: [selection.n] the bound of each matrix, none exact, in place of 'bound'; NULL: they share it.
+     */
+    const struct mb_bound *bounds;
 };
 
 /*

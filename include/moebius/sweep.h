@@ -35,6 +35,10 @@ struct mb_sweep_flags {
     const char *suite;           /* "paper": its runs; NULL: none */
     const char *examples;        /* path, and how many: docs/scoring.md, "Examples" */
     size_t n_examples;
+    const char *const
+        *plans; /* [n_plans] paths (docs/plan.md): runs of their own, after those of 'targets' */
+    size_t n_plans;
+    const char *dense_bound; /* of what the plans do not name, as compress has it; NULL: its default */
 };
 
 /*

@@ -66,19 +66,31 @@ static void gather(struct mb_perturb_work *work, size_t number, int thread)
         p->stats[unit] = stats;
 }
 
+static const struct mb_bound *bound_of(const struct mb_perturb_work *work, size_t item)
+{
+    const struct mb_perturbation *perturbation = work->perturbation;
+    return perturbation->bounds == NULL ? &perturbation->bound : &perturbation->bounds[item];
+}
+
+static bool needs_stats(const struct mb_bound *bound)
+{
+    return bound->kind == MB_BOUND_MEAN_ABS || bound->kind == MB_BOUND_RANGE;
+}
+
 enum mb_status mb_perturb_bounds(struct mb_perturb_work *work, struct mb_error *err)
 {
-    const struct mb_bound *bound = &work->perturbation->bound;
-    if (bound->kind == MB_BOUND_EXACT)
+    bool any_needs = false;
+    if (bound_of(work, 0)->kind == MB_BOUND_EXACT)
         return MB_OK;
-    bool needs_stats = bound->kind == MB_BOUND_MEAN_ABS || bound->kind == MB_BOUND_RANGE;
-    if (needs_stats)
+    for (size_t i = 0; i < work->n_items; i++)
+        any_needs = any_needs || needs_stats(bound_of(work, i));
+    if (any_needs)
         MB_TRY(mb_perturb_items(work, gather, err));
     for (size_t i = 0; i < work->n_items; i++) {
         struct mb_weight_stats stats = {.n = 1}; /* an absolute bound does not depend on how many there are */
-        if (needs_stats)
+        if (needs_stats(bound_of(work, i)))
             stats = work->perturber->stats[unit_of(work->perturber, work->items[i].number)];
-        work->items[i].eps = mb_bound_eps(bound, &stats);
+        work->items[i].eps = mb_bound_eps(bound_of(work, i), &stats);
     }
     return MB_OK;
 }

@@ -36,7 +36,7 @@ static struct mb_sweep_plan plan_of(const struct mb_sweep_work *work, size_t n_d
                                  .n_questions = mb_sweep_n_questions(work),
                                  .n_windows = mb_sweep_n_windows(work),
                                  .discordance = assumed_discordance,
-                                 .notes = ""};
+                                 .notes = work->notes};
     double n = plan.n_comparisons > 0 ? (double)plan.n_comparisons : 1;
     plan.detectable_one = mb_detectable_difference(plan.n_questions, plan.discordance, 0.05, 0.8);
     plan.detectable_sweep = mb_detectable_difference(plan.n_questions, plan.discordance, 0.05 / n, 0.8);
@@ -282,7 +282,8 @@ static enum mb_status make_plan(struct mb_sweep_work *work, struct mb_error *err
     if (work->sweep->suite != NULL)
         MB_TRY(mb_sweep_paper_add(work->plan, &shape, err));
     MB_TRY(mb_sweep_check_errors(work, err));
-    return mb_sweep_check_words(work, err);
+    MB_TRY(mb_sweep_check_words(work, err));
+    return mb_sweep_read_bounds(work, err);
 }
 
 static enum mb_status run_sweep(struct mb_sweep_work *work, const char *results_path,
@@ -312,6 +313,7 @@ enum mb_status mb_sweep_run(const char *model_path, const struct mb_sweep *sweep
     mb_windows_free(&work.windows);
     mb_tokenizer_close(work.tokenizer);
     mb_task_close(&work.task);
+    mb_sweep_free_bounds(&work);
     mb_sweep_close(work.plan);
     free(work.moe_layers);
     free(work.text);

@@ -23,7 +23,8 @@ enum mb_status mb_sweep_check_errors(struct mb_sweep_work *work, struct mb_error
 {
     for (size_t i = 1; i < work->plan->n_items; i++) {
         struct mb_perturbation perturbation;
-        MB_TRY(parse(&work->plan->items[i], &perturbation, err));
+        if (work->plan->items[i].plan == NULL)
+            MB_TRY(parse(&work->plan->items[i], &perturbation, err));
     }
     return MB_OK;
 }
@@ -34,7 +35,7 @@ static enum mb_status select_all(const struct mb_sweep_work *work, const struct 
     for (size_t i = 1; i < work->plan->n_items; i++) {
         const char *target = work->plan->items[i].target;
         struct mb_selection selection;
-        if (strcmp(target, work->plan->items[i - 1].target) == 0)
+        if (work->plan->items[i].plan != NULL || strcmp(target, work->plan->items[i - 1].target) == 0)
             continue;
         MB_TRY(mb_select(work->model, target, profile, &selection, err));
         mb_selection_free(&selection);
@@ -103,7 +104,7 @@ enum mb_status mb_sweep_check_targets(struct mb_sweep_work *work, struct mb_erro
     for (size_t i = 1; i < work->plan->n_items; i++) {
         const struct mb_sweep_item *item = &work->plan->items[i], *before = item - 1;
         bool is_tried = strcmp(item->target, before->target) == 0 && strcmp(item->error, before->error) == 0;
-        if (!work->is_done[i] && !is_tried)
+        if (!work->is_done[i] && !is_tried && item->plan == NULL)
             MB_TRY(try_item(work, item, err));
     }
     return MB_OK;
@@ -139,36 +140,51 @@ static enum mb_status note_experts(const struct mb_model *model, const struct mb
 }
 
 static enum mb_status apply(struct mb_sweep_work *work, const struct mb_selection *selection,
-                            const struct mb_sweep_item *item, struct mb_sweep_change *change,
-                            struct mb_error *err)
+                            const struct mb_perturbation *perturbation, uint64_t seed,
+                            struct mb_sweep_change *change, struct mb_error *err)
 {
-    struct mb_perturbation perturbation;
     struct mb_perturb_report report;
     change->selected = mb_selection_text(work->model, selection);
     change->projection = strdup(selection->projection);
     if (change->selected == NULL || change->projection == NULL)
         return mb_fail_memory(err, "the selection");
     MB_TRY(note_experts(work->model, selection, change, err));
-    MB_TRY(parse(item, &perturbation, err));
     if (work->perturber == NULL)
         MB_TRY(mb_perturb_open(work->model, NULL, &work->perturber, err));
-    MB_TRY(mb_perturb_apply(work->perturber, selection, &perturbation, item->seed, &report, err));
+    MB_TRY(mb_perturb_apply(work->perturber, selection, perturbation, seed, &report, err));
     fill_change(&report, change);
     return MB_OK;
+}
+
+static enum mb_status apply_plan(struct mb_sweep_work *work, const struct mb_sweep_bounds *bounds,
+                                 struct mb_sweep_change *change, struct mb_error *err)
+{
+    const struct mb_selection selection = {.at = bounds->at, .n = bounds->n, .projection = "all"};
+    const struct mb_perturbation perturbation = {.kind = MB_PERTURB_CODEC, .bounds = bounds->bounds};
+    return apply(work, &selection, &perturbation, 0, change, err);
+}
+
+static enum mb_status apply_target(struct mb_sweep_work *work, const struct mb_sweep_item *item,
+                                   struct mb_sweep_change *change, struct mb_error *err)
+{
+    struct mb_selection selection;
+    struct mb_perturbation perturbation;
+    MB_TRY(parse(item, &perturbation, err));
+    MB_TRY(mb_select(work->model, item->target, work->profile, &selection, err));
+    enum mb_status status = apply(work, &selection, &perturbation, item->seed, change, err);
+    mb_selection_free(&selection);
+    return status;
 }
 
 enum mb_status mb_sweep_apply(struct mb_sweep_work *work, const struct mb_sweep_item *item,
                               struct mb_sweep_change *change, struct mb_error *err)
 {
-    struct mb_selection selection;
     *change = (struct mb_sweep_change){.err_max = NAN, .err_rms = NAN, .norm = NAN, .bits = NAN};
     change->layers.first_layer = mb_model_info(work->model)->n_layers;
     if (strcmp(item->error, "none") == 0)
         return MB_OK;
-    MB_TRY(mb_select(work->model, item->target, work->profile, &selection, err));
-    enum mb_status status = apply(work, &selection, item, change, err);
-    mb_selection_free(&selection);
-    return status;
+    return item->plan == NULL ? apply_target(work, item, change, err)
+                              : apply_plan(work, &work->bounds[item - work->plan->items], change, err);
 }
 
 enum mb_status mb_sweep_undo(struct mb_sweep_work *work, struct mb_error *err)

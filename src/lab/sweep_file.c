@@ -60,6 +60,13 @@ static void free_item(struct mb_sweep_item *item)
     free(item->target);
     free(item->error);
     free(item->bound);
+    free(item->plan);
+    free(item->dense_bound);
+}
+
+static char *copy_or_null(const char *text)
+{
+    return text == NULL ? NULL : strdup(text);
 }
 
 static enum mb_status add_item(struct mb_sweep *sweep, const struct mb_sweep_item *from, struct mb_error *err)
@@ -79,10 +86,13 @@ static enum mb_status add_item(struct mb_sweep *sweep, const struct mb_sweep_ite
     struct mb_sweep_item item = {.label = strdup(from->label),
                                  .target = strdup(from->target),
                                  .error = strdup(from->error),
-                                 .bound = from->bound == NULL ? NULL : strdup(from->bound),
-                                 .seed = from->seed};
+                                 .bound = copy_or_null(from->bound),
+                                 .seed = from->seed,
+                                 .plan = copy_or_null(from->plan),
+                                 .dense_bound = copy_or_null(from->dense_bound)};
     if (item.label == NULL || item.target == NULL || item.error == NULL ||
-        (item.bound == NULL) != (from->bound == NULL)) {
+        (item.bound == NULL) != (from->bound == NULL) || (item.plan == NULL) != (from->plan == NULL) ||
+        (item.dense_bound == NULL) != (from->dense_bound == NULL)) {
         free_item(&item);
         return mb_fail_memory(err, "the runs");
     }
@@ -95,12 +105,30 @@ enum mb_status mb_sweep_add(struct mb_sweep *sweep, const char *label, const cha
 {
     size_t n = mb_sweep_is_random(error) ? sweep->n_seeds : 1;
     for (size_t i = 0; i < n; i++) {
-        struct mb_sweep_item item = {(char *)label, (char *)target, (char *)error,
-                                     mb_sweep_has_bound(error) ? (char *)bound : NULL,
-                                     mb_sweep_is_random(error) ? sweep->seeds[i] : 0};
+        struct mb_sweep_item item = {.label = (char *)label,
+                                     .target = (char *)target,
+                                     .error = (char *)error,
+                                     .bound = mb_sweep_has_bound(error) ? (char *)bound : NULL,
+                                     .seed = mb_sweep_is_random(error) ? sweep->seeds[i] : 0};
         MB_TRY(add_item(sweep, &item, err));
     }
     return MB_OK;
+}
+
+/* The bound is the plan's checksum, which nobody knows before it is read (sweep_bounds.c). */
+static enum mb_status add_plan(struct mb_sweep *sweep, const char *label, const char *plan,
+                               const char *dense_bound, struct mb_error *err)
+{
+    struct mb_sweep_item item = {.label = (char *)label,
+                                 .error = (char *)"codec",
+                                 .plan = (char *)plan,
+                                 .dense_bound = (char *)dense_bound};
+    if (asprintf(&item.target, "plan=%s%s%s", plan,
+                 dense_bound == NULL ? "" : " dense-bound=", dense_bound == NULL ? "" : dense_bound) < 0)
+        return mb_fail_memory(err, "the runs");
+    enum mb_status status = add_item(sweep, &item, err);
+    free(item.target);
+    return status;
 }
 
 /* ---------------------------------------------------------------- the JSON object */
@@ -165,25 +193,46 @@ static enum mb_status add_combinations(struct mb_sweep *sweep, const json_t *ent
     return MB_OK;
 }
 
+static enum mb_status read_plans(struct mb_sweep *sweep, const json_t *entry, struct mb_error *err)
+{
+    static const char *const keys[] = {"label", "plan", "dense_bound", NULL};
+    const json_t *label = json_object_get(entry, "label"), *plans = json_object_get(entry, "plan");
+    const json_t *dense = json_object_get(entry, "dense_bound");
+    struct mb_bound unused;
+    const char *plan;
+    MB_TRY(check_keys(entry, keys, err));
+    MB_TRY(check_texts(entry, "plan", true, err));
+    if (dense != NULL && !json_is_string(dense))
+        return mb_fail(err, MB_BAD_DATA, "'dense_bound' has to be a text");
+    if (dense != NULL && mb_bound_parse(json_string_value(dense), &unused, err) != MB_OK)
+        return mb_fail_in(err, MB_BAD_DATA, "'dense_bound'");
+    for (size_t i = 0; (plan = text_at(plans, i)) != NULL; i++)
+        MB_TRY(add_plan(sweep, label == NULL ? "" : json_string_value(label), plan, json_string_value(dense),
+                        err));
+    return MB_OK;
+}
+
 static enum mb_status read_entry(struct mb_sweep *sweep, const json_t *entry, struct mb_error *err)
 {
     static const char *const keys[] = {"label", "target", "error", "bound", NULL};
     if (!json_is_object(entry))
         return mb_fail(err, MB_BAD_DATA, "not an object");
+    const json_t *label = json_object_get(entry, "label");
+    if (label != NULL && !json_is_string(label))
+        return mb_fail(err, MB_BAD_DATA, "'label' has to be a text");
+    if (json_object_get(entry, "plan") != NULL)
+        return read_plans(sweep, entry, err);
     MB_TRY(check_keys(entry, keys, err));
     MB_TRY(check_texts(entry, "target", true, err));
     MB_TRY(check_texts(entry, "error", true, err));
     MB_TRY(check_texts(entry, "bound", false, err));
-    const json_t *label = json_object_get(entry, "label");
-    if (label != NULL && !json_is_string(label))
-        return mb_fail(err, MB_BAD_DATA, "'label' has to be a text");
     return add_combinations(sweep, entry, err);
 }
 
 static enum mb_status read_runs(struct mb_sweep *sweep, const json_t *root, struct mb_error *err)
 {
     const json_t *runs = json_object_get(root, "runs");
-    struct mb_sweep_item clean = {"", "", "none", NULL, 0};
+    struct mb_sweep_item clean = {.label = (char *)"", .target = (char *)"", .error = (char *)"none"};
     MB_TRY(add_item(sweep, &clean, err));
     if (sweep->suite != NULL)
         return MB_OK; /* its runs depend on the model */
@@ -296,14 +345,34 @@ static enum mb_status read_root(struct mb_sweep *sweep, const json_t *root, stru
 
 /* ---------------------------------------------------------------- flags as members */
 
-/* A path of the file is relative to it. */
-static enum mb_status resolve(json_t *root, const char *key, const char *file, struct mb_error *err)
+/* A path of the file is relative to it. NULL: it stays as it is. */
+static json_t *resolved(const json_t *path, const char *file)
 {
-    const char *path = json_string_value(json_object_get(root, key)), *slash = strrchr(file, '/');
-    if (path == NULL || path[0] == '/' || slash == NULL)
-        return MB_OK;
-    json_t *whole = json_sprintf("%.*s/%s", (int)(slash - file), file, path);
-    return json_object_set_new(root, key, whole) == 0 ? MB_OK : mb_fail_memory(err, "the sweep");
+    const char *text = json_string_value(path), *slash = strrchr(file, '/');
+    if (text == NULL || text[0] == '/' || text[0] == '\0' || slash == NULL)
+        return NULL;
+    return json_sprintf("%.*s/%s", (int)(slash - file), file, text);
+}
+
+static void resolve(json_t *object, const char *key, const char *file)
+{
+    json_t *whole = resolved(json_object_get(object, key), file);
+    if (whole != NULL)
+        json_object_set_new(object, key, whole);
+}
+
+static void resolve_plans(json_t *root, const char *file)
+{
+    const json_t *runs = json_object_get(root, "runs");
+    for (size_t i = 0; i < json_array_size(runs); i++) {
+        json_t *entry = json_array_get(runs, i), *plans = json_object_get(entry, "plan");
+        resolve(entry, "plan", file);
+        for (size_t k = 0; k < json_array_size(plans); k++) {
+            json_t *whole = resolved(json_array_get(plans, k), file);
+            if (whole != NULL)
+                json_array_set_new(plans, k, whole);
+        }
+    }
 }
 
 static json_t *split(const char *list)
@@ -318,16 +387,32 @@ static json_t *split(const char *list)
     }
 }
 
+static json_t *list_of(const char *const *texts, size_t n)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(list, json_string(texts[i]));
+    return list;
+}
+
 static json_t *runs_of(const struct mb_sweep_flags *flags)
 {
-    json_t *targets = json_array(), *entry = json_object(), *runs = json_array();
-    for (size_t i = 0; i < flags->n_targets; i++)
-        json_array_append_new(targets, json_string(flags->targets[i]));
-    json_object_set_new(entry, "target", targets);
-    json_object_set_new(entry, "error", split(flags->errors == NULL ? "codec" : flags->errors));
-    if (flags->bounds != NULL)
-        json_object_set_new(entry, "bound", split(flags->bounds));
-    json_array_append_new(runs, entry);
+    json_t *runs = json_array();
+    if (flags->n_targets > 0) {
+        json_t *entry = json_object();
+        json_object_set_new(entry, "target", list_of(flags->targets, flags->n_targets));
+        json_object_set_new(entry, "error", split(flags->errors == NULL ? "codec" : flags->errors));
+        if (flags->bounds != NULL)
+            json_object_set_new(entry, "bound", split(flags->bounds));
+        json_array_append_new(runs, entry);
+    }
+    if (flags->n_plans > 0) {
+        json_t *entry = json_object();
+        json_object_set_new(entry, "plan", list_of(flags->plans, flags->n_plans));
+        if (flags->dense_bound != NULL)
+            json_object_set_new(entry, "dense_bound", json_string(flags->dense_bound));
+        json_array_append_new(runs, entry);
+    }
     return runs;
 }
 
@@ -358,7 +443,7 @@ static enum mb_status apply_flags(json_t *root, const struct mb_sweep_flags *fla
     set_size(root, "ctx_size", flags->n_ctx);
     set_size(root, "windows", flags->n_windows);
     set_size(root, "seeds", flags->n_seeds);
-    if (flags->n_targets > 0)
+    if (flags->n_targets > 0 || flags->n_plans > 0)
         json_object_set_new(root, "runs", runs_of(flags));
     return MB_OK;
 }
@@ -373,9 +458,10 @@ static enum mb_status read_json(const char *path, const struct mb_sweep_flags *f
     if (*root == NULL)
         return mb_fail_memory(err, "the sweep");
     if (path != NULL) {
-        MB_TRY(resolve(*root, "task", path, err));
-        MB_TRY(resolve(*root, "text", path, err));
-        MB_TRY(resolve(*root, "examples", path, err));
+        resolve(*root, "task", path);
+        resolve(*root, "text", path);
+        resolve(*root, "examples", path);
+        resolve_plans(*root, path);
     }
     return apply_flags(*root, flags, err);
 }

@@ -11,6 +11,8 @@ struct mb_sweep_item {
     char *label, *target, *error;
     char *bound; /* NULL: none */
     uint64_t seed;
+    /* Where a plan has the bounds (docs/plan.md): its path, and compress's --dense-bound or NULL. */
+    char *plan, *dense_bound;
 };
 
 struct mb_sweep {

@@ -46,6 +46,13 @@ void mb_sweep_row_share(struct mb_sweep_row *row, const char *name, uint64_t k, 
 
 /* ---------------------------------------------------------------- the sweep */
 
+/* The matrices that compress codes by a plan file, and their bounds. */
+struct mb_sweep_bounds {
+    size_t *at;              /* [n] numbers in mb_model_matrices, increasing */
+    struct mb_bound *bounds; /* [n] */
+    size_t n;
+};
+
 /* What an error has done. Texts are malloc'ed. */
 struct mb_sweep_change {
     char *selected, *projection;
@@ -69,6 +76,8 @@ struct mb_sweep_shared {
 struct mb_sweep_work {
     const struct mb_sweep *sweep; /* as it was read */
     struct mb_sweep *plan; /* a copy with the runs that the suite, if there is one, has for the model */
+    struct mb_sweep_bounds *bounds; /* [plan->n_items] of items that have a plan file; else zeroed */
+    char notes[1024];               /* lines, about these */
     struct mb_sweep_options options;
     const char *model_path;
     struct mb_model *model;
@@ -145,6 +154,10 @@ enum mb_status mb_sweep_check_targets(struct mb_sweep_work *work, struct mb_erro
 enum mb_status mb_sweep_apply(struct mb_sweep_work *work, const struct mb_sweep_item *item,
                               struct mb_sweep_change *change, struct mb_error *err);
 enum mb_status mb_sweep_undo(struct mb_sweep_work *work, struct mb_error *err);
+
+/* sweep_bounds.c: reads the plan files of all items, whose bounds become the files' checksums. */
+enum mb_status mb_sweep_read_bounds(struct mb_sweep_work *work, struct mb_error *err);
+void mb_sweep_free_bounds(struct mb_sweep_work *work);
 
 /* sweep_run.c: one run, and its row in the results file. */
 enum mb_status mb_sweep_do_run(struct mb_sweep_work *work, size_t id, struct mb_error *err);

@@ -6,6 +6,7 @@
 #include "cmocka_all.h"
 #include "program.h"
 #include <fcntl.h>
+#include <math.h>
 #include <signal.h>
 #include <sqlite3.h>
 #include <stdio.h>
@@ -25,8 +26,15 @@ static const char sweep_file[] =
     "\"bound\": \"80%\"},"
     "{\"target\": \"layer=4 experts=all\", \"error\": [\"zero\", \"random\"]},"
     "{\"target\": \"layer=8 experts=cold1\", \"error\": \"drop\"},"
-    "{\"target\": \"layer=2 experts=0 proj=down\", \"error\": \"uniform\", \"bound\": [\"30%\", \"400%\"]}]}";
-enum { N_RUNS = 1 + 2 + 1 + 1 + 2 + 1 + 4, N_KILLS = 6 };
+    "{\"target\": \"layer=2 experts=0 proj=down\", \"error\": \"uniform\", \"bound\": [\"30%\", \"400%\"]},"
+    "{\"label\": \"planned\", \"plan\": \"plan.json\", \"dense_bound\": \"0\"}]}";
+enum { N_RUNS = 1 + 2 + 1 + 1 + 2 + 1 + 4 + 1, N_KILLS = 6 };
+
+/* Bounds of several kinds, in one expert too. */
+static const char plan_file[] =
+    "{\"bounds\": [\n{\"pattern\": \"[.]experts[.][0-7][.]\", \"bound\": \"120%\"},\n"
+    "{\"tensor\": \"model.layers.2.mlp.experts.3.down_proj.weight\", \"bound\": \"0\"},\n"
+    "{\"tensor\": \"model.layers.2.mlp.experts.3.up_proj.weight\", \"bound\": \"abs:0.02\"}]}";
 
 static const char *const tables[] = {"run",  "value", "question",   "answer",     "reply", "routing",
                                      "load", "flow",  "percentile", "comparison", "pooled"};
@@ -36,6 +44,7 @@ static int group_begin(void **state)
     if (test_folder_begin(state) != 0)
         return -1;
     test_write_text(test_path("."), "sweep.json", sweep_file);
+    test_write_text(test_path("."), "plan.json", plan_file);
     return 0;
 }
 
@@ -146,9 +155,10 @@ static void a_sweep_has_a_row_for_each_run(void **state)
                             " (SELECT count(*) FROM flow WHERE run = id) = 16 FROM run WHERE error = 'drop'"),
                      1);
     assert_int_equal(number("whole.db", "SELECT sum(n_left) + sum(n_got) FROM flow JOIN run ON run = id"
-                                        " WHERE error <> 'drop'"),
+                                        " WHERE error <> 'drop' AND label <> 'planned'"),
                      0);
-    assert_int_equal(number("whole.db", "SELECT count(*) FROM flow"), 16 * (N_RUNS - 1));
+    assert_int_equal(number("whole.db", "SELECT count(*) FROM flow"),
+                     16 * (N_RUNS - 2 + 8)); /* a plan is of all layers */
     /* Every run is compared, and every figure of it has an interval. */
     assert_int_equal(number("whole.db",
                             "SELECT count(*) FROM comparison WHERE name = 'pia' AND p_adjusted >= p AND"
@@ -158,7 +168,8 @@ static void a_sweep_has_a_row_for_each_run(void **state)
                             "SELECT count(*) FROM value WHERE name IN ('ica', 'pia', 'flips', 'kl', 'nll',"
                             " 'reply_tokens') AND NOT low <= value AND value <= high"),
                      0);
-    assert_int_equal(number("whole.db", "SELECT count(*) FROM pooled WHERE name = 'pia'"), 1 + 2 + 2 + 1 + 2);
+    assert_int_equal(number("whole.db", "SELECT count(*) FROM pooled WHERE name = 'pia'"),
+                     1 + 2 + 2 + 1 + 2 + 1);
     assert_int_equal(
         number("whole.db", "SELECT count(*) FROM manifest WHERE key IN ('model_hash', 'task_hash', 'command',"
                            " 'version', 'ended')"),
@@ -299,6 +310,94 @@ static void the_manifest_says_what_was_used(void **state)
     assert_int_equal(number("whole.db", "SELECT value IS NULL FROM manifest WHERE key = 'ctx_size'"), 1);
 }
 
+static double kl_of(const char *name, int run)
+{
+    char sql[128];
+    snprintf(sql, sizeof sql, "SELECT round(value * 1e15) FROM value WHERE run = %d AND name = 'kl'", run);
+    return (double)number(name, sql) * 1e-15;
+}
+
+/* What a plan does not name has the default of its class in both. */
+static void a_plan_is_swept_as_compress_codes_it(void **state)
+{
+    (void)state;
+    static const char *const options[] = {"", "--dense-bound 20%", "--dense-bound 0"};
+    for (int i = 0; i < 3; i++) {
+        run_well("sweep '" REFERENCE "' -o plan-%d.db --plan plan.json %s --kl '" REFERENCE
+                 "/README.md' --windows 2",
+                 i, options[i]);
+        run_well("compress '" REFERENCE "' planned --force --plan plan.json %s", options[i]);
+        json_t *json = run_json("eval planned --kl-divergence '" REFERENCE "' --perplexity '" REFERENCE
+                                "/README.md' --limit 2 -o json");
+        const json_t *kl = json_object_get(json_object_get(json, "kl"), "mean");
+        char sql[64], name[16];
+        snprintf(name, sizeof name, "plan-%d.db", i);
+        double swept = kl_of(name, 1), coded = json_number_value(kl);
+        if (!(coded > 0 && fabs(swept / coded - 1) < 1e-8))
+            fail_msg("KL %.12g, of the folder %.12g", swept, coded);
+        json_decref(json);
+        snprintf(sql, sizeof sql, "SELECT n_matrices FROM run WHERE id = 1");
+        if (i == 2) /* the other experts are 30 %; one matrix is exact */
+            assert_int_equal(number(name, sql), 3 * (8 * 16 + 8) - 1);
+    }
+    assert_true(kl_of("plan-2.db", 1) < kl_of("plan-0.db", 1));
+    run_well("report plan-0.db -o report.html");
+}
+
+static void a_plan_that_compress_refuses_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *bounds, *words;
+    } bad[] = {
+        {"[\n{\"tensor\": \"lm_head.weight\", \"bound\": \"nan\"}]", "bad.json: line 2: bounds[0]: "},
+        {"[\n{\"tensor\": \"lm_head.wait\", \"bound\": \"1%\"}]",
+         "bad.json: line 2: bounds[0]: tensor lm_head.wait: is not in"},
+        {"[\n{\"pattern\": \"expats\", \"bound\": \"1%\"}]",
+         "bad.json: line 2: bounds[0]: pattern 'expats': matches the name of no tensor"},
+        {"[\n{\"pattern\": \"gate_proj\", \"bound\": \"1%\"},\n{\"pattern\": \"experts\", \"bound\": "
+         "\"2%\"}]",
+         "bad.json: line 3: bounds[1]: pattern 'experts': gives tensor"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char text[400];
+        snprintf(text, sizeof text, "{\"bounds\": %s}", bad[i].bounds);
+        test_write_text(test_path("."), "bad.json", text);
+        assert_refused(3, bad[i].words,
+                       "-o x.db --plan plan.json --plan bad.json --task '" REFERENCE
+                       "/eval.jsonl' --limit 1");
+    }
+    assert_refused(3, "none.json", "-o x.db --plan none.json --task '" REFERENCE "/eval.jsonl' --limit 1");
+    assert_refused(3, "bound 'much': not a bound",
+                   "-o x.db --plan plan.json --dense-bound much --task '" REFERENCE "/eval.jsonl' --limit 1");
+    assert_false(test_exists(test_path("x.db")));
+    run_well("compress '" REFERENCE "' planned --force");
+    assert_int_equal(run("sweep planned -o x.db --plan plan.json --task '" REFERENCE "/eval.jsonl' --limit 1")
+                         ->exit_status,
+                     3);
+}
+
+/* An edit is another plan, with the same name. A plan for feedback is measured without, which is said. */
+static void a_plan_is_known_by_what_it_says(void **state)
+{
+    (void)state;
+    static const char sweep[] = "-o known.db --plan fed.json --kl '" REFERENCE "/README.md' --windows 1";
+    test_write_text(test_path("."), "fed.json",
+                    "{\"feedback\": 1.0, \"bounds\": [{\"pattern\": \"experts\", \"bound\": \"90%\"}]}");
+    const struct ran *ran = run("sweep '" REFERENCE "' %s", sweep);
+    assert_int_equal(ran->exit_status, 0);
+    assert_non_null(strstr(ran->err, "fed.json: made for rounding with feedback"));
+    assert_int_equal(number("known.db", "SELECT count(*) FROM run WHERE target = 'plan=fed.json' AND error = "
+                                        "'codec' AND bound LIKE 'plan:%' AND length(bound) = 37"),
+                     1);
+    run_well("sweep '" REFERENCE "' %s --resume", sweep);
+    test_write_text(test_path("."), "fed.json",
+                    "{\"bounds\": [{\"pattern\": \"experts\", \"bound\": \"91%\"}]}");
+    char resume[200];
+    snprintf(resume, sizeof resume, "%s --resume", sweep);
+    assert_refused(3, "the plan of runs is another one", resume);
+}
+
 static void one_sweep_at_a_time_writes_a_file(void **state)
 {
     (void)state;
@@ -323,8 +422,10 @@ static void wrong_usage_is_told(void **state)
 {
     (void)state;
     assert_refused(2, "-o FILE.db is missing", "--file sweep.json");
-    assert_refused(2, "give one of --file, --target and --suite", "-o x.db --task q");
-    assert_refused(2, "give one of --file, --target and --suite", "-o x.db --file sweep.json --suite paper");
+    assert_refused(2, "give one of --file, --suite, and --target", "-o x.db --task q");
+    assert_refused(2, "give one of --file, --suite, and --target", "-o x.db --file sweep.json --suite paper");
+    assert_refused(2, "--dense-bound goes with --plan",
+                   "-o x.db --target 'layer=1' --error drop --dense-bound 0 --task q");
     assert_refused(2, "nothing to measure", "-o x.db --target 'layer=1' --error drop");
     assert_refused(2, "--suite is paper", "-o x.db --suite papers --task q");
     assert_refused(3, "'normal' needs a 'bound'", "-o x.db --target 'layer=1' --error normal --task q");
@@ -523,6 +624,9 @@ int main(void)
         cmocka_unit_test(an_interrupt_ends_between_two_tokens),
         cmocka_unit_test(what_does_not_belong_together_is_refused),
         cmocka_unit_test(the_manifest_says_what_was_used),
+        cmocka_unit_test(a_plan_is_swept_as_compress_codes_it),
+        cmocka_unit_test(a_plan_that_compress_refuses_is_refused),
+        cmocka_unit_test(a_plan_is_known_by_what_it_says),
         cmocka_unit_test(one_sweep_at_a_time_writes_a_file),
         cmocka_unit_test(a_full_disk_is_told_and_a_larger_one_goes_on),
         cmocka_unit_test(wrong_usage_is_told),

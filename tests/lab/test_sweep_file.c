@@ -86,6 +86,31 @@ static void flags_take_the_place_of_what_the_file_says(void **state)
     mb_sweep_close(same);
 }
 
+/* Paths are relative to the file; the same plan with another --dense-bound is another run. */
+static void plans_are_runs_too(void **state)
+{
+    const char *plans[] = {"c.json", "c.json"};
+    const struct mb_sweep_flags flags = {
+        .size = sizeof flags, .text = "t", .plans = plans, .n_plans = 2, .dense_bound = "0"};
+    (void)state;
+    struct mb_sweep *sweep = read_well(
+        "{\"sweep\": 1, \"text\": \"t\", \"runs\": [{\"label\": \"L\", \"plan\": [\"a.json\", \"/b.json\"]},"
+        "{\"plan\": \"a.json\", \"dense_bound\": \"3%\"}, {\"plan\": \"a.json\"}]}",
+        &no_flags);
+    assert_int_equal(sweep->n_items, 4);
+    assert_string_equal(sweep->items[1].plan, test_path("a.json"));
+    assert_string_equal(sweep->items[1].label, "L");
+    assert_null(sweep->items[1].dense_bound);
+    assert_string_equal(sweep->items[2].plan, "/b.json");
+    assert_item(sweep, 2, "plan=/b.json", "codec", NULL, 0);
+    assert_string_equal(sweep->items[3].dense_bound, "3%");
+    mb_sweep_close(sweep);
+    sweep = read_well(NULL, &flags);
+    assert_int_equal(sweep->n_items, 2);
+    assert_item(sweep, 1, "plan=c.json dense-bound=0", "codec", NULL, 0);
+    mb_sweep_close(sweep);
+}
+
 static void what_is_wrong_is_named(void **state)
 {
     static const struct {
@@ -117,6 +142,15 @@ static void what_is_wrong_is_named(void **state)
          "'limit', 'predict' and 'few_shot' are of a task"},
         {"{\"sweep\": 1, \"task\": \"t\", \"examples\": \"e\", \"runs\": []}", "'examples' needs 'few_shot'"},
         {"{\"sweep\": 1, \"task\": \"t\", \"few_shot\": 0, \"runs\": []}", "'few_shot' has to be"},
+        {"{\"sweep\": 1, \"task\": \"t\", \"runs\": [{\"plan\": \"p\", \"target\": \"a\"}]}",
+         "entry 1 of 'runs': unknown key 'target'"},
+        {"{\"sweep\": 1, \"task\": \"t\", \"runs\": [{\"plan\": []}]}", "'plan' is missing or empty"},
+        {"{\"sweep\": 1, \"task\": \"t\", \"runs\": [{\"plan\": \"p\", \"dense_bound\": \"much\"}]}",
+         "'dense_bound'"},
+        {"{\"sweep\": 1, \"task\": \"t\", \"runs\": [{\"target\": \"a\", \"error\": \"zero\", "
+         "\"dense_bound\": "
+         "\"0\"}]}",
+         "unknown key 'dense_bound'"},
         {"[1]", "sweep.json"},
         {"{\"sweep\": 1,", "sweep.json"},
     };
@@ -172,6 +206,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_entry_is_all_its_combinations),
         cmocka_unit_test(flags_take_the_place_of_what_the_file_says),
+        cmocka_unit_test(plans_are_runs_too),
         cmocka_unit_test(what_is_wrong_is_named),
         cmocka_unit_test(a_sweep_without_end_is_refused),
         cmocka_unit_test(the_schema_has_the_keys_that_are_read),
