@@ -155,7 +155,7 @@ static void add_share(struct manifest *manifest, const char *key, double value)
 /* As it was used: all windows of a text are of one length, those of replies are not. */
 static void add_ctx_size(struct manifest *manifest, const struct mb_sweep_work *work)
 {
-    if (work->text == NULL)
+    if (work->text == NULL || mb_sweep_has_lines(work))
         add(manifest, "ctx_size", NULL);
     else
         add_number(manifest, "ctx_size", work->windows.n_longest);

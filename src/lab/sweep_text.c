@@ -6,6 +6,7 @@
 #include "task_form.h"
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Questions with their replies that are read where no text is given. */
 enum { N_QUESTIONS_DEFAULT = 256 };
@@ -39,10 +40,30 @@ static enum mb_status add_replies(struct mb_sweep_work *work, struct mb_error *e
                : mb_fail(err, MB_BAD_DATA, "the clean model has no reply of use: give a text");
 }
 
+bool mb_sweep_has_lines(const struct mb_sweep_work *work)
+{
+    const char *path = work->sweep->text;
+    size_t n = path == NULL ? 0 : strlen(path);
+    return n > 6 && strcmp(path + n - 6, ".jsonl") == 0;
+}
+
+static enum mb_status add_lines(struct mb_sweep_work *work, struct mb_error *err)
+{
+    if (work->sweep->n_ctx != 0)
+        return mb_fail(err, MB_USAGE, "%s: has replies, each of its own length: leave out 'ctx_size'",
+                       work->sweep->text);
+    enum mb_status status =
+        mb_windows_add_replies(&work->windows, mb_model_info(work->model), work->tokenizer, work->text,
+                               work->text_nbytes, work->sweep->n_windows, err);
+    return status == MB_OK ? MB_OK : mb_fail_in(err, status, "%s", work->sweep->text);
+}
+
 enum mb_status mb_sweep_add_text(struct mb_sweep_work *work, struct mb_error *err)
 {
     if (work->text == NULL)
         return MB_OK;
+    if (mb_sweep_has_lines(work))
+        return add_lines(work, err);
     return mb_windows_add_text(&work->windows, mb_model_info(work->model), work->tokenizer, work->text,
                                work->text_nbytes, work->sweep->n_ctx, work->sweep->n_windows, err);
 }

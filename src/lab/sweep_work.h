@@ -139,8 +139,12 @@ enum mb_status mb_sweep_measure_routes(struct mb_sweep_work *work, const struct 
  */
 enum mb_status mb_sweep_read_clean(struct mb_sweep_work *work, struct mb_error *err);
 
-/* Windows of the text, before the plan is shown; and how many windows KL is of. */
+/*
+ * Windows of the text, before the plan is shown; and how many windows KL is of.  The text may be JSON lines:
+ * then they are questions with replies.
+ */
 enum mb_status mb_sweep_add_text(struct mb_sweep_work *work, struct mb_error *err);
+bool mb_sweep_has_lines(const struct mb_sweep_work *work);
 size_t mb_sweep_n_windows(const struct mb_sweep_work *work);
 
 /*
