@@ -180,11 +180,27 @@ static void free_batch(struct mb_coder *coder)
     coder->n_jobs = 0;
 }
 
-/* In the folder's order. */
+static enum mb_status copy_output_errors(struct mb_coder *coder, const struct job *job, struct mb_error *err)
+{
+    struct mb_tensor blob = mb_unit_tensor(coder->layout, job->unit);
+    enum mb_status status = blob.name == NULL ? mb_fail_memory(err, "the name of a blob") : MB_OK;
+    for (size_t i = 0; i < job->unit->n_coded && status == MB_OK; i++) {
+        const char *name = job->matrices[i].item->tensor->name,
+                   *text = mb_reuse_output_error(coder->reuse, blob.name, name);
+        if (text != NULL)
+            status = mb_shard_add_output_error_text(coder->writer, name, text, err);
+    }
+    free((char *)blob.name);
+    return status;
+}
+
+/* In the folder's order, whatever is reused: so a shard's header is that of one which is coded afresh. */
 static enum mb_status end_roundings(struct mb_coder *coder, struct mb_error *err)
 {
     const struct mb_rounder *rounder = coder->rounder;
-    for (size_t i = 0; i < coder->n_jobs; i++)
+    for (size_t i = 0; i < coder->n_jobs; i++) {
+        if (rounder != NULL && coder->jobs[i].reused.bytes != NULL)
+            MB_TRY(copy_output_errors(coder, &coder->jobs[i], err));
         for (size_t k = 0; k < coder->jobs[i].unit->n_coded; k++) {
             struct matrix *matrix = &coder->jobs[i].matrices[k];
             struct mb_output_error error;
@@ -193,6 +209,7 @@ static enum mb_status end_roundings(struct mb_coder *coder, struct mb_error *err
             if (rounding != NULL && rounder->end(rounder->context, rounding, &matrix->rounded, &error))
                 MB_TRY(mb_shard_add_output_error(coder->writer, matrix->item->tensor->name, &error, err));
         }
+    }
     return MB_OK;
 }
 
@@ -481,21 +498,8 @@ static enum mb_status end_blob(struct mb_coder *coder, const struct job *job, st
     return add_blob(coder, job, err);
 }
 
-static enum mb_status copy_output_errors(struct mb_coder *coder, const struct job *job, struct mb_error *err)
-{
-    const char *blob = coder->writer->tensors[coder->writer->n_tensors].name; /* the next to be added */
-    for (size_t i = 0; i < job->unit->n_coded; i++) {
-        const char *name = job->matrices[i].item->tensor->name,
-                   *text = mb_reuse_output_error(coder->reuse, blob, name);
-        if (coder->rounder != NULL && text != NULL)
-            MB_TRY(mb_shard_add_output_error_text(coder->writer, name, text, err));
-    }
-    return MB_OK;
-}
-
 static enum mb_status write_reused(struct mb_coder *coder, const struct job *job, struct mb_error *err)
 {
-    MB_TRY(copy_output_errors(coder, job, err));
     const struct mb_reused *reused = &job->reused;
     coder->blob_pos = coder->writer->at;
     MB_TRY(mb_shard_write(coder->writer, reused->bytes, reused->nbytes, err));

@@ -60,6 +60,24 @@ static void a_text_that_says_little_is_reported(void **state)
     run_well("verify little " REFERENCE);
 }
 
+/* Taken from the old folder they are still proved, beside those that are coded again. */
+static void reused_blobs_keep_their_errors_of_outputs(void **state)
+{
+    (void)state;
+    json_t *json = run_json("compress " REFERENCE " two --force --bound 60%% --moments kept --tensor-bound "
+                            "'layers[.]3[.]mlp[.]experts[.]2[.]=50%%' -o json");
+    long long n_reused = json_integer_value(json_object_get(json, "n_blobs_reused"));
+    json_decref(json);
+    assert_true(n_reused > 100);
+    run_well("compress " REFERENCE " fresh --bound 60%% --moments kept --tensor-bound "
+             "'layers[.]3[.]mlp[.]experts[.]2[.]=50%%'");
+    assert_true(test_equal_folders(test_path("fresh"), test_path("two")));
+    json = run_json("verify two " REFERENCE " --moments kept -o json");
+    assert_true(json_integer_value(json_object_get(json, "n_output_errors")) > 300);
+    assert_int_equal(json_integer_value(json_object_get(json, "n_output_errors_broken")), 0);
+    json_decref(json);
+}
+
 static void what_does_not_fit_is_refused(void **state)
 {
     (void)state;
@@ -91,6 +109,7 @@ int main(void)
         cmocka_unit_test(a_calibrated_folder_keeps_its_bound),
         cmocka_unit_test(moments_are_kept_and_used_again),
         cmocka_unit_test(a_text_that_says_little_is_reported),
+        cmocka_unit_test(reused_blobs_keep_their_errors_of_outputs),
         cmocka_unit_test(what_does_not_fit_is_refused),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);

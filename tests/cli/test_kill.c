@@ -87,6 +87,45 @@ static void compress_survives_kills(void **state)
     kill_often(again, "again", "whole", seconds);
 }
 
+/*
+ * An edited plan over a folder with feedback, which lends its blobs: until the new folder is whole the old
+ * one stays, and what comes out is what a fresh run makes, its errors of outputs included.
+ */
+static void coding_again_survives_kills(void **state)
+{
+    (void)state;
+    static const char *const whole[] = {"moebius", "compress", REFERENCE, "whole", "--moments",
+                                        "m",       "--plan",   "b.json",  NULL},
+                             *const again[] = {"moebius", "compress", REFERENCE, "again", "--moments", "m",
+                                               "--plan",  "b.json",   "--force", "-t",    "2",         NULL};
+    long long n_reused = 0, n_resumed = 0;
+    size_t n_killed = 0;
+    test_write_text(test_path("."), "a.json",
+                    "{\"bounds\": [{\"pattern\": \"experts\", \"bound\": \"80%\"}]}");
+    test_write_text(test_path("."), "b.json",
+                    "{\"bounds\": [{\"pattern\": \"experts[.]([0-9]|shared)\", \"bound\": \"80%\"}, "
+                    "{\"tensor\": \"model.layers.4.mlp.experts.3.up_proj.weight\", \"bound\": \"60%\"}]}");
+    run_well("compress '%s' old --calibrate default --calibrate-tokens 700 --moments m --plan a.json",
+             REFERENCE);
+    run_whole(whole);
+    run_after("cp -r old again;", "--version");
+    double seconds = run_whole(again);
+    assert_true(test_same_folders(test_path("whole"), test_path("again")));
+    for (int i = 0; i < N_MOMENTS / 2; i++) {
+        run_after("rm -r again; cp -r old again;", "--version");
+        n_killed += was_killed(run_and_signal(again, 2 * seconds * (i + 0.5) / N_MOMENTS, SIGKILL));
+        assert_true(test_same_folders(test_path("old"), test_path("again")) ||
+                    test_same_folders(test_path("whole"), test_path("again")));
+        json_t *json = run_json("compress '%s' again --moments m --plan b.json --force -o json", REFERENCE);
+        n_reused += json_integer_value(json_object_get(json, "n_blobs_reused"));
+        n_resumed += json_integer_value(json_object_get(json, "n_shards_resumed"));
+        json_decref(json);
+        assert_true(test_same_folders(test_path("whole"), test_path("again")));
+        assert_false(test_exists(test_path("again.partial")));
+    }
+    assert_true(n_killed > 1 && n_reused > 0 && n_resumed > 0);
+}
+
 static void decompress_survives_kills(void **state)
 {
     (void)state;
@@ -147,9 +186,8 @@ static void an_interrupt_ends_cleanly(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(compress_survives_kills),
-        TEST(decompress_survives_kills),
-        TEST(work_before_the_kill_is_kept),
+        TEST(compress_survives_kills),   TEST(coding_again_survives_kills),
+        TEST(decompress_survives_kills), TEST(work_before_the_kill_is_kept),
         TEST(an_interrupt_ends_cleanly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
