@@ -227,6 +227,10 @@ static void fill_report(struct mb_planner *planner, const struct mb_plan_policy 
         report->fraction_max = fmax(report->fraction_max, matrix->fraction);
     }
     mb_plan_predict(planner, &report->kl, &report->kl_low, &report->kl_high);
+    if (planner->is_absolute && report->n_measured < report->n_matrices)
+        mb_plan_note(planner,
+                     "%zu of the planned matrices were not measured: the predicted KL is without them",
+                     report->n_matrices - report->n_measured);
 }
 
 /* What was given for other linear matrices is not planned. */

@@ -27,12 +27,13 @@ struct mb_plan_matrix {
     double nbytes[MB_PLAN_N_GRID]; /* coded */
     double amplitude;              /* of its error, where 1 is that of plain rounding at the same bound */
     bool is_planned;               /* else it has the default of its class */
-    double weight;                 /* how its error counts beside others that were measured together */
-    double sensitivity;            /* KL = sensitivity (amplitude x fraction)^2; NAN: not known */
-    size_t run;                    /* from which it is; SIZE_MAX: from none */
-    char reason[64];               /* where that is from */
-    double factor;                 /* of the level, from a policy */
-    double fraction;               /* chosen */
+    double effect; /* mean square that its error at the fraction 1 adds to its layer's outputs, in any unit */
+    double weight; /* how its error counts beside others that were measured together */
+    double sensitivity; /* KL = sensitivity (amplitude x fraction)^2; NAN: not known */
+    size_t run;         /* from which it is; SIZE_MAX: from none */
+    char reason[64];    /* where that is from */
+    double factor;      /* of the level, from a policy */
+    double fraction;    /* chosen */
 };
 
 /* A measured run: one error in several matrices. */
@@ -55,6 +56,7 @@ struct mb_planner {
     struct mb_plan_run *runs; /* [n_runs] */
     size_t n_runs;
     bool has_fisher, is_absolute; /* sensitivities are in nats */
+    bool has_gates;               /* effects know how much of each expert there is in a token */
     struct mb_plan_report *report;
     double other_nbytes, other_coded_nbytes; /* of the folder, beside the planned matrices */
 };

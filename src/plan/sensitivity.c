@@ -2,8 +2,8 @@
  * sensitivity.c - what an error in each matrix costs, from all sources together.
  *
  * Each matrix takes the run that changed the fewest others with it, and of these the one whose error is
- * nearest to what plans do.  A run's KL is shared out by weights: Fisher traces, else second moments of the
- * inputs, else the squares of the weights alone.
+ * nearest to what plans do.  A run's KL is shared out by weights: Fisher traces, else *effects*: what an
+ * error adds to outputs by second moments of the inputs, else by the weights' squares and the router's use.
  */
 #include "base/error.h"
 #include "planner.h"
@@ -14,15 +14,63 @@
 static const double USUAL_FRACTION = 0.5;
 static const double KL_MIN = 1e-12; /* of a run: what is measured as 0 or less is not free */
 
-/* ---------------------------------------------------------------- weights */
+/* ---------------------------------------------------------------- effects */
 
-static enum mb_status set_weights(struct mb_planner *planner, struct mb_error *err)
+static enum mb_status set_effects(struct mb_planner *planner, struct mb_error *err)
 {
     for (size_t i = 0; i < planner->n_matrices; i++) {
         struct mb_plan_matrix *matrix = &planner->matrices[i];
-        matrix->weight = (double)matrix->n_weights * matrix->mean_abs * matrix->mean_abs;
+        matrix->effect = (double)matrix->n_weights * matrix->mean_abs * matrix->mean_abs;
     }
-    return planner->options.moments == NULL ? MB_OK : mb_plan_read_moments(planner, err);
+    if (planner->options.moments == NULL)
+        return MB_OK;
+    planner->has_gates = true;
+    return mb_plan_read_moments(planner, err);
+}
+
+static bool is_alike(const struct mb_plan_matrix *a, const struct mb_plan_matrix *b)
+{
+    return a->role.projection == b->role.projection && a->role.projection != MB_PROJECTION_NONE &&
+           a->role.layer == b->role.layer;
+}
+
+/*
+ * Sensitivity for each unit of effect of matrices that have one, of the same layer and projection; NAN: there
+ * are none.  What is only estimated ('~') does not count.
+ */
+static double rate_like(const struct mb_planner *planner, const struct mb_plan_matrix *matrix)
+{
+    double sensitivity = 0, effect = 0;
+    for (size_t i = 0; i < planner->n_matrices; i++) {
+        const struct mb_plan_matrix *other = &planner->matrices[i];
+        if (isnan(other->sensitivity) || other->reason[0] == '~' || !is_alike(matrix, other))
+            continue;
+        sensitivity += other->sensitivity;
+        effect += other->effect;
+    }
+    return effect > 0 ? sensitivity / effect : NAN;
+}
+
+/* A run's KL is shared out by Fisher traces, and by effects in the same unit where there is none. */
+static void set_weights(struct mb_planner *planner)
+{
+    double sensitivity = 0, effect = 0;
+    for (size_t i = 0; i < planner->n_matrices; i++) {
+        const struct mb_plan_matrix *matrix = &planner->matrices[i];
+        sensitivity += isnan(matrix->sensitivity) ? 0 : matrix->sensitivity;
+        effect += isnan(matrix->sensitivity) ? 0 : matrix->effect;
+    }
+    for (size_t i = 0; i < planner->n_matrices; i++) {
+        struct mb_plan_matrix *matrix = &planner->matrices[i];
+        if (!isnan(matrix->sensitivity)) {
+            matrix->weight = matrix->sensitivity;
+            continue;
+        }
+        double rate = planner->has_fisher ? rate_like(planner, matrix) : 1;
+        if (isnan(rate))
+            rate = effect > 0 ? sensitivity / effect : 1;
+        matrix->weight = rate * matrix->effect;
+    }
 }
 
 /* ---------------------------------------------------------------- runs */
@@ -106,32 +154,13 @@ static enum mb_status use_runs(struct mb_planner *planner, struct mb_error *err)
     return status;
 }
 
-/* ---------------------------------------------------------------- what was not measured, by moments */
+/* ---------------------------------------------------------------- what was not measured, by effects */
 
-static bool is_alike(const struct mb_plan_matrix *a, const struct mb_plan_matrix *b, bool same_layer)
-{
-    return a->role.projection == b->role.projection && a->role.projection != MB_PROJECTION_NONE &&
-           (!same_layer || a->role.layer == b->role.layer);
-}
-
-/* Sensitivity for each unit of weight of measured matrices like this one; NAN: there are none. */
-static double rate_like(const struct mb_planner *planner, const struct mb_plan_matrix *matrix)
-{
-    double sensitivity = 0, weight = 0;
-    for (size_t i = 0; i < planner->n_matrices; i++) {
-        const struct mb_plan_matrix *other = &planner->matrices[i];
-        if (isnan(other->sensitivity) || other->reason[0] == '~' || !is_alike(matrix, other, true))
-            continue;
-        sensitivity += other->sensitivity;
-        weight += other->weight;
-    }
-    return weight > 0 ? sensitivity / weight : NAN;
-}
-
-/* Moments compare experts of a layer with each other. With nothing measured, layers and projections count
- * alike.
+/*
+ * Effects compare experts of a layer with each other, the shared one too. With nothing measured, layers and
+ * projections count alike.
  */
-static void use_moments(struct mb_planner *planner)
+static void use_effects(struct mb_planner *planner)
 {
     for (size_t i = 0; i < planner->n_matrices; i++) {
         struct mb_plan_matrix *matrix = &planner->matrices[i];
@@ -141,16 +170,17 @@ static void use_moments(struct mb_planner *planner)
         if (isnan(rate) && planner->is_absolute)
             continue;
         if (isnan(rate)) {
-            double n_weights = 0, weight = 0;
+            double n_weights = 0, effect = 0;
             for (size_t k = 0; k < planner->n_matrices; k++)
-                if (is_alike(matrix, &planner->matrices[k], true)) {
+                if (is_alike(matrix, &planner->matrices[k])) {
                     n_weights += (double)planner->matrices[k].n_weights;
-                    weight += planner->matrices[k].weight;
+                    effect += planner->matrices[k].effect;
                 }
-            rate = weight > 0 ? n_weights / weight : 0;
+            rate = effect > 0 ? n_weights / effect : 0;
         }
-        matrix->sensitivity = rate * matrix->weight;
-        snprintf(matrix->reason, sizeof matrix->reason, "~moments of its inputs");
+        matrix->sensitivity = rate * matrix->effect;
+        snprintf(matrix->reason, sizeof matrix->reason, "~%s",
+                 planner->options.moments != NULL ? "moments of its inputs" : "use of others in its layer");
     }
 }
 
@@ -176,14 +206,15 @@ static enum mb_status read_source(struct mb_planner *planner, const char *path, 
 
 enum mb_status mb_plan_sensitivities(struct mb_planner *planner, struct mb_error *err)
 {
-    MB_TRY(set_weights(planner, err));
+    MB_TRY(set_effects(planner, err));
     for (size_t i = 0; i < planner->options.n_sensitivities; i++)
         MB_TRY(read_source(planner, planner->options.sensitivities[i], err));
     if (planner->options.n_sensitivities == 0 && planner->options.moments == NULL)
         return MB_OK;
+    set_weights(planner);
     MB_TRY(use_runs(planner, err));
-    if (planner->options.moments != NULL)
-        use_moments(planner);
+    if (planner->has_gates)
+        use_effects(planner);
     end_reasons(planner);
     return MB_OK;
 }

@@ -35,17 +35,14 @@ static enum mb_status use(struct mb_planner *planner, int layer, int expert, dou
     for (; end < planner->n_matrices && planner->matrices[end].role.layer == layer &&
            planner->matrices[end].role.expert == expert;
          end++)
-        sum += planner->matrices[end].weight;
+        sum += planner->matrices[end].effect;
     for (size_t i = first; i < end; i++) {
         struct mb_plan_matrix *matrix = &planner->matrices[i];
-        double share = sum > 0 ? matrix->weight / sum : 1.0 / (double)(end - first);
+        double share = sum > 0 ? matrix->effect / sum : 1.0 / (double)(end - first);
         double square = matrix->mean_abs * matrix->mean_abs / 3; /* of the error at the fraction 1 */
         matrix->sensitivity = fmax(MEASURED * square / 2 * trace * share, 1e-15);
         snprintf(matrix->reason, sizeof matrix->reason, "Fisher trace %.3g", trace);
     }
-    /* What is measured beside it is shared out by this. */
-    for (size_t i = first; i < end; i++)
-        planner->matrices[i].weight = planner->matrices[i].sensitivity;
     return MB_OK;
 }
 

@@ -1,6 +1,6 @@
 /*
- * sensitivity_moments.c - weights of matrices by second moments of their inputs: the mean square that an
- * error adds to a matrix's output, over all tokens.
+ * sensitivity_moments.c - effects of errors in matrices by second moments of their inputs: the mean square
+ * that an error adds to a matrix's output, over all tokens.
  */
 #include "base/error.h"
 #include "planner.h"
@@ -29,7 +29,7 @@ static enum mb_status use_input(struct mb_planner *planner, const struct mb_mome
         if (i == planner->n_matrices)
             continue;
         struct mb_plan_matrix *matrix = &planner->matrices[i];
-        matrix->weight = trace / fmax((double)contents->n_tokens, 1) * (double)matrix->n_rows *
+        matrix->effect = trace / fmax((double)contents->n_tokens, 1) * (double)matrix->n_rows *
                          matrix->mean_abs * matrix->mean_abs;
     }
     return MB_OK;

@@ -157,6 +157,44 @@ static enum mb_status read_rows(struct mb_planner *planner, const char *path, sq
     return MB_OK;
 }
 
+/* ---------------------------------------------------------------- gates */
+
+/* Of the clean run: tokens that the router sent to an expert, with its mean weight, of all of the layer's. */
+static const char GATES[] = "SELECT l.layer, l.expert, l.n * l.gate * l.gate / r.n_tokens FROM load l JOIN "
+                            "routing r ON r.run = l.run "
+                            "AND r.layer = l.layer WHERE l.run = 0 AND r.n_tokens > 0";
+
+static void use_gate(struct mb_planner *planner, int64_t layer, int64_t expert, double square)
+{
+    if (layer < 0 || layer > INT16_MAX || expert < 0 || expert > INT32_MAX || !(square >= 0 && square < 1e6))
+        return;
+    for (size_t i = mb_plan_find_expert(planner, (int)layer, (int)expert); i < planner->n_matrices; i++) {
+        struct mb_plan_matrix *matrix = &planner->matrices[i];
+        if (matrix->role.layer != layer || matrix->role.expert != expert)
+            return;
+        matrix->effect *= square;
+    }
+}
+
+/* Moments know more. */
+static enum mb_status read_gates(struct mb_planner *planner, const char *path, sqlite3 *db,
+                                 struct mb_error *err)
+{
+    sqlite3_stmt *rows;
+    int code;
+    if (planner->has_gates)
+        return MB_OK;
+    if (sqlite3_prepare_v2(db, GATES, -1, &rows, NULL) != SQLITE_OK)
+        return fail(path, db, err);
+    while ((code = sqlite3_step(rows)) == SQLITE_ROW) {
+        use_gate(planner, sqlite3_column_int64(rows, 0), sqlite3_column_int64(rows, 1),
+                 sqlite3_column_double(rows, 2));
+        planner->has_gates = true;
+    }
+    sqlite3_finalize(rows);
+    return code == SQLITE_DONE ? MB_OK : fail(path, db, err);
+}
+
 /* ---------------------------------------------------------------- the file */
 
 static enum mb_status check_model(const struct mb_planner *planner, const char *path, sqlite3 *db,
@@ -179,6 +217,7 @@ static enum mb_status read_all(struct mb_planner *planner, const char *path, sql
 {
     sqlite3_stmt *rows;
     MB_TRY(check_model(planner, path, db, err));
+    MB_TRY(read_gates(planner, path, db, err));
     if (sqlite3_prepare_v2(db, QUERY, -1, &rows, NULL) != SQLITE_OK)
         return fail(path, db, err);
     enum mb_status status = read_rows(planner, path, db, rows, err);

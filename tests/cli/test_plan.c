@@ -84,7 +84,7 @@ static void a_sweep_says_what_a_plan_loses(void **state)
     json_t *json =
         run_json("plan " REFERENCE " --sensitivity r.db --target-bpw 4 -o plan.json --format json");
     assert_string_equal(json_string_value(json_object_get(json, "policy")), "waterfill");
-    assert_int_equal(number(json, "n_measured"), 384);
+    assert_int_equal(number(json, "n_measured"), 384 + 24); /* shared experts by the router's use of others */
     assert_true(number(json, "kl_low") < number(json, "kl") && number(json, "kl") < number(json, "kl_high"));
     double kl = number(json, "kl_high"), bits = number(json, "bits");
     json_decref(json);
@@ -95,6 +95,41 @@ static void a_sweep_says_what_a_plan_loses(void **state)
                     "--format json");
     assert_true(fabs(number(json, "bits") / 4 - 1) < 0.02);
     json_decref(json);
+}
+
+static double uniform_kl(const char *sources)
+{
+    const struct ran *ran =
+        run("plan " REFERENCE " --policy uniform --target-bpw 3 -o plan.json --format json %s", sources);
+    json_t *json = json_loads(ran->out, 0, NULL);
+    bool is_told = strstr(ran->err, "24 of the planned matrices were not measured") != NULL;
+    assert_true(is_told == (number(json, "n_measured") == 384));
+    double kl = number(json, "kl");
+    json_decref(json);
+    return kl;
+}
+
+/*
+ * What was measured of some matrices and moments of the others are brought to one unit: a shared expert,
+ * which all tokens go through, costs about as much as the experts of its layer together, not orders more or
+ * less.
+ */
+static void sources_are_of_one_unit(void **state)
+{
+    (void)state;
+    json_t *experts = json_array();
+    for (int layer = 1; layer <= 8; layer++)
+        for (int expert = 0; expert < 16; expert++)
+            json_array_append_new(
+                experts, json_pack("{s:i, s:i, s:f}", "layer", layer, "expert", expert, "fisher", 100.0));
+    json_t *fisher = json_pack("{s:o}", "experts", experts);
+    assert_int_equal(json_dump_file(fisher, test_path("fisher.json"), 0), 0);
+    json_decref(fisher);
+    double routed = uniform_kl("--sensitivity fisher.json");
+    double all = uniform_kl("--sensitivity fisher.json --moments m --feedback 0.5");
+    double swept = uniform_kl("--sensitivity fisher.json --sensitivity r.db");
+    assert_true(routed > 0 && all > 1.2 * routed && all < 5 * routed);
+    assert_true(swept > 0);
 }
 
 static void a_plan_that_is_no_better_than_a_uniform_one_is_not_written(void **state)
@@ -153,6 +188,7 @@ int main(void)
         cmocka_unit_test(a_profile_needs_no_target),
         cmocka_unit_test(moments_say_which_experts_of_a_layer_may_be_coarser),
         cmocka_unit_test(a_sweep_says_what_a_plan_loses),
+        cmocka_unit_test(sources_are_of_one_unit),
         cmocka_unit_test(a_plan_that_is_no_better_than_a_uniform_one_is_not_written),
         cmocka_unit_test(what_does_not_fit_is_refused),
     };
