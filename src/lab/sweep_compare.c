@@ -3,6 +3,7 @@
  */
 #include "base/error.h"
 #include "sweep_work.h"
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -392,9 +393,11 @@ static const char *common_verdict(const struct comparing *c, const char *name, s
 static void judge_seeds(const char *each, struct mb_result_pooled *row)
 {
     bool is_seen = strcmp(row->verdict, "better") == 0 || strcmp(row->verdict, "worse") == 0;
-    if (!is_seen && each != NULL && (strcmp(each, "better") == 0 || strcmp(each, "worse") == 0))
-        snprintf(row->verdict, sizeof row->verdict, "%s with each of %llu seeds", each,
-                 (unsigned long long)row->n_seeds);
+    if (is_seen || each == NULL)
+        return;
+    const char *word = strcmp(each, "better") == 0 ? "better" : strcmp(each, "worse") == 0 ? "worse" : NULL;
+    if (word != NULL)
+        snprintf(row->verdict, sizeof row->verdict, "%s with each of %" PRIu64 " seeds", word, row->n_seeds);
 }
 
 static enum mb_status adjust_pooled(struct comparing *c, const char *name, double sign, double *p,
