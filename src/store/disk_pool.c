@@ -232,7 +232,7 @@ static bool begin_expert(struct mb_disk_pool *pool, struct expert *expert, enum 
     expert->slot = number;
     slot->request.expert = &expert->stored;
     slot->request.is_hint = is_hint;
-    mb_disk_reads_add(pool->reads, &slot->request);
+    mb_disk_reads_add(pool->reads, &slot->request, is_hint ? MB_READ_HINT : MB_READ_DEMAND);
     return true;
 }
 
@@ -314,7 +314,10 @@ static void take_present(struct mb_disk_pool *pool, struct call *call)
     }
 }
 
-/* Hints that turn out to be wanted are no hints any more; those of a layer that was passed are forgotten. */
+/*
+ * Guesses that turn out to be wanted go on before all others; what has not begun of them was no guess.  Those
+ * of a layer that was passed are forgotten.
+ */
 static void settle_hints(struct mb_disk_pool *pool, bool is_new_layer)
 {
     for (struct mb_read_request *request = mb_disk_reads_take_hints(pool->reads), *next; request != NULL;
@@ -322,13 +325,15 @@ static void settle_hints(struct mb_disk_pool *pool, bool is_new_layer)
         struct slot *slot = (struct slot *)request;
         bool is_wanted = pool->experts[slot->expert].wanted_by == pool->n_calls;
         next = request->next;
-        request->is_hint = !is_wanted;
-        if (is_wanted || !is_new_layer) {
-            mb_disk_reads_add(pool->reads, request);
-            continue;
+        if (is_wanted) {
+            request->is_hint = mb_disk_reads_has_begun(request);
+            mb_disk_reads_put_back(pool->reads, request, MB_READ_DEMAND);
+        } else if (!is_new_layer || !mb_disk_reads_may_forget(request)) {
+            mb_disk_reads_put_back(pool->reads, request, MB_READ_HINT);
+        } else {
+            pool->n_filling--;
+            empty_slot(pool, slot);
         }
-        pool->n_filling--;
-        empty_slot(pool, slot);
     }
 }
 
@@ -561,7 +566,6 @@ static enum mb_status fill_pool(struct mb_disk_pool *pool, const struct mb_disk_
     MB_TRY(make_slots(pool, err));
     const struct mb_disk_reads_options reads = {.ckpt = pool->ckpt,
                                                 .reader = options->reader,
-                                                .n_pieces_max = pool->n_pieces_max,
                                                 .n_threads = options->n_threads,
                                                 .lock = &pool->lock,
                                                 .timeline = options->timeline,

@@ -12,14 +12,21 @@
 #include "uring.h"
 #include <stdlib.h>
 
-enum { N_HINTS_MAX = 2, N_READING_MAX = 8, WORKERS_MAX = 16, N_READERS_MIN = 4, N_DONE = 64 };
+enum { WORKERS_MAX = 16, N_READERS_MIN = 4, N_DONE = 64 };
 enum { REFUSALS_MAX = 500, PAUSE_NS = 1000000 };
+
+/*
+ * An expert is read in ranges, in order, and few bytes are under way at a time: enough to keep a disk busy,
+ * and so few that experts arrive one after another, where all at once would arrive last, and that a guess
+ * delays what somebody waits for by no more than a range or two.
+ */
+enum { N_FLIGHTS = 32, RANGE_NBYTES = 1 << 20, DEMAND_NBYTES = 4 << 20, HINT_NBYTES = 2 << 20 };
 
 /* A read that the kernel has. */
 struct flight {
     struct mb_read_request *request; /* NULL: it is free */
-    const struct mb_stored_piece *piece;
-    uint64_t begun_ns; /* while somebody watches time */
+    uint64_t nbytes, needed_nbytes;  /* that are read; of these, what the expert needs */
+    uint64_t begun_ns;               /* while somebody watches time */
 };
 
 /* A thread that waits for reads, reads and checks. */
@@ -33,13 +40,13 @@ struct mb_disk_reads {
     struct mb_disk_reads_options options;
     struct mb_uring *uring; /* NULL: workers read */
     int uring_error;
-    struct flight *flights; /* [n_flights] as many as io_uring has room for; their numbers are its tags */
+    struct flight flights[N_FLIGHTS]; /* their numbers are io_uring's tags */
     size_t n_flights;
+    uint64_t flight_nbytes;
     pthread_cond_t work; /* for workers */
     struct mb_read_list queue, hints,
         arrived;         /* to be read, to be read when nothing else is, to be checked */
-    size_t n_reading;    /* requests that are read, by the kernel or by a worker */
-    size_t n_in_uring;   /* those of them that io_uring has */
+    size_t n_reading;    /* reads under way, by the kernel or by a worker */
     unsigned n_refusals; /* times in a row that the kernel took nothing, while it had nothing */
     bool has_reaper;     /* a worker waits for io_uring */
     bool is_ending;
@@ -96,73 +103,85 @@ static void show_read(const struct mb_disk_reads *reads, const struct mb_read_re
     mb_stored_expert_show(&reads->options.timeline, request->expert, event);
 }
 
-/* A piece of a request has been read, n bytes of it; negative: not. */
-static void end_piece(struct mb_disk_reads *reads, struct mb_read_request *request,
-                      const struct mb_stored_piece *piece, int64_t n)
-{
-    if (n < 0 || (uint64_t)n < piece->at - piece->read_at + piece->tensor->nbytes)
-        request->is_bad = true;
-    if (--request->n_reading > 0)
-        return;
-    end_busy(reads);
-    reads->n_in_uring--;
-    append(&reads->arrived, request);
-}
-
 static void end_flight(struct mb_disk_reads *reads, uint64_t number, int64_t n)
 {
     struct flight *flight = &reads->flights[number];
     struct mb_read_request *request = flight->request;
     if (reads->options.timeline.fn != NULL)
-        show_read(reads, request, (uint32_t)number, flight->begun_ns, flight->piece->read_nbytes);
+        show_read(reads, request, (uint32_t)number, flight->begun_ns, flight->nbytes);
+    if (n < 0 || (uint64_t)n < flight->needed_nbytes)
+        request->is_bad = true;
+    request->n_flights--;
     flight->request = NULL;
-    end_piece(reads, request, flight->piece, n);
+    reads->n_flights--;
+    reads->flight_nbytes -= flight->nbytes;
+    end_busy(reads);
+    if (request->n_flights == 0 && request->n_pieces == request->expert->n_pieces)
+        append(&reads->arrived, request);
 }
 
 static size_t find_flight(const struct mb_disk_reads *reads)
 {
     size_t i = 0;
-    while (i < reads->n_flights && reads->flights[i].request != NULL)
+    while (reads->flights[i].request != NULL)
         i++;
     return i;
 }
 
-static bool begin_flight(struct mb_disk_reads *reads, struct mb_read_request *request,
-                         const struct mb_stored_piece *piece)
+/* Gives the next range of a request to the kernel. false: it does not take it. There is a free flight. */
+static bool begin_flight(struct mb_disk_reads *reads, struct mb_read_request *request)
 {
+    const struct mb_stored_piece *piece = &request->expert->pieces[request->n_pieces];
+    uint64_t at = request->piece_nbytes, left = piece->read_nbytes - at;
+    uint64_t nbytes = left < RANGE_NBYTES ? left : RANGE_NBYTES;
+    uint64_t end = piece->at - piece->read_at + piece->tensor->nbytes; /* the file may end there */
     size_t number = find_flight(reads);
     int fd = mb_reader_fd(reads->options.reader, piece->tensor->shard);
-    if (number == reads->n_flights || fd < 0 || piece->read_nbytes > 1U << 30 ||
-        !mb_uring_read(reads->uring, fd, piece->file_pos, request->memory.bytes + piece->read_at,
-                       piece->read_nbytes, number))
+    if (fd < 0 || !mb_uring_read(reads->uring, fd, piece->file_pos + at,
+                                 request->memory.bytes + piece->read_at + at, nbytes, number))
         return false;
-    uint64_t begun_ns = reads->options.timeline.fn != NULL ? mb_now_ns() : 0;
-    reads->flights[number] = (struct flight){request, piece, begun_ns};
+    reads->flights[number] =
+        (struct flight){.request = request,
+                        .nbytes = nbytes,
+                        .needed_nbytes = end - at < nbytes ? end - at : nbytes,
+                        .begun_ns = reads->options.timeline.fn != NULL ? mb_now_ns() : 0};
+    reads->n_flights++;
+    reads->flight_nbytes += nbytes;
+    request->n_flights++;
+    request->piece_nbytes += nbytes;
+    if (nbytes == left) {
+        request->n_pieces++;
+        request->piece_nbytes = 0;
+    }
+    begin_busy(reads);
     return true;
 }
 
-/* Gives a request's reads to the kernel. What it does not take counts as failed, and is done by pread. */
-static void begin_request(struct mb_disk_reads *reads, struct mb_read_request *request)
+/* The next range of the first request in line. What the kernel does not take is read by pread in the end. */
+static void begin_first(struct mb_disk_reads *reads, struct mb_read_list *line)
 {
-    const struct mb_stored_expert *expert = request->expert;
-    size_t n = 0;
-    begin_busy(reads);
-    reads->n_in_uring++;
-    request->n_reading = expert->n_pieces;
-    while (n < expert->n_pieces && begin_flight(reads, request, &expert->pieces[n]))
-        n++;
-    for (; n < expert->n_pieces; n++)
-        end_piece(reads, request, &expert->pieces[n], -1);
+    struct mb_read_request *request = line->first;
+    if (request->is_bad || !begin_flight(reads, request)) {
+        request->is_bad = true;
+        request->n_pieces = request->expert->n_pieces;
+        if (request->n_flights == 0) {
+            append(&reads->arrived, take_first(line));
+            return;
+        }
+    }
+    if (request->n_pieces == request->expert->n_pieces)
+        take_first(line);
 }
 
 static void begin_queued(struct mb_disk_reads *reads)
 {
     if (reads->uring == NULL || (reads->queue.first == NULL && reads->hints.first == NULL))
         return;
-    while (reads->n_in_uring < N_READING_MAX && reads->queue.first != NULL)
-        begin_request(reads, take_first(&reads->queue));
-    while (reads->n_in_uring < N_HINTS_MAX && reads->hints.first != NULL)
-        begin_request(reads, take_first(&reads->hints));
+    while (reads->n_flights < N_FLIGHTS && reads->flight_nbytes < DEMAND_NBYTES && reads->queue.first != NULL)
+        begin_first(reads, &reads->queue);
+    while (reads->n_flights < N_FLIGHTS && reads->flight_nbytes < HINT_NBYTES && reads->queue.first == NULL &&
+           reads->hints.first != NULL)
+        begin_first(reads, &reads->hints);
     mb_uring_submit(reads->uring); /* what it does not take now, the reaper gives to it again */
 }
 
@@ -178,7 +197,7 @@ static enum mb_status read_request(const struct worker *worker, const struct mb_
     begin_busy(reads);
     pthread_mutex_unlock(o->lock);
     enum mb_status status = mb_stored_expert_read(o->ckpt, o->reader, request->expert, &request->memory, err);
-    show_read(reads, request, (uint32_t)reads->n_flights + worker->number, begun_ns, request->expert->nbytes);
+    show_read(reads, request, N_FLIGHTS + worker->number, begun_ns, request->expert->nbytes);
     pthread_mutex_lock(o->lock);
     end_busy(reads);
     return status;
@@ -229,10 +248,7 @@ static void read_queued(const struct worker *worker)
 /* Reads that the kernel has taken and not ended. */
 static bool is_kernel_reading(const struct mb_disk_reads *reads)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < reads->n_flights; i++)
-        n += reads->flights[i].request != NULL;
-    return n > mb_uring_n_waiting(reads->uring);
+    return reads->n_flights > mb_uring_n_waiting(reads->uring);
 }
 
 /* The kernel takes no reads any more, and has none: pread does them from now on. */
@@ -240,7 +256,7 @@ static void give_up_uring(struct mb_disk_reads *reads)
 {
     mb_uring_close(reads->uring);
     reads->uring = NULL;
-    for (size_t i = 0; i < reads->n_flights; i++)
+    for (size_t i = 0; i < N_FLIGHTS; i++)
         if (reads->flights[i].request != NULL)
             end_flight(reads, i, -1);
 }
@@ -278,7 +294,7 @@ static void *worker_main(void *ctx)
         else if (reads->uring == NULL && !reads->is_ending &&
                  (reads->queue.first != NULL || reads->hints.first != NULL))
             read_queued(worker);
-        else if (reads->uring != NULL && reads->n_in_uring > 0 && !reads->has_reaper)
+        else if (reads->uring != NULL && reads->n_flights > 0 && !reads->has_reaper)
             reap(reads);
         else if (reads->is_ending)
             break;
@@ -291,10 +307,28 @@ static void *worker_main(void *ctx)
 
 /* ---------------------------------------------------------------- requests */
 
-void mb_disk_reads_add(struct mb_disk_reads *reads, struct mb_read_request *request)
+void mb_disk_reads_put_back(struct mb_disk_reads *reads, struct mb_read_request *request,
+                            enum mb_read_line line)
+{
+    append(line == MB_READ_HINT ? &reads->hints : &reads->queue, request);
+}
+
+void mb_disk_reads_add(struct mb_disk_reads *reads, struct mb_read_request *request, enum mb_read_line line)
 {
     request->is_bad = false;
-    append(request->is_hint ? &reads->hints : &reads->queue, request);
+    request->n_pieces = 0;
+    request->piece_nbytes = 0;
+    mb_disk_reads_put_back(reads, request, line);
+}
+
+bool mb_disk_reads_has_begun(const struct mb_read_request *request)
+{
+    return request->n_pieces > 0 || request->piece_nbytes > 0;
+}
+
+bool mb_disk_reads_may_forget(const struct mb_read_request *request)
+{
+    return request->n_flights == 0;
 }
 
 void mb_disk_reads_begin(struct mb_disk_reads *reads)
@@ -347,11 +381,9 @@ enum mb_status mb_disk_reads_open(const struct mb_disk_reads_options *options, s
     if (made == NULL)
         return mb_fail_memory(err, "experts");
     made->options = *options;
-    made->n_flights = N_READING_MAX * options->n_pieces_max;
-    made->flights = calloc(made->n_flights + 1, sizeof *made->flights);
     pthread_cond_init(&made->work, NULL);
-    made->uring = mb_uring_open((unsigned)made->n_flights, &made->uring_error);
-    enum mb_status status = made->flights == NULL ? mb_fail_memory(err, "experts") : start_workers(made, err);
+    made->uring = mb_uring_open(N_FLIGHTS, &made->uring_error);
+    enum mb_status status = start_workers(made, err);
     if (status != MB_OK) {
         mb_disk_reads_close(made);
         return status;
@@ -372,7 +404,6 @@ void mb_disk_reads_close(struct mb_disk_reads *reads)
         pthread_join(reads->workers[i].thread, NULL);
     mb_uring_close(reads->uring);
     pthread_cond_destroy(&reads->work);
-    free(reads->flights);
     free(reads);
 }
 

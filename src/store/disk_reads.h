@@ -17,11 +17,13 @@ struct mb_disk_reads;
 struct mb_read_request {
     const struct mb_stored_expert *expert;
     struct mb_expert_memory memory;
-    bool is_hint; /* nobody waits for it: it is read when nothing else is */
+    bool is_hint; /* it was added for a guess: counts and the timeline say so */
     /* Of the reads alone: */
     struct mb_read_request *next;
-    size_t n_reading; /* pieces */
-    bool is_bad;      /* a read has failed */
+    size_t n_pieces;       /* that the kernel has been given, all of them */
+    uint64_t piece_nbytes; /* of the next one that it has been given */
+    size_t n_flights;      /* reads that it has not done yet */
+    bool is_bad;           /* a read has failed: the others need not begin */
 };
 
 /* Requests in order, linked by 'next'. */
@@ -36,7 +38,6 @@ typedef void (*mb_read_done_fn)(void *ctx, struct mb_read_request *request, enum
 struct mb_disk_reads_options {
     const struct mb_checkpoint *ckpt;
     const struct mb_reader *reader; /* outlives the reads */
-    size_t n_pieces_max;            /* of a request */
     int n_threads;                  /* 0: as many as CPUs and cgroup quotas allow */
     pthread_mutex_t *lock;
     mb_read_done_fn done;
@@ -53,12 +54,22 @@ void mb_disk_reads_close(struct mb_disk_reads *reads); /* NULL is fine */
 /* 0: reads are by io_uring, else the errno of why not. */
 int mb_disk_reads_uring_error(const struct mb_disk_reads *reads);
 
+/* In line for what somebody waits for, or for what is read when nothing else is. */
+enum mb_read_line { MB_READ_DEMAND, MB_READ_HINT };
+
 /* Puts a request in line; they begin with mb_disk_reads_begin. */
-void mb_disk_reads_add(struct mb_disk_reads *reads, struct mb_read_request *request);
+void mb_disk_reads_add(struct mb_disk_reads *reads, struct mb_read_request *request, enum mb_read_line line);
 void mb_disk_reads_begin(struct mb_disk_reads *reads);
 
-/* Takes the hints that have not begun out of line; each is added again or forgotten. */
+/*
+ * Takes all out of the line for hints; each is put back in a line, from where it goes on, or forgotten: not
+ * while the kernel reads a part of it.
+ */
 struct mb_read_request *mb_disk_reads_take_hints(struct mb_disk_reads *reads);
+void mb_disk_reads_put_back(struct mb_disk_reads *reads, struct mb_read_request *request,
+                            enum mb_read_line line);
+bool mb_disk_reads_has_begun(const struct mb_read_request *request);
+bool mb_disk_reads_may_forget(const struct mb_read_request *request);
 
 /* Its own counters: n_read, read_nbytes, n_hinted, busy_ns, checked_ns. */
 void mb_disk_reads_traffic(const struct mb_disk_reads *reads, struct mb_store_traffic *traffic);
