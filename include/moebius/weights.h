@@ -256,9 +256,17 @@ MB_API enum mb_status mb_store_acquire_some(struct mb_store *store, size_t layer
                                             size_t *n_acquired, struct mb_error *err);
 
 /*
+ * Begins to read those of experts[0 .. n) that are not in memory, and does not wait: for who has something to
+ * do before it calls mb_store_acquire_some with the same experts.  Returns how many are in memory now.  Any
+ * n; no expert is there twice.
+ */
+MB_API size_t mb_store_begin(struct mb_store *store, size_t layer, uint32_t *experts, size_t n,
+                             enum mb_store_use use);
+
+/*
  * A hint that these will be acquired soon, by the next call for their layer: does not wait, and changes no
- * result.  They are read after all that somebody waits for, and those whose reading has not begun when
- * another layer is acquired are forgotten. Any n.
+ * result.  They are read in their order, after all that somebody waits for, and those whose reading has not
+ * begun when another layer is acquired, or other hints are given, are forgotten. Any n.
  */
 MB_API void mb_store_prefetch(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n);
 

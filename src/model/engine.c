@@ -74,8 +74,9 @@ static enum mb_status open_parts(struct mb_model *model, const char *path,
     MB_TRY(mb_layers_load(model, err));
     MB_TRY(mb_store_ready(model->store, err));
     MB_TRY(mb_workspace_create(model, err));
-    bool is_streaming = mb_store_memory(model->store).reads != MB_READS_NONE;
-    return is_streaming && options.lookahead != MB_LOOKAHEAD_OFF ? mb_lookahead_create(model, err) : MB_OK;
+    model->is_streaming = mb_store_memory(model->store).reads != MB_READS_NONE;
+    return model->is_streaming && options.lookahead != MB_LOOKAHEAD_OFF ? mb_lookahead_create(model, err)
+                                                                        : MB_OK;
 }
 
 enum mb_status mb_model_open(const char *path, const struct mb_model_options *options,

@@ -61,13 +61,11 @@ static const struct mb_layer *next_of(const struct mb_model *model, const struct
     return is_plain ? next : NULL;
 }
 
-void mb_lookahead_add(struct mb_model *model, const struct mb_layer *layer)
+/* The input that the next layer's router would have. */
+static struct mb_vectors guess_input(struct mb_model *model, const struct mb_layer *next)
 {
-    const struct mb_layer *next = next_of(model, layer);
     const struct mb_config *c = &model->config;
     const size_t d_model = c->d_model;
-    if (next == NULL)
-        return;
     for (size_t t = 0; t < model->work.n_tokens; t++) {
         const float *x = model->work.x + t * d_model, *w = mb_layer_vector(next, MB_W_POST_NORM);
         float *normed = model->lookahead.normed + t * d_model;
@@ -77,9 +75,27 @@ void mb_lookahead_add(struct mb_model *model, const struct mb_layer *layer)
         else
             model->ops->rms_norm(x, w, d_model, c->norm_eps, normed);
     }
-    const struct mb_vectors in = {.x = model->lookahead.normed, .stride = d_model};
-    mb_add_product(&model->stage, &next->matrix[MB_W_ROUTER], in, model->work.n_tokens,
-                   model->lookahead.scores);
+    return (struct mb_vectors){.x = model->lookahead.normed, .stride = d_model};
+}
+
+void mb_lookahead_add(struct mb_model *model, const struct mb_layer *layer)
+{
+    const struct mb_layer *next = next_of(model, layer);
+    if (next != NULL)
+        mb_add_product(&model->stage, &next->matrix[MB_W_ROUTER], guess_input(model, next),
+                       model->work.n_tokens, model->lookahead.scores);
+}
+
+void mb_lookahead_now(struct mb_model *model, const struct mb_layer *layer)
+{
+    const struct mb_layer *next = next_of(model, layer);
+    if (next == NULL)
+        return;
+    const struct mb_vectors in = guess_input(model, next);
+    const size_t n_experts = next->mlp->router.n_experts;
+    mb_linear_rows(&model->stage, &next->matrix[MB_W_ROUTER], 0, n_experts, &in, model->work.n_tokens,
+                   model->lookahead.scores, n_experts, NULL);
+    mb_lookahead_tell(model, layer);
 }
 
 void mb_lookahead_tell(struct mb_model *model, const struct mb_layer *layer)

@@ -30,6 +30,9 @@ void mb_lookahead_free(struct mb_model *model);
 /* Adds the product of the next layer's router with the present hidden states to the stage. */
 void mb_lookahead_add(struct mb_model *model, const struct mb_layer *layer);
 
+/* Both on the calling thread: for a layer that has no experts of its own. */
+void mb_lookahead_now(struct mb_model *model, const struct mb_layer *layer);
+
 /* Tells the store what came of it, after the stage has run and the layer's own experts are asked for. */
 void mb_lookahead_tell(struct mb_model *model, const struct mb_layer *layer);
 

@@ -33,6 +33,7 @@ static enum mb_status run(struct mb_model *model, const struct mb_layer *layer, 
     const struct mb_linear *w = layer->matrix;
     struct mb_stage *stage = &model->stage;
     size_t n = model->work.n_tokens;
+    mb_lookahead_now(model, layer);
     mb_stage_begin(stage);
     mb_add_gate_up(stage, &w[MB_W_GATE], &w[MB_W_UP], mb_normed(model), n, part->hidden, &part->hidden_a,
                    layer->forms[MB_READ_DOWN], 0);

@@ -144,21 +144,32 @@ const float *mb_expert_weights(const struct mb_model *model, const struct mb_lay
     return part->slot_weight + part->expert_first[expert];
 }
 
-/* The shared expert does not wait for the router, so that it keeps the threads busy meanwhile. */
-static void route(struct mb_model *model, const struct mb_layer *layer)
+static void add_shared_gate_up(struct mb_model *model, const struct mb_layer *layer)
 {
     const struct experts_part *part = mb_mlp_part(model, layer);
     struct mb_stage *stage = &model->stage;
     size_t n = model->work.n_tokens;
-    mb_stage_begin(stage);
-    mb_add_product(stage, &layer->matrix[MB_W_ROUTER], mb_normed(model), n, part->scores);
     if (layer->mlp->d_shared > 0)
         mb_add_gate_up(stage, &layer->matrix[MB_W_SHARED_GATE], &layer->matrix[MB_W_SHARED_UP],
                        mb_normed(model), n, part->shared_hidden, &part->shared_hidden_a,
                        layer->forms[MB_READ_SHARED_DOWN], 0);
     if (layer->mlp->has_shared_score)
         mb_add_product(stage, &layer->matrix[MB_W_SHARED_SCORE], mb_normed(model), n, part->shared_score);
+}
+
+/*
+ * The shared expert does not wait for the router, so that it keeps the threads busy meanwhile; where experts
+ * are read from disk, it is multiplied while they are (run_experts).
+ */
+static void route(struct mb_model *model, const struct mb_layer *layer)
+{
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    struct mb_stage *stage = &model->stage;
+    mb_stage_begin(stage);
+    mb_add_product(stage, &layer->matrix[MB_W_ROUTER], mb_normed(model), model->work.n_tokens, part->scores);
     mb_lookahead_add(model, layer);
+    if (!model->is_streaming)
+        add_shared_gate_up(model, layer);
     mb_stage_run(stage);
     mb_for_tokens(model, layer, choose_experts);
     report_routes(model, layer);
@@ -238,7 +249,8 @@ static size_t list_active(const struct mb_model *model, const struct mb_layer *l
 
 /* Experts [first, first + n) of the active ones, which have been acquired; the shared one goes with the
  * first. */
-static void run_wave(struct mb_model *model, const struct mb_layer *layer, size_t first, size_t n)
+static void run_wave(struct mb_model *model, const struct mb_layer *layer, size_t first, size_t n,
+                     bool with_shared_gate_up)
 {
     const struct experts_part *part = mb_mlp_part(model, layer);
     for (size_t w = 0; w < n; w++)
@@ -250,6 +262,8 @@ static void run_wave(struct mb_model *model, const struct mb_layer *layer, size_
     mb_stage_begin(&model->stage);
     for (size_t w = 0; w < n; w++)
         add_gate_up(model, layer, w, part->active[first + w]);
+    if (with_shared_gate_up)
+        add_shared_gate_up(model, layer);
     mb_stage_run(&model->stage);
     mb_stage_begin(&model->stage);
     for (size_t w = 0; w < n; w++)
@@ -268,6 +282,24 @@ static enum mb_store_use use_of(const struct mb_workspace *work)
     return MB_STORE_KEEP;
 }
 
+/*
+ * What is missing, then guesses of the next layer, are read from now on.  The shared expert does not wait for
+ * them: it goes with the first ones that are there, or alone.  Returns whether it has gone.
+ */
+static bool begin_reads(struct mb_model *model, const struct mb_layer *layer, size_t n_active,
+                        enum mb_store_use use)
+{
+    const struct experts_part *part = mb_mlp_part(model, layer);
+    size_t n_present = mb_store_begin(model->store, layer->index, part->active, n_active, use);
+    mb_lookahead_tell(model, layer);
+    if (n_present > 0)
+        return false;
+    mb_stage_begin(&model->stage);
+    add_shared_gate_up(model, layer);
+    mb_stage_run(&model->stage);
+    return true;
+}
+
 /* Those that are in memory are multiplied while others are read.  Each writes slots of its own: in what order
  * they come, and how many are multiplied together, does not change a bit. */
 static enum mb_status run_experts(struct mb_model *model, const struct mb_layer *layer, struct mb_error *err)
@@ -275,15 +307,14 @@ static enum mb_status run_experts(struct mb_model *model, const struct mb_layer 
     const struct experts_part *part = mb_mlp_part(model, layer);
     const enum mb_store_use use = use_of(&model->work);
     size_t n_active = list_active(model, layer);
+    bool has_shared = !model->is_streaming || begin_reads(model, layer, n_active, use);
     for (size_t first = 0, n; first < n_active; first += n) {
         uint32_t *rest = part->active + first;
         if (model->is_cancelled != NULL && model->is_cancelled(model->cancel_ctx))
             return mb_fail(err, MB_CANCELLED, "interrupted");
         MB_TRY(mb_store_acquire_some(model->store, layer->index, rest, n_active - first, model->n_wave, use,
                                      part->views, &n, err));
-        if (first == 0)
-            mb_lookahead_tell(model, layer);
-        run_wave(model, layer, first, n);
+        run_wave(model, layer, first, n, first == 0 && !has_shared);
         mb_store_release(model->store, layer->index, rest, n);
     }
     mb_for_tokens(model, layer, combine);

@@ -73,6 +73,7 @@ struct mb_model {
     float *norm, *norm_bias; /* [d_model] of the last norm; the bias may be NULL */
     bool has_coded;          /* some matrix is coded: vectors are kept as integers too */
     bool has_plain_experts;
+    bool is_streaming; /* experts come from disk */
     size_t n_wave; /* experts of a layer that are multiplied together, at most: MB_STORE_WAVE but in tests */
     unsigned head_forms; /* that the head takes */
     bool has_own_head;   /* else the head is the embedding */

@@ -17,8 +17,12 @@
 #include <stdlib.h>
 
 enum { POLICY_NBYTES = 128 }; /* about what a policy keeps of an expert */
-/* Of every so many experts that were read for hints, so many per cent have to be used, or a pause follows. */
-enum { HINT_WINDOW = 128, HINT_USED_PERCENT = 60, HINT_PAUSE_CALLS = 8192 };
+/*
+ * Of every so many experts of a layer that were read for hints, so many per cent have to be used, or a pause
+ * of so many tokens follows.
+ */
+enum { HINT_WINDOW = 48, HINT_USED_PERCENT = 40, HINT_PAUSE_TOKENS = 2048 };
+enum { N_HINTS_MAX = 64, N_HINTS_FILLING_MAX = 2 };
 enum { ONCE_SHARE = 8 }; /* one slot in so many is for what is used once */
 
 static const uint32_t NONE = UINT32_MAX;
@@ -30,6 +34,12 @@ struct expert {
     size_t number;      /* as the policy counts experts */
 };
 
+/* How guesses of a layer's experts went, in the window that is under way. */
+struct hint_record {
+    uint32_t n_read, n_used;
+    uint64_t from_token; /* no guess is taken before it */
+};
+
 enum slot_state { EMPTY, FILLING, READY, FAILED };
 
 struct slot {
@@ -37,8 +47,9 @@ struct slot {
     enum slot_state state;
     uint32_t expert;
     size_t n_pins;
-    bool is_fresh; /* not acquired since it was read */
-    bool is_once;  /* read for MB_STORE_ONCE, and not acquired otherwise */
+    bool is_filled_for_hint; /* FILLING: in line as a guess */
+    bool is_fresh;           /* not acquired since it was read */
+    bool is_once;            /* read for MB_STORE_ONCE, and not acquired otherwise */
 };
 
 struct mb_disk_pool {
@@ -69,17 +80,34 @@ struct mb_disk_pool {
     size_t n_failed;        /* slots FAILED */
     size_t n_searched;      /* slots before it are not EMPTY */
     uint64_t n_calls;
-    uint64_t hints_from;             /* the call before which hints are not taken */
-    uint64_t n_hinted, n_hints_used; /* up to the last look at them */
-    struct mb_error failure;         /* the last one */
+    /* Guesses that are not in line yet: each takes memory from another only when its turn has come. */
+    uint32_t hints[N_HINTS_MAX]; /* experts */
+    size_t n_hints, n_hints_begun;
+    bool is_short;          /* the last call has found no memory for some experts: guesses take none */
+    size_t n_hints_filling; /* slots FILLING that were begun for a guess and are not done */
+    struct hint_record *hint_records; /* [layers with experts] */
+    struct mb_error failure;          /* the last one */
     struct mb_timeline timeline;
     struct mb_store_traffic traffic; /* without what the reads count */
+};
+
+/* A call that wants experts. */
+struct call {
+    const struct mb_bound_layer *layer;
+    uint32_t *numbers;
+    size_t n, n_max, n_got;
+    enum mb_store_use use;
 };
 
 static struct expert *expert_of(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
                                 uint32_t number)
 {
     return &pool->experts[layer->experts[number].id];
+}
+
+static struct hint_record *hint_record_of(const struct mb_disk_pool *pool, const struct expert *expert)
+{
+    return &pool->hint_records[expert->number / pool->n_layer_experts];
 }
 
 static size_t max_size(size_t a, size_t b)
@@ -231,20 +259,36 @@ static bool begin_expert(struct mb_disk_pool *pool, struct expert *expert, enum 
     pool->n_filling++;
     expert->slot = number;
     slot->request.expert = &expert->stored;
-    slot->request.is_hint = is_hint;
+    slot->request.is_hint = slot->is_filled_for_hint = is_hint;
+    pool->n_hints_filling += is_hint;
     mb_disk_reads_add(pool->reads, &slot->request, is_hint ? MB_READ_HINT : MB_READ_DEMAND);
     return true;
 }
 
-static void begin_missing(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
-                          const uint32_t *numbers, size_t n, enum mb_store_use use, bool are_hints)
+static void begin_missing(struct mb_disk_pool *pool, const struct call *call)
 {
-    for (size_t i = 0; i < n; i++) {
-        struct expert *expert = expert_of(pool, layer, numbers[i]);
-        if (expert->slot == NONE && !begin_expert(pool, expert, use, are_hints))
+    pool->is_short = false;
+    for (size_t i = call->n_got; i < call->n; i++) {
+        struct expert *expert = expert_of(pool, call->layer, call->numbers[i]);
+        pool->is_short = expert->slot == NONE && !begin_expert(pool, expert, call->use, false);
+        if (pool->is_short)
             break;
     }
     if (pool->n_filling > 0)
+        mb_disk_reads_begin(pool->reads);
+}
+
+/* The next guesses, few at a time. */
+static void begin_hints(struct mb_disk_pool *pool)
+{
+    while (!pool->is_short && pool->n_hints_begun < pool->n_hints &&
+           pool->n_hints_filling < N_HINTS_FILLING_MAX) {
+        struct expert *expert = &pool->experts[pool->hints[pool->n_hints_begun]];
+        if (expert->slot == NONE && !begin_expert(pool, expert, MB_STORE_KEEP, true))
+            break;
+        pool->n_hints_begun++;
+    }
+    if (pool->n_hints_filling > 0)
         mb_disk_reads_begin(pool->reads);
 }
 
@@ -255,6 +299,9 @@ static void end_expert(void *ctx, struct mb_read_request *request, enum mb_statu
     struct mb_disk_pool *pool = ctx;
     struct slot *slot = (struct slot *)request; /* its first member */
     pool->n_filling--;
+    hint_record_of(pool, &pool->experts[slot->expert])->n_read += request->is_hint;
+    pool->n_hints_filling -= slot->is_filled_for_hint;
+    slot->is_filled_for_hint = false;
     slot->state = status == MB_OK ? READY : FAILED;
     slot->is_fresh = true;
     if (status == MB_OK) {
@@ -263,18 +310,11 @@ static void end_expert(void *ctx, struct mb_read_request *request, enum mb_statu
         pool->failure = *err;
         pool->n_failed++;
     }
+    begin_hints(pool);
     pthread_cond_broadcast(&pool->changed);
 }
 
 /* ---------------------------------------------------------------- acquiring */
-
-/* A call that wants experts. */
-struct call {
-    const struct mb_bound_layer *layer;
-    uint32_t *numbers;
-    size_t n, n_max, n_got;
-    enum mb_store_use use;
-};
 
 static void show(struct mb_disk_pool *pool, const struct expert *expert, const struct slot *slot)
 {
@@ -296,6 +336,7 @@ static void pin(struct mb_disk_pool *pool, const struct expert *expert, enum mb_
     }
     if (slot->request.is_hint)
         show_hint(pool, slot, MB_TIMELINE_HINT_USED);
+    hint_record_of(pool, expert)->n_used += slot->request.is_hint;
     pool->traffic.n_hints_used += slot->request.is_hint;
     slot->is_fresh = slot->request.is_hint = false;
     slot->n_pins++;
@@ -320,6 +361,8 @@ static void take_present(struct mb_disk_pool *pool, struct call *call)
  */
 static void settle_hints(struct mb_disk_pool *pool, bool is_new_layer)
 {
+    if (is_new_layer)
+        pool->n_hints = pool->n_hints_begun = 0;
     for (struct mb_read_request *request = mb_disk_reads_take_hints(pool->reads), *next; request != NULL;
          request = next) {
         struct slot *slot = (struct slot *)request;
@@ -327,11 +370,14 @@ static void settle_hints(struct mb_disk_pool *pool, bool is_new_layer)
         next = request->next;
         if (is_wanted) {
             request->is_hint = mb_disk_reads_has_begun(request);
+            pool->n_hints_filling--;
+            slot->is_filled_for_hint = false;
             mb_disk_reads_put_back(pool->reads, request, MB_READ_DEMAND);
         } else if (!is_new_layer || !mb_disk_reads_may_forget(request)) {
             mb_disk_reads_put_back(pool->reads, request, MB_READ_HINT);
         } else {
             pool->n_filling--;
+            pool->n_hints_filling--;
             empty_slot(pool, slot);
         }
     }
@@ -405,8 +451,7 @@ static enum mb_status wait_for_some(struct mb_disk_pool *pool, struct call *call
     begin_call(pool, call);
     for (;;) {
         take_present(pool, call);
-        begin_missing(pool, call->layer, call->numbers + call->n_got, call->n - call->n_got, call->use,
-                      false);
+        begin_missing(pool, call);
         pool->n_last = call->n - call->n_got;
         if (call->n_got > 0)
             return MB_OK;
@@ -432,6 +477,23 @@ enum mb_status mb_disk_pool_acquire(struct mb_disk_pool *pool, const struct mb_b
     return status;
 }
 
+size_t mb_disk_pool_begin(struct mb_disk_pool *pool, const struct mb_bound_layer *layer, uint32_t *numbers,
+                          size_t n, enum mb_store_use use)
+{
+    struct call call = {.layer = layer, .numbers = numbers, .n = n, .use = use};
+    pthread_mutex_lock(&pool->lock);
+    begin_call(pool, &call);
+    begin_missing(pool, &call);
+    pool->n_last = n;
+    size_t n_present = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct expert *expert = expert_of(pool, layer, numbers[i]);
+        n_present += expert->slot != NONE && pool->slots[expert->slot].state == READY;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return n_present;
+}
+
 void mb_disk_pool_release(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
                           const uint32_t *numbers, size_t n)
 {
@@ -443,26 +505,25 @@ void mb_disk_pool_release(struct mb_disk_pool *pool, const struct mb_bound_layer
 }
 
 /* Hints that are mostly wrong cost reads and throw out what is worth more: none are taken for a while. */
-static bool takes_hints(struct mb_disk_pool *pool)
+static bool takes_hints(struct mb_disk_pool *pool, struct hint_record *record)
 {
-    struct mb_store_traffic traffic = pool->traffic, *t = &traffic;
-    mb_disk_reads_traffic(pool->reads, t);
-    uint64_t n = t->n_hinted - pool->n_hinted, n_used = t->n_hints_used - pool->n_hints_used;
-    if (n >= HINT_WINDOW) {
-        if (100 * n_used < HINT_USED_PERCENT * n)
-            pool->hints_from = pool->n_calls + HINT_PAUSE_CALLS;
-        pool->n_hinted = t->n_hinted;
-        pool->n_hints_used = t->n_hints_used;
+    if (record->n_read >= HINT_WINDOW) {
+        bool are_good = 100 * record->n_used >= HINT_USED_PERCENT * record->n_read;
+        *record = (struct hint_record){.from_token = are_good ? 0 : pool->n_tokens + HINT_PAUSE_TOKENS};
     }
-    return pool->n_calls >= pool->hints_from;
+    return pool->n_tokens >= record->from_token;
 }
 
 void mb_disk_pool_prefetch(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
                            const uint32_t *numbers, size_t n)
 {
     pthread_mutex_lock(&pool->lock);
-    if (takes_hints(pool))
-        begin_missing(pool, layer, numbers, n, MB_STORE_KEEP, true);
+    if (takes_hints(pool, hint_record_of(pool, expert_of(pool, layer, numbers[0])))) {
+        pool->n_hints = pool->n_hints_begun = 0;
+        for (size_t i = 0; i < n && pool->n_hints < N_HINTS_MAX; i++)
+            pool->hints[pool->n_hints++] = (uint32_t)layer->experts[numbers[i]].id;
+        begin_hints(pool);
+    }
     pthread_mutex_unlock(&pool->lock);
 }
 
@@ -485,7 +546,8 @@ static enum mb_status open_policy(struct mb_disk_pool *pool, const struct mb_dis
         return mb_fail(err, MB_USAGE, "uses of %zu experts are given; the model has %zu layers of %zu",
                        options->n_usage, policy.n_layers, policy.n_experts);
     pool->by_number = calloc(policy.n_layers * policy.n_experts, sizeof *pool->by_number);
-    if (pool->by_number == NULL)
+    pool->hint_records = calloc(policy.n_layers, sizeof *pool->hint_records);
+    if (pool->by_number == NULL || pool->hint_records == NULL)
         return mb_fail_memory(err, "the list of experts");
     for (size_t i = 0; i < options->n_layers; i++) {
         const struct mb_bound_layer *layer = &options->layers[i];
@@ -664,6 +726,7 @@ void mb_disk_pool_free(struct mb_disk_pool *pool)
     free(pool->matrices);
     free(pool->experts);
     free(pool->by_number);
+    free(pool->hint_records);
     mb_policy_close(pool->policy);
     free(pool->pieces);
     pthread_cond_destroy(&pool->changed);

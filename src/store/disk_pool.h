@@ -43,6 +43,8 @@ void mb_disk_pool_free(struct mb_disk_pool *pool); /* NULL is fine */
 enum mb_status mb_disk_pool_acquire(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
                                     uint32_t *numbers, size_t n, size_t n_max, enum mb_store_use use,
                                     size_t *n_acquired, struct mb_error *err);
+size_t mb_disk_pool_begin(struct mb_disk_pool *pool, const struct mb_bound_layer *layer, uint32_t *numbers,
+                          size_t n, enum mb_store_use use);
 void mb_disk_pool_release(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
                           const uint32_t *numbers, size_t n);
 void mb_disk_pool_prefetch(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,

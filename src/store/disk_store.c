@@ -169,6 +169,13 @@ static enum mb_status acquire(void *bytes, const struct mb_bound_layer *layer, u
     return mb_disk_pool_acquire(disk->pool, layer, numbers, n, n_max, use, n_acquired, err);
 }
 
+static size_t begin(void *bytes, const struct mb_bound_layer *layer, uint32_t *numbers, size_t n,
+                    enum mb_store_use use)
+{
+    struct disk_store *disk = bytes;
+    return disk->pool != NULL ? mb_disk_pool_begin(disk->pool, layer, numbers, n, use) : 0;
+}
+
 static void release(void *bytes, const struct mb_bound_layer *layer, const uint32_t *numbers, size_t n)
 {
     mb_disk_pool_release(((struct disk_store *)bytes)->pool, layer, numbers, n);
@@ -216,6 +223,7 @@ const struct mb_store_kind mb_disk_store = {
     .keep = keep,
     .bind = bind,
     .ready = make_ready,
+    .begin = begin,
     .acquire = acquire,
     .release = release,
     .prefetch = prefetch,

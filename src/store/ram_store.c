@@ -334,10 +334,18 @@ static void close_store(void *bytes)
     free(ram);
 }
 
+static size_t begin(void *bytes, const struct mb_bound_layer *layer, uint32_t *numbers, size_t n,
+                    enum mb_store_use use)
+{
+    (void)bytes, (void)layer, (void)numbers, (void)use;
+    return n;
+}
+
 const struct mb_store_kind mb_ram_store = {
     .keep = view,
     .bind = view,
     .ready = make_ready,
+    .begin = begin,
     .acquire = acquire,
     .release = leave,
     .prefetch = leave,

@@ -251,6 +251,13 @@ enum mb_status mb_store_ready(struct mb_store *store, struct mb_error *err)
     return store->kind->ready(store->bytes, store->layers, store->n_layers, err);
 }
 
+size_t mb_store_begin(struct mb_store *store, size_t layer, uint32_t *experts, size_t n,
+                      enum mb_store_use use)
+{
+    bool are = n > 0 && are_bound(store, layer, experts, n);
+    return are ? store->kind->begin(store->bytes, &store->layers[layer], experts, n, use) : 0;
+}
+
 enum mb_status mb_store_acquire_some(struct mb_store *store, size_t layer, uint32_t *experts, size_t n,
                                      size_t n_max, enum mb_store_use use, struct mb_expert_view *out,
                                      size_t *n_acquired, struct mb_error *err)

@@ -50,6 +50,9 @@ struct mb_store_kind {
     /* All that will be acquired is bound. */
     enum mb_status (*ready)(void *bytes, const struct mb_bound_layer *layers, size_t n_layers,
                             struct mb_error *err);
+    /* As mb_store_begin. */
+    size_t (*begin)(void *bytes, const struct mb_bound_layer *layer, uint32_t *numbers, size_t n,
+                    enum mb_store_use use);
     /* As mb_store_acquire_some. */
     enum mb_status (*acquire)(void *bytes, const struct mb_bound_layer *layer, uint32_t *numbers, size_t n,
                               size_t n_max, enum mb_store_use use, size_t *n_acquired, struct mb_error *err);
