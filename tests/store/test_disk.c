@@ -15,7 +15,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { N_HIDDEN = 48, N_INNER = 40, LAYER = 1, N_EXPERTS = 12, N_PARTS = 3, UP = 1, N_HELD = 3 };
+enum {
+    N_HIDDEN = 48,
+    N_INNER = 40,
+    LAYER = 1,
+    N_EXPERTS = 12,
+    N_PARTS = 3,
+    UP = 1,
+    N_HELD = 3,
+    N_LARGE = 704
+};
 
 static int begin(void **state)
 {
@@ -72,9 +81,17 @@ size_t __wrap_mb_uring_wait(struct mb_uring *uring, struct mb_uring_done *done, 
 
 /* ---------------------------------------------------------------- a store that has room for a few experts */
 
+struct shape {
+    const char *folder;
+    size_t n_experts, n_hidden, n_inner;
+};
+
+static const struct shape small = {"coded", N_EXPERTS, N_HIDDEN, N_INNER};
+static const struct shape *shape = &small; /* of the stores that are opened */
+
 static const struct mb_expert_part *parts_of(size_t expert)
 {
-    return test_expert_parts(expert, N_HIDDEN, N_INNER);
+    return test_expert_parts(expert, shape->n_hidden, shape->n_inner);
 }
 
 /* All matrices that are no experts' are needed. */
@@ -105,8 +122,8 @@ static enum mb_status open_limited(uint64_t nbytes, struct test_weights *w, stru
                                              .memory_nbytes = nbytes,
                                              .n_experts_min = 2,
                                              .timeline = timeline};
-    enum mb_status status = test_weights_open_with(test_path("coded"), &options, w, err);
-    for (size_t e = 0; e < N_EXPERTS && status == MB_OK; e++)
+    enum mb_status status = test_weights_open_with(test_path(shape->folder), &options, w, err);
+    for (size_t e = 0; e < shape->n_experts && status == MB_OK; e++)
         status = mb_store_bind_expert(w->store, LAYER, e, parts_of(e), N_PARTS, err);
     if (status == MB_OK)
         status = keep_matrices(w, err);
@@ -145,13 +162,13 @@ static void open_streaming(struct test_weights *w)
 /* All experts, one after another, have the values that they have in memory. */
 static void assert_right(struct test_weights *w)
 {
-    static float values[N_HIDDEN * N_INNER], expected[N_HIDDEN * N_INNER];
+    static float values[N_LARGE * N_LARGE], expected[N_LARGE * N_LARGE];
     struct test_weights whole;
     struct mb_error err;
     if (open_limited(0, &whole, &err) != MB_OK)
         fail_msg("%s", err.msg);
     assert_int_equal(mb_store_memory(whole.store).reads, MB_READS_NONE);
-    for (uint32_t e = 0; e < N_EXPERTS; e++) {
+    for (uint32_t e = 0; e < shape->n_experts; e++) {
         struct mb_expert_view streamed, held;
         assert_int_equal(mb_store_acquire(whole.store, LAYER, &e, 1, &held, &err), MB_OK);
         if (mb_store_acquire(w->store, LAYER, &e, 1, &streamed, &err) != MB_OK)
@@ -159,12 +176,40 @@ static void assert_right(struct test_weights *w)
         for (size_t k = 0; k < N_PARTS; k++) {
             mb_matrix_rows(streamed.matrices[k], 0, streamed.matrices[k]->n_rows, values);
             mb_matrix_rows(held.matrices[k], 0, held.matrices[k]->n_rows, expected);
-            assert_memory_equal(values, expected, sizeof values);
+            assert_memory_equal(values, expected, shape->n_hidden * shape->n_inner * sizeof *values);
         }
         mb_store_release(w->store, LAYER, &e, 1);
         mb_store_release(whole.store, LAYER, &e, 1);
     }
     test_weights_close(&whole);
+}
+
+/* Sums of what a hook has seen. */
+struct seen {
+    pthread_mutex_t lock;
+    uint64_t n[MB_N_TIMELINE_KINDS], n_bytes, waited_ns, checked_ns, n_wrong;
+    uint64_t read_until_ns[64]; /* by track */
+};
+
+static void see(void *ctx, const struct mb_timeline_event *event)
+{
+    struct seen *seen = ctx;
+    pthread_mutex_lock(&seen->lock);
+    seen->n[event->kind]++;
+    seen->n_wrong += event->ended_ns < event->begun_ns || event->layer != LAYER;
+    if (event->kind == MB_TIMELINE_WAIT) {
+        seen->waited_ns += event->ended_ns - event->begun_ns;
+    } else {
+        seen->n_wrong += event->expert >= N_EXPERTS;
+        if (event->kind == MB_TIMELINE_CHECK)
+            seen->checked_ns += event->ended_ns - event->begun_ns;
+    }
+    if (event->kind == MB_TIMELINE_READ) {
+        seen->n_bytes += event->n;
+        seen->n_wrong += event->track >= 64 || event->begun_ns < seen->read_until_ns[event->track];
+        seen->read_until_ns[event->track % 64] = event->ended_ns;
+    }
+    pthread_mutex_unlock(&seen->lock);
 }
 
 /* ---------------------------------------------------------------- reads */
@@ -268,6 +313,96 @@ static void reads_in_two_halves_are_no_failure(void **state)
     test_weights_close(&w);
 }
 
+/* Experts of some 1.3 MB: two ranges each. */
+static void experts_larger_than_a_range_are_read_whole(void **state)
+{
+    (void)state;
+    static const struct shape large = {"large-coded", 3, N_LARGE, N_LARGE};
+    static const int64_t outcomes[] = {0, -EIO, 512};
+    struct mb_compress_options options = {.size = sizeof options, .has_bound = true};
+    struct mb_compress_report report;
+    struct mb_error err;
+    struct test_model model = test_model_small();
+    model.n_experts = large.n_experts;
+    model.n_hidden = large.n_hidden;
+    model.n_inner = large.n_inner;
+    test_write_model(test_path("large"), &model);
+    assert_int_equal(mb_bound_parse("2%", &options.bound, NULL), MB_OK);
+    assert_int_equal(mb_compress(test_path("large"), test_path("large-coded"), &options, &report, &err),
+                     MB_OK);
+    shape = &large;
+    uint64_t nbytes = 1 << 20;
+    struct test_weights w;
+    while (open_limited(nbytes, &w, NULL) != MB_OK)
+        nbytes += 1 << 19;
+    for (size_t i = 0; i < sizeof outcomes / sizeof *outcomes; i++) {
+        struct seen seen = {.lock = PTHREAD_MUTEX_INITIALIZER};
+        test_weights_close(&w);
+        timeline = (struct mb_timeline){see, &seen};
+        assert_int_equal(open_limited(nbytes, &w, &err), MB_OK);
+        assert_int_equal(mb_store_memory(w.store).n_experts_held, 2);
+        read_outcome = outcomes[i];
+        assert_right(&w);
+        read_outcome = 0;
+        struct mb_store_traffic traffic = mb_store_traffic(w.store);
+        bool is_uring = mb_store_memory(w.store).reads == MB_READS_IO_URING;
+        assert_int_equal(traffic.n_read, 3);
+        assert_true(traffic.read_nbytes > 3 << 20);
+        if (outcomes[i] == 0) {
+            assert_int_equal(seen.n[MB_TIMELINE_READ], is_uring ? 6 : 3);
+            assert_int_equal(seen.n_bytes, traffic.read_nbytes);
+        }
+        timeline = (struct mb_timeline){0};
+    }
+    test_weights_close(&w);
+    shape = &small;
+}
+
+static void what_is_begun_is_read_and_nobody_waits(void **state)
+{
+    (void)state;
+    uint32_t experts[] = {4, 9};
+    struct mb_expert_view out[2];
+    struct test_weights w;
+    struct mb_error err;
+    open_streaming(&w);
+    assert_int_equal(mb_store_begin(w.store, LAYER, experts, 2, MB_STORE_KEEP), 0);
+    while (mb_store_traffic(w.store).n_read < 2)
+        sched_yield();
+    assert_int_equal(mb_store_begin(w.store, LAYER, experts, 2, MB_STORE_KEEP), 2);
+    assert_int_equal(mb_store_acquire(w.store, LAYER, experts, 2, out, &err), MB_OK);
+    mb_store_release(w.store, LAYER, experts, 2);
+    assert_int_equal(mb_store_traffic(w.store).n_misses, 2);
+    assert_int_equal(mb_store_traffic(w.store).waited_ns, 0);
+    assert_int_equal(mb_store_begin(w.store, LAYER + 7, experts, 2, MB_STORE_KEEP), 0); /* no such layer */
+    test_weights_close(&w);
+}
+
+/* Two experts are used in turn, and guesses, of which none is, fill the place that is left. */
+static void guesses_that_are_wrong_are_read_for_a_while_only(void **state)
+{
+    (void)state;
+    enum { N_WINDOW = 48, N_OTHERS = N_EXPERTS - 2 };
+    struct mb_expert_view out;
+    struct test_weights w;
+    struct mb_error err;
+    open_streaming(&w);
+    for (uint32_t i = 0; i < 2 * N_WINDOW; i++) {
+        uint32_t guess = i % N_OTHERS, expert = N_OTHERS + i % 2;
+        assert_int_equal(mb_store_acquire(w.store, LAYER, &expert, 1, &out, &err), MB_OK);
+        mb_store_release(w.store, LAYER, &expert, 1);
+        if (i < 2) /* so that both are there */
+            continue;
+        mb_store_prefetch(w.store, LAYER, &guess, 1);
+        while (mb_store_traffic(w.store).n_hinted < i - 1 && i - 1 <= N_WINDOW)
+            sched_yield();
+    }
+    assert_int_equal(mb_store_traffic(w.store).n_hinted, N_WINDOW);
+    assert_int_equal(mb_store_traffic(w.store).n_hints_used, 0);
+    assert_int_equal(mb_store_traffic(w.store).n_misses, 2);
+    test_weights_close(&w);
+}
+
 /* ---------------------------------------------------------------- memory */
 
 static void streaming_allocates_nothing(void **state)
@@ -359,34 +494,6 @@ static void a_single_layer_keeps_what_it_uses_most(void **state)
 
 /* ---------------------------------------------------------------- the timeline */
 
-/* Sums of what a hook has seen. */
-struct seen {
-    pthread_mutex_t lock;
-    uint64_t n[MB_N_TIMELINE_KINDS], n_bytes, waited_ns, checked_ns, n_wrong;
-    uint64_t read_until_ns[64]; /* by track */
-};
-
-static void see(void *ctx, const struct mb_timeline_event *event)
-{
-    struct seen *seen = ctx;
-    pthread_mutex_lock(&seen->lock);
-    seen->n[event->kind]++;
-    seen->n_wrong += event->ended_ns < event->begun_ns || event->layer != LAYER;
-    if (event->kind == MB_TIMELINE_WAIT) {
-        seen->waited_ns += event->ended_ns - event->begun_ns;
-    } else {
-        seen->n_wrong += event->expert >= N_EXPERTS;
-        if (event->kind == MB_TIMELINE_CHECK)
-            seen->checked_ns += event->ended_ns - event->begun_ns;
-    }
-    if (event->kind == MB_TIMELINE_READ) {
-        seen->n_bytes += event->n;
-        seen->n_wrong += event->track >= 64 || event->begun_ns < seen->read_until_ns[event->track];
-        seen->read_until_ns[event->track % 64] = event->ended_ns;
-    }
-    pthread_mutex_unlock(&seen->lock);
-}
-
 static void a_timeline_shows_what_is_counted(void **state)
 {
     (void)state;
@@ -474,6 +581,9 @@ int main(void)
         cmocka_unit_test(reads_that_fail_or_end_early_are_done_again),
         cmocka_unit_test(a_read_that_fails_is_told_by_file_and_tensor_and_not_kept),
         cmocka_unit_test(reads_in_two_halves_are_no_failure),
+        cmocka_unit_test(experts_larger_than_a_range_are_read_whole),
+        cmocka_unit_test(what_is_begun_is_read_and_nobody_waits),
+        cmocka_unit_test(guesses_that_are_wrong_are_read_for_a_while_only),
         cmocka_unit_test(streaming_allocates_nothing),
         cmocka_unit_test(opening_starves),
         cmocka_unit_test(more_than_memory_holds_is_refused_and_does_not_hang),
