@@ -51,9 +51,6 @@ static void assert_starves(const char *command, const char *how, const char *wor
 
 static const char *const readers[] = {"inspect coded --experts", "verify coded plain -t 1 -o json"};
 enum { N_READERS = sizeof readers / sizeof readers[0] };
-static const char simulate[] =
-    "simulate --random 'experts=4 used=1 layers=2 tokens=20 seed=1' --expert-bytes 1MB "
-    "--memory 3MB --policy blend,belady -o csv";
 
 static void a_failing_read_is_named(void **state)
 {
@@ -79,6 +76,9 @@ static void a_failing_allocation_is_told(void **state)
 {
     (void)state;
 #ifdef MB_CRASH_MEMORY
+    static const char simulate[] =
+        "simulate --random 'experts=4 used=1 layers=2 tokens=20 seed=1' --expert-bytes 1MB "
+        "--memory 3MB --policy blend,belady -o csv";
     char how[64];
     snprintf(how, sizeof how, "CRASH_CALLS=memory CRASH_ERRNO=%d", ENOMEM);
     for (size_t i = 0; i < N_READERS; i++)
