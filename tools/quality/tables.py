@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 
-TARGETS = [2.0, 2.5, 3.0, 3.5, 4.0]
+TARGETS = [2.0, 2.5, 3.0, 3.5, 4.0, 4.5]
 ANSWERED = [2.0, 3.0]  # questions are answered too
 CODECS = ["rtn2-g32", "rtn3-g32", "rtn4-g32", "rtn2-g128", "rtn3-g128", "rtn4-g128", "nf4", "q4_0"]
 OTHERS = ["gptq2-g32", "gptq3-g32", "gptq4-g32", "gptq2-g128", "gptq3-g128", "gptq4-g128", "q4_k"]
