@@ -3,11 +3,10 @@
  * refused, and files that fail while a model runs.
  */
 #include "base/error.h"
-#include "checkpoint/folder.h"
 #include "cmocka_all.h"
+#include "coded_reference.h"
 #include "model/model.h"
 #include <fcntl.h>
-#include <moebius/checkpoint.h>
 #include <moebius/engine.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,28 +20,6 @@ static void must(enum mb_status status, const struct mb_error *err)
 {
     if (status != MB_OK)
         fail_msg("%s", err->msg);
-}
-
-/* The linker puts this in place of what the program uses now: it differs from run to run, and with
- * sanitizers. */
-uint64_t __wrap_mb_memory_used(void);
-uint64_t __wrap_mb_memory_used(void)
-{
-    return 10 << 20;
-}
-
-static int begin(void **state)
-{
-    struct mb_compress_options options = {.size = sizeof options};
-    struct mb_compress_report report;
-    struct mb_error err;
-    if (test_folder_begin(state) != 0)
-        return -1;
-    enum mb_status status =
-        mb_compress(MB_REPO "/models/reference", test_path("coded"), &options, &report, &err);
-    if (status != MB_OK)
-        print_error("%s\n", err.msg);
-    return status == MB_OK ? 0 : -1;
 }
 
 static enum mb_status open_with(const char *path, int n_threads, uint64_t memory_nbytes,
@@ -338,5 +315,5 @@ int main(void)
         cmocka_unit_test(a_file_that_is_cut_while_the_model_runs_is_refused),
         cmocka_unit_test(a_file_that_is_replaced_changes_nothing),
     };
-    return cmocka_run_group_tests(tests, begin, test_folder_end);
+    return cmocka_run_group_tests(tests, coded_reference_begin, test_folder_end);
 }
