@@ -29,6 +29,17 @@ POLL_SECONDS = 0.1
 N_ATTEMPTS = 3
 
 
+def commands_of(parser, texts):
+    """NAME=COMMAND texts as a dict, in their order."""
+    commands = {}
+    for text in texts:
+        name, equals, command = text.partition("=")
+        if not equals or not name or not command or name in commands:
+            parser.error(f"'{text}' is not NAME=COMMAND with a name of its own")
+        commands[name] = shlex.split(command)
+    return commands
+
+
 def options(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("programs", nargs="*", metavar="NAME=COMMAND", help="the first is what the others are compared with")
@@ -44,12 +55,7 @@ def options(argv):
     parser.add_argument("--samples", metavar="FILE", help="keep every run here, and count those that are here")
     args = parser.parse_args(argv)
     args.threads = [int(n) for n in args.threads.split(",")]
-    args.commands = {}
-    for text in args.programs:
-        name, equals, command = text.partition("=")
-        if not equals or not name or not command or name in args.commands:
-            parser.error(f"'{text}' is not NAME=COMMAND with a name of its own")
-        args.commands[name] = shlex.split(command)
+    args.commands = commands_of(parser, args.programs)
     if args.rounds > 0 and not args.commands:
         parser.error("no programs")
     return args

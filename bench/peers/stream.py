@@ -17,12 +17,13 @@ import contextlib
 import csv
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+
+from compare import commands_of
 
 POLL_SECONDS = 0.05
 SMALL_NBYTES = 1 << 18  # what a program reads between two looks without reading weights
@@ -39,12 +40,7 @@ def options(argv):
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default 3")
     parser.add_argument("--seconds", type=float, default=300, metavar="S", help="a run that lasts longer is ended (default 300)")
     args = parser.parse_args(argv)
-    args.commands = {}
-    for text in args.programs:
-        name, equals, command = text.partition("=")
-        if not equals or not name or not command or name in args.commands:
-            parser.error(f"'{text}' is not NAME=COMMAND with a name of its own")
-        args.commands[name] = shlex.split(command)
+    args.commands = commands_of(parser, args.programs)
     return args
 
 
