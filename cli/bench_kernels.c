@@ -394,8 +394,20 @@ static void add_row(struct bench *bench, enum kind kind, const struct mb_kernels
     bench->rows[bench->n_rows++] = row;
 }
 
+struct measured {
+    struct cli_progress progress;
+    uint64_t n_rounds_done, n_rounds;
+};
+
+static void show(struct measured *measured, double sigma_bound)
+{
+    char what[32];
+    snprintf(what, sizeof what, "%.3g sigma", sigma_bound);
+    cli_progress_show(&measured->progress, what, measured->n_rounds_done++, measured->n_rounds);
+}
+
 /* Adds the rows of one bound and measures them in turns. */
-static void measure_bound(struct bench *bench, bool with_matmul)
+static void measure_bound(struct bench *bench, bool with_matmul, struct measured *measured)
 {
     size_t first = bench->n_rows;
     for (size_t i = 0; i < N_ISAS; i++) {
@@ -417,13 +429,15 @@ static void measure_bound(struct bench *bench, bool with_matmul)
     add_row(bench, READ, NULL, 0, true, 0);
     for (size_t i = first; i < bench->n_rows; i++)
         calibrate(bench, &bench->rows[i]);
-    for (int k = 0; k < args.n_repeats; k++)
+    for (int k = 0; k < args.n_repeats; k++) {
+        show(measured, bench->coding.eps);
         for (size_t i = first; i < bench->n_rows; i++) {
             struct row *row = &bench->rows[i];
             if (!row->is_dram) /* the last window threw its matrix out of the cache */
                 call(bench, row);
             row->seconds[k] = time_calls(bench, row);
         }
+    }
 }
 
 /* ---------------------------------------------------------------- output */
@@ -546,6 +560,22 @@ static size_t rows_of(size_t n_weights, size_t n_cols)
     return n_weights / n_cols / group_rows * group_rows;
 }
 
+/* All rows, bound by bound. */
+static enum mb_status measure(struct bench *bench)
+{
+    size_t n_bounds = sizeof sigma_bounds / sizeof *sigma_bounds;
+    struct measured measured = {.n_rounds = n_bounds * (size_t)args.n_repeats};
+    enum mb_status status = MB_OK;
+    cli_progress_begin(&measured.progress, "rounds");
+    for (size_t i = 0; i < n_bounds && status == MB_OK; i++) {
+        status = code(bench, sigma_bounds[i]);
+        if (status == MB_OK)
+            measure_bound(bench, i + 1 == n_bounds, &measured);
+    }
+    cli_progress_end(&measured.progress);
+    return status;
+}
+
 static int run(struct bench *bench)
 {
     bench->n_cols = (size_t)args.n_cols;
@@ -555,16 +585,12 @@ static int run(struct bench *bench)
     if (!allocate(bench))
         return fail_memory();
     fill(bench);
-    size_t n_bounds = sizeof sigma_bounds / sizeof *sigma_bounds;
-    for (size_t i = 0; i < n_bounds; i++) {
-        enum mb_status status = code(bench, sigma_bounds[i]);
-        if (status == MB_NO_MEMORY)
-            return fail_memory();
-        if (status != MB_OK) { /* these weights are finite and the buffers large enough: our fault */
-            fprintf(stderr, "moebius: the encoder failed on benchmark weights (%d)\n", (int)status);
-            return mb_status_exit_code(status);
-        }
-        measure_bound(bench, i + 1 == n_bounds);
+    enum mb_status status = measure(bench);
+    if (status == MB_NO_MEMORY)
+        return fail_memory();
+    if (status != MB_OK) { /* these weights are finite and the buffers large enough: our fault */
+        fprintf(stderr, "moebius: the encoder failed on benchmark weights (%d)\n", (int)status);
+        return mb_status_exit_code(status);
     }
     sort_times(bench);
     (args.format == CLI_JSON ? print_json : print_table)(bench);
