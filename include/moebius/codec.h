@@ -89,6 +89,38 @@ MB_API float mb_step_of_eps(double eps);
 #define MB_RHO_MAX 4.0
 MB_API float mb_step_of_rho(double eps, double rho);
 
+/* ---------------------------------------------------------------- column exponents */
+
+/*
+ * A matrix may have an exponent e_j for each column.  What is coded is then V_ij = W_ij 2^e_j: bound and
+ * step, records, raw rows and outliers are those of V.  A decoded weight is w' = v' 2^-e_j, so the bound of a
+ * weight of column j is eps 2^-e_j: finer where e_j is larger.  Products with the matrix are products with
+ * V'; who multiplies gives them x_j 2^-e_j in place of x_j (mb_unscale_columns) and gets W' x.  All of it is
+ * exact. A coded folder has exponents in `down` of MLPs alone, whose input the engine makes itself.
+ */
+enum { MB_COL_EXPONENT_MAX = 15 }; /* of the magnitude */
+
+/*
+ * weights[n_rows][n_cols] of dtype (any alignment): V in place of W.  false: a finite weight's is not exact
+ * in dtype; 'weights' are unspecified then.  NaN and infinity stay.  exponents: [n_cols], legal.
+ */
+MB_API bool mb_scale_columns(enum mb_dtype dtype, void *weights, size_t n_rows, size_t n_cols,
+                             const int8_t *exponents);
+
+/*
+ * Moves exponents [n_cols] towards 0 as far as all of these weights need it to be exact in V.  Called for all
+ * rows of a matrix, it leaves exponents that mb_scale_columns accepts.  (F16 loses bits below 2^-14: negative
+ * exponents mostly end at 0 there, so choose from 0 up.)
+ */
+MB_API void mb_limit_exponents(enum mb_dtype dtype, const void *weights, size_t n_rows, size_t n_cols,
+                               int8_t *exponents);
+
+/* Whether V may have this step: 0, or 2^-100 to 2^100, so that decoding is exact. */
+MB_API bool mb_step_takes_exponents(float step);
+
+/* out[j] = x[j] 2^-exponents[j] for n columns; out may be x. */
+MB_API void mb_unscale_columns(const int8_t *exponents, const float *x, size_t n, float *out);
+
 /* ---------------------------------------------------------------- encoding */
 
 enum {
@@ -170,20 +202,21 @@ MB_API bool mb_group_is_raw(enum mb_form_id form, const struct mb_group *group);
 /* ---------------------------------------------------------------- writing blobs */
 
 /*
- * A matrix as a blob's header describes it.  A blob is: header, then for each matrix in turn its records and
- * its directory (docs/format.md, section 3).
+ * A matrix as a blob's header describes it.  A blob is: header, then for each matrix in turn its records, its
+ * directory and its exponents, if it has some (docs/format.md, section 3).
  */
 struct mb_blob_matrix {
     const char *name;    /* not terminated: after the blob's own stem, e.g. "up_proj.weight" */
     size_t name_nbytes;  /* 1 .. 65535 */
     enum mb_dtype dtype; /* of the original */
     enum mb_form_id form;
-    uint64_t n_rows;           /* at least 1 */
-    size_t n_cols;             /* 1 .. MB_COLS_MAX */
-    double eps;                /* the bound that holds for every weight */
-    float step;                /* mb_step_of_eps(eps); or less, but eps <= MB_RHO_MAX step */
-    uint64_t data_nbytes;      /* of all records */
+    uint64_t n_rows;      /* at least 1 */
+    size_t n_cols;        /* 1 .. MB_COLS_MAX */
+    double eps;           /* the bound that holds for every weight (of V, where columns have exponents) */
+    float step;           /* mb_step_of_eps(eps); or less, but eps <= MB_RHO_MAX step */
+    uint64_t data_nbytes; /* of all records */
     uint64_t directory_nbytes; /* mb_directory_nbytes */
+    uint64_t exponents_nbytes; /* n_cols, one int8 a column, not all 0; or 0: columns have no exponents */
 };
 
 /* Bytes of the directory of a matrix's n_groups groups, in order; mb_directory_write writes exactly as many.
@@ -218,10 +251,11 @@ struct mb_coded_matrix {
     enum mb_form_id form;
     uint64_t n_rows;
     size_t n_cols;
-    double eps;        /* |w - w'| <= eps for every weight */
-    float step;        /* w' = step q where a weight is coded */
+    double eps;        /* |w - w'| <= eps for every weight; with exponents eps 2^-e of its column */
+    float step;        /* w' = step q where a weight is coded; with exponents that is v' */
     size_t group_rows; /* rows in each group but the last */
     uint64_t n_groups;
+    const int8_t *col_exponents; /* [n_cols]; NULL: columns have none */
     /* The library's own. */
     size_t tile_groups; /* groups in each tile but the last */
     uint64_t n_tiles;
@@ -300,7 +334,8 @@ MB_API enum mb_status mb_blob_read_header(const uint8_t *bytes, const struct mb_
 
 /*
  * The view of a matrix as mb_encode_rows and mb_directory_write have left it, without a blob: info says its
- * form, shape, bound and data_nbytes.  Nothing is checked: what comes from a file is opened as a blob.  The
+ * form, shape, bound, data_nbytes and exponents_nbytes; exponents follow the directory, whose size info says
+ * then.  Nothing is checked: what comes from a file is opened as a blob.  The
  * records and the directory outlive the view, and MB_SLACK_NBYTES after each can be read.  So does 'memory':
  * mb_coded_view_nbytes bytes, 8-byte aligned.
  */
@@ -428,6 +463,7 @@ static inline size_t mb_activation_fast_nbytes(size_t n_cols)
  * The functions of one instruction set.  They allocate nothing, run in the calling thread, and may run in any
  * number of threads at once with the same matrix and activations; y and scratch are one call's own.  A matrix
  * is of MB_FORM_PATCHED, its blob has MB_SLACK_NBYTES readable bytes after it, and rows are below n_rows.
+ * Products take no notice of column exponents (see there); decode_rows does.
  * Arrays of float have the alignment of float.  Nothing fails but encode_rows.
  */
 /*

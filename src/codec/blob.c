@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "exponents.h"
 #include "forms.h"
 #include <inttypes.h>
 #include <math.h>
@@ -13,7 +14,8 @@
 #include <xxhash.h>
 
 enum {
-    VERSION = 2,       /* the newest: steps of their own */
+    VERSION = 3,       /* the newest: exponents of columns */
+    VERSION_STEPS = 2, /* steps of their own */
     VERSION_PLAIN = 1, /* all steps follow from the bounds */
     HEADER_NBYTES = MB_BLOB_FRAME_NBYTES,
     ENTRY_NBYTES = 48,
@@ -47,8 +49,17 @@ static void write_entry(const struct mb_blob_matrix *matrix, uint8_t *out)
     mb_store_u16(out + 14, (uint16_t)matrix->name_nbytes);
     memcpy(out + 16, &matrix->eps, 8);
     memcpy(out + 24, &matrix->step, 4);
+    mb_store_u32(out + 28, (uint32_t)matrix->exponents_nbytes);
     mb_store_u64(out + 32, matrix->data_nbytes);
     mb_store_u64(out + 40, matrix->directory_nbytes);
+}
+
+/* The lowest that can say it. */
+static unsigned version_of(const struct mb_blob_matrix *matrix)
+{
+    if (matrix->exponents_nbytes > 0)
+        return VERSION;
+    return matrix->step == mb_step_of_eps(matrix->eps) ? VERSION_PLAIN : VERSION_STEPS;
 }
 
 void mb_blob_write_header(const struct mb_blob_matrix *matrices, size_t n_matrices, uint64_t payload_xxh3,
@@ -63,8 +74,8 @@ void mb_blob_write_header(const struct mb_blob_matrix *matrices, size_t n_matric
         write_entry(&matrices[i], out + HEADER_NBYTES + ENTRY_NBYTES * i);
         memcpy(name, matrices[i].name, matrices[i].name_nbytes);
         name += matrices[i].name_nbytes;
-        version = matrices[i].step == mb_step_of_eps(matrices[i].eps) ? version : VERSION;
-        nbytes += matrices[i].data_nbytes + matrices[i].directory_nbytes;
+        version = version_of(&matrices[i]) > version ? version_of(&matrices[i]) : version;
+        nbytes += matrices[i].data_nbytes + matrices[i].directory_nbytes + matrices[i].exponents_nbytes;
     }
     memcpy(out, magic, sizeof magic);
     mb_store_u16(out + 4, (uint16_t)version);
@@ -142,13 +153,19 @@ static bool step_is_sound(const struct mb_blob_matrix *info, unsigned version)
     return info->step > 0 && info->step < most && info->eps <= MB_RHO_MAX * (double)info->step;
 }
 
+static bool exponents_are_sound(const struct mb_blob_matrix *info, unsigned version)
+{
+    return info->exponents_nbytes == 0 || (version == VERSION && info->exponents_nbytes == info->n_cols &&
+                                           mb_step_takes_exponents(info->step));
+}
+
 static bool entry_is_sound(const struct mb_blob_matrix *info, unsigned version, const uint8_t *entry)
 {
     uint64_t n_weights;
     return info->n_rows >= 1 && info->n_cols >= 1 && info->n_cols <= MB_COLS_MAX &&
            mb_mul_u64(info->n_rows, info->n_cols, &n_weights) && n_weights <= N_WEIGHTS_MAX &&
-           entry[12] <= MB_BF16 && mb_load_u32(entry + 28) == 0 && isfinite(info->eps) &&
-           !signbit(info->eps) && step_is_sound(info, version);
+           entry[12] <= MB_BF16 && isfinite(info->eps) && !signbit(info->eps) &&
+           step_is_sound(info, version) && exponents_are_sound(info, version);
 }
 
 /* Printable UTF-8 without control characters is enough of a name; its bytes are only compared. */
@@ -180,6 +197,7 @@ static struct mb_blob_matrix read_entry(const uint8_t *entry, const uint8_t *nam
         .n_cols = mb_load_u32(entry + 8),
         .data_nbytes = mb_load_u64(entry + 32),
         .directory_nbytes = mb_load_u64(entry + 40),
+        .exponents_nbytes = mb_load_u32(entry + 28),
     };
     memcpy(&info.eps, entry + 16, 8);
     memcpy(&info.step, entry + 24, 4);
@@ -217,11 +235,13 @@ static enum mb_status read_entries(const uint8_t *bytes, const struct mb_blob_fr
         }
         if (!entry_is_sound(info, version, bytes + entry_pos))
             return mb_fail(err, MB_BAD_DATA,
-                           "byte %zu: matrix %zu has an impossible shape, type, bound or step", entry_pos, i);
+                           "byte %zu: matrix %zu has an impossible shape, type, bound, step or exponents",
+                           entry_pos, i);
         name_pos += info->name_nbytes;
         uint64_t directory_pos;
         if (!mb_add_u64(pos, info->data_nbytes, &directory_pos) ||
-            !mb_add_u64(directory_pos, info->directory_nbytes, &pos) || pos > frame->nbytes)
+            !mb_add_u64(directory_pos, info->directory_nbytes, &pos) ||
+            !mb_add_u64(pos, info->exponents_nbytes, &pos) || pos > frame->nbytes)
             return mb_fail(err, MB_BAD_DATA, "byte %zu: matrix %zu reaches past the blob's end",
                            entry_pos + 32, i);
         if (info->directory_nbytes < form->directory_nbytes_min(info->n_rows, info->n_cols))
@@ -257,6 +277,13 @@ uint64_t mb_blob_tables_nbytes(const struct mb_blob_matrix *infos, size_t n_matr
     return nbytes;
 }
 
+static enum mb_status check_exponents(const struct mb_blob_matrix *info, const int8_t *exponents,
+                                      uint64_t pos, struct mb_error *err)
+{
+    const char *fault = info->exponents_nbytes == 0 ? NULL : mb_exponents_fault(exponents, info->n_cols);
+    return fault == NULL ? MB_OK : mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": %s", pos, fault);
+}
+
 /* The views of all matrices, each checked by its form. */
 static enum mb_status make_views(const uint8_t *bytes, const struct mb_blob_frame *frame,
                                  const struct mb_blob *blob, uint8_t *memory, struct mb_error *err)
@@ -265,12 +292,15 @@ static enum mb_status make_views(const uint8_t *bytes, const struct mb_blob_fram
     for (size_t i = 0; i < frame->n_matrices; i++) {
         const struct mb_blob_matrix *info = &blob->info[i];
         const uint8_t *data = bytes + pos, *directory = data + info->data_nbytes;
-        enum mb_status status =
-            mb_form_find(info->form)->check(info, data, directory, pos, memory, &blob->matrix[i], err);
+        uint64_t end = pos + info->data_nbytes + info->directory_nbytes;
+        enum mb_status status = check_exponents(info, (const int8_t *)bytes + end, end, err);
+        if (status == MB_OK)
+            status =
+                mb_form_find(info->form)->check(info, data, directory, pos, memory, &blob->matrix[i], err);
         if (status != MB_OK)
             return fail_in_matrix(info, status, err);
         memory += mb_coded_view_nbytes(info);
-        pos += info->data_nbytes + info->directory_nbytes;
+        pos = end + info->exponents_nbytes;
     }
     return MB_OK;
 }

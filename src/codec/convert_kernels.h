@@ -19,6 +19,7 @@
  */
 #include "activation.h"
 #include "base/inline.h"
+#include "exponents.h"
 #include <string.h>
 
 /* ---------------------------------------------------------------- rows as floats */
@@ -61,6 +62,7 @@ static void raw_floats(enum mb_dtype dtype, const uint8_t *values, size_t n, flo
 void NAMED(mb_decode_rows)(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out)
 {
     struct mb_group_walk walk = n_rows > 0 ? SEEK(w, row) : (struct mb_group_walk){.w = w};
+    float *rows = out;
     for (uint64_t at = row, end = row + n_rows; at < end;) {
         struct mb_group_view view;
         NEXT(&walk, &view);
@@ -73,6 +75,7 @@ void NAMED(mb_decode_rows)(const struct mb_coded_matrix *w, uint64_t row, uint64
         out += to - from;
         at = group_end;
     }
+    mb_unscale_rows(w, n_rows, rows);
 }
 
 /* ---------------------------------------------------------------- activations */

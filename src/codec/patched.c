@@ -2,6 +2,7 @@
  * patched.c - the table of the form "patched fixed width", and what its groups add to statistics.
  */
 #include "patched.h"
+#include "exponents.h"
 #include "forms.h"
 #include <math.h>
 
@@ -19,13 +20,13 @@ static enum mb_status encode_rows(const struct mb_coding *coding, const void *we
 }
 
 /* 'slack': how far from the grid a weight may be that is counted as an index. */
-static void count_symbols(struct mb_coded_statistics *statistics, float step, float slack,
-                          const float *weights, size_t n)
+static void count_symbols(struct mb_coded_statistics *statistics, const struct mb_coded_matrix *w,
+                          float slack, const float *weights, size_t n)
 {
     enum { Q_MAX = 127, SYMBOL_OFF_GRID = MB_N_SYMBOLS - 1 };
     for (size_t i = 0; i < n; i++) {
-        float q = step == 0 ? 0 : rintf(weights[i] / step);
-        bool is_index = fabsf(q) <= Q_MAX && fabsf(weights[i] - step * q) <= slack;
+        float v = mb_scaled_weight(w, weights[i], i), q = w->step == 0 ? 0 : rintf(v / w->step);
+        bool is_index = fabsf(q) <= Q_MAX && fabsf(v - w->step * q) <= slack;
         statistics->n_symbols[is_index ? (int)q + Q_MAX : SYMBOL_OFF_GRID]++;
     }
 }
@@ -45,7 +46,7 @@ static void statistics_add(struct mb_coded_statistics *statistics, const struct 
         statistics->n_escapes += view.n_escapes;
         statistics->n_outliers += view.n_outliers;
         if (weights != NULL) {
-            count_symbols(statistics, w->step, view.is_raw ? (float)w->eps : 0, weights, view.n);
+            count_symbols(statistics, w, view.is_raw ? (float)w->eps : 0, weights, view.n);
             weights += view.n;
         }
         row += view.n_rows;

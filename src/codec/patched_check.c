@@ -6,6 +6,7 @@
  */
 #include "base/error.h"
 #include "decode.h"
+#include "exponents.h"
 #include "patched.h"
 #include <inttypes.h>
 #include <math.h>
@@ -46,15 +47,23 @@ static bool unused_bits_are_zero(const uint8_t *stream, size_t n, unsigned width
     return n_used == 0 || stream[n * width / 8] >> n_used == 0;
 }
 
-static const char *values_fault(enum mb_dtype dtype, const uint8_t *values, size_t n)
+/* Value i of 'values' is weight 'at' of its group. */
+static bool value_is_finite(const struct mb_coded_matrix *matrix, const uint8_t *values, size_t i, size_t at)
+{
+    return isfinite(mb_unscaled_weight(matrix, mb_load_value(matrix->dtype, values, i), at));
+}
+
+static const char NOT_FINITE[] = "a value is not finite";
+
+static const char *values_fault(const struct mb_coded_matrix *matrix, const uint8_t *values, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (!isfinite(mb_load_value(dtype, values, i)))
-            return "a value is not finite";
+        if (!value_is_finite(matrix, values, i, i))
+            return NOT_FINITE;
     return NULL;
 }
 
-static const char *outliers_fault(enum mb_dtype dtype, const struct mb_group_view *view)
+static const char *outliers_fault(const struct mb_coded_matrix *matrix, const struct mb_group_view *view)
 {
     size_t least = 0;
     for (size_t i = 0; i < view->n_outliers; i++) {
@@ -63,9 +72,11 @@ static const char *outliers_fault(enum mb_dtype dtype, const struct mb_group_vie
             return "outlier positions do not increase inside the group";
         if ((int)mb_body_code(view->body, view->n, at, view->a) != mb_inner_max(view->a))
             return "an outlier's code is not that of 0";
+        if (!value_is_finite(matrix, view->outlier_values, i, at))
+            return NOT_FINITE;
         least = at + 1;
     }
-    return values_fault(dtype, view->outlier_values, view->n_outliers);
+    return NULL;
 }
 
 /* Codes are looked at one by one only where the widths could make an infinite weight: hardly ever. */
@@ -85,7 +96,7 @@ static bool weights_are_finite(float step, const struct mb_group_view *view)
 static const char *group_fault(const struct mb_coded_matrix *matrix, const struct mb_group_view *view)
 {
     if (view->is_raw)
-        return values_fault(matrix->dtype, view->body, view->n);
+        return values_fault(matrix, view->body, view->n);
     if (!unused_bits_are_zero(view->body, view->n, view->a) ||
         !unused_bits_are_zero(view->tail, view->n_escapes, view->b))
         return "unused bits are not zero";
@@ -93,7 +104,7 @@ static const char *group_fault(const struct mb_coded_matrix *matrix, const struc
         return "the number of escapes is not the directory's";
     if (!weights_are_finite(matrix->step, view))
         return "a weight is infinite";
-    return outliers_fault(matrix->dtype, view);
+    return outliers_fault(matrix, view);
 }
 
 /* What is wrong with a directory entry; *nbytes is its record's size. Checked before the record is looked at.

@@ -69,6 +69,8 @@ struct mb_coded_matrix mb_view_without_tiles(const struct mb_blob_matrix *info, 
         .step = info->step,
         .group_rows = mb_group_rows(info->n_cols),
         .n_groups = n_groups,
+        .col_exponents =
+            info->exponents_nbytes == 0 ? NULL : (const int8_t *)directory + info->directory_nbytes,
         .tile_groups = tile_groups,
         .n_tiles = n_tiles_of(n_groups, tile_groups),
         .kinds = directory,

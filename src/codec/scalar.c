@@ -12,6 +12,7 @@
 #include "activation.h"
 #include "decode.h"
 #include "encode.h"
+#include "exponents.h"
 #include <float.h>
 #include <math.h>
 #include <string.h>
@@ -283,7 +284,7 @@ static void group_weights(const struct mb_coded_matrix *w, const struct mb_group
 
 static void decode_rows_scalar(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows, float *out)
 {
-    float group[2 * MB_GROUP_WEIGHTS];
+    float group[2 * MB_GROUP_WEIGHTS], *rows = out;
     struct mb_group_walk walk = n_rows > 0 ? mb_group_seek(w, row) : (struct mb_group_walk){.w = w};
     for (uint64_t at = row, end = row + n_rows; at < end;) {
         struct mb_group_view view;
@@ -298,6 +299,7 @@ static void decode_rows_scalar(const struct mb_coded_matrix *w, uint64_t row, ui
         out += n * w->n_cols;
         at += n;
     }
+    mb_unscale_rows(w, n_rows, rows);
 }
 
 void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row)

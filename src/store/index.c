@@ -84,6 +84,9 @@ static enum mb_status add_coded(struct mb_index *index, const struct mb_tensor *
         .product_nbytes = product_nbytes_of(matrix),
         .eps = matrix->eps,
     };
+    if (matrix->exponents_nbytes > 0)
+        return mb_fail(err, MB_UNSUPPORTED, "%s: tensor %s: exponents of columns are not supported yet",
+                       mb_tensor_path(index->ckpt, blob), blob->name);
     return add_weight(index, mb_blob_full_name(blob, matrix), &weight, err);
 }
 

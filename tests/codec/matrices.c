@@ -86,15 +86,35 @@ void test_code(struct test_coded *coded, enum mb_dtype dtype, const void *weight
 void test_code_with(struct test_coded *coded, const struct mb_coding *coding, const void *weights,
                     size_t n_rows)
 {
+    test_code_columns(coded, coding, NULL, weights, n_rows);
+}
+
+/* A copy of W. */
+static void *scaled(const struct mb_coding *coding, const int8_t *exponents, const void *weights,
+                    size_t n_rows)
+{
+    size_t nbytes = n_rows * coding->n_cols * mb_dtype_nbytes(coding->dtype);
+    void *copy = malloc(nbytes);
+    assert_non_null(copy);
+    memcpy(copy, weights, nbytes);
+    if (exponents != NULL)
+        assert_true(mb_scale_columns(coding->dtype, copy, n_rows, coding->n_cols, exponents));
+    return copy;
+}
+
+void test_code_columns(struct test_coded *coded, const struct mb_coding *coding, const int8_t *exponents,
+                       const void *weights, size_t n_rows)
+{
     enum mb_dtype dtype = coding->dtype;
-    size_t n_cols = coding->n_cols;
+    size_t n_cols = coding->n_cols, exponents_nbytes = exponents == NULL ? 0 : n_cols;
     size_t cap = mb_encode_bound(dtype, n_rows, n_cols), data_nbytes;
     size_t n_groups = (n_rows + mb_group_rows(n_cols) - 1) / mb_group_rows(n_cols);
     uint8_t *records = malloc(cap);
     struct mb_group *groups = calloc(n_groups, sizeof *groups);
     assert_true(records != NULL && groups != NULL);
-    assert_int_equal(mb_encode_rows(coding, weights, n_rows, records, cap, &data_nbytes, groups, NULL),
-                     MB_OK);
+    void *v = scaled(coding, exponents, weights, n_rows);
+    assert_int_equal(mb_encode_rows(coding, v, n_rows, records, cap, &data_nbytes, groups, NULL), MB_OK);
+    free(v);
     struct mb_blob_matrix info = {
         .name = "w",
         .name_nbytes = 1,
@@ -106,13 +126,16 @@ void test_code_with(struct test_coded *coded, const struct mb_coding *coding, co
         .step = coding->step,
         .data_nbytes = data_nbytes,
         .directory_nbytes = mb_directory_nbytes(MB_FORM_PATCHED, groups, n_groups),
+        .exponents_nbytes = exponents_nbytes,
     };
     size_t header_nbytes = mb_blob_header_nbytes(&info, 1);
-    coded->nbytes = header_nbytes + data_nbytes + (size_t)info.directory_nbytes;
+    coded->nbytes = header_nbytes + data_nbytes + (size_t)info.directory_nbytes + exponents_nbytes;
     coded->bytes = calloc(1, coded->nbytes + MB_SLACK_NBYTES);
     assert_non_null(coded->bytes);
     memcpy(coded->bytes + header_nbytes, records, data_nbytes);
     mb_directory_write(MB_FORM_PATCHED, groups, n_groups, coded->bytes + header_nbytes + data_nbytes);
+    if (exponents != NULL)
+        memcpy(coded->bytes + coded->nbytes - n_cols, exponents, n_cols);
     mb_blob_write_header(&info, 1, XXH3_64bits(coded->bytes + header_nbytes, coded->nbytes - header_nbytes),
                          coded->bytes);
     struct mb_error err;

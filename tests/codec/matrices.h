@@ -42,6 +42,10 @@ void test_code_with(struct test_coded *coded, const struct mb_coding *coding, co
                     size_t n_rows);
 void test_code(struct test_coded *coded, enum mb_dtype dtype, const void *weights, size_t n_rows,
                size_t n_cols, double eps);
+
+/* The same of W with an exponent for each column, or NULL: V is coded. 'weights' are W. */
+void test_code_columns(struct test_coded *coded, const struct mb_coding *coding, const int8_t *exponents,
+                       const void *weights, size_t n_rows);
 void test_coded_free(struct test_coded *coded);
 
 /* The blob's checksums made right again after its bytes were changed. */

@@ -79,7 +79,7 @@ static void wrong_headers_are_named(void **state)
     } cases[] = {
         {0, 1, 'X', MB_BAD_DATA, "not a Moebius blob"},
         {4, 2, 0, MB_BAD_DATA, "format version 0"},
-        {4, 2, 3, MB_UNSUPPORTED, "format version 3"},
+        {4, 2, 4, MB_UNSUPPORTED, "format version 4"},
         {6, 2, 0, MB_BAD_DATA, "without matrices"},
         {6, 2, 2, MB_BAD_DATA, "header size"},
         {8, 4, 97, MB_BAD_DATA, "header size"},
@@ -199,7 +199,7 @@ static void several_matrices_share_a_blob(void **state)
     struct mb_blob_matrix info[3];
     for (size_t i = 0; i < 3; i++)
         info[i] = (struct mb_blob_matrix){
-            &"gate_proj.weight"[i], 16 - i, MB_BF16, MB_FORM_PATCHED, 5, 4, 0, 0, 0, 3};
+            &"gate_proj.weight"[i], 16 - i, MB_BF16, MB_FORM_PATCHED, 5, 4, 0, 0, 0, 3, 0};
     size_t nbytes = mb_blob_header_nbytes(info, 3) + 9;
     uint8_t *bytes = calloc(1, nbytes); /* three all-zero matrices: no records, three directories of zeros */
     mb_blob_write_header(info, 3, 0, bytes);
@@ -225,7 +225,7 @@ static void a_directory_ends_with_its_groups(void **state)
 {
     (void)state;
     for (size_t n_more = 0; n_more < 4; n_more++) {
-        struct mb_blob_matrix info = {"w", 1, MB_BF16, MB_FORM_PATCHED, 5, 4, 0, 0, 0, 3 + n_more};
+        struct mb_blob_matrix info = {"w", 1, MB_BF16, MB_FORM_PATCHED, 5, 4, 0, 0, 0, 3 + n_more, 0};
         size_t nbytes = mb_blob_header_nbytes(&info, 1) + 3 + n_more;
         uint8_t *bytes = calloc(1, nbytes);
         struct mb_error err = {0};

@@ -184,7 +184,7 @@ static void steps_that_do_not_go_with_the_bound_are_refused(void **state)
     assert_int_equal(open_with_step(&coded, 2, 0), MB_BAD_DATA);
     assert_int_equal(open_with_step(&coded, 2, -least), MB_BAD_DATA);
     assert_int_equal(open_with_step(&coded, 2, NAN), MB_BAD_DATA);
-    assert_int_equal(open_with_step(&coded, 3, most), MB_UNSUPPORTED);
+    assert_int_equal(open_with_step(&coded, 4, most), MB_UNSUPPORTED);
     test_coded_free(&coded);
     free(weights);
 }

@@ -157,6 +157,16 @@ def decode_matrix(entry, records, directory):
     return np.concatenate(parts).reshape(rows, cols)
 
 
+def unscaled(weights, exponents):
+    """v' 2^-e of each column."""
+    need(len(exponents) == weights.shape[1], "a blob without its last exponents")
+    need((np.abs(exponents.astype(np.int64)) <= 15).all() and exponents.any(), "impossible exponents")
+    with np.errstate(over="ignore"):
+        weights = weights * np.ldexp(np.float32(1), -exponents.astype(np.int32))
+    need(weights.dtype == np.float32 and np.isfinite(weights).all(), "a weight is infinite")
+    return weights
+
+
 def is_name(name):
     return len(name) > 0 and not any(byte < 0x20 or byte == 0x7F for byte in name)
 
@@ -166,21 +176,24 @@ def is_step(eps, step, version):
     most = step_of_eps(eps)
     if struct.pack("<f", step) == struct.pack("<f", most):
         return True
-    return version == 2 and 0 < step < most and eps <= 4 * step
+    return version >= 2 and 0 < step < most and eps <= 4 * step
 
 
 def read_entry(blob, i, version):
     at = 40 + 48 * i
     rows, cols, element_type, form, name_nbytes = struct.unpack_from("<QIBBH", blob, at)
-    eps, step, zero, data_nbytes, directory_nbytes = struct.unpack_from("<dfIQQ", blob, at + 16)
+    eps, step, n_exponents, data_nbytes, directory_nbytes = struct.unpack_from("<dfIQQ", blob, at + 16)
     need(rows >= 1 and 1 <= cols <= 65535, "a matrix has an impossible shape")
-    need(element_type in ELEMENT_NBYTES and form == 1 and zero == 0 and name_nbytes >= 1, "an entry is not of these versions")
+    need(element_type in ELEMENT_NBYTES and form == 1 and name_nbytes >= 1, "an entry is not of these versions")
     need(rows * cols <= N_WEIGHTS_MAX, "a matrix has too many weights")
     need(math.isfinite(eps) and math.copysign(1, eps) > 0, "an impossible bound")
     need(is_step(eps, step, version), "a step that does not go with its eps")
+    need(n_exponents == 0 or (version == 3 and n_exponents == cols), "exponents for another number of columns")
+    need(n_exponents == 0 or step == 0 or 2.0**-100 <= step <= 2.0**100, "a step that does not go with exponents")
     return {
         "rows": rows, "cols": cols, "type": element_type, "name_nbytes": name_nbytes, "eps": eps, "step": step,
         "data_nbytes": data_nbytes, "directory_nbytes": directory_nbytes,
+        "n_exponents": n_exponents,
     }
 
 
@@ -188,7 +201,7 @@ def decode_blob(blob):
     """[(name, entry, float32 weights)] of a blob; bytes behind its end (padding) must be 0."""
     need(len(blob) >= 40 and blob[:4] == b"MOEB", "no blob")
     version, n_matrices, header_nbytes, zero, nbytes, payload_sum, header_sum = struct.unpack_from("<HHIIQQQ", blob, 4)
-    need(version in (1, 2), f"version {version}")
+    need(version in (1, 2, 3), f"version {version}")
     need(n_matrices >= 1 and zero == 0 and header_nbytes % 8 == 0, "an impossible header")
     need(40 + 48 * n_matrices <= header_nbytes <= nbytes <= len(blob), "sizes do not fit")
     need(header_nbytes <= BLOB_HEADER_NBYTES_MAX, "a header too large")
@@ -213,7 +226,13 @@ def decode_blob(blob):
         at += entry["data_nbytes"]
         directory = blob[at : at + entry["directory_nbytes"]]
         at += entry["directory_nbytes"]
-        result.append((entry["name"], entry, decode_matrix(entry, records, directory)))
+        exponents = np.frombuffer(blob[at : at + entry["n_exponents"]], np.int8)
+        at += entry["n_exponents"]
+        weights = decode_matrix(entry, records, directory)
+        if entry["n_exponents"]:
+            weights = unscaled(weights, exponents)
+        entry["exponents"] = exponents if entry["n_exponents"] else np.zeros(entry["cols"], np.int8)
+        result.append((entry["name"], entry, weights))
     need(at == nbytes, "the payload has another length")
     return result
 
@@ -234,6 +253,7 @@ class Tensor:
     def __init__(self, type_name, shape, raw=None, values=None, entry=None):
         self.type_name, self.shape, self.raw, self.values = type_name, shape, raw, values
         self.eps, self.kinds = (entry["eps"], entry["kinds"]) if entry else (0, [])
+        self.bounds = self.eps * 2.0 ** -entry["exponents"].astype(float) if entry else 0  # of each column
 
     def xxh3(self):
         """Of the decoded float32 values, or of the exact bytes."""
@@ -299,6 +319,7 @@ def read_blob_tensor(name, shape, raw):
     need(len(shape) == 1 and len(raw) % PAGE == 0, f"{name}: not whole pages")
     stem, result = name[: -len("moebius")], {}
     for inner, entry, weights in decode_blob(raw):
+        need(not entry["exponents"].any() or re.search(r"\.(down_proj|w2)\.weight$", stem + inner), f"{name}: exponents")
         result[stem + inner] = Tensor(TYPE_NAMES[entry["type"]], list(weights.shape), values=weights, entry=entry)
     return result
 
@@ -364,7 +385,7 @@ def read_folder(folder):
     config_text = read_file(folder, "config.json")
     quantization = read_json(config_text).get("quantization_config")
     need(isinstance(quantization, dict) and quantization.get("quant_method") == "moebius", "not a coded folder")
-    need(quantization.get("format_version") in (1, 2), f"format version {quantization.get('format_version')}")
+    need(quantization.get("format_version") in (1, 2, 3), f"format version {quantization.get('format_version')}")
     check_files(folder, config_text, quantization)
     result = {}
     for name, expected in sorted(shard_names(folder).items()):

@@ -85,6 +85,18 @@ class PageTest(unittest.TestCase):
         self.assertEqual(weights.tobytes(), (np.float32(entry["step"]) * read("q2")).tobytes())
         self.assertEqual(np.abs(weights - read("original2")).max(), 0.25)
 
+    def test_example_of_version_3(self):
+        blob = page_example("hex3")
+        self.assertEqual(len(blob), 114)
+        ((name, entry, weights),) = decoder.decode_blob(blob + bytes(3982))
+        read = lambda kind: np.array([line.split() for line in page_block(kind).splitlines()], np.float32)
+        exponents = read("exponents3")[0]
+        self.assertEqual(entry["exponents"].tolist(), exponents.tolist())
+        self.assertEqual(weights.tobytes(), read("weights3").tobytes())
+        self.assertEqual((name, entry["eps"], entry["step"]), ("down_proj.weight", 0.25, 0.25))
+        self.assertEqual(weights.tobytes(), (np.float32(0.25) * read("q3") * np.float32(2) ** -exponents).tobytes())
+        self.assertTrue((np.abs(weights - read("original3")) <= 0.25 * 2**-exponents).all())
+
 
 # ---------------------------------------------------------------- golden folders
 
@@ -151,7 +163,7 @@ class AgreementTest(unittest.TestCase):
             return
         self.assertTrue(back[0] == "F32" and tensor.values.tobytes() == back[2])
         weights = decoder.to_float32(decoder.FLOAT_TYPES[type_name], raw).reshape(shape).astype(np.float64)
-        self.assertTrue((np.abs(weights - tensor.values.astype(np.float64)) <= tensor.eps).all())
+        self.assertTrue((np.abs(weights - tensor.values.astype(np.float64)) <= tensor.bounds).all())
 
     def check_run(self, name, options):
         with tempfile.TemporaryDirectory() as scratch:
@@ -197,7 +209,7 @@ def seal(blob):
 # Changes of the page's example: what, at, new bytes, whether checksums are made right, words of the message.
 BLOB_DAMAGE = [
     ("another magic", 0, b"MOEC", True, "byte 0: not a Moebius blob"),
-    ("a later version", 4, b"\3", True, "format version 3"),
+    ("a later version", 4, b"\4", True, "format version 4"),
     ("version 0", 4, b"\0", True, "format version 0"),
     ("no matrix", 6, b"\0", True, "byte 6"),
     ("more matrices than the header holds", 6, b"\2", True, "byte 8"),
@@ -267,7 +279,7 @@ def twice(content):
 
 # Changes of files of the golden folder: what, file, function from bytes to bytes, words of the message.
 FILE_DAMAGE = [
-    ("the folder's version", "config.json", replaced(b'"format_version": 1', b'"format_version": 3'), "format version 3"),
+    ("the folder's version", "config.json", replaced(b'"format_version": 1', b'"format_version": 4'), "format version 4"),
     ("another method", "config.json", replaced(b'"moebius"', b'"moebiuz"'), "moebiuz"),
     ("config.json cut", "config.json", lambda content: content[:-2], "config.json"),
     ("a shard without its end", LAYER0, lambda content: content[:-1], "truncated"),

@@ -161,6 +161,7 @@ static void the_page_shows_what_is_decoded(void **state)
     (void)state;
     check_page("hex", "weights", 111, 3, 5);
     check_page("hex2", "weights2", 102, 2, 4);
+    check_page("hex3", "weights3", 114, 2, 4);
 }
 
 int main(void)
