@@ -15,6 +15,7 @@
 #include "memory.h"
 #include "report.h"
 #include "timeline.h"
+#include "units.h"
 #include <ctype.h>
 #include <jansson.h>
 #include <math.h>
@@ -30,7 +31,7 @@ enum { READ_NBYTES = 512 << 20, READ_NBYTES_MIN = 128 << 20, WARM_UP_TOKENS = 8 
 
 static struct {
     const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory,
-        *policy, *profile, *timeline;
+        *policy, *profile, *link, *timeline;
     int n_repeats;
     bool no_warmup, no_lookahead;
     enum cli_format format;
@@ -54,6 +55,8 @@ static const struct cli_option options[] = {
     CLI_ROW_EXPERT_PROFILE(args.profile),
     CLI_ROW_TEXT(0, "expert-policy", "NAME", args.policy,
                  "which streamed expert leaves memory: lfru, lru, ... (default: the best)"),
+    CLI_ROW_TEXT(0, "link", "RATE[,LATENCY[,DEPTH]]", args.link,
+                 "streamed experts come no earlier than over such a disk or bus: 1GB,100us,8"),
     CLI_ROW_FLAG(0, "no-lookahead", args.no_lookahead, "read no streamed expert before it is asked for"),
     CLI_ROW_TIMELINE(args.timeline),
     CLI_ROW_FLAG(0, "no-warmup", args.no_warmup, "do not run every test once before it is measured"),
@@ -104,6 +107,7 @@ struct bench {
     enum mb_memory_form memory_form;
     enum mb_activation_form activations;
     uint64_t memory_nbytes; /* 0: no limit is given */
+    struct mb_link_options link;
     struct result results[RESULTS_MAX];
     size_t n_results;
     struct mb_model_info info; /* numbers only: the model is closed when it is printed */
@@ -166,6 +170,9 @@ static int parse_lists(struct bench *bench)
         return cli_usage_error(&command, CLI_ACTIVATIONS_WORDS);
     if (!cli_memory(args.memory, &bench->memory_nbytes))
         return cli_usage_error(&command, "--memory '%s': " CLI_MEMORY_WORDS, args.memory);
+    struct mb_error err;
+    if (args.link != NULL && cli_link(args.link, &bench->link, &err) != MB_OK)
+        return cli_usage_error(&command, "%s", err.msg);
     if (!parse_memory_form(&bench->memory_form))
         return cli_usage_error(&command, "--memory-form '%s': not auto, stored, compact or fast",
                                args.memory_form);
@@ -393,6 +400,13 @@ static double read_rate(const struct bench *bench, int n_threads)
     return nbytes < READ_NBYTES_MIN ? 0 : cli_memory_rate((size_t)nbytes, n_threads);
 }
 
+static void print_mode(const struct mb_model_info *info)
+{
+    cli_print_mode(info, args.memory != NULL);
+    if (args.link != NULL && info->memory.reads == MB_READS_NONE)
+        fprintf(stderr, "moebius: --link changes nothing: no expert is streamed\n");
+}
+
 static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_error *err)
 {
     struct mb_model *model;
@@ -405,6 +419,7 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
                                              .n_ctx = largest_context(bench),
                                              .cache_type = bench->cache_type,
                                              .expert_policy = args.policy,
+                                             .expert_link = args.link == NULL ? NULL : &bench->link,
                                              .lookahead =
                                                  args.no_lookahead ? MB_LOOKAHEAD_OFF : MB_LOOKAHEAD_AUTO,
                                              .timeline = cli_timeline_hook()};
@@ -415,7 +430,7 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
     if (bench->n_results == 0) /* else it was said of the same model with other threads */
         cli_print_notes(mb_model_info(model)->notes);
     if (bench->n_results == 0)
-        cli_print_mode(mb_model_info(model), args.memory != NULL);
+        print_mode(mb_model_info(model));
     cli_stop_at_interrupts(model);
     bench->info = *mb_model_info(model);
     snprintf(bench->architecture, sizeof bench->architecture, "%s", bench->info.architecture);

@@ -96,22 +96,10 @@ struct work {
 
 /* ---------------------------------------------------------------- options */
 
-/* The next word of a list with commas between; NULL: there is none. */
-static const char *next_word(const char **list, size_t *n)
-{
-    const char *word = *list;
-    *n = 0;
-    if (word == NULL)
-        return NULL;
-    *n = strcspn(word, ",");
-    *list = word[*n] == ',' ? word + *n + 1 : NULL;
-    return word;
-}
-
 static enum mb_status read_memory(struct work *w, struct mb_error *err)
 {
     const char *list = args.memory != NULL ? args.memory : "25%,50%,75%", *word;
-    for (size_t n; (word = next_word(&list, &n)) != NULL; w->n_memory++) {
+    for (size_t n; (word = cli_next_word(&list, &n)) != NULL; w->n_memory++) {
         double share;
         bool is_share = n > 0 && word[n - 1] == '%';
         uint64_t *nbytes = &w->memory[w->n_memory < LIST_MAX ? w->n_memory : 0];
@@ -136,7 +124,7 @@ static enum mb_status read_policies(struct work *w, struct mb_error *err)
 {
     const char *list = args.policies, *word;
     const struct mb_policy_info *info;
-    for (size_t n; (word = next_word(&list, &n)) != NULL;) {
+    for (size_t n; (word = cli_next_word(&list, &n)) != NULL;) {
         if (w->n_policies == LIST_MAX || n == 0 || n >= WORD_NBYTES)
             return mb_fail(err, MB_USAGE, "--policy '%.60s': names with commas between", args.policies);
         add_policy(w, word, n);
@@ -149,35 +137,12 @@ static enum mb_status read_policies(struct work *w, struct mb_error *err)
     return MB_OK;
 }
 
-static bool read_link(const char *text, struct mb_link_options *link)
-{
-    const char *rest = text, *word;
-    size_t n = 0;
-    double depth;
-    *link = (struct mb_link_options){.size = sizeof *link};
-    word = next_word(&rest, &n);
-    if (!cli_unit_bytes(word, n, &link->bytes_per_s) || link->bytes_per_s == 0)
-        return false;
-    if ((word = next_word(&rest, &n)) != NULL && !cli_unit_ns(word, n, &link->latency_ns))
-        return false;
-    if ((word = next_word(&rest, &n)) == NULL)
-        return true;
-    if (!mb_number_parse(word, n, &depth) || !(depth >= 1 && depth <= MB_LINK_DEPTH_MAX))
-        return false;
-    link->depth = (unsigned)depth;
-    return rest == NULL;
-}
-
 static enum mb_status read_links(struct work *w, struct mb_error *err)
 {
     for (size_t i = 0; i < args.links.n && i < LIST_MAX; i++) {
         struct link *link = &w->links[w->n_links++];
         link->text = args.links.items[i];
-        if (!read_link(link->text, &link->options))
-            return mb_fail(err, MB_USAGE,
-                           "--link '%.60s': bytes a second, a latency and reads in flight (at most %d), "
-                           "such as 3GB,80us,8",
-                           link->text, MB_LINK_DEPTH_MAX);
+        MB_TRY(cli_link(link->text, &link->options, err));
     }
     if (w->n_links == 0)
         w->links[w->n_links++] = (struct link){.text = "none"};

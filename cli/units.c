@@ -2,6 +2,7 @@
  * units.c - numbers with units as options take them.
  */
 #include "units.h"
+#include "base/error.h"
 #include "base/number.h"
 #include <string.h>
 #include <strings.h>
@@ -41,4 +42,44 @@ bool cli_unit_ns(const char *text, size_t n, uint64_t *ns)
 {
     static const struct unit units[] = {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}};
     return read_number(text, n, units, sizeof units / sizeof *units, ns);
+}
+
+const char *cli_next_word(const char **list, size_t *n)
+{
+    const char *word = *list;
+    *n = 0;
+    if (word == NULL)
+        return NULL;
+    *n = strcspn(word, ",");
+    *list = word[*n] == ',' ? word + *n + 1 : NULL;
+    return word;
+}
+
+static bool read_link(const char *text, struct mb_link_options *link)
+{
+    const char *rest = text, *word;
+    size_t n = 0;
+    double depth;
+    *link = (struct mb_link_options){.size = sizeof *link};
+    word = cli_next_word(&rest, &n);
+    if (!cli_unit_bytes(word, n, &link->bytes_per_s) || link->bytes_per_s == 0)
+        return false;
+    if ((word = cli_next_word(&rest, &n)) != NULL && !cli_unit_ns(word, n, &link->latency_ns))
+        return false;
+    if ((word = cli_next_word(&rest, &n)) == NULL)
+        return true;
+    if (!mb_number_parse(word, n, &depth) || !(depth >= 1 && depth <= MB_LINK_DEPTH_MAX))
+        return false;
+    link->depth = (unsigned)depth;
+    return rest == NULL;
+}
+
+enum mb_status cli_link(const char *text, struct mb_link_options *link, struct mb_error *err)
+{
+    if (read_link(text, link))
+        return MB_OK;
+    return mb_fail(err, MB_USAGE,
+                   "--link '%.60s': bytes a second, a latency and reads in flight (at most %d), such as "
+                   "3GB,80us,8",
+                   text, MB_LINK_DEPTH_MAX);
 }

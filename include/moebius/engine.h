@@ -67,7 +67,10 @@ struct mb_model_options {
     enum mb_cache_type cache_type;
     enum mb_lookahead_mode lookahead; /* where experts are streamed; changes no result */
     const char *expert_policy;        /* which streamed expert leaves memory (offload.h); NULL: the default */
-    struct mb_timeline timeline;      /* sees where time goes (timeline.h) */
+    /* Experts come no earlier than over this link (offload.h), where they are streamed; NULL: as the disk
+     * gives them. For studies of other disks. Not kept. Changes no result. */
+    const struct mb_link_options *expert_link;
+    struct mb_timeline timeline; /* sees where time goes (timeline.h) */
     /*
      * Uses of each expert per token, 0 to 1, in the order of layers with experts, as many for each as the one
      * with most has; NULL: not known.  Where experts are streamed, the policy begins with them, and those

@@ -104,6 +104,8 @@ enum mb_memory_reason {
     MB_MEMORY_REASON_SPEED = 4,  /* by the measured speed of memory */
 };
 
+struct mb_link_options; /* offload.h */
+
 /* Zeroed means defaults. */
 struct mb_store_options {
     size_t size;   /* sizeof(struct mb_store_options) */
@@ -115,7 +117,10 @@ struct mb_store_options {
      * memory, experts come from disk.
      */
     uint64_t memory_nbytes, other_nbytes;
-    const char *expert_policy;   /* of what leaves memory (offload.h); NULL: the default. Changes no result */
+    const char *expert_policy; /* of what leaves memory (offload.h); NULL: the default. Changes no result */
+    /* Experts come no earlier than over this link, where they are streamed; NULL: as the disk gives them. Has
+     * to stay until mb_store_ready has returned. Changes no result. */
+    const struct mb_link_options *expert_link;
     size_t n_experts_min;        /* that can be acquired together, at least, where they are streamed; 0: 1 */
     struct mb_timeline timeline; /* sees reads, checks and waits where experts are streamed */
     /*

@@ -96,6 +96,7 @@ enum mb_status mb_budget_make(struct mb_model *model, const struct mb_model_opti
     store->other_nbytes = other_nbytes;
     store->n_experts_min = n_used_max(c);
     store->expert_policy = options->expert_policy;
+    store->expert_link = options->expert_link;
     store->expert_usage = options->expert_usage;
     store->n_expert_usage = options->n_expert_usage;
     return is_given ? check_plain(model, other_nbytes, err) : MB_OK;

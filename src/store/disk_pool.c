@@ -629,6 +629,7 @@ static enum mb_status fill_pool(struct mb_disk_pool *pool, const struct mb_disk_
     const struct mb_disk_reads_options reads = {.ckpt = pool->ckpt,
                                                 .reader = options->reader,
                                                 .n_threads = options->n_threads,
+                                                .link = options->link,
                                                 .lock = &pool->lock,
                                                 .timeline = options->timeline,
                                                 .done = end_expert,

@@ -19,8 +19,9 @@ struct mb_disk_pool_options {
     size_t n_layers;
     const struct mb_reader *reader; /* outlives the pool */
     int n_threads;
-    const char *policy;  /* of eviction (offload.h); NULL: the default */
-    const double *usage; /* [n_usage] as mb_store_options.expert_usage */
+    const char *policy;                 /* of eviction (offload.h); NULL: the default */
+    const struct mb_link_options *link; /* that experts come over (offload.h), or NULL */
+    const double *usage;                /* [n_usage] as mb_store_options.expert_usage */
     size_t n_usage;
     uint64_t nbytes; /* that the pool may take */
     struct mb_timeline timeline;

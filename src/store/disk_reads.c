@@ -4,6 +4,9 @@
  * With io_uring, who adds requests gives their reads to the kernel; one worker at a time waits for reads that
  * are done, and all of them check what has arrived.  Without it, workers read. A read that fails or ends
  * early is done again by pread, which either succeeds or says what is wrong.
+ *
+ * With a link, a read that is done is kept until the link would have ended it too; the link's order is that
+ * in which reads begin.
  */
 #include "disk_reads.h"
 #include "base/clock.h"
@@ -14,6 +17,7 @@
 
 enum { WORKERS_MAX = 16, N_READERS_MIN = 4, N_DONE = 64 };
 enum { REFUSALS_MAX = 500, PAUSE_NS = 1000000 };
+enum { LINK_RATE_MIN = 1000 }; /* keeps the link's clock far from its end */
 
 /*
  * An expert is read in ranges, in order, and few bytes are under way at a time: enough to keep a disk busy,
@@ -27,6 +31,9 @@ struct flight {
     struct mb_read_request *request; /* NULL: it is free */
     uint64_t nbytes, needed_nbytes;  /* that are read; of these, what the expert needs */
     uint64_t begun_ns;               /* while somebody watches time */
+    uint64_t due_ns;                 /* the link ends it then; 0: there is none */
+    bool has_landed;                 /* the kernel has done it, and left n */
+    int64_t n;
 };
 
 /* A thread that waits for reads, reads and checks. */
@@ -41,8 +48,10 @@ struct mb_disk_reads {
     struct mb_uring *uring; /* NULL: workers read */
     int uring_error;
     struct flight flights[N_FLIGHTS]; /* their numbers are io_uring's tags */
-    size_t n_flights;
+    size_t n_flights, n_landed;       /* the latter wait for the link */
     uint64_t flight_nbytes;
+    bool has_link;
+    struct mb_link link;
     pthread_cond_t work; /* for workers */
     struct mb_read_list queue, hints,
         arrived;         /* to be read, to be read when nothing else is, to be checked */
@@ -107,6 +116,7 @@ static void end_flight(struct mb_disk_reads *reads, uint64_t number, int64_t n)
 {
     struct flight *flight = &reads->flights[number];
     struct mb_read_request *request = flight->request;
+    reads->n_landed -= flight->has_landed;
     if (reads->options.timeline.fn != NULL)
         show_read(reads, request, (uint32_t)number, flight->begun_ns, flight->nbytes);
     if (n < 0 || (uint64_t)n < flight->needed_nbytes)
@@ -118,6 +128,50 @@ static void end_flight(struct mb_disk_reads *reads, uint64_t number, int64_t n)
     end_busy(reads);
     if (request->n_flights == 0 && request->n_pieces == request->expert->n_pieces)
         append(&reads->arrived, request);
+}
+
+/* When a read of so many bytes that begins now ends; 0: when the disk ends it. */
+static uint64_t due_ns(struct mb_disk_reads *reads, uint64_t nbytes)
+{
+    return reads->has_link ? mb_link_read(&reads->link, mb_now_ns(), nbytes) : 0;
+}
+
+/* Waits until then, and lets the lock go meanwhile. Nobody waits for what is closed. */
+static void wait_until(struct mb_disk_reads *reads, uint64_t ns)
+{
+    const struct timespec until = {.tv_sec = (time_t)(ns / 1000000000U), .tv_nsec = (long)(ns % 1000000000U)};
+    while (!reads->is_ending && mb_now_ns() < ns)
+        pthread_cond_timedwait(&reads->work, reads->options.lock, &until);
+}
+
+/* The read that the link ends first, if there is one. */
+static struct flight *first_due(struct mb_disk_reads *reads)
+{
+    struct flight *first = NULL;
+    for (size_t i = 0; i < N_FLIGHTS; i++)
+        if (reads->flights[i].request != NULL && (first == NULL || reads->flights[i].due_ns < first->due_ns))
+            first = &reads->flights[i];
+    return first;
+}
+
+/* The kernel has done a read. */
+static void land_flight(struct mb_disk_reads *reads, uint64_t number, int64_t n)
+{
+    reads->flights[number].has_landed = true;
+    reads->flights[number].n = n;
+    reads->n_landed++;
+    if (!reads->has_link)
+        end_flight(reads, number, n);
+}
+
+/* Ends what has landed, in the link's order, up to what the link has not ended or the kernel has not done. */
+static void end_due(struct mb_disk_reads *reads)
+{
+    struct flight *first = first_due(reads);
+    while (first != NULL && first->has_landed && (reads->is_ending || first->due_ns <= mb_now_ns())) {
+        end_flight(reads, (uint64_t)(first - reads->flights), first->n);
+        first = first_due(reads);
+    }
 }
 
 static size_t find_flight(const struct mb_disk_reads *reads)
@@ -140,11 +194,11 @@ static bool begin_flight(struct mb_disk_reads *reads, struct mb_read_request *re
     if (fd < 0 || !mb_uring_read(reads->uring, fd, piece->file_pos + at,
                                  request->memory.bytes + piece->read_at + at, nbytes, number))
         return false;
-    reads->flights[number] =
-        (struct flight){.request = request,
-                        .nbytes = nbytes,
-                        .needed_nbytes = end - at < nbytes ? end - at : nbytes,
-                        .begun_ns = reads->options.timeline.fn != NULL ? mb_now_ns() : 0};
+    reads->flights[number] = (struct flight){.request = request,
+                                             .nbytes = nbytes,
+                                             .needed_nbytes = end - at < nbytes ? end - at : nbytes,
+                                             .begun_ns = reads->options.timeline.fn != NULL ? mb_now_ns() : 0,
+                                             .due_ns = due_ns(reads, nbytes)};
     reads->n_flights++;
     reads->flight_nbytes += nbytes;
     request->n_flights++;
@@ -193,13 +247,15 @@ static enum mb_status read_request(const struct worker *worker, const struct mb_
 {
     struct mb_disk_reads *reads = worker->reads;
     const struct mb_disk_reads_options *o = &reads->options;
-    uint64_t begun_ns = mb_now_ns();
+    uint64_t begun_ns = mb_now_ns(), due = due_ns(reads, request->expert->nbytes);
     begin_busy(reads);
     pthread_mutex_unlock(o->lock);
     enum mb_status status = mb_stored_expert_read(o->ckpt, o->reader, request->expert, &request->memory, err);
-    show_read(reads, request, N_FLIGHTS + worker->number, begun_ns, request->expert->nbytes);
     pthread_mutex_lock(o->lock);
+    wait_until(reads, due);
     end_busy(reads);
+    if (reads->options.timeline.fn != NULL)
+        show_read(reads, request, N_FLIGHTS + worker->number, begun_ns, request->expert->nbytes);
     return status;
 }
 
@@ -248,7 +304,7 @@ static void read_queued(const struct worker *worker)
 /* Reads that the kernel has taken and not ended. */
 static bool is_kernel_reading(const struct mb_disk_reads *reads)
 {
-    return reads->n_flights > mb_uring_n_waiting(reads->uring);
+    return reads->n_flights - reads->n_landed > mb_uring_n_waiting(reads->uring);
 }
 
 /* The kernel takes no reads any more, and has none: pread does them from now on. */
@@ -261,11 +317,11 @@ static void give_up_uring(struct mb_disk_reads *reads)
             end_flight(reads, i, -1);
 }
 
-static void reap(struct mb_disk_reads *reads)
+/* Waits for the kernel, and lets the lock go meanwhile. */
+static void wait_for_kernel(struct mb_disk_reads *reads)
 {
     struct mb_uring_done done[N_DONE];
     size_t n = 0;
-    reads->has_reaper = true;
     bool is_waiting = mb_uring_submit(reads->uring) || is_kernel_reading(reads);
     reads->n_refusals = is_waiting ? 0 : reads->n_refusals + 1;
     pthread_mutex_unlock(reads->options.lock);
@@ -274,11 +330,28 @@ static void reap(struct mb_disk_reads *reads)
     else
         nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL); /* the kernel is short of something */
     pthread_mutex_lock(reads->options.lock);
-    reads->has_reaper = false;
     if (reads->n_refusals == REFUSALS_MAX)
         give_up_uring(reads);
     for (size_t i = 0; i < n; i++)
-        end_flight(reads, done[i].tag, done[i].n);
+        land_flight(reads, done[i].tag, done[i].n);
+}
+
+/* Waits until the link ends a read. false: the kernel has not done it. */
+static bool wait_for_link(struct mb_disk_reads *reads)
+{
+    const struct flight *first = first_due(reads);
+    mb_uring_submit(reads->uring);
+    wait_until(reads, first->due_ns);
+    return first->has_landed;
+}
+
+static void reap(struct mb_disk_reads *reads)
+{
+    reads->has_reaper = true;
+    if (!reads->has_link || !wait_for_link(reads))
+        wait_for_kernel(reads);
+    reads->has_reaper = false;
+    end_due(reads);
     begin_queued(reads);
     pthread_cond_broadcast(&reads->work); /* this worker checks what has arrived, others may wait for more */
 }
@@ -374,6 +447,27 @@ static enum mb_status start_workers(struct mb_disk_reads *reads, struct mb_error
     return MB_OK;
 }
 
+/* Waits for it are until a time of mb_now_ns. */
+static void init_work(struct mb_disk_reads *reads)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&reads->work, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+static enum mb_status open_link(struct mb_disk_reads *reads, struct mb_error *err)
+{
+    const struct mb_link_options *link = reads->options.link;
+    reads->has_link = link != NULL;
+    if (link == NULL)
+        return MB_OK;
+    if (link->bytes_per_s < LINK_RATE_MIN)
+        return mb_fail(err, MB_USAGE, "a link of less than %d bytes a second", LINK_RATE_MIN);
+    return mb_link_init(&reads->link, link, err);
+}
+
 enum mb_status mb_disk_reads_open(const struct mb_disk_reads_options *options, struct mb_disk_reads **reads,
                                   struct mb_error *err)
 {
@@ -381,9 +475,11 @@ enum mb_status mb_disk_reads_open(const struct mb_disk_reads_options *options, s
     if (made == NULL)
         return mb_fail_memory(err, "experts");
     made->options = *options;
-    pthread_cond_init(&made->work, NULL);
+    init_work(made);
     made->uring = mb_uring_open(N_FLIGHTS, &made->uring_error);
-    enum mb_status status = start_workers(made, err);
+    enum mb_status status = open_link(made, err);
+    if (status == MB_OK)
+        status = start_workers(made, err);
     if (status != MB_OK) {
         mb_disk_reads_close(made);
         return status;

@@ -9,6 +9,7 @@
 #define MB_STORE_DISK_READS_H
 
 #include "stored_expert.h"
+#include <moebius/offload.h>
 #include <pthread.h>
 
 struct mb_disk_reads;
@@ -37,8 +38,9 @@ typedef void (*mb_read_done_fn)(void *ctx, struct mb_read_request *request, enum
 
 struct mb_disk_reads_options {
     const struct mb_checkpoint *ckpt;
-    const struct mb_reader *reader; /* outlives the reads */
-    int n_threads;                  /* 0: as many as CPUs and cgroup quotas allow */
+    const struct mb_reader *reader;     /* outlives the reads */
+    int n_threads;                      /* 0: as many as CPUs and cgroup quotas allow */
+    const struct mb_link_options *link; /* reads end no earlier than over it; NULL: as the disk ends them */
     pthread_mutex_t *lock;
     mb_read_done_fn done;
     void *ctx;

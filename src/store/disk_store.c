@@ -143,6 +143,7 @@ static enum mb_status make_ready(void *bytes, const struct mb_bound_layer *layer
                                            .reader = disk->reader,
                                            .n_threads = disk->options.n_threads,
                                            .policy = disk->options.expert_policy,
+                                           .link = disk->options.expert_link,
                                            .usage = disk->options.expert_usage,
                                            .n_usage = disk->options.n_expert_usage,
                                            .timeline = disk->options.timeline};

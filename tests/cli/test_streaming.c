@@ -86,6 +86,9 @@ static void bench_and_eval_take_a_limit_too(void **state)
     assert_true(json_integer_value(json_object_get(row, "read_nbytes")) > 0);
     json_decref(rows);
     assert_int_equal(run("bench coded --memory nothing")->exit_status, 2);
+    assert_fails(run("bench coded --link 3GB,soon"), 2, "--link '3GB,soon'");
+    assert_non_null(
+        strstr(run("bench coded -p 0 -n 1 -r 1 --link 3GB,80us,8")->err, "no expert is streamed"));
     assert_int_equal(run("eval coded --tokens x --logits y --memory nothing")->exit_status, 2);
 }
 

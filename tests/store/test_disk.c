@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <jansson.h>
 #include <limits.h>
+#include <moebius/offload.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -114,6 +115,7 @@ static enum mb_status keep_matrices(struct test_weights *w, struct mb_error *err
 }
 
 static struct mb_timeline timeline; /* of the stores that are opened */
+static const struct mb_link_options *expert_link;
 
 static enum mb_status open_limited(uint64_t nbytes, struct test_weights *w, struct mb_error *err)
 {
@@ -121,6 +123,7 @@ static enum mb_status open_limited(uint64_t nbytes, struct test_weights *w, stru
                                              .n_threads = 2,
                                              .memory_nbytes = nbytes,
                                              .n_experts_min = 2,
+                                             .expert_link = expert_link,
                                              .timeline = timeline};
     enum mb_status status = test_weights_open_with(test_path(shape->folder), &options, w, err);
     for (size_t e = 0; e < shape->n_experts && status == MB_OK; e++)
@@ -572,6 +575,76 @@ static void an_overlay_on_a_streamed_expert_stays_while_it_comes_and_goes(void *
     test_weights_close(&w);
 }
 
+/* ---------------------------------------------------------------- links */
+
+static void over_a_link_experts_come_no_earlier_and_are_the_same(void **state)
+{
+    (void)state;
+    static const struct {
+        struct mb_link_options link;
+        int open_error;
+        int64_t outcome;
+    } cases[] = {{{.bytes_per_s = 20000000}, 0, 0},
+                 {{.bytes_per_s = 20000000}, ENOSYS, 0},
+                 {{.bytes_per_s = 50000000, .latency_ns = 200000, .depth = 1}, 0, 0},
+                 {{.bytes_per_s = 50000000, .latency_ns = 200000, .depth = 2}, 0, -EIO}};
+    limit_nbytes();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mb_link_options link = cases[i].link;
+        struct test_weights w;
+        link.size = sizeof link;
+        expert_link = &link;
+        open_error = cases[i].open_error;
+        open_streaming(&w);
+        open_error = 0;
+        expert_link = NULL;
+        read_outcome = cases[i].outcome;
+        assert_right(&w);
+        read_outcome = 0;
+        struct mb_store_traffic traffic = mb_store_traffic(w.store);
+        uint64_t least_ns = traffic.read_nbytes * UINT64_C(1000000000) / link.bytes_per_s;
+        least_ns += link.depth == 1 ? traffic.n_read * link.latency_ns : link.latency_ns;
+        assert_true(traffic.n_read >= N_EXPERTS && traffic.busy_ns >= least_ns);
+        test_weights_close(&w);
+    }
+}
+
+static void a_link_that_is_slow_for_an_hour_does_not_delay_closing(void **state)
+{
+    (void)state;
+    static const struct mb_link_options slow = {
+        .size = sizeof slow, .bytes_per_s = 1000, .latency_ns = UINT64_C(3600000000000)};
+    for (int error = 0; error <= ENOSYS; error += ENOSYS) {
+        uint32_t experts[] = {4, 9};
+        struct test_weights w;
+        limit_nbytes();
+        expert_link = &slow;
+        open_error = error;
+        open_streaming(&w);
+        open_error = 0;
+        expert_link = NULL;
+        assert_int_equal(mb_store_begin(w.store, LAYER, experts, 2, MB_STORE_KEEP), 0);
+        test_weights_close(&w);
+    }
+}
+
+static void a_link_that_is_none_is_refused(void **state)
+{
+    (void)state;
+    static const struct mb_link_options links[] = {
+        {.size = sizeof *links, .bytes_per_s = 999},
+        {.size = sizeof *links, .bytes_per_s = 1000, .depth = 257}};
+    struct test_weights w;
+    struct mb_error err;
+    uint64_t nbytes = limit_nbytes();
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+        expert_link = &links[i];
+        assert_int_equal(open_limited(nbytes, &w, &err), MB_USAGE);
+        assert_non_null(strstr(err.msg, "link"));
+    }
+    expert_link = NULL;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -591,6 +664,9 @@ int main(void)
         cmocka_unit_test(a_timeline_shows_what_is_counted),
         cmocka_unit_test(a_timeline_shows_which_guesses_were_used),
         cmocka_unit_test(an_overlay_on_a_streamed_expert_stays_while_it_comes_and_goes),
+        cmocka_unit_test(over_a_link_experts_come_no_earlier_and_are_the_same),
+        cmocka_unit_test(a_link_that_is_slow_for_an_hour_does_not_delay_closing),
+        cmocka_unit_test(a_link_that_is_none_is_refused),
     };
     json_set_alloc_funcs(starve_spared_malloc, free);
     return cmocka_run_group_tests(tests, begin, test_folder_end);
