@@ -537,6 +537,12 @@ struct mb_kernels {
                                   size_t *bad_index);
 
     const struct mb_resident_form *resident; /* that this table multiplies as well; NULL: none is faster */
+
+    /*
+     * How many of n codes have all bits set, in a bit stream of 'width' bits each (1 to 8).  Reads the bytes
+     * that hold these codes and no others: it is what checks a group, before anything of it is trusted.
+     */
+    size_t (*count_full_codes)(const uint8_t *stream, size_t n, unsigned width);
 };
 
 /*

@@ -96,6 +96,24 @@ static inline size_t mb_bits_nbytes(size_t n, unsigned width)
     return (n * width + 7) / 8;
 }
 
+/* Codes of a word of at most 8 bytes, as many as are a whole number of bytes. */
+static inline unsigned mb_word_codes(unsigned width)
+{
+    return width <= 4 ? 16 : 8;
+}
+
+/* The lowest bit of each of them. */
+static inline uint64_t mb_lowest_bits(unsigned width)
+{
+    uint64_t bits = 0;
+    for (unsigned k = 0; k < mb_word_codes(width); k++)
+        bits |= (uint64_t)1 << (k * width);
+    return bits;
+}
+
+/* As count_full_codes of a table, a word at a time: what vectors leave over. */
+size_t mb_count_full_codes_scalar(const uint8_t *stream, size_t n, unsigned width);
+
 /* Where the parts of a row group's record are. */
 struct mb_group_view {
     const uint8_t *body; /* of raw groups: the original values */

@@ -12,35 +12,6 @@
 #include <math.h>
 #include <string.h>
 
-/* The bits k w, k = 0 .. n-1, of a word. */
-static uint64_t every_bit(unsigned width, unsigned n)
-{
-    uint64_t bits = 0;
-    for (unsigned k = 0; k < n; k++)
-        bits |= (uint64_t)1 << (k * width);
-    return bits;
-}
-
-/* The number of codes of n that have all bits set: a word of whole codes at a time. */
-static size_t count_full_codes(const uint8_t *stream, size_t n, unsigned width)
-{
-    const unsigned n_word = width <= 4 ? 16 : 8; /* codes of a word: a whole number of bytes, at most 8 */
-    const size_t word_nbytes = n_word * width / 8;
-    const uint64_t lowest = every_bit(width, n_word);
-    size_t count = 0, i = 0;
-    for (; i + n_word <= n; i += n_word, stream += word_nbytes) {
-        uint64_t word = 0, full;
-        memcpy(&word, stream, word_nbytes);
-        full = word;
-        for (unsigned k = 1; k < width; k++)
-            full &= word >> k;
-        count += (size_t)__builtin_popcountll(full & lowest);
-    }
-    for (size_t k = 0; i + k < n; k++)
-        count += mb_stream_code(stream, k, width) == (1u << width) - 1;
-    return count;
-}
-
 static bool unused_bits_are_zero(const uint8_t *stream, size_t n, unsigned width)
 {
     unsigned n_used = (unsigned)(n * width % 8);
@@ -93,14 +64,15 @@ static bool weights_are_finite(float step, const struct mb_group_view *view)
 }
 
 /* What is wrong with a group whose record lies inside the data; NULL: nothing. */
-static const char *group_fault(const struct mb_coded_matrix *matrix, const struct mb_group_view *view)
+static const char *group_fault(const struct mb_kernels *kernels, const struct mb_coded_matrix *matrix,
+                               const struct mb_group_view *view)
 {
     if (view->is_raw)
         return values_fault(matrix, view->body, view->n);
     if (!unused_bits_are_zero(view->body, view->n, view->a) ||
         !unused_bits_are_zero(view->tail, view->n_escapes, view->b))
         return "unused bits are not zero";
-    if (view->a > 0 && count_full_codes(view->body, view->n, view->a) != view->n_escapes)
+    if (view->a > 0 && kernels->count_full_codes(view->body, view->n, view->a) != view->n_escapes)
         return "the number of escapes is not the directory's";
     if (!weights_are_finite(matrix->step, view))
         return "a weight is infinite";
@@ -146,6 +118,7 @@ static size_t group_weights(const struct mb_coded_matrix *matrix, uint64_t group
 static enum mb_status check_groups(const struct mb_coded_matrix *matrix, uint64_t directory_nbytes,
                                    uint64_t data_pos, struct mb_tile *tiles, struct mb_error *err)
 {
+    const struct mb_kernels *kernels = mb_kernels();
     const uint64_t n_counts_max = (directory_nbytes - 3 * matrix->n_groups) / 2;
     struct mb_group_walk walk = {.w = matrix, .record = matrix->data};
     uint64_t pos = 0, n_flagged = 0;
@@ -170,7 +143,7 @@ static enum mb_status check_groups(const struct mb_coded_matrix *matrix, uint64_
             mb_store_u16(count, (uint16_t)n_outliers);
             walk.outlier_count = count;
             mb_group_next(&walk, &view);
-            fault = group_fault(matrix, &view);
+            fault = group_fault(kernels, matrix, &view);
         }
         if (fault != NULL)
             return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": row group %" PRIu64 ": %s", data_pos + pos,

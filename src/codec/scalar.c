@@ -302,6 +302,25 @@ static void decode_rows_scalar(const struct mb_coded_matrix *w, uint64_t row, ui
     mb_unscale_rows(w, n_rows, rows);
 }
 
+size_t mb_count_full_codes_scalar(const uint8_t *stream, size_t n, unsigned width)
+{
+    const unsigned n_word = mb_word_codes(width);
+    const size_t word_nbytes = n_word * width / 8;
+    const uint64_t lowest = mb_lowest_bits(width);
+    size_t count = 0, i = 0;
+    for (; i + n_word <= n; i += n_word, stream += word_nbytes) {
+        uint64_t word = 0, full;
+        memcpy(&word, stream, word_nbytes);
+        full = word;
+        for (unsigned k = 1; k < width; k++)
+            full &= word >> k;
+        count += (size_t)__builtin_popcountll(full & lowest);
+    }
+    for (size_t k = 0; i + k < n; k++)
+        count += mb_stream_code(stream, k, width) == (1u << width) - 1;
+    return count;
+}
+
 void mb_prefetch_rows(const struct mb_coded_matrix *w, uint64_t row)
 {
     enum { NBYTES = 20480, PAGE_NBYTES = 4096, LINE_NBYTES = 64 };
@@ -332,4 +351,5 @@ const struct mb_kernels mb_kernels_scalar = {
     .transposed_scratch_nbytes = transposed_scratch_nbytes_scalar,
     .decode_rows = decode_rows_scalar,
     .encode_rows = mb_encode_rows_scalar,
+    .count_full_codes = mb_count_full_codes_scalar,
 };

@@ -80,6 +80,17 @@ static bool encode_agrees(const struct mb_kernels *k, struct trial *t, size_t n_
     return n[0] == n[1] && same(t->records[0], t->records[1], n[0]);
 }
 
+/* Records are as good as any bytes. */
+static bool counts_agree(const struct mb_kernels *k, const uint8_t *bytes, size_t nbytes)
+{
+    for (unsigned width = 1; width <= MB_WIDTH_MAX; width++) {
+        size_t n = 8 * nbytes / width;
+        if (k->count_full_codes(bytes, n, width) != mb_count_full_codes_scalar(bytes, n, width))
+            return false;
+    }
+    return true;
+}
+
 static bool same_activations(const struct mb_activation *a, const struct mb_activation *b, size_t n)
 {
     return a->sum == b->sum && same(&a->scale, &b->scale, sizeof(float)) && same(a->hi, b->hi, n) &&
@@ -155,7 +166,8 @@ static bool shape_agrees(const struct mb_kernels *k, struct trial *t, size_t n_c
                                         .data_nbytes = nbytes};
     struct mb_tile tiles[N_GROUPS_MAX];
     struct mb_coded_matrix w = mb_patched_view(&info, t->records[0], t->directory, tiles);
-    return products_agree(k, t, &w, &w) && resident_agrees(k, t, &w);
+    return counts_agree(k, t->records[0], nbytes < 1500 ? nbytes : 1500) && products_agree(k, t, &w, &w) &&
+           resident_agrees(k, t, &w);
 }
 
 bool mb_kernels_agree(const struct mb_kernels *kernels)

@@ -4,6 +4,7 @@
  */
 #include "base/cpu.h"
 #include "cmocka_all.h"
+#include "codec/decode.h"
 #include "codec/encode.h"
 #include "codec/patched.h"
 #include "guarded.h"
@@ -471,6 +472,36 @@ static void the_widest_row(void **state)
     check_all_tables(LARGEST, MB_F32, 2, MB_COLS_MAX, 8, 0);
 }
 
+/* Streams of mostly ones, in memory that ends (or begins) at an unmapped page. */
+static void check_counts(size_t n, unsigned width, uint64_t *seed, bool at_end)
+{
+    struct guarded stream = guarded_alloc(mb_bits_nbytes(n, width), at_end);
+    size_t expected = 0;
+    for (size_t i = 0; i < mb_bits_nbytes(n, width); i++)
+        stream.data[i] = (uint8_t)(test_random(seed) | test_random(seed) | test_random(seed));
+    for (size_t i = 0; i < n; i++)
+        expected += mb_stream_code(stream.data, i, width) == (1u << width) - 1;
+    for (size_t i = 0; i < n_tables; i++)
+        assert_int_equal(tables[i]->count_full_codes(stream.data, n, width), expected);
+    assert_int_equal(mb_count_full_codes_scalar(stream.data, n, width), expected);
+    memset(stream.data, 0xff, mb_bits_nbytes(n, width));
+    for (size_t i = 0; i < n_tables; i++)
+        assert_int_equal(tables[i]->count_full_codes(stream.data, n, width), n);
+    guarded_free(&stream);
+}
+
+static void codes_with_all_bits_set_are_counted(void **state)
+{
+    (void)state;
+    uint64_t seed = 11;
+    for (unsigned width = 1; width <= MB_WIDTH_MAX; width++) {
+        for (size_t n = 1; n <= 300; n++)
+            check_counts(n, width, &seed, n % 3 != 0);
+        check_counts(2048, width, &seed, true);
+        check_counts(MB_GROUP_WEIGHTS_MAX, width, &seed, true);
+    }
+}
+
 static void make(const struct mb_kernels *k, bool is_fast, const float *x, size_t n, int8_t *planes,
                  void *wide, struct mb_activation *out)
 {
@@ -640,6 +671,7 @@ int main(void)
         cmocka_unit_test(many_tokens_at_once),
         cmocka_unit_test(short_rows_lie_side_by_side_unless_some_are_raw),
         cmocka_unit_test(the_widest_row),
+        cmocka_unit_test(codes_with_all_bits_set_are_counted),
         cmocka_unit_test(activations),
         cmocka_unit_test(encoded_bytes),
         cmocka_unit_test(weights_between_levels),

@@ -16,6 +16,7 @@
         .transposed_scratch_nbytes = mb_transposed_scratch_nbytes_neon, \
         .decode_rows = mb_decode_rows_neon,                             \
         .encode_rows = mb_encode_rows_neon,                             \
+        .count_full_codes = mb_count_full_codes_neon,                   \
     }
 TABLE(kernels_neon, neon);
 TABLE(kernels_dotprod, dotprod);

@@ -30,5 +30,6 @@ const struct mb_kernels mb_kernels_avx2 = {
     .transposed_scratch_nbytes = mb_transposed_scratch_nbytes_avx2,
     .decode_rows = mb_decode_rows_avx2,
     .encode_rows = mb_encode_rows_avx2,
+    .count_full_codes = mb_count_full_codes_avx2,
     .resident = &mb_carry_form_avx2,
 };

@@ -14,4 +14,5 @@ const struct mb_kernels mb_kernels_avx512 = {
     .transposed_scratch_nbytes = mb_transposed_scratch_nbytes_avx512,
     .decode_rows = mb_decode_rows_avx512,
     .encode_rows = mb_encode_rows_avx512,
+    .count_full_codes = mb_count_full_codes_avx512,
 };

@@ -276,5 +276,6 @@ void mb_decode_rows_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64
 enum mb_status mb_encode_rows_avx512(const struct mb_coding *coding, const void *weights, size_t n_rows,
                                      uint8_t *out, size_t out_cap, size_t *out_nbytes,
                                      struct mb_group *groups, size_t *bad_index);
+size_t mb_count_full_codes_avx512(const uint8_t *stream, size_t n, unsigned width);
 
 #endif
