@@ -39,7 +39,7 @@ static const char usage_notes[] =
     "MODEL is a Hugging Face folder, plain or coded.\n"
     "Exit status: 0 done, 1 the answer is no, 2 wrong usage, 3 bad input, 4 "
     "the machine failed (memory, disk).\n"
-    "MOEBIUS_CPU=-amx,-avx512,-avxvnni,-avx2 (ARM: -i8mm,-dotprod,-neon) disables instruction sets.";
+    "MOEBIUS_CPU=-amx,-zen4,-avx512,-avxvnni,-avx2 (ARM: -i8mm,-dotprod,-neon) disables instruction sets.";
 
 static void print_usage(FILE *out)
 {

@@ -13,9 +13,10 @@ static const struct {
     const char *name;
     unsigned taken; /* the level and all that need it */
 } removals[] = {
-    {"-avx2", MB_CPU_AVX2 | MB_CPU_AVXVNNI | MB_CPU_AVX512 | MB_CPU_AMX_INT8},
+    {"-avx2", MB_CPU_AVX2 | MB_CPU_AVXVNNI | MB_CPU_AVX512 | MB_CPU_ZEN4 | MB_CPU_AMX_INT8},
     {"-avxvnni", MB_CPU_AVXVNNI},
-    {"-avx512", MB_CPU_AVX512 | MB_CPU_AMX_INT8},
+    {"-avx512", MB_CPU_AVX512 | MB_CPU_ZEN4 | MB_CPU_AMX_INT8},
+    {"-zen4", MB_CPU_ZEN4},
     {"-amx", MB_CPU_AMX_INT8},
     {"-neon", MB_CPU_NEON | MB_CPU_DOTPROD | MB_CPU_I8MM},
     {"-dotprod", MB_CPU_DOTPROD | MB_CPU_I8MM},
@@ -74,8 +75,8 @@ enum mb_status mb_cpu_features_check(struct mb_error *err)
     taken_away(removal_list(), &unknown, &unknown_nbytes);
     if (unknown != NULL)
         return mb_fail(err, MB_USAGE,
-                       "MOEBIUS_CPU: unknown name '%.*s' (known: -avx2, -avxvnni, -avx512, -amx, "
-                       "-neon, -dotprod, -i8mm)",
+                       "MOEBIUS_CPU: unknown name '%.*s' (known: -avx2, -avxvnni, -avx512, -zen4, "
+                       "-amx, -neon, -dotprod, -i8mm)",
                        (int)(unknown_nbytes < 100 ? unknown_nbytes : 100), unknown);
     return MB_OK;
 }

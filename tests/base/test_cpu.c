@@ -36,9 +36,11 @@ static void levels_are_nested(void **state)
     assert_int_equal(features_with(""), all);
     assert_int_equal(features_with("-amx"), all & ~(unsigned)MB_CPU_AMX_INT8);
     assert_true((all & MB_CPU_AVXVNNI) == 0 || (all & MB_CPU_AVX2) != 0);
-    const unsigned above_avx2 = MB_CPU_AVX512 | MB_CPU_AMX_INT8,
+    const unsigned above_avx2 = MB_CPU_AVX512 | MB_CPU_ZEN4 | MB_CPU_AMX_INT8,
                    x86 = above_avx2 | MB_CPU_AVX2 | MB_CPU_AVXVNNI;
     assert_int_equal(features_with("-avx512"), all & ~above_avx2);
+    assert_true((all & MB_CPU_ZEN4) == 0 || (all & MB_CPU_AVX512) != 0);
+    assert_int_equal(features_with("-zen4"), all & ~(unsigned)MB_CPU_ZEN4);
     assert_int_equal(features_with("-amx,-avx512"), all & ~above_avx2);
     assert_int_equal(features_with("-avxvnni"), all & ~(unsigned)MB_CPU_AVXVNNI);
     assert_int_equal(features_with("-avx2"), all & ~x86);

@@ -36,10 +36,18 @@ static bool amx_permitted(uint64_t states)
            syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 
+/* By the signature of CPUID 1: family 25 is Zen 3 and 4, and of these Zen 4 alone has AVX-512. */
+static bool is_amd_family_25(uint32_t signature)
+{
+    uint32_t a, b, c, d;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx &&
+           d == signature_AMD_edx && (signature >> 8 & 0xf) == 0xf && (signature >> 20 & 0xff) == 25 - 15;
+}
+
 unsigned mb_cpu_detect(void)
 {
-    uint32_t a, b, c, d, b7, c7, d7;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !has_all(c, bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C))
+    uint32_t signature, a, b, c, d, b7, c7, d7;
+    if (!__get_cpuid(1, &signature, &b, &c, &d) || !has_all(c, bit_OSXSAVE | bit_AVX | bit_FMA | bit_F16C))
         return 0;
     if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7) || !has_all(b7, bit_AVX2 | bit_BMI | bit_BMI2))
         return 0;
@@ -55,6 +63,8 @@ unsigned mb_cpu_detect(void)
         !has_all(c7, bit_AVX512VBMI | bit_AVX512VBMI2 | bit_AVX512VNNI | bit_AVX512BITALG))
         return features;
     features |= MB_CPU_AVX512;
+    if (is_amd_family_25(signature))
+        features |= MB_CPU_ZEN4;
     if (has_all(d7, BIT_AMX_TILE | BIT_AMX_INT8) && amx_permitted(states))
         features |= MB_CPU_AMX_INT8;
     return features;

@@ -165,9 +165,7 @@ MB_INLINE const uint8_t *decode_quad(unsigned a, const struct mb_batch_512 *batc
     __m512i u[4][2];
     size_t c = 0;
     for (; c + 128 <= n_cols; c += 128, quad += 8 * CHUNK_NBYTES, ahead += 64 * a) {
-#pragma GCC unroll 6
-        for (size_t i = 0; i < a; i++)
-            _mm_prefetch((const char *)ahead + 64 * i, _MM_HINT_T0);
+        mb_prefetch_to_512(ahead, 64 * a, batch->ahead_is_l2);
 #pragma GCC unroll 4
         for (size_t i = 0; i < 4; i++) {
             mb_decode_128(codes[i], a, &body, &tail[i], u[i]);

@@ -301,9 +301,7 @@ MB_INLINE void lane_sums(unsigned a, unsigned b, size_t n_lanes, size_t n_tokens
         for (;; stop++) {
             const size_t end = is_wide ? stop->column : n_whole;
             for (; c < end; c += 128, ahead += 16 * a * n_lanes) {
-#pragma GCC unroll 8
-                for (size_t i = 0; i < 16 * a * n_lanes; i += 64)
-                    _mm_prefetch((const char *)ahead + i, _MM_HINT_T0);
+                mb_prefetch_to_512(ahead, 16 * a * n_lanes, batch->ahead_is_l2);
                 if (n_tokens == 1)
                     multiply_128(a, n_lanes, lane, &body, x->hi + c, x->lo + c, s);
                 else
