@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "disk_reads.h"
+#include "slot_sizes.h"
 #include <errno.h>
 #include <moebius/offload.h>
 #include <stdlib.h>
@@ -23,7 +24,7 @@ enum { POLICY_NBYTES = 128 }; /* about what a policy keeps of an expert */
  */
 enum { HINT_WINDOW = 48, HINT_USED_PERCENT = 40, HINT_PAUSE_TOKENS = 2048 };
 enum { N_HINTS_MAX = 64, N_HINTS_FILLING_MAX = 2 };
-enum { ONCE_SHARE = 8 }; /* one slot in so many is for what is used once */
+enum { ONCE_SHARE = 8 }; /* of each size one slot in so many is for what is used once */
 
 static const uint32_t NONE = UINT32_MAX;
 
@@ -32,6 +33,7 @@ struct expert {
     uint32_t slot;      /* NONE: it is in none */
     uint64_t wanted_by; /* the last call that wanted it */
     size_t number;      /* as the policy counts experts */
+    size_t size;        /* of its slots: their number in slot_sizes */
 };
 
 /* How guesses of a layer's experts went, in the window that is under way. */
@@ -52,6 +54,13 @@ struct slot {
     bool is_once;            /* read for MB_STORE_ONCE, and not acquired otherwise */
 };
 
+/* Slots of one size, which follow one another. */
+struct slots_of_size {
+    size_t first, n;
+    size_t n_searched; /* slots from the first on that are not EMPTY */
+    size_t n_once;     /* slots that are is_once */
+};
+
 struct mb_disk_pool {
     const struct mb_views *views;
     const struct mb_checkpoint *ckpt;
@@ -67,7 +76,9 @@ struct mb_disk_pool {
     size_t last_layer, n_last; /* of the last call, among those with experts, and experts that it left */
     struct slot *slots;
     size_t n_slots;
-    uint64_t slot_nbytes, tables_nbytes, arena_nbytes;
+    struct mb_slot_sizes slot_sizes;
+    struct slots_of_size by_size[MB_SLOT_SIZES_MAX];
+    uint64_t tables_nbytes, slots_nbytes, arena_nbytes;
     uint8_t *arena, *tables;
     struct mb_blob *blobs;
     struct mb_matrix *matrices;
@@ -76,9 +87,7 @@ struct mb_disk_pool {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a slot is READY or FAILED, or may be evicted */
     size_t n_filling;       /* slots FILLING */
-    size_t n_once;          /* slots that are is_once */
     size_t n_failed;        /* slots FAILED */
-    size_t n_searched;      /* slots before it are not EMPTY */
     uint64_t n_calls;
     /* Guesses that are not in line yet: each takes memory from another only when its turn has come. */
     uint32_t hints[N_HINTS_MAX]; /* experts */
@@ -103,6 +112,11 @@ static struct expert *expert_of(struct mb_disk_pool *pool, const struct mb_bound
                                 uint32_t number)
 {
     return &pool->experts[layer->experts[number].id];
+}
+
+static struct slots_of_size *slots_for(struct mb_disk_pool *pool, const struct expert *expert)
+{
+    return &pool->by_size[expert->size];
 }
 
 static struct hint_record *hint_record_of(const struct mb_disk_pool *pool, const struct expert *expert)
@@ -187,18 +201,19 @@ static void empty_slot(struct mb_disk_pool *pool, struct slot *slot)
     if (slot->state == READY && slot->request.is_hint)
         show_hint(pool, slot, MB_TIMELINE_HINT_WASTED);
     pool->n_failed -= slot->state == FAILED;
+    struct slots_of_size *slots = slots_for(pool, &pool->experts[slot->expert]);
     pool->experts[slot->expert].slot = NONE;
-    pool->n_once -= slot->is_once;
+    slots->n_once -= slot->is_once;
+    slots->n_searched = 0;
     slot->is_once = false;
     slot->state = EMPTY;
-    pool->n_searched = 0;
 }
 
-static uint32_t find_empty(struct mb_disk_pool *pool)
+static uint32_t find_empty(struct mb_disk_pool *pool, struct slots_of_size *slots)
 {
-    while (pool->n_searched < pool->n_slots && pool->slots[pool->n_searched].state != EMPTY)
-        pool->n_searched++;
-    return pool->n_searched < pool->n_slots ? (uint32_t)pool->n_searched : NONE;
+    while (slots->n_searched < slots->n && pool->slots[slots->first + slots->n_searched].state != EMPTY)
+        slots->n_searched++;
+    return slots->n_searched < slots->n ? (uint32_t)(slots->first + slots->n_searched) : NONE;
 }
 
 /* Of those that nobody waits for. */
@@ -209,34 +224,44 @@ static void empty_failed(struct mb_disk_pool *pool)
             empty_slot(pool, &pool->slots[i]);
 }
 
+/* Who needs a slot. */
+struct search {
+    const struct mb_disk_pool *pool;
+    const struct expert *expert;
+};
+
 /* An mb_policy_may_evict_fn. */
 static bool may_evict(void *ctx, size_t number)
 {
-    const struct mb_disk_pool *pool = ctx;
+    const struct search *search = ctx;
+    const struct mb_disk_pool *pool = search->pool;
     const struct expert *expert = &pool->experts[pool->by_number[number]];
-    return expert->slot != NONE && pool->slots[expert->slot].state == READY &&
-           pool->slots[expert->slot].n_pins == 0 && expert->wanted_by != pool->n_calls;
+    return expert->slot != NONE && expert->size == search->expert->size &&
+           pool->slots[expert->slot].state == READY && pool->slots[expert->slot].n_pins == 0 &&
+           expert->wanted_by != pool->n_calls;
 }
 
 /* The same of those that were read to be used once. */
 static bool may_evict_once(void *ctx, size_t number)
 {
-    const struct mb_disk_pool *pool = ctx;
+    const struct mb_disk_pool *pool = ((const struct search *)ctx)->pool;
     return may_evict(ctx, number) && pool->slots[pool->experts[pool->by_number[number]].slot].is_once;
 }
 
-/* A slot to read into, EMPTY; NONE: all are in use. */
-static uint32_t find_slot(struct mb_disk_pool *pool, enum mb_store_use use)
+/* A slot to read an expert into, EMPTY; NONE: all are in use. */
+static uint32_t find_slot(struct mb_disk_pool *pool, const struct expert *expert, enum mb_store_use use)
 {
-    bool only_once = use == MB_STORE_ONCE && pool->n_once > pool->n_slots / ONCE_SHARE;
+    struct slots_of_size *slots = slots_for(pool, expert);
+    struct search search = {pool, expert};
+    bool only_once = use == MB_STORE_ONCE && slots->n_once > slots->n / ONCE_SHARE;
     if (pool->n_failed > 0)
         empty_failed(pool);
-    uint32_t empty = find_empty(pool);
+    uint32_t empty = find_empty(pool, slots);
     if (empty != NONE)
         return empty;
-    size_t victim = mb_policy_victim(pool->policy, only_once ? may_evict_once : may_evict, pool);
+    size_t victim = mb_policy_victim(pool->policy, only_once ? may_evict_once : may_evict, &search);
     if (victim == MB_NO_EXPERT && only_once && pool->n_filling == 0)
-        victim = mb_policy_victim(pool->policy, may_evict, pool);
+        victim = mb_policy_victim(pool->policy, may_evict, &search);
     if (victim == MB_NO_EXPERT)
         return NONE;
     uint32_t found = pool->experts[pool->by_number[victim]].slot;
@@ -248,14 +273,14 @@ static uint32_t find_slot(struct mb_disk_pool *pool, enum mb_store_use use)
 static bool begin_expert(struct mb_disk_pool *pool, struct expert *expert, enum mb_store_use use,
                          bool is_hint)
 {
-    uint32_t number = find_slot(pool, use);
+    uint32_t number = find_slot(pool, expert, use);
     if (number == NONE)
         return false;
     struct slot *slot = &pool->slots[number];
     slot->state = FILLING;
     slot->expert = (uint32_t)(expert - pool->experts);
     slot->is_once = use == MB_STORE_ONCE;
-    pool->n_once += slot->is_once;
+    slots_for(pool, expert)->n_once += slot->is_once;
     pool->n_filling++;
     expert->slot = number;
     slot->request.expert = &expert->stored;
@@ -267,12 +292,14 @@ static bool begin_expert(struct mb_disk_pool *pool, struct expert *expert, enum 
 
 static void begin_missing(struct mb_disk_pool *pool, const struct call *call)
 {
+    bool lacks[MB_SLOT_SIZES_MAX] = {false}; /* slots of that size: others may have some */
     pool->is_short = false;
     for (size_t i = call->n_got; i < call->n; i++) {
         struct expert *expert = expert_of(pool, call->layer, call->numbers[i]);
-        pool->is_short = expert->slot == NONE && !begin_expert(pool, expert, call->use, false);
-        if (pool->is_short)
-            break;
+        bool *lacks_slots = &lacks[expert->size];
+        if (expert->slot == NONE && !*lacks_slots)
+            *lacks_slots = !begin_expert(pool, expert, call->use, false);
+        pool->is_short = pool->is_short || *lacks_slots;
     }
     if (pool->n_filling > 0)
         mb_disk_reads_begin(pool->reads);
@@ -332,7 +359,7 @@ static void pin(struct mb_disk_pool *pool, const struct expert *expert, enum mb_
     }
     if (use == MB_STORE_KEEP && slot->is_once) {
         slot->is_once = false;
-        pool->n_once--;
+        slots_for(pool, expert)->n_once--;
     }
     if (slot->request.is_hint)
         show_hint(pool, slot, MB_TIMELINE_HINT_USED);
@@ -529,7 +556,7 @@ void mb_disk_pool_prefetch(struct mb_disk_pool *pool, const struct mb_bound_laye
 
 /* ---------------------------------------------------------------- making it */
 
-/* Sizes are left out: all slots are alike. */
+/* Sizes are left out: an expert takes the place of one of about its size. */
 static enum mb_status open_policy(struct mb_disk_pool *pool, const struct mb_disk_pool_options *options,
                                   struct mb_error *err)
 {
@@ -585,9 +612,46 @@ static enum mb_status list_experts(struct mb_disk_pool *pool, const struct mb_di
     return MB_OK;
 }
 
+static int from_smallest(const void *a, const void *b)
+{
+    const uint64_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* How many slots of which sizes 'nbytes' give, and which of them each expert goes to. */
+static enum mb_status choose_slots(struct mb_disk_pool *pool, uint64_t nbytes,
+                                   const struct mb_disk_pool_options *options,
+                                   const struct mb_disk_pool_size *size, const struct sizes *sizes,
+                                   struct mb_error *err)
+{
+    uint64_t *expert_nbytes = calloc(pool->n_experts + 1, sizeof *expert_nbytes);
+    if (expert_nbytes == NULL)
+        return mb_fail_memory(err, "the list of experts");
+    for (size_t i = 0; i < pool->n_experts; i++)
+        expert_nbytes[i] = pool->experts[i].stored.nbytes;
+    qsort(expert_nbytes, pool->n_experts, sizeof *expert_nbytes, from_smallest);
+    const struct mb_slot_wish wish = {.nbytes = expert_nbytes,
+                                      .n_experts = max_size(pool->n_experts, 1),
+                                      .room_nbytes = nbytes,
+                                      .extra_nbytes = size->slot_nbytes - sizes->nbytes_max,
+                                      .n_min = options->n_min};
+    pool->slot_sizes = mb_choose_slot_sizes(&wish);
+    free(expert_nbytes);
+    for (size_t i = 0; i < pool->slot_sizes.n; i++) {
+        const struct mb_slot_size *slots = &pool->slot_sizes.at[i];
+        pool->by_size[i] = (struct slots_of_size){.first = pool->n_slots, .n = slots->n_slots};
+        pool->n_slots += slots->n_slots;
+        pool->slots_nbytes += slots->n_slots * slots->nbytes;
+    }
+    pool->pool_nbytes = size->fixed_nbytes + pool->slots_nbytes + pool->n_slots * wish.extra_nbytes;
+    for (size_t i = 0; i < pool->n_experts; i++)
+        pool->experts[i].size = mb_find_slot_size(&pool->slot_sizes, pool->experts[i].stored.nbytes);
+    return MB_OK;
+}
+
 static enum mb_status make_slots(struct mb_disk_pool *pool, struct mb_error *err)
 {
-    pool->arena_nbytes = pool->n_slots * pool->slot_nbytes + MB_READ_PAGE_NBYTES; /* slack after the last */
+    pool->arena_nbytes = pool->slots_nbytes + MB_READ_PAGE_NBYTES; /* slack after the last */
     pool->arena = mb_pages_alloc(pool->arena_nbytes);
     pool->tables = mb_alloc(pool->n_slots, pool->tables_nbytes);
     pool->slots = calloc(pool->n_slots, sizeof *pool->slots);
@@ -596,12 +660,14 @@ static enum mb_status make_slots(struct mb_disk_pool *pool, struct mb_error *err
     if (pool->arena == NULL || pool->tables == NULL || pool->slots == NULL || pool->blobs == NULL ||
         pool->matrices == NULL)
         return mb_fail_memory(err, "experts");
-    for (size_t i = 0; i < pool->n_slots; i++)
-        pool->slots[i].request.memory =
-            (struct mb_expert_memory){.bytes = pool->arena + i * pool->slot_nbytes,
-                                      .tables = pool->tables + i * pool->tables_nbytes,
-                                      .blobs = pool->blobs + i * pool->n_pieces_max,
-                                      .views = pool->matrices + i * pool->n_parts_max};
+    uint8_t *bytes = pool->arena;
+    for (size_t size = 0, i = 0; size < pool->slot_sizes.n; size++)
+        for (size_t k = 0; k < pool->by_size[size].n; k++, i++, bytes += pool->slot_sizes.at[size].nbytes)
+            pool->slots[i].request.memory =
+                (struct mb_expert_memory){.bytes = bytes,
+                                          .tables = pool->tables + i * pool->tables_nbytes,
+                                          .blobs = pool->blobs + i * pool->n_pieces_max,
+                                          .views = pool->matrices + i * pool->n_parts_max};
     return MB_OK;
 }
 
@@ -610,20 +676,17 @@ static enum mb_status fill_pool(struct mb_disk_pool *pool, const struct mb_disk_
 {
     struct sizes sizes = sizes_of(options);
     struct mb_disk_pool_size size = mb_disk_pool_size(options);
-    uint64_t n_slots =
-        options->nbytes > size.fixed_nbytes ? (options->nbytes - size.fixed_nbytes) / size.slot_nbytes : 0;
     pool->views = options->views;
     pool->ckpt = options->views->index->ckpt;
     pool->timeline = options->timeline;
     pool->n_experts = sizes.n_experts;
     pool->n_parts_max = sizes.n_parts_max;
     pool->n_pieces_max = sizes.n_pieces_max;
-    pool->slot_nbytes = sizes.nbytes_max;
     pool->tables_nbytes = sizes.tables_nbytes_max;
     pool->expert_nbytes = sizes.expert_nbytes;
-    pool->n_slots = n_slots < 1 ? 1 : n_slots < sizes.n_experts ? (size_t)n_slots : sizes.n_experts;
-    pool->pool_nbytes = size.fixed_nbytes + pool->n_slots * size.slot_nbytes;
     MB_TRY(list_experts(pool, options, &sizes, err));
+    MB_TRY(choose_slots(pool, options->nbytes > size.fixed_nbytes ? options->nbytes - size.fixed_nbytes : 0,
+                        options, &size, &sizes, err));
     MB_TRY(open_policy(pool, options, err));
     MB_TRY(make_slots(pool, err));
     const struct mb_disk_reads_options reads = {.ckpt = pool->ckpt,
@@ -654,9 +717,10 @@ static int from_most_used(const void *a, const void *b)
 /* Begins to read experts in this order, as many as there are slots for. */
 static void begin_ranked(struct mb_disk_pool *pool, const struct ranked *ranked, size_t n)
 {
-    for (size_t i = 0; i < n && ranked[i].usage > 0 && find_empty(pool) != NONE; i++) {
+    for (size_t i = 0; i < n && ranked[i].usage > 0; i++) {
         struct expert *expert = &pool->experts[pool->by_number[ranked[i].number]];
-        if (expert->number == ranked[i].number && expert->slot == NONE)
+        if (expert->number == ranked[i].number && expert->slot == NONE &&
+            find_empty(pool, slots_for(pool, expert)) != NONE)
             (void)begin_expert(pool, expert, MB_STORE_KEEP, false);
     }
     mb_disk_reads_begin(pool->reads);
@@ -750,14 +814,13 @@ static const char *reason_of(int error)
 
 void mb_disk_pool_describe(const struct mb_disk_pool *pool, struct mb_store_memory *memory)
 {
-    uint64_t arena_nbytes = pool->n_slots * pool->slot_nbytes;
     int uring_error = mb_disk_reads_uring_error(pool->reads);
     memory->reads = uring_error == 0 ? MB_READS_IO_URING : MB_READS_THREADS;
     memory->reads_reason = uring_error == 0 ? "" : reason_of(uring_error);
     memory->expert_nbytes = pool->expert_nbytes;
     memory->pool_nbytes = pool->pool_nbytes;
-    memory->blob_nbytes += arena_nbytes;
-    memory->table_nbytes += pool->pool_nbytes - arena_nbytes;
+    memory->blob_nbytes += pool->slots_nbytes;
+    memory->table_nbytes += pool->pool_nbytes - pool->slots_nbytes;
     memory->n_experts = pool->n_experts;
     memory->n_experts_held = pool->n_slots;
 }

@@ -2,8 +2,8 @@
  * disk_pool.h - memory for some of the experts, and threads that read the others into it when they are
  * wanted.
  *
- * A *slot* is memory for one expert; all slots have the size of the largest one and are made once.  An expert
- * is read whole and checked before it can be acquired.
+ * A *slot* is memory for one expert; slots have one of a few sizes (slot_sizes.h) and are made once.  An
+ * expert is read whole and checked before it can be acquired.
  */
 #ifndef MB_STORE_DISK_POOL_H
 #define MB_STORE_DISK_POOL_H
@@ -24,10 +24,12 @@ struct mb_disk_pool_options {
     const double *usage;                /* [n_usage] as mb_store_options.expert_usage */
     size_t n_usage;
     uint64_t nbytes; /* that the pool may take */
+    size_t n_min; /* experts of one size that can be acquired together, at least, where there are more sizes
+                     than one */
     struct mb_timeline timeline;
 };
 
-/* What the pool would take with so many slots, tables of experts included. */
+/* What the pool would take with so many slots for the largest experts, tables included. */
 struct mb_disk_pool_size {
     uint64_t fixed_nbytes, slot_nbytes;
     uint64_t expert_nbytes; /* of all experts, as they are stored */

@@ -146,6 +146,7 @@ static enum mb_status make_ready(void *bytes, const struct mb_bound_layer *layer
                                            .link = disk->options.expert_link,
                                            .usage = disk->options.expert_usage,
                                            .n_usage = disk->options.n_expert_usage,
+                                           .n_min = disk->options.n_experts_min,
                                            .timeline = disk->options.timeline};
     struct mb_disk_pool_size size = mb_disk_pool_size(&options);
     uint64_t kept_nbytes = disk->memory.blob_nbytes + disk->memory.table_nbytes + disk->memory.exact_nbytes;

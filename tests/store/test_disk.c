@@ -361,6 +361,49 @@ static void experts_larger_than_a_range_are_read_whole(void **state)
     shape = &small;
 }
 
+/* Half of the experts with a tight bound, so that they are more than twice as large as the others. */
+static void experts_of_different_sizes_leave_little_unused(void **state)
+{
+    (void)state;
+    enum { N_SIDE = 192, N_MANY = 24 };
+    static const struct shape mixed = {"mixed-coded", N_MANY, N_SIDE, N_SIDE};
+    struct mb_tensor_bound tight = {.pattern = "experts\\.\\d\\."};
+    struct mb_compress_options options = {
+        .size = sizeof options, .tensor_bounds = &tight, .n_tensor_bounds = 1};
+    struct mb_compress_report report;
+    struct mb_error err;
+    struct test_model model = test_model_small();
+    model.n_experts = mixed.n_experts;
+    model.n_hidden = mixed.n_hidden;
+    model.n_inner = mixed.n_inner;
+    test_write_model(test_path("mixed"), &model);
+    assert_int_equal(mb_bound_parse("1%", &tight.bound, NULL), MB_OK);
+    assert_int_equal(mb_compress(test_path("mixed"), test_path("mixed-coded"), &options, &report, &err),
+                     MB_OK);
+    shape = &mixed;
+    uint64_t nbytes = 1 << 20, last_held = 0, n_refused = 0;
+    for (size_t i = 0; i < 20; i++, nbytes += 1 << 17) {
+        struct test_weights w;
+        if (open_limited(nbytes, &w, &err) != MB_OK) {
+            n_refused++;
+            continue;
+        }
+        struct mb_store_memory memory = mb_store_memory(w.store);
+        if (memory.reads == MB_READS_NONE) {
+            test_weights_close(&w);
+            continue;
+        }
+        assert_true(memory.pool_nbytes <= nbytes);
+        assert_true(100 * memory.n_experts_held * (memory.expert_nbytes / N_MANY) >= 80 * memory.pool_nbytes);
+        last_held = memory.n_experts_held;
+        assert_right(&w);
+        assert_right(&w);
+        test_weights_close(&w);
+    }
+    assert_true(last_held > 0 && n_refused < 15);
+    shape = &small;
+}
+
 static void what_is_begun_is_read_and_nobody_waits(void **state)
 {
     (void)state;
@@ -655,6 +698,7 @@ int main(void)
         cmocka_unit_test(a_read_that_fails_is_told_by_file_and_tensor_and_not_kept),
         cmocka_unit_test(reads_in_two_halves_are_no_failure),
         cmocka_unit_test(experts_larger_than_a_range_are_read_whole),
+        cmocka_unit_test(experts_of_different_sizes_leave_little_unused),
         cmocka_unit_test(what_is_begun_is_read_and_nobody_waits),
         cmocka_unit_test(guesses_that_are_wrong_are_read_for_a_while_only),
         cmocka_unit_test(streaming_allocates_nothing),
