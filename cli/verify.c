@@ -89,12 +89,6 @@ static void free_results(struct results *results)
     free(results->tensors);
 }
 
-/* Error over bound; a matrix of zeros has the bound 0 and the error 0. */
-static double worst_of(const struct mb_verify_tensor *tensor)
-{
-    return tensor->err_abs_max == 0 ? 0 : tensor->err_abs_max / tensor->eps;
-}
-
 /* ---------------------------------------------------------------- a table */
 
 /* A line of the table: one matrix, or those of a layer's experts. */
@@ -112,12 +106,12 @@ static void add_to_row(struct row *row, const struct mb_verify_tensor *tensor)
     if (row->n == 0)
         *row = (struct row){.first = tensor,
                             .worst = tensor,
-                            .eps_min = tensor->eps,
+                            .eps_min = tensor->eps_min,
                             .eps_max = tensor->eps,
                             .place = mb_role_of(tensor->name)};
-    if (worst_of(tensor) > worst_of(row->worst))
+    if (tensor->err_ratio_max > row->worst->err_ratio_max)
         row->worst = tensor;
-    row->eps_min = fmin(row->eps_min, tensor->eps);
+    row->eps_min = fmin(row->eps_min, tensor->eps_min);
     row->eps_max = fmax(row->eps_max, tensor->eps);
     row->n++;
     row->n_weights += n_weights;
@@ -149,11 +143,10 @@ static void print_identity(struct cli_table *table, const struct row *row)
     if (row->n == 1) {
         cli_table_cell(table, "%s", row->first->name);
         cli_table_cell(table, "%" PRIu64 " x %" PRIu64, row->first->n_rows, row->first->n_cols);
-        print_bound(table, row->first->eps, row->first);
-        return;
+    } else {
+        cli_table_cell(table, "layers.%d experts", row->place.layer);
+        cli_table_cell(table, "%zu matrices", row->n);
     }
-    cli_table_cell(table, "layers.%d experts", row->place.layer);
-    cli_table_cell(table, "%zu matrices", row->n);
     if (row->eps_min == row->eps_max)
         print_bound(table, row->eps_min, row->first);
     else
@@ -170,7 +163,7 @@ static void print_worst(struct cli_table *table, const struct row *row)
     }
     uint64_t r = worst->err_max_index / worst->n_cols, c = worst->err_max_index % worst->n_cols;
     struct mb_tensor_role place = mb_role_of(worst->name);
-    cli_table_cell(table, "%.6f%s", worst_of(worst), row->n_broken > 0 ? " BROKEN" : "");
+    cli_table_cell(table, "%.6f%s", worst->err_ratio_max, row->n_broken > 0 ? " BROKEN" : "");
     if (row->n == 1) {
         cli_table_cell(table, "[%" PRIu64 ", %" PRIu64 "]", r, c);
         return;
@@ -292,13 +285,15 @@ static json_t *tensor_json(const struct mb_verify_tensor *t)
                              dtypes[t->dtype], "shape", (json_int_t)t->n_rows, (json_int_t)t->n_cols, "eps",
                              t->eps, "step", (double)t->step, "bits_per_weight", t->bits_per_weight,
                              "entropy_bits", t->entropy_bits, "n_outliers", (json_int_t)t->n_outliers);
+    if (json != NULL && t->eps_min < t->eps) /* columns have bounds of their own */
+        json_object_set_new(json, "eps_min", json_real(t->eps_min));
     if (json != NULL)
         add_outputs(json, t);
     if (json == NULL || isnan(t->err_abs_max))
         return json;
     json_t *error =
         json_pack("{s:o, s:o, s:[I, I], s:I}", "err_abs_max", cli_json_real(t->err_abs_max), "worst_ratio",
-                  cli_json_real(worst_of(t)), "at", (json_int_t)(t->err_max_index / t->n_cols),
+                  cli_json_real(t->err_ratio_max), "at", (json_int_t)(t->err_max_index / t->n_cols),
                   (json_int_t)(t->err_max_index % t->n_cols), "n_broken", (json_int_t)t->n_broken);
     if (error == NULL || json_object_update(json, error) != 0) {
         json_decref(json);

@@ -152,6 +152,10 @@ MB_API bool mb_tensor_is_text(const struct mb_checkpoint *ckpt, const char *tens
  */
 MB_API struct mb_tensor_role mb_role_of(const char *tensor_name);
 
+/* Whether columns of the matrix may have exponents (codec.h): second matrices of MLPs, by the end of the
+ * name. */
+MB_API bool mb_may_have_exponents(const char *tensor_name);
+
 /* ---------------------------------------------------------------- coded folders */
 
 /* Whether a tensor is a coded blob: U8, one dimension, name ending in ".moebius", in a coded folder. */
@@ -159,6 +163,14 @@ MB_API bool mb_tensor_is_blob(const struct mb_checkpoint *ckpt, const struct mb_
 
 /* "STEM.moebius" and a name inside the blob make "STEM.NAME": malloc'ed; NULL: out of memory. */
 MB_API char *mb_blob_full_name(const struct mb_tensor *blob, const struct mb_blob_matrix *matrix);
+
+/*
+ * What a reader of matrices asks about each, 'name' being its full name.  MB_BAD_DATA: its columns have
+ * exponents, and only the second matrices of MLPs may have some (mb_may_have_exponents).
+ */
+MB_API enum mb_status mb_blob_check_exponents(const struct mb_checkpoint *ckpt, const struct mb_tensor *blob,
+                                              const struct mb_blob_matrix *matrix, const char *name,
+                                              struct mb_error *err);
 
 /*
  * XXH3-64 (seed 0) of an exact tensor's bytes, as the coded folder keeps it.  false: it keeps none, or what
@@ -355,14 +367,16 @@ struct mb_verify_tensor {
     const char *name; /* the original one; valid during the call of 'each' */
     enum mb_dtype dtype;
     uint64_t n_rows, n_cols;
-    double eps;             /* the bound: largest allowed error, in weight units */
+    double eps;             /* the bound: largest allowed error, in weight units; of the coarsest column */
     double err_abs_max;     /* largest error found, in weight units; NaN without an original */
-    uint64_t err_max_index; /* of the worst weight: row * n_cols + column */
-    double bits_per_weight; /* in the coded form: records and directory */
+    uint64_t err_max_index; /* of the worst weight, by its bound: row * n_cols + column */
+    double bits_per_weight; /* in the coded form: records, directory and exponents */
     double entropy_bits;    /* a weight, of an ideal code of the indices, outliers counted as one symbol */
     uint64_t n_outliers;
     uint64_t n_broken; /* weights over the bound */
     float step;        /* between levels; mb_step_of_eps(eps), or finer: then several are within the bound */
+    double eps_min;    /* the bound of the finest column: eps, unless columns have exponents */
+    double err_ratio_max; /* the largest error over the bound of its column; NaN without an original */
     bool has_output_error, is_measured;
     struct mb_output_error output_error; /* as compress left it, if has_output_error */
     /* Of these very weights, with a meter and the original, if is_measured: */

@@ -267,6 +267,9 @@ struct mb_coded_matrix {
     const struct mb_tile *tiles; /* [n_tiles] */
 };
 
+/* The bound of a column's weights: eps, or eps 2^-e. */
+MB_API double mb_column_eps(const struct mb_coded_matrix *w, size_t col);
+
 /* Bytes that a product with a matrix reads, but for counts of outliers, which are few. */
 static inline uint64_t mb_coded_nbytes(const struct mb_coded_matrix *w)
 {

@@ -44,6 +44,7 @@ struct mb_weight_info {
     uint64_t n_elems;
     uint64_t product_nbytes; /* that a product with it reads, as it is stored */
     double eps;              /* is_coded: the bound that holds for every value, as the blob's header has it */
+    bool has_exponents; /* is_coded: the bound is that of what is coded, each column has its own (codec.h) */
 };
 
 /* Of a coded matrix, as it is stored, with its directory. */
@@ -281,7 +282,8 @@ MB_API void mb_store_prefetch(struct mb_store *store, size_t layer, const uint32
  * Lays a changed matrix over the one of that name, in place of what lay there before; NULL takes it off, and
  * the original is back, bit for bit.  Its shape is the original's; coded or plain, of any dtype.  The bytes
  * that it refers to stay the caller's and have to last until it is taken off or the store is closed; *changed
- * is copied.  MB_USAGE: another shape, or an expert is acquired; MB_BAD_DATA: no such matrix.
+ * is copied.  MB_USAGE: another shape, exponents of columns where the matrix may have none
+ * (mb_may_have_exponents), or an expert is acquired; MB_BAD_DATA: no such matrix.
  */
 MB_API enum mb_status mb_store_overlay(struct mb_store *store, const char *name,
                                        const struct mb_matrix *changed, struct mb_error *err);

@@ -10,8 +10,9 @@
 #include <time.h>
 
 enum {
-    MB_FORMAT_VERSION = 1,     /* what is written, but for steps of their own */
-    MB_FORMAT_VERSION_MAX = 2, /* what is read */
+    MB_FORMAT_VERSION = 1,       /* what is written, but for */
+    MB_FORMAT_VERSION_STEPS = 2, /* steps of their own */
+    MB_FORMAT_VERSION_MAX = 3,   /* what is read: exponents of columns */
     MB_CONFIG_NBYTES_MAX = 16 << 20,
     MB_INDEX_NBYTES_MAX = 64 << 20,
     MB_SIDE_FILE_NBYTES_MAX = 256 << 20, /* of a tokenizer file and the like */

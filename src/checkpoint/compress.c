@@ -62,7 +62,7 @@ static json_t *quantization_config(const struct mb_compress_options *options, co
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)layout->hash);
     json_t *config =
         json_pack("{s:s, s:i, s:i, s:o, s:o}", "quant_method", "moebius", "format_version",
-                  options->rounder == NULL ? MB_FORMAT_VERSION : MB_FORMAT_VERSION_MAX, "encoder", ENCODER,
+                  options->rounder == NULL ? MB_FORMAT_VERSION : MB_FORMAT_VERSION_STEPS, "encoder", ENCODER,
                   "bound", bound_json(mb_bound_of_class(options, MB_CLASS_EXPERT)), "dense_bound",
                   bound_json(mb_bound_of_class(options, MB_CLASS_LINEAR)));
     bool ok = config != NULL;

@@ -376,20 +376,25 @@ struct target {
 /* What rounding did to some rows. */
 struct rounding {
     uint64_t n_changed;
-    double err_max;
+    double ratio_max; /* of changes, over the bounds of their columns */
+    bool is_infinite; /* one is */
 };
 
-static struct rounding round_weights(float *weights, size_t n, enum mb_dtype dtype)
+/* Whole rows. */
+static struct rounding round_weights(const struct mb_coded_matrix *coded, float *weights, size_t n,
+                                     enum mb_dtype dtype)
 {
     struct rounding rounding = {0};
     uint16_t *out = (uint16_t *)weights; /* in place: shorter elements never overtake longer ones */
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0, c = 0; i < n; i++, c = c + 1 == coded->n_cols ? 0 : c + 1) {
         float w = weights[i];
         uint16_t half = dtype == MB_F16 ? mb_f16_of_float(w) : mb_bf16_of_float(w);
         float rounded = dtype == MB_F16 ? mb_float_of_f16(half) : mb_float_of_bf16(half);
         double err_abs = fabs((double)rounded - (double)w);
         rounding.n_changed += rounded != w;
-        rounding.err_max = err_abs > rounding.err_max ? err_abs : rounding.err_max;
+        double ratio = err_abs == 0 ? 0 : fmin(err_abs / mb_column_eps(coded, c), DBL_MAX);
+        rounding.ratio_max = fmax(rounding.ratio_max, ratio);
+        rounding.is_infinite = rounding.is_infinite || isinf(err_abs);
         memcpy(&out[i], &half, sizeof half);
     }
     return rounding;
@@ -416,16 +421,15 @@ static enum mb_status write_rows(void *ctx, const struct mb_walk_matrix *matrix,
     struct rounding rounding = {0};
     uint64_t n = n_rows * matrix->info->n_cols, elem = mb_dtype_nbytes(d->options->dtype);
     if (d->options->dtype != MB_F32)
-        rounding = round_weights(weights, n, d->options->dtype);
-    if (isinf(rounding.err_max))
+        rounding = round_weights(matrix->coded, weights, n, d->options->dtype);
+    if (rounding.is_infinite)
         return mb_fail(
             err, MB_UNSUPPORTED,
             "%s: tensor %s: rows from %" PRIu64 ": a weight is too large for %s; choose F32 or BF16",
             mb_tensor_path(d->ckpt, matrix->tensor), matrix->name, row, type_names[d->options->dtype].tensor);
-    double ratio = rounding.err_max == 0 ? 0 : fmin(rounding.err_max / matrix->info->eps, DBL_MAX);
     pthread_mutex_lock(&d->lock);
     d->report.n_weights_changed += rounding.n_changed;
-    d->report.err_enlarged_ratio = fmax(d->report.err_enlarged_ratio, ratio);
+    d->report.err_enlarged_ratio = fmax(d->report.err_enlarged_ratio, rounding.ratio_max);
     pthread_mutex_unlock(&d->lock);
     return write_bytes(d, content, row * matrix->info->n_cols * elem, weights, n * elem, err);
 }

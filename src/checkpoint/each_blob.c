@@ -197,6 +197,8 @@ static enum mb_status make_matrices(struct walk *walk, struct mb_error *err)
         };
         if (walk->matrices[i].name == NULL || walk->matrices[i].user == NULL)
             return mb_fail_memory(err, "the work on a matrix");
+        MB_TRY(mb_blob_check_exponents(walk->ckpt, walk->now.tensor, &blob->info[i], walk->matrices[i].name,
+                                       err));
         walk->first_chunks[i + 1] = walk->first_chunks[i] + (coded->n_rows + rows - 1) / rows;
     }
     return MB_OK;

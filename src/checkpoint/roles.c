@@ -96,6 +96,11 @@ static enum mb_role role_of(const char *name, int expert)
     return mb_is_linear_name(name) ? MB_ROLE_LINEAR : MB_ROLE_OTHER;
 }
 
+bool mb_may_have_exponents(const char *name)
+{
+    return mb_name_ends_with(name, ".down_proj.weight") || mb_name_ends_with(name, ".w2.weight");
+}
+
 struct mb_tensor_role mb_role_of(const char *name)
 {
     int expert = number_after(name, ROUTED);

@@ -167,6 +167,17 @@ char *mb_blob_full_name(const struct mb_tensor *blob, const struct mb_blob_matri
     return name;
 }
 
+enum mb_status mb_blob_check_exponents(const struct mb_checkpoint *ckpt, const struct mb_tensor *blob,
+                                       const struct mb_blob_matrix *matrix, const char *name,
+                                       struct mb_error *err)
+{
+    if (matrix->exponents_nbytes == 0 || mb_may_have_exponents(name))
+        return MB_OK;
+    return mb_fail(err, MB_BAD_DATA,
+                   "%s: tensor %s: the columns of %s have exponents, and only down_proj's may",
+                   mb_tensor_path(ckpt, blob), blob->name, name);
+}
+
 /* "KEY:NAME" in the header of the tensor's shard. */
 static bool find_xxh3(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, const char *what,
                       uint64_t *xxh3)

@@ -18,8 +18,8 @@
 /* What is found out about a matrix; pieces of it by many threads. */
 struct finding {
     const struct mb_tensor *original;
-    double err_max;
-    uint64_t err_index;
+    double err_max, ratio_max; /* of errors, and of errors over their bound */
+    uint64_t err_index;        /* of the latter */
     uint64_t n_broken;
     struct mb_coded_statistics coded;
     void *meter;      /* the meter's, with an original; NULL: it does not know the matrix */
@@ -164,31 +164,39 @@ static enum mb_status begin_matrix(void *ctx, struct mb_walk_matrix *matrix, str
     return begin_meter(v, matrix, finding, err);
 }
 
-/* "!(err <= eps)" lets no NaN pass; a weight that is none counts as infinitely far. */
-static void compare(struct finding *finding, double eps, enum mb_dtype dtype, const uint8_t *original,
-                    const float *decoded, uint64_t first, size_t n)
+/*
+ * Rows from the first on.  "!(err <= eps)" lets no NaN pass; a weight that is none counts as infinitely far.
+ * The worst is the one with the largest error over its bound; where a bound is 0, any error is infinite.
+ */
+static void compare(struct finding *finding, const struct mb_coded_matrix *coded, enum mb_dtype dtype,
+                    const uint8_t *original, const float *decoded, uint64_t first, size_t n)
 {
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0, c = 0; i < n; i++, c = c + 1 == coded->n_cols ? 0 : c + 1) {
+        double eps = mb_column_eps(coded, c);
         double err_abs = fabs((double)mb_load_value(dtype, original, i) - (double)decoded[i]);
         if (!(err_abs <= eps)) {
             finding->n_broken++;
             err_abs = isnan(err_abs) ? INFINITY : err_abs;
         }
-        if (err_abs > finding->err_max) {
-            finding->err_max = err_abs;
+        double ratio = err_abs == 0 ? 0 : err_abs / eps;
+        if (ratio > finding->ratio_max) {
+            finding->ratio_max = ratio;
             finding->err_index = first + i;
         }
+        finding->err_max = fmax(finding->err_max, err_abs);
     }
 }
 
 static void add_finding(struct finding *to, const struct finding *from)
 {
-    bool is_worse = from->err_max > to->err_max;
-    bool is_earlier = from->err_max == to->err_max && from->err_max > 0 && from->err_index < to->err_index;
+    bool is_worse = from->ratio_max > to->ratio_max;
+    bool is_earlier =
+        from->ratio_max == to->ratio_max && from->ratio_max > 0 && from->err_index < to->err_index;
     if (is_worse || is_earlier) {
-        to->err_max = from->err_max;
+        to->ratio_max = from->ratio_max;
         to->err_index = from->err_index;
     }
+    to->err_max = fmax(to->err_max, from->err_max);
     to->n_broken += from->n_broken;
     mb_coded_statistics_merge(&to->coded, &from->coded);
 }
@@ -205,7 +213,7 @@ static enum mb_status verify_rows(void *ctx, const struct mb_walk_matrix *matrix
         uint64_t row_nbytes = coded->n_cols * mb_dtype_nbytes(dtype);
         MB_TRY(mb_checkpoint_read(v->original, finding->original, row * row_nbytes, buffer,
                                   n_rows * row_nbytes, err));
-        compare(&found, coded->eps, dtype, buffer, weights, row * coded->n_cols, n_rows * coded->n_cols);
+        compare(&found, coded, dtype, buffer, weights, row * coded->n_cols, n_rows * coded->n_cols);
         if (finding->meter != NULL)
             MB_TRY(measure_rows(v, finding, coded, buffer, weights, row, n_rows, err));
     }
@@ -219,11 +227,10 @@ static enum mb_status verify_rows(void *ctx, const struct mb_walk_matrix *matrix
 static void report_matrix(struct mb_verify_report *report, const struct mb_walk_matrix *matrix,
                           const struct finding *finding)
 {
-    double ratio = finding->err_max == 0 ? 0 : finding->err_max / matrix->coded->eps;
     report->n_weights += matrix->coded->n_rows * matrix->coded->n_cols;
     report->n_broken += finding->n_broken;
-    if (ratio > report->worst_ratio) {
-        report->worst_ratio = ratio;
+    if (finding->ratio_max > report->worst_ratio) {
+        report->worst_ratio = finding->ratio_max;
         snprintf(report->worst_tensor, sizeof report->worst_tensor, "%.255s", matrix->name);
     }
 }
@@ -259,7 +266,11 @@ static enum mb_status end_matrix(void *ctx, struct mb_walk_matrix *matrix, struc
     struct verification *v = ctx;
     const struct finding *finding = matrix->user;
     const struct mb_coded_matrix *coded = matrix->coded;
-    double n = (double)coded->n_rows * (double)coded->n_cols;
+    double n = (double)coded->n_rows * (double)coded->n_cols, eps_min = coded->eps, eps_max = coded->eps;
+    for (size_t c = 0; coded->col_exponents != NULL && c < coded->n_cols; c++) {
+        eps_min = c == 0 ? mb_column_eps(coded, c) : fmin(eps_min, mb_column_eps(coded, c));
+        eps_max = c == 0 ? mb_column_eps(coded, c) : fmax(eps_max, mb_column_eps(coded, c));
+    }
     v->report->n_blobs += matrix->index == 0;
     if (v->original != NULL)
         report_matrix(v->report, matrix, finding);
@@ -268,14 +279,19 @@ static enum mb_status end_matrix(void *ctx, struct mb_walk_matrix *matrix, struc
         .dtype = coded->dtype,
         .n_rows = coded->n_rows,
         .n_cols = coded->n_cols,
-        .eps = coded->eps,
+        .eps = eps_max,
         .err_abs_max = v->original == NULL ? NAN : finding->err_max,
         .err_max_index = finding->err_index,
-        .bits_per_weight = 8 * (double)(matrix->info->data_nbytes + matrix->info->directory_nbytes) / n,
+        .bits_per_weight = 8 *
+                           (double)(matrix->info->data_nbytes + matrix->info->directory_nbytes +
+                                    matrix->info->exponents_nbytes) /
+                           n,
         .entropy_bits = mb_coded_entropy_bits(&finding->coded),
         .n_outliers = finding->coded.n_outliers,
         .n_broken = finding->n_broken,
-        .step = coded->step,
+        .step = eps_max == coded->eps ? coded->step : coded->step * (float)(eps_max / coded->eps),
+        .eps_min = eps_min,
+        .err_ratio_max = v->original == NULL ? NAN : finding->ratio_max,
     };
     report_outputs(v, matrix, finding, &tensor);
     if (v->options->each != NULL)

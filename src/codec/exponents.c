@@ -83,6 +83,11 @@ float mb_unscaled_weight(const struct mb_coded_matrix *w, float weight, size_t i
     return w->col_exponents == NULL ? weight : weight * power_of_two(-w->col_exponents[i % w->n_cols]);
 }
 
+double mb_column_eps(const struct mb_coded_matrix *w, size_t col)
+{
+    return w->col_exponents == NULL ? w->eps : w->eps * (double)power_of_two(-w->col_exponents[col]);
+}
+
 const char *mb_exponents_fault(const int8_t *exponents, size_t n_cols)
 {
     bool any = false;

@@ -67,6 +67,18 @@ static void add_form(const struct mb_model *model, struct mb_layer *layer, enum 
         layer->forms[read_by(id)] |= mb_form_of(&model->stage, matrix);
 }
 
+/* Of whatever name: the engine knows what to do with exponents in the input of these alone. */
+static enum mb_status check_exponents(const struct mb_model *model, const char *name, enum mb_weight_id id,
+                                      struct mb_error *err)
+{
+    const struct mb_weight_info *weight = mb_index_find(model->index, name);
+    if (!weight->has_exponents || id == MB_W_DOWN || id == MB_W_SHARED_DOWN || id == MB_W_EXPERT_DOWN)
+        return MB_OK;
+    return mb_fail(err, MB_UNSUPPORTED,
+                   "%s: tensor %s: exponents of columns are supported in down_proj alone",
+                   mb_tensor_path(model->ckpt, weight->tensor), name);
+}
+
 static enum mb_status load_weight(struct mb_model *model, struct mb_layer *layer,
                                   const struct mb_weight *weight, struct mb_error *err)
 {
@@ -76,6 +88,7 @@ static enum mb_status load_weight(struct mb_model *model, struct mb_layer *layer
         return load_vector(model, name, weight->n_rows, &layer->vector[weight->id - MB_N_EXPERT_END], err);
     struct mb_linear *linear = &layer->matrix[weight->id];
     MB_TRY(load_matrix(model, name, weight->n_rows, weight->n_cols, linear, err));
+    MB_TRY(check_exponents(model, name, weight->id, err));
     linear->place = (struct mb_matrix_place){(int)weight->id, layer->index, 0};
     add_form(model, layer, weight->id, linear->matrix);
     if (!weight->has_bias)
@@ -100,6 +113,7 @@ static enum mb_status bind_expert(struct mb_model *model, struct mb_layer *layer
     }
     MB_TRY(mb_store_bind_expert(model->store, layer->index, expert, parts, MB_N_EXPERT_MATRICES, err));
     for (size_t i = 0; i < MB_N_EXPERT_MATRICES; i++) {
+        MB_TRY(check_exponents(model, names[i], MB_N_LAYER_MATRICES + i, err));
         const struct mb_weight_info *weight = mb_index_find(model->index, names[i]);
         bool is_coded = weight->is_coded;
         add_form(model, layer, MB_N_LAYER_MATRICES + i,

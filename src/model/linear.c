@@ -95,8 +95,8 @@ void mb_add_product(struct mb_stage *stage, const struct mb_linear *w, struct mb
 }
 
 void mb_add_gate_up(struct mb_stage *stage, const struct mb_linear *gate, const struct mb_linear *up,
-                    struct mb_vectors in, size_t n_tokens, float *y, const struct mb_activations *out,
-                    unsigned out_forms, size_t out_first)
+                    const struct mb_linear *down, struct mb_vectors in, size_t n_tokens, float *y,
+                    const struct mb_activations *out, unsigned out_forms, size_t out_first)
 {
     add(stage, &(struct mb_product){.w = gate,
                                     .up = up,
@@ -105,15 +105,28 @@ void mb_add_gate_up(struct mb_stage *stage, const struct mb_linear *gate, const 
                                     .y = y,
                                     .out = out,
                                     .out_first = out_first,
-                                    .out_forms = out_forms});
+                                    .out_forms = out_forms,
+                                    .reader = down});
 }
 
-/* All rows are finished: makes them the integers that products of the next stage read. */
-static void finish_product(const struct mb_stage *stage, const struct mb_product *p)
+/*
+ * All rows are finished: makes them the integers that products of the next stage read.  y stays as it is:
+ * plain matrices and watchers read that.
+ */
+static void finish_product(const struct mb_stage *stage, const struct mb_product *p,
+                           struct mb_thread_scratch *scratch)
 {
+    const struct mb_matrix *reader = p->reader->matrix;
+    const int8_t *exponents = reader->is_coded ? reader->coded.col_exponents : NULL;
     size_t n = (size_t)p->w->matrix->n_rows;
-    for (size_t t = 0; t < p->n_tokens; t++)
-        mb_activate(stage->kernels, p->out_forms, p->y + t * n, n, p->out, p->out_first + t);
+    for (size_t t = 0; t < p->n_tokens; t++) {
+        const float *x = p->y + t * n;
+        if (exponents != NULL) {
+            mb_unscale_columns(exponents, x, n, scratch->up);
+            x = scratch->up;
+        }
+        mb_activate(stage->kernels, p->out_forms, x, n, p->out, p->out_first + t);
+    }
 }
 
 /* The hardware prefetches rows that follow those of the last product; others are prefetched here. */
@@ -145,7 +158,7 @@ static void run_pieces(const struct mb_stage *stage, const struct mb_piece *piec
             stage->ops->silu_mul(y + t * y_stride, scratch->up + t * n_rows, n_rows);
     }
     if (p->out != NULL && atomic_fetch_sub(&p->n_pieces_left, (uint32_t)n_pieces) == n_pieces)
-        finish_product(stage, p);
+        finish_product(stage, p, scratch);
     if (stage->timeline.fn != NULL)
         mb_show_product(&stage->timeline, p, thread, begun_ns);
 }

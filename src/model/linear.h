@@ -75,6 +75,7 @@ struct mb_product {
     const struct mb_activations *out; /* NULL, or filled with the finished vectors of y */
     size_t out_first;
     unsigned out_forms;
+    const struct mb_linear *reader; /* the matrix that reads 'out' */
     _Atomic uint32_t n_pieces_left;
 };
 
@@ -84,10 +85,10 @@ struct mb_piece {
 
 /* What a thread needs for itself. */
 struct mb_thread_scratch {
-    void *coded;                    /* of matmul and matvec_transposed, 64-byte aligned */
-    float *up;                      /* [MB_PASS_TOKENS][rows of a piece] */
-    float *attention;               /* of attention, see attention.h */
-    int8_t *planes;                 /* of activations that are made within attention */
+    void *coded;      /* of matmul and matvec_transposed, 64-byte aligned */
+    float *up;        /* [MB_PASS_TOKENS][rows of a piece], or rows of an 'up' if that is more */
+    float *attention; /* of attention, see attention.h */
+    int8_t *planes;   /* of activations that are made within attention */
     const struct mb_matrix *last_w; /* the matrix of the last product, and the row after that product */
     size_t last_row;
 };
@@ -131,12 +132,12 @@ void mb_add_product(struct mb_stage *stage, const struct mb_linear *w, struct mb
                     float *y);
 
 /*
- * Adds y = silu(W x) * (U x) in the same form; finished vectors also go to 'out' (may be NULL) as the next
- * product reads them, in out_forms, from index out_first on.
+ * Adds y = silu(W x) * (U x) in the same form; finished vectors also go to 'out' as 'down' reads them: in
+ * out_forms, from index out_first on, and x_j 2^-e_j in place of x_j where its columns have exponents.
  */
 void mb_add_gate_up(struct mb_stage *stage, const struct mb_linear *gate, const struct mb_linear *up,
-                    struct mb_vectors in, size_t n_tokens, float *y, const struct mb_activations *out,
-                    unsigned out_forms, size_t out_first);
+                    const struct mb_linear *down, struct mb_vectors in, size_t n_tokens, float *y,
+                    const struct mb_activations *out, unsigned out_forms, size_t out_first);
 
 void mb_stage_run(struct mb_stage *stage);
 

@@ -35,8 +35,8 @@ static enum mb_status run(struct mb_model *model, const struct mb_layer *layer, 
     size_t n = model->work.n_tokens;
     mb_lookahead_now(model, layer);
     mb_stage_begin(stage);
-    mb_add_gate_up(stage, &w[MB_W_GATE], &w[MB_W_UP], mb_normed(model), n, part->hidden, &part->hidden_a,
-                   layer->forms[MB_READ_DOWN], 0);
+    mb_add_gate_up(stage, &w[MB_W_GATE], &w[MB_W_UP], &w[MB_W_DOWN], mb_normed(model), n, part->hidden,
+                   &part->hidden_a, layer->forms[MB_READ_DOWN], 0);
     mb_stage_run(stage);
     mb_stage_begin(stage);
     mb_add_product(stage, &w[MB_W_DOWN], mb_vectors_of(part->hidden, layer->mlp->d_ff, &part->hidden_a), n,

@@ -151,8 +151,8 @@ static void add_shared_gate_up(struct mb_model *model, const struct mb_layer *la
     size_t n = model->work.n_tokens;
     if (layer->mlp->d_shared > 0)
         mb_add_gate_up(stage, &layer->matrix[MB_W_SHARED_GATE], &layer->matrix[MB_W_SHARED_UP],
-                       mb_normed(model), n, part->shared_hidden, &part->shared_hidden_a,
-                       layer->forms[MB_READ_SHARED_DOWN], 0);
+                       &layer->matrix[MB_W_SHARED_DOWN], mb_normed(model), n, part->shared_hidden,
+                       &part->shared_hidden_a, layer->forms[MB_READ_SHARED_DOWN], 0);
     if (layer->mlp->has_shared_score)
         mb_add_product(stage, &layer->matrix[MB_W_SHARED_SCORE], mb_normed(model), n, part->shared_score);
 }
@@ -191,9 +191,9 @@ static void add_gate_up(struct mb_model *model, const struct mb_layer *layer, si
     struct mb_vectors in = {part->slot_y + first * d_model, d_model, part->slot_in + first,
                             part->slot_in_fast + first};
     mb_add_gate_up(&model->stage, wave_matrix(part, w, MB_W_EXPERT_GATE),
-                   wave_matrix(part, w, MB_W_EXPERT_UP), in, part->expert_first[e + 1] - first,
-                   part->slot_hidden + first * layer->mlp->d_expert, &part->slot_hidden_a,
-                   layer->forms[MB_READ_EXPERT_DOWN], first);
+                   wave_matrix(part, w, MB_W_EXPERT_UP), wave_matrix(part, w, MB_W_EXPERT_DOWN), in,
+                   part->expert_first[e + 1] - first, part->slot_hidden + first * layer->mlp->d_expert,
+                   &part->slot_hidden_a, layer->forms[MB_READ_EXPERT_DOWN], first);
 }
 
 static void add_down(struct mb_model *model, const struct mb_layer *layer, size_t w, size_t e)

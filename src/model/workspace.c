@@ -95,7 +95,8 @@ static void need_matrix(struct needs *needs, const struct mb_weight *weight)
 {
     size_t n_cols = weight->n_cols;
     if (mb_is_gate(weight->id))
-        needs->n_up = max_size(needs->n_up, MB_PASS_TOKENS * mb_piece_rows(weight->n_rows, n_cols));
+        needs->n_up = max_size(
+            needs->n_up, max_size(MB_PASS_TOKENS * mb_piece_rows(weight->n_rows, n_cols), weight->n_rows));
     needs->coded_nbytes = max_size(needs->coded_nbytes, mb_kernels()->matmul_scratch_nbytes(n_cols));
     if (weight->is_transposed)
         needs->coded_nbytes = max_size(needs->coded_nbytes, mb_kernels()->transposed_scratch_nbytes(n_cols));

@@ -31,7 +31,8 @@ static bool is_as_indexed(const struct mb_blob *blob, const struct mb_weight_inf
     if (weight->blob_matrix >= blob->n_matrices)
         return false;
     const struct mb_coded_matrix *matrix = &blob->matrix[weight->blob_matrix];
-    return matrix->n_rows == weight->n_rows && matrix->n_cols == weight->n_cols;
+    return matrix->n_rows == weight->n_rows && matrix->n_cols == weight->n_cols &&
+           (matrix->col_exponents != NULL) == weight->has_exponents;
 }
 
 enum mb_status mb_view_coded(const struct mb_checkpoint *ckpt, const struct mb_weight_info *weight,

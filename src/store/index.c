@@ -83,11 +83,15 @@ static enum mb_status add_coded(struct mb_index *index, const struct mb_tensor *
         .n_elems = matrix->n_rows * matrix->n_cols,
         .product_nbytes = product_nbytes_of(matrix),
         .eps = matrix->eps,
+        .has_exponents = matrix->exponents_nbytes > 0,
     };
-    if (matrix->exponents_nbytes > 0)
-        return mb_fail(err, MB_UNSUPPORTED, "%s: tensor %s: exponents of columns are not supported yet",
-                       mb_tensor_path(index->ckpt, blob), blob->name);
-    return add_weight(index, mb_blob_full_name(blob, matrix), &weight, err);
+    char *name = mb_blob_full_name(blob, matrix);
+    enum mb_status status =
+        name == NULL ? MB_OK : mb_blob_check_exponents(index->ckpt, blob, matrix, name, err);
+    if (status == MB_OK)
+        return add_weight(index, name, &weight, err);
+    free(name);
+    return status;
 }
 
 /* ---------------------------------------------------------------- headers of blobs */

@@ -129,6 +129,20 @@ static uint8_t *take(struct mb_resident *resident, uint64_t nbytes)
     return bytes;
 }
 
+static uint64_t exponents_nbytes(const struct mb_coded_matrix *matrix)
+{
+    return matrix->col_exponents == NULL ? 0 : matrix->n_cols;
+}
+
+/* The form does not know of exponents: they come after it. */
+static uint64_t make(const struct mb_resident *resident, const struct mb_coded_matrix *matrix, uint8_t *place)
+{
+    uint64_t nbytes = resident->form->make(matrix, resident->n_more_bits, place);
+    if (matrix->col_exponents != NULL)
+        memcpy(place + nbytes, matrix->col_exponents, matrix->n_cols);
+    return nbytes + exponents_nbytes(matrix);
+}
+
 /* A large matrix is made where it stays: in pages of its own, of which it touches only what it needs. */
 static uint8_t *make_in_place(struct mb_resident *resident, const struct mb_coded_matrix *matrix,
                               uint64_t nbytes_max, uint64_t *nbytes)
@@ -141,7 +155,7 @@ static uint8_t *make_in_place(struct mb_resident *resident, const struct mb_code
     pthread_mutex_unlock(&resident->lock);
     if (place == NULL)
         return NULL;
-    *nbytes = resident->form->make(matrix, resident->n_more_bits, place);
+    *nbytes = make(resident, matrix, place);
     pthread_mutex_lock(&resident->lock);
     resident->nbytes += *nbytes;
     pthread_mutex_unlock(&resident->lock);
@@ -154,7 +168,7 @@ static uint8_t *make_and_pack(struct mb_resident *resident, int thread, const st
     uint8_t *made = grow(&resident->threads[thread].made, nbytes_max);
     if (made == NULL)
         return NULL;
-    *nbytes = resident->form->make(matrix, resident->n_more_bits, made);
+    *nbytes = make(resident, matrix, made);
     uint8_t *place = take(resident, *nbytes);
     if (place != NULL)
         memcpy(place, made, *nbytes);
@@ -164,13 +178,16 @@ static uint8_t *make_and_pack(struct mb_resident *resident, int thread, const st
 enum mb_status mb_resident_add(struct mb_resident *resident, int thread, struct mb_coded_matrix *matrix,
                                struct mb_error *err)
 {
-    uint64_t nbytes_max = resident->form->nbytes_max(matrix), nbytes;
+    uint64_t nbytes_max = resident->form->nbytes_max(matrix) + exponents_nbytes(matrix), nbytes;
     const uint8_t *place = nbytes_max > CHUNK_NBYTES
                                ? make_in_place(resident, matrix, nbytes_max, &nbytes)
                                : make_and_pack(resident, thread, matrix, nbytes_max, &nbytes);
     if (place == NULL)
         return mb_fail_memory(err, "the weights of the model");
+    nbytes -= exponents_nbytes(matrix);
     *matrix = resident->form->view(matrix, place, nbytes);
+    if (matrix->col_exponents != NULL)
+        matrix->col_exponents = (const int8_t *)place + nbytes;
     return MB_OK;
 }
 

@@ -366,6 +366,8 @@ enum mb_status mb_store_overlay(struct mb_store *store, const char *name, const 
         return mb_fail(err, MB_USAGE,
                        "%s: shape [%" PRIu64 ", %zu], but the model's is [%" PRIu64 ", %" PRIu64 "]", name,
                        changed->n_rows, changed->n_cols, weight->n_rows, weight->n_cols);
+    if (changed->is_coded && changed->coded.col_exponents != NULL && !mb_may_have_exponents(name))
+        return mb_fail(err, MB_USAGE, "%s: its columns cannot have exponents", name);
     return lay_over(&store->views.at[i], &store->views.originals[i], changed, err);
 }
 
