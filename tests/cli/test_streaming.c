@@ -5,8 +5,12 @@
 #include "checkpoint/folder.h"
 #include "cmocka_all.h"
 #include "program.h"
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <time.h>
 
 #define RUN "run coded -p 'Ali has 92 pears.' -n 20 -t 2"
 
@@ -179,6 +183,50 @@ static void a_timeline_changes_no_text_and_is_there_after_chat_too(void **state)
     assert_null(json_load_file(test_path("none.json"), 0, NULL));
 }
 
+/* Waits until the program has said in which mode it runs, and a little more. */
+static void wait_for_mode(void)
+{
+    bool has_said = false;
+    for (int i = 0; i < 3000 && !has_said; i++) {
+        size_t nbytes;
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+        char *text = (char *)test_read(test_path("stderr.txt"), &nbytes);
+        has_said = text != NULL && strstr(text, "mode: streaming") != NULL;
+        free(text);
+    }
+    assert_true(has_said);
+    nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+}
+
+/* Over a link on which the run would take minutes. */
+static void an_interrupted_run_leaves_its_timeline(void **state)
+{
+    (void)state;
+    static const char bench[] = "bench coded -p 0 -n 230 -r 1 -t 2 --no-warmup";
+    char limit[32];
+    snprintf(limit, sizeof limit, "%uMiB", lowest_mib(bench) + 1);
+    const char *const argv[] = {"moebius", "bench",       "coded",    "-p",          "0",
+                                "-n",      "230",         "-r",       "1",           "-t",
+                                "2",       "--no-warmup", "--link",   "300kB,1ms,1", "--memory",
+                                limit,     "--timeline",  "cut.json", NULL};
+    test_write_text(test_path("."), "stderr.txt", "");
+    pid_t child = start(argv);
+    wait_for_mode();
+    assert_int_equal(kill(child, SIGINT), 0);
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 4);
+    json_t *json = json_load_file(test_path("cut.json"), 0, NULL);
+    assert_non_null(json);
+    const json_t *events = json_object_get(json, "traceEvents");
+    size_t n_reads = 0;
+    for (size_t i = 0; i < json_array_size(events); i++)
+        n_reads += has_category(json_array_get(events, i), "read");
+    assert_true(n_reads > 0);
+    json_decref(json);
+}
+
 static json_int_t missed(const char *options)
 {
     static const char bench[] = "bench coded -p 0 -n 2 -r 1 -t 1 --no-warmup --no-lookahead";
@@ -219,6 +267,7 @@ int main(void)
         cmocka_unit_test(bench_and_eval_take_a_limit_too),
         cmocka_unit_test(a_timeline_is_a_trace_whose_reads_are_those_that_are_counted),
         cmocka_unit_test(a_timeline_changes_no_text_and_is_there_after_chat_too),
+        cmocka_unit_test(an_interrupted_run_leaves_its_timeline),
     };
     return cmocka_run_group_tests(tests, begin, test_folder_end);
 }
