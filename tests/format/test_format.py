@@ -108,6 +108,10 @@ class GoldenTest(unittest.TestCase):
     def test_version_2(self):
         self.check_golden("golden-v2")
 
+    def test_version_3(self):
+        self.check_golden("golden-v3")
+        run_well("verify", os.path.join(HERE, "golden-v3"))
+
     def check_golden(self, golden):
         tensors = decoder.read_folder(os.path.join(HERE, golden))
         found = {}

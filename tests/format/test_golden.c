@@ -92,6 +92,13 @@ static void version_2_decodes_to_these_hashes(void **state)
     check_golden(MB_REPO "/tests/format/golden-v2", MB_REPO "/tests/format/golden-v2.xxh3", 18);
 }
 
+/* The same codes with exponents from -15 to 15 for the columns of down. */
+static void version_3_decodes_to_these_hashes(void **state)
+{
+    (void)state;
+    check_golden(MB_REPO "/tests/format/golden-v3", MB_REPO "/tests/format/golden-v3.xxh3", 18);
+}
+
 /* ---------------------------------------------------------------- the page's example */
 
 /* The text between the line "```kind" and the next "```": malloc'ed. */
@@ -169,6 +176,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(version_1_decodes_to_these_hashes),
         cmocka_unit_test(version_2_decodes_to_these_hashes),
+        cmocka_unit_test(version_3_decodes_to_these_hashes),
         cmocka_unit_test(the_page_shows_what_is_decoded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
