@@ -20,14 +20,15 @@
 #include <time.h>
 
 enum { N_WEIGHTS = 1408 * 2048, N_COLS_MAX = 8192 };
-enum { N_ENCODED_WEIGHTS = 256 * 2048, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 256, N_ISAS = 7 };
+enum { N_ENCODED_WEIGHTS = 256 * 2048, N_TOKENS = 512, N_REPEATS_MAX = 101, N_ROWS_MAX = 256, N_ISAS = 8 };
 enum { N_FORMS = 3 }; /* as stored, and the two of struct mb_resident_form */
 /* Scalar code would take seconds for more. */
 enum { N_TOKENS_SCALAR = 8 };
 
 static const size_t token_counts[] = {1, 2, 4, 8, 16, 64, N_TOKENS};
 static const double sigma_bounds[] = {0.5, 0.25, 0.167, 0.122};
-static const char *const isas[N_ISAS] = {"scalar", "avx2", "avxvnni", "avx512", "neon", "dotprod", "i8mm"};
+static const char *const isas[N_ISAS] = {"scalar", "avx2", "avxvnni", "avx512",
+                                         "zen4",   "neon", "dotprod", "i8mm"};
 
 static struct {
     enum cli_format format;

@@ -490,7 +490,8 @@ struct mb_resident_form {
 };
 
 struct mb_kernels {
-    const char *isa; /* "scalar"; x86-64: "avx2", "avxvnni", "avx512"; ARM64: "neon", "dotprod", "i8mm" */
+    const char
+        *isa; /* "scalar"; x86-64: "avx2", "avxvnni", "avx512", "zen4"; ARM64: "neon", "dotprod", "i8mm" */
 
     /*
      * Fills planes 'hi' and 'lo' (mb_activation_plane_nbytes each) and, for a vector with outliers, 'wide'
@@ -540,6 +541,12 @@ struct mb_kernels {
                                   size_t *bad_index);
 
     const struct mb_resident_form *resident; /* that this table multiplies as well; NULL: none is faster */
+
+    /*
+     * Bytes per second that each thread reads, from which that form is faster than the form of files: with
+     * the fewest bits, and with one more, which is faster than both.  As measured (docs/performance.md).
+     */
+    double compact_nbytes_per_s, fast_nbytes_per_s;
 
     /*
      * How many of n codes have all bits set, in a bit stream of 'width' bits each (1 to 8).  Reads the bytes

@@ -57,6 +57,7 @@ extern const struct mb_kernels mb_kernels_scalar;
 extern const struct mb_kernels mb_kernels_avx2;
 extern const struct mb_kernels mb_kernels_avxvnni;
 extern const struct mb_kernels mb_kernels_avx512;
+extern const struct mb_kernels mb_kernels_zen4;
 
 /* What the architecture has, slowest first (x86/tables.c, generic/tables.c). */
 extern const struct mb_dispatch_table mb_codec_tables[];

@@ -19,12 +19,6 @@ static const uint64_t SMALL_NBYTES = 64 << 20;
  */
 static const double COMPACT_SIZE = 1.15, FAST_SIZE = 1.35;
 
-/*
- * Bytes per second that a thread has, of which it makes the most by: the form of files, which has the fewest
- * bytes; the faster form; and one bit more a weight.  Measured on processors with AVX2 (docs/performance.md).
- */
-static const double FASTER_BYTES_PER_S = 7e9, ONE_BIT_MORE_BYTES_PER_S = 9e9;
-
 struct mb_form_choice mb_choose_form_by_size(const struct mb_form_facts *facts)
 {
     const double nbytes = (double)facts->blob_nbytes, available = (double)facts->available_nbytes;
@@ -40,12 +34,13 @@ struct mb_form_choice mb_choose_form_by_size(const struct mb_form_facts *facts)
     return (struct mb_form_choice){MB_MEMORY_FORM_AUTO, MB_MEMORY_REASON_SPEED, may_be_fast};
 }
 
-enum mb_memory_form mb_choose_form_by_speed(double thread_bytes_per_s, bool may_be_fast)
+enum mb_memory_form mb_choose_form_by_speed(const struct mb_kernels *kernels, double thread_bytes_per_s,
+                                            bool may_be_fast)
 {
-    if (!(thread_bytes_per_s >= FASTER_BYTES_PER_S))
-        return MB_MEMORY_FORM_STORED;
-    return thread_bytes_per_s >= ONE_BIT_MORE_BYTES_PER_S && may_be_fast ? MB_MEMORY_FORM_FAST
-                                                                         : MB_MEMORY_FORM_COMPACT;
+    if (thread_bytes_per_s >= kernels->fast_nbytes_per_s && may_be_fast)
+        return MB_MEMORY_FORM_FAST;
+    return thread_bytes_per_s >= kernels->compact_nbytes_per_s ? MB_MEMORY_FORM_COMPACT
+                                                               : MB_MEMORY_FORM_STORED;
 }
 
 /* ---------------------------------------------------------------- the speed of memory */

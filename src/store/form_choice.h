@@ -6,6 +6,7 @@
 #define MB_STORE_FORM_CHOICE_H
 
 #include "base/pool.h"
+#include <moebius/codec.h>
 #include <moebius/weights.h>
 
 struct mb_form_facts {
@@ -24,8 +25,9 @@ struct mb_form_choice {
 /* By what is known without a measurement. */
 struct mb_form_choice mb_choose_form_by_size(const struct mb_form_facts *facts);
 
-/* By bytes per second that each thread reads when all of them read. 0: not known. */
-enum mb_memory_form mb_choose_form_by_speed(double thread_bytes_per_s, bool may_be_fast);
+/* By bytes per second that each thread reads when all of them read, for a table with a form. 0: not known. */
+enum mb_memory_form mb_choose_form_by_speed(const struct mb_kernels *kernels, double thread_bytes_per_s,
+                                            bool may_be_fast);
 
 /*
  * Measures these bytes per second, in the processor time of each thread, so that turns of other programs do

@@ -188,7 +188,8 @@ static enum mb_status choose_form(struct ram_store *ram, const struct mb_store_o
     struct mb_form_choice choice = mb_choose_form_by_size(&facts);
     if (choice.form == MB_MEMORY_FORM_AUTO) {
         ram->memory.thread_nbytes_per_s = mb_thread_bytes_per_s(pool);
-        choice.form = mb_choose_form_by_speed(ram->memory.thread_nbytes_per_s, choice.may_be_fast);
+        choice.form =
+            mb_choose_form_by_speed(mb_kernels(), ram->memory.thread_nbytes_per_s, choice.may_be_fast);
     }
     ram->memory.form = choice.form;
     ram->memory.form_reason = choice.reason;

@@ -11,7 +11,7 @@
 #include <string.h>
 
 enum { N_ROWS_MAX = 40, N_COLS_MAX = 1500 };
-static const char *const isas[] = {"scalar", "avx2", "avxvnni", "avx512", "neon", "dotprod", "i8mm"};
+static const char *const isas[] = {"scalar", "avx2", "avxvnni", "avx512", "zen4", "neon", "dotprod", "i8mm"};
 
 /* Not all 0, as far as 'reach'. */
 static void draw_exponents(uint64_t *seed, size_t n_cols, int reach, int8_t *exponents)

@@ -205,7 +205,8 @@ static void products_do_not_care_where_the_step_comes_from(void **state)
         x[i] = (float)test_normal(&seed);
     struct test_coded coded;
     test_code_with(&coded, &coding, weights, N_ROWS);
-    static const char *const isas[] = {"scalar", "avx2", "avxvnni", "avx512", "neon", "dotprod", "i8mm"};
+    static const char *const isas[] = {"scalar", "avx2", "avxvnni", "avx512",
+                                       "zen4",   "neon", "dotprod", "i8mm"};
     mb_kernels()->decode_rows(coded.matrix, 0, N_ROWS, decoded);
     _Alignas(64) static int8_t hi[4096], lo[4096], wide[65536];
     float y[N_ROWS], first[N_ROWS];

@@ -65,7 +65,8 @@ static size_t check_hashes(const struct mb_kernels *kernels, struct test_weights
 
 static void check_golden(const char *folder, const char *hashes, size_t n_tensors)
 {
-    static const char *const isas[] = {"scalar", "avx2", "avxvnni", "avx512", "neon", "dotprod", "i8mm"};
+    static const char *const isas[] = {"scalar", "avx2", "avxvnni", "avx512",
+                                       "zen4",   "neon", "dotprod", "i8mm"};
     /* As stored: the faster form in memory is for this processor's own table. */
     const struct mb_store_options options = {
         .size = sizeof options, .n_threads = 2, .memory_form = MB_MEMORY_FORM_STORED};

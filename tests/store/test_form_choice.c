@@ -3,6 +3,7 @@
  */
 #include "cmocka_all.h"
 #include "store/form_choice.h"
+#include <math.h>
 
 static struct mb_form_choice choose(enum mb_memory_form wanted, uint64_t blob_nbytes,
                                     uint64_t available_nbytes)
@@ -56,11 +57,22 @@ static void a_large_model_takes_what_memory_has_room_for(void **state)
 static void fewer_bytes_are_read_where_memory_is_slow(void **state)
 {
     (void)state;
-    assert_int_equal(mb_choose_form_by_speed(0, true), MB_MEMORY_FORM_STORED);
-    assert_int_equal(mb_choose_form_by_speed(6.9e9, true), MB_MEMORY_FORM_STORED);
-    assert_int_equal(mb_choose_form_by_speed(7.1e9, true), MB_MEMORY_FORM_COMPACT);
-    assert_int_equal(mb_choose_form_by_speed(20e9, true), MB_MEMORY_FORM_FAST);
-    assert_int_equal(mb_choose_form_by_speed(20e9, false), MB_MEMORY_FORM_COMPACT);
+    const struct mb_kernels kernels = {.compact_nbytes_per_s = 7e9, .fast_nbytes_per_s = 9e9};
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 0, true), MB_MEMORY_FORM_STORED);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 6.9e9, true), MB_MEMORY_FORM_STORED);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 7.1e9, true), MB_MEMORY_FORM_COMPACT);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 20e9, true), MB_MEMORY_FORM_FAST);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 20e9, false), MB_MEMORY_FORM_COMPACT);
+}
+
+static void the_form_of_files_is_kept_where_only_one_bit_more_pays(void **state)
+{
+    (void)state;
+    const struct mb_kernels kernels = {.compact_nbytes_per_s = INFINITY, .fast_nbytes_per_s = 14e9};
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 0, true), MB_MEMORY_FORM_STORED);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 13e9, true), MB_MEMORY_FORM_STORED);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 20e9, true), MB_MEMORY_FORM_FAST);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 20e9, false), MB_MEMORY_FORM_STORED);
 }
 
 static void memory_is_measured(void **state)
@@ -80,6 +92,7 @@ int main(void)
         cmocka_unit_test(a_small_model_is_fast_without_a_measurement),
         cmocka_unit_test(a_large_model_takes_what_memory_has_room_for),
         cmocka_unit_test(fewer_bytes_are_read_where_memory_is_slow),
+        cmocka_unit_test(the_form_of_files_is_kept_where_only_one_bit_more_pays),
         cmocka_unit_test(memory_is_measured),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -40,6 +40,7 @@
 #ifndef MB_CODEC_CARRY_AVX2_H
 #define MB_CODEC_CARRY_AVX2_H
 
+#include "carry_rows.h"
 #include "simd_avx2.h"
 #include "stripes_avx2.h"
 
@@ -197,10 +198,5 @@ void mb_carry_matmul_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_
  */
 bool mb_carry_takes_few_avx2(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_rows,
                              const struct mb_activation *x, size_t n_tokens);
-
-/* Fills the columns of an activation of n values, in the memory 'wide' that it was given. */
-void mb_carry_add_columns_avx2(size_t n, void *wide, struct mb_activation *x);
-
-extern const struct mb_resident_form mb_carry_form_avx2;
 
 #endif

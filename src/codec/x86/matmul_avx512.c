@@ -28,6 +28,7 @@
  */
 #include "batch_avx512.h"
 #include "by_width.h"
+#include "carry_rows.h"
 #include <string.h>
 
 enum { TILE_ROWS = 16, QUADS = 4, TILE_TOKENS = 3, FAST_TOKENS = 6, CHUNK = 16, ROWS_WAITING = 4 };
@@ -51,7 +52,7 @@ struct source {
     struct mb_group_walk walk;
     struct mb_group_view view;
     size_t next_row; /* in the group */
-    uint8_t *bytes;  /* of a group of several rows */
+    uint8_t *bytes;  /* of a group that is not one of a batch */
     uint8_t *rows;   /* [ROWS_WAITING][row_nbytes], and slack: rows of the next quad */
     size_t row_nbytes;
 };
@@ -101,12 +102,33 @@ static void place_quad(const uint8_t *rows, size_t row_nbytes, size_t n_cols, ui
                  _mm512_loadu_si512(rows + 2 * row_nbytes), _mm512_loadu_si512(rows + 3 * row_nbytes), quad);
 }
 
-/* ---------------------------------------------------------------- groups of several rows, in order */
+/* ---------------------------------------------------------------- groups in order, of several rows or the
+ * carry form */
+
+/* q of the carry form, as unsigned bytes u = q + 128. */
+enum { CARRY_OFFSET = 128 };
+
+static void next_carry_group(struct source *source)
+{
+    mb_carry_rows_next(&source->walk, &source->view);
+    if (source->view.is_raw)
+        return;
+    mb_carry_rows_indices(source->w, &source->view, (int8_t *)source->bytes);
+    const __m512i offset = _mm512_set1_epi8((char)CARRY_OFFSET);
+    for (size_t i = 0; i < source->view.n; i += 64) {
+        __m512i q = _mm512_loadu_si512(source->bytes + i);
+        _mm512_storeu_si512(source->bytes + i, _mm512_xor_si512(q, offset));
+    }
+}
 
 static void next_group(struct source *source)
 {
-    mb_group_next(&source->walk, &source->view);
     source->next_row = 0;
+    if (source->w->form == MB_FORM_CARRY) {
+        next_carry_group(source);
+        return;
+    }
+    mb_group_next(&source->walk, &source->view);
     if (!source->view.is_raw)
         mb_group_bytes_avx512(&source->view, source->bytes);
 }
@@ -140,7 +162,8 @@ static void fill_from_groups(struct source *source, struct tile *tile)
             uncoded->slot = uncoded->row = slot;
             tile->n_uncoded++;
         }
-        tile->offset[slot] = mb_offset_512(source->view.a, source->view.b);
+        tile->offset[slot] =
+            source->w->form == MB_FORM_CARRY ? CARRY_OFFSET : mb_offset_512(source->view.a, source->view.b);
         tile->slot_of_row[slot] = (uint32_t)slot;
         if (!source->view.is_raw)
             memcpy(source->rows + slot % 4 * source->row_nbytes, source->bytes + source->next_row * n_cols,
@@ -673,7 +696,8 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
                       void *scratch)
 {
     /* The fused product is faster for so few: it writes nothing in between. */
-    if (n_tokens <= MB_FUSED_TOKENS) {
+    const bool is_carry = w->form == MB_FORM_CARRY;
+    if (n_tokens <= MB_FUSED_TOKENS && !is_carry) {
         mb_matvecs_avx512(w, row, n_rows, x, n_tokens, y, y_stride, scratch);
         return;
     }
@@ -683,12 +707,13 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
     struct tile tile = {.bytes = (uint8_t *)scratch + mb_group_room(w->n_cols), .n_cols = w->n_cols};
     struct source source = {
         .w = w,
-        .walk = mb_group_seek(w, row),
+        .walk = is_carry ? mb_carry_rows_seek(w, row) : mb_group_seek(w, row),
         .bytes = scratch,
         .rows = tile.bytes + TILE_ROWS * row_nbytes,
         .row_nbytes = row_nbytes,
     };
-    if (w->group_rows > 1) {
+    const bool by_batches = w->group_rows == 1 && !is_carry;
+    if (!by_batches) {
         next_group(&source);
         source.next_row = (size_t)(row - source.view.row);
     }
@@ -696,7 +721,7 @@ void mb_matmul_avx512(const struct mb_coded_matrix *w, uint64_t row, uint64_t n_
         const uint8_t *begin = source.walk.record;
         tile.n_rows = n_rows - done < TILE_ROWS ? (size_t)(n_rows - done) : TILE_ROWS;
         tile.n_uncoded = 0;
-        (w->group_rows == 1 ? fill_by_batches : fill_from_groups)(&source, &tile);
+        (by_batches ? fill_by_batches : fill_from_groups)(&source, &tile);
         const uint8_t *end = source.walk.record;
         multiply_tile(w, &tile, x, n_tokens, y + done, y_stride, end, (size_t)(end - begin));
     }

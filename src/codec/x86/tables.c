@@ -9,5 +9,6 @@ const struct mb_dispatch_table mb_codec_tables[] = {
     {"avx2", &mb_kernels_avx2, MB_CPU_AVX2},
     {"avxvnni", &mb_kernels_avxvnni, MB_CPU_AVXVNNI},
     {"avx512", &mb_kernels_avx512, MB_CPU_AVX512},
+    {"zen4", &mb_kernels_zen4, MB_CPU_ZEN4},
     {0},
 };

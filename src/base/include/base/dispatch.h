@@ -10,7 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { MB_DISPATCH_TABLES_MAX = 4 };
+enum { MB_DISPATCH_TABLES_MAX = 8 };
 
 struct mb_dispatch_table {
     const char *isa;   /* "scalar", "avx2", ... */
