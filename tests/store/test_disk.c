@@ -365,7 +365,7 @@ static void experts_larger_than_a_range_are_read_whole(void **state)
 static void experts_of_different_sizes_leave_little_unused(void **state)
 {
     (void)state;
-    enum { N_SIDE = 192, N_MANY = 24 };
+    enum { N_SIDE = 192, N_MANY = 16 };
     static const struct shape mixed = {"mixed-coded", N_MANY, N_SIDE, N_SIDE};
     struct mb_tensor_bound tight = {.pattern = "experts\\.\\d\\."};
     struct mb_compress_options options = {
