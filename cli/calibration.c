@@ -131,7 +131,8 @@ static enum mb_status open_moments(struct cli_calibration *c, const struct cli_c
 enum mb_status cli_calibration_open(struct cli_calibration *c, const struct cli_calibration_args *args,
                                     const char *model_path, const char *out_path, struct mb_error *err)
 {
-    struct mb_feedback_options options = {.size = sizeof options, .rho = args->rho};
+    struct mb_feedback_options options = {
+        .size = sizeof options, .rho = args->rho, .no_column_factors = args->no_column_factors};
     MB_TRY(open_moments(c, args, model_path, out_path, err));
     c->source = mb_moments_as_source(c->moments);
     return mb_feedback_create(&c->source, &options, &c->feedback, err);

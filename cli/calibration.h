@@ -14,6 +14,7 @@ struct cli_calibration_args {
     const char *moments; /* a file, or NULL */
     uint64_t n_tokens;   /* 0: all */
     double rho;          /* 0: the default */
+    bool no_column_factors;
     int n_threads;
 };
 

@@ -38,6 +38,8 @@ static const struct cli_option options[] = {
                  "keep what --calibrate found in FILE, or use FILE that is there"),
     CLI_ROW_DOUBLE(0, "feedback", "RHO", args.calibration.rho, 0.5, MB_RHO_MAX,
                    "how many steps the bound is, with --calibrate or --moments (default 1)"),
+    CLI_ROW_FLAG(0, "no-column-factors", args.calibration.no_column_factors,
+                 "with --calibrate or --moments: columns of 'down' all have the same step"),
     CLI_ROW_FLAG(0, "dense", args.dense, "compress a model that has no experts"),
     CLI_ROW_FLAG(0, "dry-run", args.dry_run, "predict the size from samples; write nothing"),
     CLI_ROW_FLAG(0, "force", args.force, "replace OUT, or work that was begun there with other options"),
@@ -65,8 +67,12 @@ static const struct cli_command command = {
         "part.\n"
         "At the same bound the file is larger; at the same size the model is closer to the original. "
         "Default\n"
-        "bounds are 2 RHO times as wide then: the file is as large as without, the loss a half or a "
-        "third.\n\n"
+        "bounds are 2 RHO times as wide then: the file is as large as without, the loss a half to a "
+        "fifth.\n"
+        "In 'down' of experts columns whose input is large have a finer bound, others a wider one: BOUND is "
+        "their\n"
+        "geometric mean, and 2^E times finer in a column of exponent E ('verify' says from where to "
+        "where).\n\n"
         "  moebius compress models/reference reference-coded --dry-run\n"
         "  moebius compress models/reference reference-coded --bound 20% --tensor-bound "
         "'layers\\.0\\.=abs:0.0005'",
@@ -250,8 +256,11 @@ static enum mb_status check_calibration(const char *out, struct mb_error *err)
     bool is_there;
     char config[MB_PATH_MAX];
     if (!is_calibrated())
-        return args.calibration.rho != 0 || args.calibration.n_tokens != 0
-                   ? mb_fail(err, MB_USAGE, "--feedback and --calibrate-tokens need --calibrate or --moments")
+        return args.calibration.rho != 0 || args.calibration.n_tokens != 0 ||
+                       args.calibration.no_column_factors
+                   ? mb_fail(err, MB_USAGE,
+                             "--feedback, --calibrate-tokens and --no-column-factors need --calibrate or "
+                             "--moments")
                    : MB_OK;
     if (args.calibration.n_tokens != 0 && args.calibration.text == NULL)
         return mb_fail(err, MB_USAGE, "--calibrate-tokens needs --calibrate");

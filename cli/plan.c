@@ -18,6 +18,7 @@ static struct {
     struct cli_strings sensitivities;
     const char *moments, *policy, *usage, *profile, *size, *dense_bound, *out, *check;
     double bits, kl_max, rho;
+    bool no_column_factors;
     int n_check, n_threads;
     enum cli_format format;
 } args;
@@ -30,6 +31,8 @@ static const struct cli_option options[] = {
                  "moments of inputs; compress is to round with them (see --feedback)"),
     CLI_ROW_DOUBLE(0, "feedback", "RHO", args.rho, 0.5, MB_RHO_MAX,
                    "how many steps the bound will be, with --moments (default 1)"),
+    CLI_ROW_FLAG(0, "no-column-factors", args.no_column_factors,
+                 "as compress has it: columns of 'down' will all have the same step"),
     CLI_ROW_DOUBLE(0, "target-bpw", "BITS", args.bits, 0.5, 32, "bits a weight, of all coded matrices"),
     CLI_ROW_TEXT(0, "target-size", "SIZE", args.size, "of the folder's weights: 6GiB, 900MB"),
     CLI_ROW_DOUBLE(0, "max-kl", "NATS", args.kl_max, 1e-12, 100,
@@ -130,6 +133,8 @@ static enum mb_status parse_options(struct mb_plan_options *to, struct mb_error 
         return mb_fail(err, MB_USAGE, "-o FILE.json is missing: where the plan goes");
     if (args.rho != 0 && args.moments == NULL)
         return mb_fail(err, MB_USAGE, "--feedback needs --moments");
+    if (args.no_column_factors && args.moments == NULL)
+        return mb_fail(err, MB_USAGE, "--no-column-factors needs --moments");
     if (args.n_check != 0 && args.check == NULL)
         return mb_fail(err, MB_USAGE, "--check-limit needs --check");
     if (args.dense_bound != NULL)
@@ -195,8 +200,10 @@ static enum mb_status run(const char *model, struct mb_plan_report *report, stru
 {
     struct mb_plan_options to = {.size = sizeof to};
     struct cli_calibration calibration = {0};
-    const struct cli_calibration_args from = {
-        .moments = args.moments, .rho = args.rho, .n_threads = args.n_threads};
+    const struct cli_calibration_args from = {.moments = args.moments,
+                                              .rho = args.rho,
+                                              .no_column_factors = args.no_column_factors,
+                                              .n_threads = args.n_threads};
     MB_TRY(parse_options(&to, err));
     cli_catch_interrupts();
     enum mb_status status = MB_OK;

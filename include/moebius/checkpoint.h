@@ -248,10 +248,21 @@ struct mb_rounder {
     enum mb_status (*takes)(void *context, const char *tensor, size_t n_cols, bool *is_taken,
                             struct mb_error *err);
 
-    /* Prepares one that it takes; *matrix is given to the calls for it. 'coding' is as round's weights are.
+    /*
+     * Exponents [n_cols] of the columns of one that it takes: what is coded, and what the other calls see, is
+     * W_ij 2^e_j (codec.h).  NULL: there are none.  Any thread; some may be brought nearer to 0 afterwards,
+     * where columns would not stay exact.
+     */
+    enum mb_status (*exponents)(void *context, const char *tensor, size_t n_cols, int8_t *exponents,
+                                struct mb_error *err);
+
+    /*
+     * Prepares one that it takes; *matrix is given to the calls for it.  'coding' is as round's weights are,
+     * 'exponents' what was made of the columns; NULL: nothing.
      */
     enum mb_status (*begin)(void *context, const char *tensor, uint64_t n_rows,
-                            const struct mb_coding *coding, void **matrix, struct mb_error *err);
+                            const struct mb_coding *coding, const int8_t *exponents, void **matrix,
+                            struct mb_error *err);
 
     /*
      * Finite weights [n_rows][n_cols] of the coding's dtype, whole row groups: fills 'wanted' likewise, or

@@ -73,6 +73,7 @@ struct mb_feedback_options {
     mb_feedback_matrix_fn
         each; /* called for each matrix in the folder's order, on mb_compress's thread; or NULL */
     void *each_ctx;
+    bool no_column_factors; /* 'down' of experts is coded as other matrices are */
 };
 
 struct mb_feedback_report {

@@ -20,7 +20,7 @@ enum { PANEL = 64, ROWS = 64 };
 /* ---------------------------------------------------------------- what is factored */
 
 struct column {
-    float energy; /* H_jj */
+    double energy; /* H_jj */
     uint32_t place;
 };
 
@@ -48,14 +48,22 @@ static enum mb_status check_moments(const float *moments, size_t n, struct mb_er
     return MB_OK;
 }
 
-static enum mb_status find_order(const float *moments, struct mb_factor *factor, struct mb_error *err)
+/* An element of what is factored: exact. */
+static double moment(const float *moments, size_t n, const int8_t *exponents, size_t i, size_t k)
+{
+    double h = (double)moments[i * n + k];
+    return exponents == NULL ? h : ldexp(h, -(exponents[i] + exponents[k]));
+}
+
+static enum mb_status find_order(const float *moments, const int8_t *exponents, struct mb_factor *factor,
+                                 struct mb_error *err)
 {
     size_t n = factor->n;
     struct column *columns = calloc(n, sizeof *columns);
     if (columns == NULL)
         return mb_fail_memory(err, "the order of columns");
     for (size_t j = 0; j < n; j++)
-        columns[j] = (struct column){moments[j * n + j], (uint32_t)j};
+        columns[j] = (struct column){moment(moments, n, exponents, j, j), (uint32_t)j};
     qsort(columns, n, sizeof *columns, by_falling_energy);
     for (size_t j = 0; j < n; j++)
         factor->order[j] = columns[j].place;
@@ -148,14 +156,14 @@ static void keep_feeds(const struct cholesky *c, struct mb_factor *factor)
     }
 }
 
-static enum mb_status decompose_moments(const float *moments, double added, struct cholesky *c,
-                                        struct mb_factor *factor, struct mb_error *err)
+static enum mb_status decompose_moments(const float *moments, const int8_t *exponents, double added,
+                                        struct cholesky *c, struct mb_factor *factor, struct mb_error *err)
 {
     size_t n = factor->n, bad;
     for (size_t i = 0; i < n; i++) {
-        const float *row = moments + (size_t)factor->order[n - 1 - i] * n;
+        size_t row = factor->order[n - 1 - i];
         for (size_t k = 0; k <= i; k++)
-            c->l[i * c->stride + k] = (double)row[factor->order[n - 1 - k]];
+            c->l[i * c->stride + k] = moment(moments, n, exponents, row, factor->order[n - 1 - k]);
         c->l[i * c->stride + i] += added;
         factor->roots[factor->order[n - 1 - i]] = sqrt(c->l[i * c->stride + i]);
     }
@@ -170,14 +178,14 @@ static enum mb_status decompose_moments(const float *moments, double added, stru
     return MB_OK;
 }
 
-static enum mb_status factor_moments(const float *moments, double damping, struct mb_factor *factor,
-                                     struct mb_error *err)
+static enum mb_status factor_moments(const float *moments, const int8_t *exponents, double damping,
+                                     struct mb_factor *factor, struct mb_error *err)
 {
     size_t n = factor->n;
     double sum = 0;
     MB_TRY(check_moments(moments, n, err));
     for (size_t j = 0; j < n; j++)
-        sum += (double)moments[j * n + j];
+        sum += moment(moments, n, exponents, j, j);
     factor->is_zero = n == 0 || sum == 0;
     if (factor->is_zero)
         return MB_OK;
@@ -195,20 +203,20 @@ static enum mb_status factor_moments(const float *moments, double damping, struc
         factor->feeds == NULL || c.l == NULL || c.across == NULL)
         status = mb_fail_memory(err, "factoring the moments of a matrix");
     if (status == MB_OK)
-        status = find_order(moments, factor, err);
+        status = find_order(moments, exponents, factor, err);
     if (status == MB_OK)
-        status = decompose_moments(moments, damping * sum / (double)n, &c, factor, err);
+        status = decompose_moments(moments, exponents, damping * sum / (double)n, &c, factor, err);
     free(c.l);
     free(c.across);
     return status;
 }
 
-enum mb_status mb_factor_make(const float *moments, size_t n, double damping, struct mb_factor *factor,
-                              struct mb_error *err)
+enum mb_status mb_factor_make(const float *moments, size_t n, const int8_t *exponents, double damping,
+                              struct mb_factor *factor, struct mb_error *err)
 {
     assert(n > 0);
     *factor = (struct mb_factor){.n = n};
-    enum mb_status status = factor_moments(moments, damping, factor, err);
+    enum mb_status status = factor_moments(moments, exponents, damping, factor, err);
     if (status != MB_OK)
         mb_factor_free(factor);
     return status;

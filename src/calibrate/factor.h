@@ -26,11 +26,12 @@ struct mb_factor {
 enum { MB_FEED_STRIDE = 32 };
 
 /*
- * 'moments' [n][n], n > 0, stay the caller's.  'damping': a fraction of the mean of H_jj.  MB_BAD_DATA: they
- * are not finite, not symmetric or not positive semidefinite; the message says where.  MB_NO_MEMORY.
+ * 'moments' [n][n], n > 0, stay the caller's.  What is factored is H_ij 2^-(e_i + e_j): 'exponents' [n],
+ * NULL: all 0.  'damping': a fraction of the mean of H_jj.  MB_BAD_DATA: they are not finite, not symmetric
+ * or not positive semidefinite; the message says where.  MB_NO_MEMORY.
  */
-enum mb_status mb_factor_make(const float *moments, size_t n, double damping, struct mb_factor *factor,
-                              struct mb_error *err);
+enum mb_status mb_factor_make(const float *moments, size_t n, const int8_t *exponents, double damping,
+                              struct mb_factor *factor, struct mb_error *err);
 void mb_factor_free(struct mb_factor *factor);
 
 #endif

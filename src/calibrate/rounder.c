@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/options.h"
 #include "base/value.h"
+#include "column_factors.h"
 #include "feedback_kernels.h"
 #include <math.h>
 #include <moebius/feedback.h>
@@ -24,9 +25,20 @@ enum { COLS_MAX = 14336 };
 struct shared_factor {
     struct mb_factor factor;
     uint64_t input;
+    int8_t *exponents; /* [factor.n] or NULL */
     size_t n_users;
     struct shared_factor *next;
 };
+
+/* Exponents of columns, kept until the end. */
+struct shared_exponents {
+    struct shared_exponents *next;
+    uint64_t input;
+    size_t n;
+    int8_t exponents[];
+};
+
+enum { N_BUCKETS = 1024 };
 
 struct mb_feedback {
     const struct mb_moments_source *source;
@@ -35,6 +47,7 @@ struct mb_feedback {
     struct mb_feedback_report report;
     pthread_mutex_t lock;
     struct shared_factor *factors;
+    struct shared_exponents *exponents[N_BUCKETS];
 };
 
 /* A matrix between begin and end. */
@@ -52,11 +65,18 @@ struct work {
 
 /* ---------------------------------------------------------------- factors */
 
-static struct shared_factor *find_factor(struct mb_feedback *feedback, uint64_t input, size_t n_cols)
+static bool is_same(const int8_t *a, const int8_t *b, size_t n)
+{
+    return a == NULL || b == NULL ? a == b : memcmp(a, b, n) == 0;
+}
+
+static struct shared_factor *find_factor(struct mb_feedback *feedback, uint64_t input, size_t n_cols,
+                                         const int8_t *exponents)
 {
     pthread_mutex_lock(&feedback->lock);
     struct shared_factor *shared = feedback->factors;
-    while (shared != NULL && (shared->input != input || shared->factor.n != n_cols))
+    while (shared != NULL && (shared->input != input || shared->factor.n != n_cols ||
+                              !is_same(shared->exponents, exponents, n_cols)))
         shared = shared->next;
     if (shared != NULL)
         shared->n_users++;
@@ -76,12 +96,14 @@ static void release_factor(struct mb_feedback *feedback, struct shared_factor *s
     pthread_mutex_unlock(&feedback->lock);
     if (is_last) {
         mb_factor_free(&shared->factor);
+        free(shared->exponents);
         free(shared);
     }
 }
 
 static enum mb_status factor_moments(struct mb_feedback *feedback, const char *tensor, size_t n_cols,
-                                     struct work *work, struct mb_factor *factor, struct mb_error *err)
+                                     const int8_t *exponents, struct work *work, struct mb_factor *factor,
+                                     struct mb_error *err)
 {
     float *moments = mb_alloc((uint64_t)n_cols * n_cols, sizeof *moments);
     if (moments == NULL)
@@ -89,7 +111,7 @@ static enum mb_status factor_moments(struct mb_feedback *feedback, const char *t
     const struct mb_moments_source *source = feedback->source;
     enum mb_status status = source->get(source->context, tensor, n_cols, &work->info, moments, err);
     if (status == MB_OK) {
-        status = mb_factor_make(moments, n_cols, feedback->options.damping, factor, err);
+        status = mb_factor_make(moments, n_cols, exponents, feedback->options.damping, factor, err);
         if (status != MB_OK)
             status = mb_fail_in(err, status, "tensor %s", tensor);
     }
@@ -97,19 +119,30 @@ static enum mb_status factor_moments(struct mb_feedback *feedback, const char *t
     return status;
 }
 
+static enum mb_status copy_exponents(const int8_t *exponents, size_t n, int8_t **copy, struct mb_error *err)
+{
+    *copy = exponents == NULL ? NULL : malloc(n);
+    if (*copy != NULL)
+        memcpy(*copy, exponents, n);
+    return exponents != NULL && *copy == NULL ? mb_fail_memory(err, "exponents of columns") : MB_OK;
+}
+
 /* Two threads may factor the same moments; each then has its own, which is as good. */
 static enum mb_status get_factor(struct mb_feedback *feedback, const char *tensor, size_t n_cols,
-                                 struct work *work, struct mb_error *err)
+                                 const int8_t *exponents, struct work *work, struct mb_error *err)
 {
-    work->shared = find_factor(feedback, work->info.input, n_cols);
+    work->shared = find_factor(feedback, work->info.input, n_cols, exponents);
     if (work->shared != NULL)
         return MB_OK;
     struct shared_factor *shared = calloc(1, sizeof *shared);
     if (shared == NULL)
         return mb_fail_memory(err, "a factor");
-    enum mb_status status = factor_moments(feedback, tensor, n_cols, work, &shared->factor, err);
+    enum mb_status status = copy_exponents(exponents, n_cols, &shared->exponents, err);
+    if (status == MB_OK)
+        status = factor_moments(feedback, tensor, n_cols, exponents, work, &shared->factor, err);
     if (status != MB_OK || shared->factor.is_zero) {
         mb_factor_free(&shared->factor);
+        free(shared->exponents);
         free(shared);
         return status;
     }
@@ -135,6 +168,81 @@ static enum mb_status takes(void *context, const char *tensor, size_t n_cols, bo
     return MB_OK;
 }
 
+/* ---------------------------------------------------------------- columns */
+
+/* Energies are on the moments' diagonal. */
+static enum mb_status make_exponents(struct mb_feedback *feedback, const char *tensor, size_t n_cols,
+                                     int8_t *exponents, struct mb_error *err)
+{
+    const struct mb_moments_source *source = feedback->source;
+    struct mb_moments_info info = {0};
+    float *moments = mb_alloc((uint64_t)n_cols * n_cols, sizeof *moments);
+    double *energies = mb_alloc(n_cols, sizeof *energies);
+    int64_t *logs = mb_alloc(n_cols, sizeof *logs);
+    enum mb_status status = moments == NULL || energies == NULL || logs == NULL
+                                ? mb_fail_memory(err, "the moments of a matrix")
+                                : source->get(source->context, tensor, n_cols, &info, moments, err);
+    for (size_t j = 0; j < n_cols && status == MB_OK; j++)
+        energies[j] = (double)moments[j * n_cols + j];
+    if (status == MB_OK)
+        mb_column_exponents(energies, n_cols, info.n_tokens, logs, exponents);
+    free(moments);
+    free(energies);
+    free(logs);
+    return status;
+}
+
+static struct shared_exponents **bucket_of(struct mb_feedback *feedback, uint64_t input)
+{
+    return &feedback->exponents[input * 0x9e3779b97f4a7c15U >> 54];
+}
+
+static bool find_exponents(struct mb_feedback *feedback, uint64_t input, size_t n_cols, int8_t *exponents)
+{
+    pthread_mutex_lock(&feedback->lock);
+    const struct shared_exponents *shared = *bucket_of(feedback, input);
+    while (shared != NULL && (shared->input != input || shared->n != n_cols))
+        shared = shared->next;
+    if (shared != NULL)
+        memcpy(exponents, shared->exponents, n_cols);
+    pthread_mutex_unlock(&feedback->lock);
+    return shared != NULL;
+}
+
+/* A plan asks many times, and moments are large. */
+static enum mb_status keep_exponents(struct mb_feedback *feedback, uint64_t input, size_t n_cols,
+                                     const int8_t *exponents, struct mb_error *err)
+{
+    struct shared_exponents *shared = malloc(sizeof *shared + n_cols);
+    if (shared == NULL)
+        return mb_fail_memory(err, "exponents of columns");
+    shared->input = input;
+    shared->n = n_cols;
+    memcpy(shared->exponents, exponents, n_cols);
+    pthread_mutex_lock(&feedback->lock);
+    shared->next = *bucket_of(feedback, input);
+    *bucket_of(feedback, input) = shared;
+    pthread_mutex_unlock(&feedback->lock);
+    return MB_OK;
+}
+
+static enum mb_status exponents_of(void *context, const char *tensor, size_t n_cols, int8_t *exponents,
+                                   struct mb_error *err)
+{
+    struct mb_feedback *feedback = context;
+    struct mb_moments_info info = {0};
+    memset(exponents, 0, n_cols);
+    if (!mb_may_have_exponents(tensor) || n_cols > feedback->options.n_cols_max)
+        return MB_OK;
+    MB_TRY(feedback->source->get(feedback->source->context, tensor, n_cols, &info, NULL, err));
+    if (!info.is_known || info.n_tokens == 0 || find_exponents(feedback, info.input, n_cols, exponents))
+        return MB_OK;
+    MB_TRY(make_exponents(feedback, tensor, n_cols, exponents, err));
+    return keep_exponents(feedback, info.input, n_cols, exponents, err);
+}
+
+/* ---------------------------------------------------------------- what arithmetic may add */
+
 /*
  * What was fed into column k is a float sum of k products of floats: it is off by at most (k + 4) 2^-23 of
  * the sum of their magnitudes, eps times the column's reach.  The decomposition itself is exact for moments
@@ -154,8 +262,8 @@ static void allow_for_arithmetic(struct work *work)
     work->limit += work->backward;
 }
 
-static enum mb_status prepare(struct mb_feedback *feedback, const char *tensor, struct work *work,
-                              struct mb_error *err)
+static enum mb_status prepare(struct mb_feedback *feedback, const char *tensor, const int8_t *exponents,
+                              struct work *work, struct mb_error *err)
 {
     size_t n_cols = work->coding.n_cols;
     MB_TRY(feedback->source->get(feedback->source->context, tensor, n_cols, &work->info, NULL, err));
@@ -168,7 +276,7 @@ static enum mb_status prepare(struct mb_feedback *feedback, const char *tensor, 
     if (!(work->info.sum_gates2 > 0) || !isfinite(work->info.sum_gates2))
         return mb_fail(err, MB_BAD_DATA, "tensor %s: its moments are of %llu tokens whose gates have no sum",
                        tensor, (unsigned long long)work->info.n_tokens);
-    MB_TRY(get_factor(feedback, tensor, n_cols, work, err));
+    MB_TRY(get_factor(feedback, tensor, n_cols, exponents, work, err));
     if (work->shared == NULL)
         return MB_OK;
     work->drift = calloc(n_cols, sizeof *work->drift);
@@ -188,7 +296,8 @@ static void free_work(struct mb_feedback *feedback, struct work *work)
 }
 
 static enum mb_status begin(void *context, const char *tensor, uint64_t n_rows,
-                            const struct mb_coding *coding, void **matrix, struct mb_error *err)
+                            const struct mb_coding *coding, const int8_t *exponents, void **matrix,
+                            struct mb_error *err)
 {
     struct mb_feedback *feedback = context;
     struct work *work = calloc(1, sizeof *work);
@@ -197,7 +306,7 @@ static enum mb_status begin(void *context, const char *tensor, uint64_t n_rows,
         return mb_fail_memory(err, "a matrix that is rounded");
     work->n_rows = n_rows;
     work->coding = *coding;
-    enum mb_status status = prepare(feedback, tensor, work, err);
+    enum mb_status status = prepare(feedback, tensor, exponents, work, err);
     if (status != MB_OK)
         free_work(feedback, work);
     else
@@ -371,6 +480,7 @@ enum mb_status mb_feedback_create(const struct mb_moments_source *source,
                                         .damping = options.damping,
                                         .moments_hash = source->hash,
                                         .takes = takes,
+                                        .exponents = options.no_column_factors ? NULL : exponents_of,
                                         .begin = begin,
                                         .round = round_rows,
                                         .settle = settle_rows,
@@ -384,6 +494,11 @@ void mb_feedback_free(struct mb_feedback *feedback)
 {
     if (feedback == NULL)
         return;
+    for (size_t i = 0; i < N_BUCKETS; i++)
+        for (struct shared_exponents *next, *shared = feedback->exponents[i]; shared != NULL; shared = next) {
+            next = shared->next;
+            free(shared);
+        }
     pthread_mutex_destroy(&feedback->lock);
     free(feedback);
 }

@@ -7,6 +7,7 @@
 #include "extremes.h"
 #include "views.h"
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 static bool needs_stats(const struct mb_layout_item *item)
@@ -102,6 +103,41 @@ enum mb_status mb_item_info(const struct mb_layout_item *item, double eps, const
         .step = is_taken ? mb_step_of_rho(eps, rounder->rho) : mb_step_of_eps(eps),
     };
     return MB_OK;
+}
+
+enum mb_status mb_item_exponents(const struct mb_layout_item *item, const struct mb_rounder *rounder,
+                                 float step, int8_t **exponents, struct mb_error *err)
+{
+    bool is_taken = false;
+    const char *name = item->tensor->name;
+    size_t n_cols = (size_t)item->tensor->shape[1];
+    *exponents = NULL;
+    if (rounder == NULL || rounder->exponents == NULL || step == 0 || !mb_step_takes_exponents(step))
+        return MB_OK;
+    MB_TRY(rounder->takes(rounder->context, name, n_cols, &is_taken, err));
+    if (!is_taken)
+        return MB_OK;
+    int8_t *made = malloc(n_cols);
+    if (made == NULL)
+        return mb_fail_memory(err, "exponents of columns");
+    enum mb_status status = rounder->exponents(rounder->context, name, n_cols, made, err);
+    if (status == MB_OK)
+        *exponents = made;
+    else
+        free(made);
+    return status;
+}
+
+void mb_settle_exponents(int8_t **exponents, struct mb_blob_matrix *info)
+{
+    bool any = false;
+    for (size_t j = 0; *exponents != NULL && j < info->n_cols; j++)
+        any = any || (*exponents)[j] != 0;
+    info->exponents_nbytes = any ? info->n_cols : 0;
+    if (any)
+        return;
+    free(*exponents);
+    *exponents = NULL;
 }
 
 struct mb_coding mb_item_coding(const struct mb_blob_matrix *info)

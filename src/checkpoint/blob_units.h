@@ -45,6 +45,15 @@ uint64_t mb_chunk_rows(const struct mb_tensor *tensor, size_t nbytes);
 enum mb_status mb_item_info(const struct mb_layout_item *item, double eps, const struct mb_rounder *rounder,
                             struct mb_blob_matrix *info, struct mb_error *err);
 
+/*
+ * Exponents of an item's columns, malloc'ed: what the rounder (which may be NULL) wants for a matrix of this
+ * step; NULL: none.  They have to be limited by the weights (mb_limit_exponents) before they are used;
+ * mb_settle_exponents frees those of which nothing is left.
+ */
+enum mb_status mb_item_exponents(const struct mb_layout_item *item, const struct mb_rounder *rounder,
+                                 float step, int8_t **exponents, struct mb_error *err);
+void mb_settle_exponents(int8_t **exponents, struct mb_blob_matrix *info);
+
 /* As the encoder is to code it. */
 struct mb_coding mb_item_coding(const struct mb_blob_matrix *info);
 

@@ -30,7 +30,8 @@ struct matrix {
     struct mb_blob_matrix *info; /* sizes grow while it is written */
     struct mb_group *groups;     /* of the whole matrix */
     uint64_t n_groups;
-    void *rounding; /* what the rounder made; NULL: it does not take this one */
+    int8_t *exponents; /* [n_cols] of its columns; NULL: none */
+    void *rounding;    /* what the rounder made; NULL: it does not take this one */
     struct mb_rounded rounded;
 };
 
@@ -169,6 +170,7 @@ static void free_batch(struct mb_coder *coder)
             if (matrix->rounding != NULL)
                 coder->rounder->end(coder->rounder->context, matrix->rounding, NULL, &unused);
             free(matrix->groups);
+            free(matrix->exponents);
         }
         free(job->reused.bytes);
         free(job->matrices);
@@ -240,7 +242,7 @@ static enum mb_status prepare_matrix(const struct mb_rounder *rounder, struct ma
     MB_TRY(rounder->takes(rounder->context, name, matrix->info->n_cols, &is_taken, err));
     return !is_taken ? MB_OK
                      : rounder->begin(rounder->context, name, matrix->info->n_rows, &matrix->coding,
-                                      &matrix->rounding, err);
+                                      matrix->exponents, &matrix->rounding, err);
 }
 
 static void prepare_task(void *ctx, size_t task, int thread)
@@ -257,6 +259,49 @@ static enum mb_status prepare_batch(struct mb_coder *coder, struct mb_error *err
     if (coder->rounder == NULL)
         return MB_OK;
     mb_pool_run(coder->pool, coder->n_jobs, prepare_task, coder);
+    for (size_t i = 0; i < coder->n_jobs; i++)
+        MB_TRY(mb_pass_on(err, coder->jobs[i].status, &coder->jobs[i].err));
+    return MB_OK;
+}
+
+/* ---------------------------------------------------------------- columns */
+
+/* Every weight has to stay exact. */
+static enum mb_status limit_exponents(const struct mb_coder *coder, const struct matrix *matrix,
+                                      uint8_t *buffer, struct mb_error *err)
+{
+    const struct mb_tensor *tensor = matrix->item->tensor;
+    uint64_t row_nbytes = tensor->nbytes / tensor->shape[0];
+    uint64_t nbytes = mb_chunk_rows(tensor, MB_CHUNK_NBYTES) * row_nbytes;
+    for (uint64_t pos = 0; pos < tensor->nbytes; pos += nbytes) {
+        uint64_t n = tensor->nbytes - pos < nbytes ? tensor->nbytes - pos : nbytes;
+        MB_TRY(mb_checkpoint_read(coder->ckpt, tensor, pos, buffer, n, err));
+        mb_limit_exponents(matrix->info->dtype, buffer, (size_t)(n / row_nbytes), matrix->info->n_cols,
+                           matrix->exponents);
+    }
+    return MB_OK;
+}
+
+static void exponents_task(void *ctx, size_t task, int thread)
+{
+    const struct mb_coder *coder = ctx;
+    struct job *job = &coder->jobs[task];
+    for (size_t i = 0; i < job->unit->n_coded && job->status == MB_OK; i++) {
+        struct matrix *matrix = &job->matrices[i];
+        job->status = mb_item_exponents(matrix->item, coder->rounder, matrix->info->step, &matrix->exponents,
+                                        &job->err);
+        if (job->status == MB_OK && matrix->exponents != NULL)
+            job->status =
+                limit_exponents(coder, matrix, coder->in + (size_t)thread * MB_CHUNK_NBYTES, &job->err);
+        mb_settle_exponents(&matrix->exponents, matrix->info);
+    }
+}
+
+static enum mb_status find_exponents(struct mb_coder *coder, struct mb_error *err)
+{
+    if (coder->rounder == NULL || coder->rounder->exponents == NULL)
+        return MB_OK;
+    mb_pool_run(coder->pool, coder->n_jobs, exponents_task, coder);
     for (size_t i = 0; i < coder->n_jobs; i++)
         MB_TRY(mb_pass_on(err, coder->jobs[i].status, &coder->jobs[i].err));
     return MB_OK;
@@ -288,6 +333,17 @@ static bool find_origin(const struct mb_coder *coder, const struct job *job, uin
     return true;
 }
 
+/* The exponents of its columns are in the payload: what is taken has those that would be coded. */
+static void take_reused(const struct mb_coder *coder, struct job *job, const char *name)
+{
+    const int8_t **exponents = calloc(job->unit->n_coded, sizeof *exponents);
+    for (size_t i = 0; exponents != NULL && i < job->unit->n_coded; i++)
+        exponents[i] = job->matrices[i].exponents;
+    if (exponents != NULL)
+        job->reused = mb_reuse_take(coder->reuse, name, exponents);
+    free(exponents);
+}
+
 static void reuse_task(void *ctx, size_t task, int thread)
 {
     const struct mb_coder *coder = ctx;
@@ -296,7 +352,7 @@ static void reuse_task(void *ctx, size_t task, int thread)
     uint64_t there, origin;
     if (blob.name != NULL && mb_reuse_look(coder->reuse, blob.name, job->infos, job->unit->n_coded, &there) &&
         find_origin(coder, job, coder->in + (size_t)thread * MB_CHUNK_NBYTES, &origin) && origin == there) {
-        job->reused = mb_reuse_take(coder->reuse, blob.name);
+        take_reused(coder, job, blob.name);
         job->origin = job->reused.bytes == NULL ? 0 : origin;
     }
     free((char *)blob.name);
@@ -313,6 +369,7 @@ static enum mb_status begin_batch(struct mb_coder *coder, const struct mb_unit *
         mb_extremes_add(&coder->report->extremes, &coder->jobs[i].extremes);
         MB_TRY(make_matrices(coder, &coder->jobs[i], err));
     }
+    MB_TRY(find_exponents(coder, err));
     if (coder->reuse != NULL)
         mb_pool_run(coder->pool, n_units, reuse_task, coder);
     MB_TRY(prepare_batch(coder, err));
@@ -412,6 +469,9 @@ static enum mb_status encode_chunk(struct mb_coder *coder, struct slot *slot, ui
     read_ahead(coder->ckpt, tensor, pos + coder->n_slots * nbytes);
     MB_TRY(mb_checkpoint_read(coder->ckpt, tensor, pos, in, nbytes, &slot->err));
     slot->origin = XXH3_64bits(in, nbytes);
+    if (matrix->exponents != NULL && !mb_scale_columns(matrix->info->dtype, in, (size_t)chunk->n_rows,
+                                                       matrix->info->n_cols, matrix->exponents))
+        return mb_fail(&slot->err, MB_BAD_DATA, "tensor %s: has changed while it was read", tensor->name);
     size_t bad;
     struct mb_group *groups = matrix->groups + chunk->row / mb_group_rows(matrix->info->n_cols);
     struct mb_coding coding = matrix->coding;
@@ -456,6 +516,8 @@ static enum mb_status end_matrix(struct mb_coder *coder, struct matrix *matrix, 
     mb_directory_write(matrix->info->form, matrix->groups, matrix->n_groups, directory);
     enum mb_status status = write_payload(coder, directory, nbytes, err);
     free(directory);
+    if (status == MB_OK && matrix->exponents != NULL)
+        status = write_payload(coder, matrix->exponents, matrix->info->n_cols, err);
     matrix->info->directory_nbytes = nbytes;
     coder->report->n_groups += matrix->n_groups;
     for (uint64_t i = 0; i < matrix->n_groups; i++) {

@@ -20,7 +20,7 @@
 /* ---------------------------------------------------------------- what is written down about it */
 
 /* Grows with every change that codes other bytes with the same options: no folder mixes two ways. */
-enum { ENCODER = 1 };
+enum { ENCODER = 2 };
 
 static json_t *bound_json(struct mb_bound bound)
 {
@@ -49,7 +49,16 @@ static json_t *feedback_json(const struct mb_rounder *rounder)
     mb_number_format(rho, sizeof rho, "%.*g", 17, rounder->rho);
     mb_number_format(damping, sizeof damping, "%.*g", 17, rounder->damping);
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)rounder->moments_hash);
-    return json_pack("{s:s, s:s, s:s}", "rho", rho, "damping", damping, "moments_xxh3", hash);
+    return json_pack("{s:s, s:s, s:s, s:b}", "rho", rho, "damping", damping, "moments_xxh3", hash,
+                     "column_factors", (int)(rounder->exponents != NULL));
+}
+
+/* That of blobs may be lower. */
+static int version_of(const struct mb_rounder *rounder)
+{
+    if (rounder == NULL)
+        return MB_FORMAT_VERSION;
+    return rounder->exponents == NULL ? MB_FORMAT_VERSION_STEPS : MB_FORMAT_VERSION_MAX;
 }
 
 /*
@@ -60,11 +69,10 @@ static json_t *quantization_config(const struct mb_compress_options *options, co
 {
     char hash[24];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)layout->hash);
-    json_t *config =
-        json_pack("{s:s, s:i, s:i, s:o, s:o}", "quant_method", "moebius", "format_version",
-                  options->rounder == NULL ? MB_FORMAT_VERSION : MB_FORMAT_VERSION_STEPS, "encoder", ENCODER,
-                  "bound", bound_json(mb_bound_of_class(options, MB_CLASS_EXPERT)), "dense_bound",
-                  bound_json(mb_bound_of_class(options, MB_CLASS_LINEAR)));
+    json_t *config = json_pack("{s:s, s:i, s:i, s:o, s:o}", "quant_method", "moebius", "format_version",
+                               version_of(options->rounder), "encoder", ENCODER, "bound",
+                               bound_json(mb_bound_of_class(options, MB_CLASS_EXPERT)), "dense_bound",
+                               bound_json(mb_bound_of_class(options, MB_CLASS_LINEAR)));
     bool ok = config != NULL;
     if (ok && !options->has_dense_bound)
         ok = json_object_set_new(config, "head_bound",

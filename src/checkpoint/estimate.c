@@ -85,8 +85,7 @@ static uint64_t sampled_group(const struct sample *sample, uint64_t i)
 
 /* The i-th group, after the ones before it, is at *rows in the buffer; *n_rows is its number of rows. */
 static enum mb_status read_group(const struct mb_checkpoint *ckpt, struct sample *sample, uint64_t i,
-                                 uint8_t *buffer, const uint8_t **rows, uint64_t *n_rows,
-                                 struct mb_error *err)
+                                 uint8_t *buffer, uint8_t **rows, uint64_t *n_rows, struct mb_error *err)
 {
     const struct mb_tensor *tensor = sample->tensor;
     uint64_t row = sampled_group(sample, i) * sample->group_rows, n_after = tensor->shape[0] - row;
@@ -130,7 +129,7 @@ static enum mb_status add_stats(void *ctx, const struct mb_tensor *tensor, struc
     struct sample sample = sample_of(job->ckpt, tensor, job->n_all);
     for (uint64_t i = 0; i < sample.n_sampled; i++) {
         uint64_t group = sampled_group(&sample, i), n_rows;
-        const uint8_t *rows;
+        uint8_t *rows;
         size_t bad;
         MB_TRY(read_group(job->ckpt, &sample, i, job->buffer, &rows, &n_rows, err));
         if (mb_weight_stats_add(stats, mb_tensor_dtype(tensor), rows, (size_t)(n_rows * tensor->shape[1]),
@@ -148,38 +147,59 @@ static uint64_t scaled(uint64_t count, uint64_t of_sample, uint64_t whole)
 /*
  * What a rounder wants is not known without its work.  Feedback moves the weights, before they are rounded,
  * by what is left of the errors of others: to the size that is like noise.  FED_SIGMA, in steps, is what
- * gives the sizes of real folders (docs/plan.md).
+ * gives the sizes of real folders, without exponents of columns and with them (docs/plan.md).
  */
-#define FED_SIGMA 0.27
-static void spread(const struct mb_coding *coding, const uint8_t *rows, size_t n, int8_t *wanted)
+static const double FED_SIGMA[] = {0.27, 0.25};
+static void spread(const struct mb_coding *coding, double sigma, const uint8_t *rows, size_t n,
+                   int8_t *wanted)
 {
     uint32_t state = 1;
     for (size_t i = 0; i < n; i++) {
         state = state * 1664525U + 1013904223U;
         double even = (double)(state >> 8) * 0x1p-23 - 1; /* -1 to 1 */
-        double level =
-            mb_load_value(coding->dtype, rows, i) / (double)coding->step + FED_SIGMA * sqrt(3) * even;
+        double level = mb_load_value(coding->dtype, rows, i) / (double)coding->step + sigma * sqrt(3) * even;
         wanted[i] = (int8_t)lrint(fmin(fmax(level, -MB_INDEX_MAX), MB_INDEX_MAX));
     }
 }
 
+/* As many exponents as the sample admits. */
+static enum mb_status find_exponents(struct job *job, const struct mb_layout_item *item,
+                                     struct mb_blob_matrix *info, int8_t **exponents, struct mb_error *err)
+{
+    enum mb_status status = mb_item_exponents(item, job->rounder, info->step, exponents, err);
+    struct sample sample = sample_of(job->ckpt, item->tensor, job->n_all);
+    for (uint64_t i = 0; i < sample.n_sampled && status == MB_OK && *exponents != NULL; i++) {
+        uint64_t n_rows;
+        uint8_t *rows;
+        status = read_group(job->ckpt, &sample, i, job->buffer, &rows, &n_rows, err);
+        if (status == MB_OK)
+            mb_limit_exponents(info->dtype, rows, (size_t)n_rows, info->n_cols, *exponents);
+    }
+    mb_settle_exponents(exponents, info);
+    return status;
+}
+
 /* What the sample of a matrix needs, scaled by rows (bytes, outliers) and by groups (directory). */
 static enum mb_status estimate_matrix(struct job *job, const struct mb_blob_matrix *info,
-                                      const struct mb_tensor *tensor, uint64_t *nbytes, struct mb_error *err)
+                                      const struct mb_tensor *tensor, const int8_t *exponents,
+                                      uint64_t *nbytes, struct mb_error *err)
 {
     struct mb_coding coding = mb_item_coding(info);
     bool is_fed = info->step < mb_step_of_eps(info->eps);
+    double sigma = FED_SIGMA[job->rounder != NULL && job->rounder->exponents != NULL];
     struct sample sample = sample_of(job->ckpt, tensor, job->n_all);
     uint64_t n_sampled_rows = 0, record_nbytes = 0, directory_nbytes = 0, n_outliers = 0, n_raw = 0;
     for (uint64_t i = 0; i < sample.n_sampled; i++) {
         uint64_t first = sampled_group(&sample, i), n_rows;
         struct mb_group group;
         size_t out_nbytes, bad;
-        const uint8_t *rows;
+        uint8_t *rows;
         MB_TRY(read_group(job->ckpt, &sample, i, job->buffer, &rows, &n_rows, err));
+        if (exponents != NULL)
+            mb_scale_columns(info->dtype, rows, (size_t)n_rows, info->n_cols, exponents);
         coding.wanted = is_fed ? job->wanted : NULL;
         if (is_fed)
-            spread(&coding, rows, (size_t)n_rows * info->n_cols, job->wanted);
+            spread(&coding, sigma, rows, (size_t)n_rows * info->n_cols, job->wanted);
         if (mb_encode_rows(&coding, rows, (size_t)n_rows, job->out, job->out_nbytes, &out_nbytes, &group,
                            &bad) != MB_OK)
             return mb_fail_weight(job->ckpt, tensor, first * sample.group_rows * info->n_cols + bad, err);
@@ -189,6 +209,7 @@ static enum mb_status estimate_matrix(struct job *job, const struct mb_blob_matr
         n_outliers += group.n_outliers;
         n_raw += mb_group_is_raw(info->form, &group);
     }
+    *nbytes += info->exponents_nbytes;
     *nbytes += scaled(record_nbytes, n_sampled_rows, info->n_rows) +
                scaled(directory_nbytes, sample.n_sampled, sample.n_groups);
     job->report.n_outliers += scaled(n_outliers, n_sampled_rows, info->n_rows);
@@ -213,7 +234,11 @@ static enum mb_status estimate_matrices(struct job *job, double *eps, struct mb_
         class = n == 0 ? item->class : class;
         MB_TRY(mb_item_info(item, eps[i], job->rounder, &infos[n], err));
         uint64_t before = nbytes;
-        MB_TRY(estimate_matrix(job, &infos[n], item->tensor, &nbytes, err));
+        int8_t *exponents;
+        MB_TRY(find_exponents(job, item, &infos[n], &exponents, err));
+        enum mb_status status = estimate_matrix(job, &infos[n], item->tensor, exponents, &nbytes, err);
+        free(exponents);
+        MB_TRY(status);
         job->matrices[n++] = (struct mb_compress_matrix){item->tensor->name, item->bound, eps[i],
                                                          item->tensor->n_elems, nbytes - before};
         n_weights += item->tensor->n_elems;

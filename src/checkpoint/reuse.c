@@ -67,7 +67,7 @@ static bool is_same(const struct mb_blob_matrix *a, const struct mb_blob_matrix 
 {
     return a->name_nbytes == b->name_nbytes && memcmp(a->name, b->name, a->name_nbytes) == 0 &&
            a->dtype == b->dtype && a->form == b->form && a->n_rows == b->n_rows && a->n_cols == b->n_cols &&
-           a->eps == b->eps && a->step == b->step;
+           a->eps == b->eps && a->step == b->step && a->exponents_nbytes == b->exponents_nbytes;
 }
 
 static bool has_matrices(const struct mb_checkpoint *ckpt, const struct mb_tensor *blob,
@@ -102,7 +102,19 @@ static void count(const struct mb_blob *blob, struct mb_reused *reused)
     reused->n_outliers = statistics.n_outliers;
 }
 
-struct mb_reused mb_reuse_take(const struct mb_reuse *reuse, const char *name)
+static bool has_exponents(const struct mb_blob *blob, const int8_t *const *exponents)
+{
+    bool all = true;
+    for (size_t i = 0; i < blob->n_matrices && all; i++) {
+        const struct mb_coded_matrix *w = &blob->matrix[i];
+        all = w->col_exponents == NULL || exponents[i] == NULL
+                  ? w->col_exponents == exponents[i]
+                  : memcmp(w->col_exponents, exponents[i], w->n_cols) == 0;
+    }
+    return all;
+}
+
+struct mb_reused mb_reuse_take(const struct mb_reuse *reuse, const char *name, const int8_t *const *exponents)
 {
     const struct mb_tensor *tensor = mb_checkpoint_find(reuse->ckpt, name);
     struct mb_reused reused = {.bytes = malloc(tensor->nbytes + MB_SLACK_NBYTES)};
@@ -115,6 +127,10 @@ struct mb_reused mb_reuse_take(const struct mb_reuse *reuse, const char *name)
         return (struct mb_reused){0};
     }
     count(&blob, &reused);
+    if (!has_exponents(&blob, exponents)) {
+        free(reused.bytes);
+        reused = (struct mb_reused){0};
+    }
     mb_blob_close(&blob);
     return reused;
 }

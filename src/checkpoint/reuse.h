@@ -32,6 +32,9 @@ struct mb_reused {
     uint8_t *bytes; /* NULL: it cannot be taken */
     uint64_t nbytes, n_groups, n_raw_groups, n_outliers;
 };
-struct mb_reused mb_reuse_take(const struct mb_reuse *reuse, const char *name);
+
+/* 'exponents' are those that the columns of each of its matrices have to have; NULL: none. */
+struct mb_reused mb_reuse_take(const struct mb_reuse *reuse, const char *name,
+                               const int8_t *const *exponents);
 
 #endif

@@ -18,6 +18,28 @@ static enum mb_status trace_of(const struct mb_moments *moments, const struct mb
     return MB_OK;
 }
 
+/*
+ * Columns with exponents have steps of their own: what is left of the mean square that an equal error of all
+ * adds to outputs.
+ */
+static enum mb_status use_exponents(struct mb_planner *planner, struct mb_plan_matrix *matrix,
+                                    const float *moments, double trace, struct mb_error *err)
+{
+    const struct mb_rounder *rounder = planner->options.rounder;
+    double left = 0;
+    int8_t *exponents = calloc(matrix->n_cols, 1);
+    if (exponents == NULL)
+        return mb_fail_memory(err, "exponents of columns");
+    enum mb_status status =
+        rounder->exponents(rounder->context, matrix->name, matrix->n_cols, exponents, err);
+    for (size_t j = 0; j < matrix->n_cols; j++)
+        left += ldexp((double)moments[j * matrix->n_cols + j], -2 * exponents[j]);
+    free(exponents);
+    if (status == MB_OK && left > 0 && left < trace)
+        matrix->amplitude *= sqrt(left / trace);
+    return status;
+}
+
 static enum mb_status use_input(struct mb_planner *planner, const struct mb_moments_input *input, float *room,
                                 struct mb_error *err)
 {
@@ -31,6 +53,9 @@ static enum mb_status use_input(struct mb_planner *planner, const struct mb_mome
         struct mb_plan_matrix *matrix = &planner->matrices[i];
         matrix->effect = trace / fmax((double)contents->n_tokens, 1) * (double)matrix->n_rows *
                          matrix->mean_abs * matrix->mean_abs;
+        if (trace > 0 && planner->options.rounder != NULL && planner->options.rounder->exponents != NULL &&
+            mb_may_have_exponents(matrix->name))
+            MB_TRY(use_exponents(planner, matrix, room, trace, err));
     }
     return MB_OK;
 }

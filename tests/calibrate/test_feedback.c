@@ -26,7 +26,7 @@ static void a_factor_is_that_of_the_moments(void **state)
         size_t n = sizes[s];
         float *moments = test_moments_make(n, n / 2 + 1, n);
         struct mb_factor factor;
-        assert_int_equal(mb_factor_make(moments, n, 0.01, &factor, NULL), MB_OK);
+        assert_int_equal(mb_factor_make(moments, n, NULL, 0.01, &factor, NULL), MB_OK);
         double mean = 0;
         for (size_t j = 0; j < n; j++)
             mean += (double)moments[j * n + j] / (double)n;
@@ -57,7 +57,7 @@ static void equal_columns_keep_their_order(void **state)
     for (size_t j = 0; j < 5; j++)
         moments[6 * j] = j == 3 ? 2 : 1;
     struct mb_factor factor;
-    assert_int_equal(mb_factor_make(moments, 5, 0.01, &factor, NULL), MB_OK);
+    assert_int_equal(mb_factor_make(moments, 5, NULL, 0.01, &factor, NULL), MB_OK);
     static const uint32_t expected[] = {3, 0, 1, 2, 4};
     assert_memory_equal(factor.order, expected, sizeof expected);
     mb_factor_free(&factor);
@@ -79,13 +79,13 @@ static void moments_that_no_inputs_have_are_refused(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct mb_factor factor;
         struct mb_error err = {0};
-        assert_int_equal(mb_factor_make(cases[i].moments, 2, 0.01, &factor, &err), MB_BAD_DATA);
+        assert_int_equal(mb_factor_make(cases[i].moments, 2, NULL, 0.01, &factor, &err), MB_BAD_DATA);
         assert_non_null(strstr(err.msg, cases[i].words));
         assert_null(factor.feeds);
     }
     static const float zeros[9];
     struct mb_factor factor;
-    assert_int_equal(mb_factor_make(zeros, 3, 0.01, &factor, NULL), MB_OK);
+    assert_int_equal(mb_factor_make(zeros, 3, NULL, 0.01, &factor, NULL), MB_OK);
     assert_true(factor.is_zero);
     mb_factor_free(&factor);
 }
@@ -96,9 +96,27 @@ struct trial {
     struct mb_factor factor;
     struct mb_coding coding;
     float *moments;
-    void *weights;
+    void *weights;     /* as they are coded: times 2^exponents */
+    void *originals;   /* before that */
+    int8_t *exponents; /* [n_cols] or NULL */
     size_t n_rows;
 };
+
+/* Exponents for half of the trials, as far as weights stay exact. */
+static void make_exponents(struct trial *t, uint64_t *seed)
+{
+    size_t n = t->coding.n_cols, nbytes = t->n_rows * n * mb_dtype_nbytes(t->coding.dtype);
+    t->originals = malloc(nbytes);
+    memcpy(t->originals, t->weights, nbytes);
+    t->exponents = NULL;
+    if (test_random(seed) % 2 == 0 || !mb_step_takes_exponents(t->coding.step))
+        return;
+    t->exponents = malloc(n);
+    for (size_t j = 0; j < n; j++)
+        t->exponents[j] = (int8_t)((int)(test_random(seed) % 13) - 6);
+    mb_limit_exponents(t->coding.dtype, t->weights, t->n_rows, n, t->exponents);
+    assert_true(mb_scale_columns(t->coding.dtype, t->weights, t->n_rows, n, t->exponents));
+}
 
 /* What a table makes of it. */
 struct outcome {
@@ -119,11 +137,12 @@ static void make_trial(struct trial *t, uint64_t *seed, size_t n_cols_max, size_
                                    n, test_random(seed));
     t->coding = (struct mb_coding){dtype, MB_FORM_PATCHED, n, eps, mb_step_of_rho(eps, rho), NULL};
     t->moments = test_moments_make(n, n_tokens, test_random(seed));
+    make_exponents(t, seed);
     float scale = (float)ldexp(1, (int)(test_random(seed) % 60) - 30);
     for (size_t i = 0; i < n * n; i++)
         t->moments[i] *= scale;
     double damping = test_random(seed) % 2 == 0 ? 0.01 : 0.0001 + test_uniform(seed);
-    assert_int_equal(mb_factor_make(t->moments, n, damping, &t->factor, NULL), MB_OK);
+    assert_int_equal(mb_factor_make(t->moments, n, t->exponents, damping, &t->factor, NULL), MB_OK);
 }
 
 static void free_trial(struct trial *t)
@@ -131,6 +150,8 @@ static void free_trial(struct trial *t)
     mb_factor_free(&t->factor);
     free(t->moments);
     free(t->weights);
+    free(t->originals);
+    free(t->exponents);
 }
 
 static struct outcome run_trial(const struct mb_feedback_kernels *kernels, const struct trial *t)
@@ -224,7 +245,10 @@ static void rows_are_rounded_as_a_plain_loop_does(void **state)
     }
 }
 
-/* The indices as the encoder takes them, coded and decoded; then e H e^T of each row. */
+/*
+ * The indices as the encoder takes them, coded and decoded; then e H e^T of each row.  Of the original
+ * weights: each keeps the bound of its column.
+ */
 static void check_trial(const struct trial *t, const struct outcome *outcome)
 {
     size_t n = t->coding.n_cols;
@@ -237,11 +261,12 @@ static void check_trial(const struct trial *t, const struct outcome *outcome)
     mb_kernels()->decode_rows(coded.matrix, 0, t->n_rows, decoded);
     for (size_t r = 0; r < t->n_rows; r++) {
         for (size_t c = 0; c < n; c++) {
-            double w = test_weight(t->coding.dtype, t->weights, r * n + c);
-            int q = outcome->wanted[r * n + c];
-            assert_true(fabs(w - (double)decoded[r * n + c]) <= coding.eps);
-            double chosen = q == MB_INDEX_NONE ? w : (double)(coding.step * (float)q);
-            assert_true(fabs(w - chosen) <= coding.eps);
+            double w = test_weight(t->coding.dtype, t->originals, r * n + c);
+            int q = outcome->wanted[r * n + c], exponent = t->exponents == NULL ? 0 : t->exponents[c];
+            double eps = ldexp(coding.eps, -exponent);
+            assert_true(fabs(w - ldexp((double)decoded[r * n + c], -exponent)) <= eps);
+            double chosen = q == MB_INDEX_NONE ? w : ldexp((double)(coding.step * (float)q), -exponent);
+            assert_true(fabs(w - chosen) <= eps);
             e[c] = w - chosen;
         }
         assert_true(test_row_error2(t->moments, e, n) <= outcome->row_errors2[r] * (1 + 1e-6) + 1e-300);
@@ -308,7 +333,7 @@ static void feedback_at_one_step_halves_the_error_of_outputs_and_at_half_a_step_
         t.weights = test_weights_make(TEST_GAUSS, MB_F32, N_ROWS, N, 12);
         t.coding = (struct mb_coding){MB_F32, MB_FORM_PATCHED, N, step * rhos[i], 0, NULL};
         t.coding.step = mb_step_of_rho(t.coding.eps, rhos[i]);
-        assert_int_equal(mb_factor_make(t.moments, N, 0.01, &t.factor, NULL), MB_OK);
+        assert_int_equal(mb_factor_make(t.moments, N, NULL, 0.01, &t.factor, NULL), MB_OK);
         struct outcome outcome = run_trial(mb_feedback_kernels(), &t);
         ratios[i] = error_of(&t, outcome.wanted) / error_of(&t, NULL);
         free_outcome(&outcome);

@@ -21,6 +21,7 @@ struct source {
     struct mb_moments_source source;
     const char *unreached; /* in a name: no token reached it */
     const char *broken;    /* in a name: its moments are not positive definite */
+    bool is_even;          /* columns of 'down' have no exponents */
     atomic_int n_read;
 };
 
@@ -87,8 +88,11 @@ static enum mb_status try_compress(const char *in, const char *out, double rho, 
     struct mb_feedback *feedback;
     struct mb_compress_report sizes;
     source->source.context = source;
-    const struct mb_feedback_options options = {
-        .size = sizeof options, .rho = rho, .each = add_matrix, .each_ctx = found};
+    const struct mb_feedback_options options = {.size = sizeof options,
+                                                .rho = rho,
+                                                .each = add_matrix,
+                                                .each_ctx = found,
+                                                .no_column_factors = source->is_even};
     assert_int_equal(mb_feedback_create(&source->source, &options, &feedback, err), MB_OK);
     const struct mb_compress_options how = {.size = sizeof how,
                                             .n_threads = n_threads,
@@ -114,13 +118,15 @@ static struct mb_feedback_report compress(const char *in, const char *out, doubl
 
 struct checked {
     double rho;
-    size_t n_fine, n_derived;
+    size_t n_fine, n_derived, n_by_column;
 };
 
 static void check_tensor(void *ctx, const struct mb_verify_tensor *tensor)
 {
     struct checked *checked = ctx;
     assert_true(tensor->n_broken == 0);
+    checked->n_by_column += tensor->eps_min < tensor->eps;
+    assert_true(tensor->eps_min == tensor->eps || mb_may_have_exponents(tensor->name));
     if (tensor->step == mb_step_of_rho(tensor->eps, checked->rho))
         checked->n_fine++;
     else if (tensor->step == mb_step_of_eps(tensor->eps))
@@ -161,14 +167,18 @@ static void coded_folders_keep_their_bounds_and_say_how(void **state)
     (void)state;
     static const double rhos[] = {0.5, 0.75, 1, 1.7, 4};
     write_plain();
-    for (size_t i = 0; i < 5; i++) {
+    for (size_t i = 0; i < 10; i++) {
         struct source source = make_source();
         struct found found;
-        struct mb_feedback_report report = compress(plain, coded, rhos[i], &source, 2, &found);
-        struct checked checked = prove(coded, plain, rhos[i]);
+        source.is_even = i >= 5;
+        double rho = rhos[i % 5];
+        struct mb_feedback_report report = compress(plain, coded, rho, &source, 2, &found);
+        struct checked checked = prove(coded, plain, rho);
         assert_true(report.n_matrices > 6 && report.n_matrices == found.n && report.n_unreached == 0);
         assert_true(checked.n_fine >= found.n);
-        assert_true((size_t)atomic_load(&source.n_read) < found.n); /* gate_proj and up_proj share a factor */
+        assert_true(source.is_even ? checked.n_by_column == 0 : checked.n_by_column > 3);
+        if (source.is_even) /* gate_proj and up_proj share a factor */
+            assert_true((size_t)atomic_load(&source.n_read) < found.n);
         assert_true(report.n_clipped > 0 && report.n_clipped < report.n_weights);
         size_t nbytes;
         char name[400];
@@ -176,13 +186,60 @@ static void coded_folders_keep_their_bounds_and_say_how(void **state)
         char *config = (char *)test_read(name, &nbytes);
         config = realloc(config, nbytes + 1);
         config[nbytes] = '\0';
-        assert_non_null(strstr(config, "\"format_version\": 2"));
-        if (rhos[i] == 1) /* by default the step is that of plain rounding */
+        assert_non_null(strstr(config, source.is_even ? "\"format_version\": 2" : "\"format_version\": 3"));
+        if (rho == 1) /* by default the step is that of plain rounding */
             assert_non_null(strstr(config, "\"bound\": \"60%\""));
         assert_non_null(strstr(config, "\"moments_xxh3\": \"0000000000001234\""));
         free(config);
         test_remove(coded);
     }
+}
+
+static uint64_t compress_again(const char *out, struct source *source, bool is_dry,
+                               struct mb_compress_report *sizes)
+{
+    struct mb_feedback *feedback;
+    struct mb_error err = {0};
+    source->source.context = source;
+    const struct mb_feedback_options options = {.size = sizeof options, .no_column_factors = source->is_even};
+    assert_int_equal(mb_feedback_create(&source->source, &options, &feedback, &err), MB_OK);
+    const struct mb_compress_options how = {
+        .size = sizeof how, .force = true, .dry_run = is_dry, .rounder = mb_feedback_rounder(feedback)};
+    enum mb_status status = mb_compress(plain, out, &how, sizes, &err);
+    mb_feedback_free(feedback);
+    if (status != MB_OK)
+        fail_msg("%s", err.msg);
+    return sizes->n_blobs_reused;
+}
+
+static void what_was_coded_is_taken_where_columns_have_the_same_exponents(void **state)
+{
+    (void)state;
+    char other[300];
+    struct mb_compress_report sizes;
+    struct source source = make_source(), even = make_source();
+    even.is_even = true;
+    write_plain();
+    snprintf(other, sizeof other, "%s", test_path("other"));
+    assert_int_equal(compress_again(coded, &source, false, &sizes), 0);
+    assert_true(compress_again(coded, &source, false, &sizes) > 3);
+    assert_int_equal(compress_again(other, &source, false, &sizes), 0);
+    assert_true(test_same_folders(coded, other));
+    assert_int_equal(compress_again(coded, &even, false, &sizes), 0);
+    prove(coded, plain, 1);
+    test_remove(other);
+}
+
+static void sizes_are_predicted_with_exponents(void **state)
+{
+    (void)state;
+    struct mb_compress_report predicted, sizes;
+    struct source source = make_source();
+    write_plain();
+    compress_again(coded, &source, true, &predicted);
+    compress_again(coded, &source, false, &sizes);
+    double ratio = (double)predicted.coded_nbytes / (double)sizes.coded_nbytes;
+    assert_true(ratio > 0.98 && ratio < 1.02); /* small matrices: a percent of one that is large */
 }
 
 static void bytes_do_not_depend_on_threads(void **state)
@@ -464,6 +521,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_do_not_depend_on_instruction_sets),
         cmocka_unit_test(coded_folders_keep_their_bounds_and_say_how),
+        cmocka_unit_test(what_was_coded_is_taken_where_columns_have_the_same_exponents),
+        cmocka_unit_test(sizes_are_predicted_with_exponents),
         cmocka_unit_test(bytes_do_not_depend_on_threads),
         cmocka_unit_test(experts_that_no_token_reached_are_rounded_plainly_and_named),
         cmocka_unit_test(matrices_with_too_many_columns_are_rounded_plainly_and_named),

@@ -304,7 +304,7 @@ static void write_encoder(const char *folder, const char *member)
     char path[200];
     snprintf(path, sizeof path, "%s/config.json", folder);
     char *text = (char *)test_read(test_path(path), &nbytes);
-    char *at = memmem(text, nbytes, "\"encoder\": 1", 12);
+    char *at = memmem(text, nbytes, "\"encoder\": 2", 12);
     assert_non_null(at);
     memcpy(at, member, 12);
     test_write(test_path(path), text, nbytes);
@@ -314,7 +314,7 @@ static void write_encoder(const char *folder, const char *member)
 static void what_another_encoder_made_is_coded_again(void **state)
 {
     (void)state;
-    static const char *const members[] = {"\"encoder\": 2", "\"unknown\": 1"};
+    static const char *const members[] = {"\"encoder\": 1", "\"unknown\": 1"};
     assert_int_equal(code("fresh", 0.003, false), 0);
     for (size_t i = 0; i < 2; i++) {
         code("coded", 0.002, i > 0);
