@@ -2,7 +2,7 @@
 
 The library factors H = V V^T and feeds errors of weights; here rows of the Cholesky factor of the inverse of H spread what
 is left of a column, in float64. Both choose levels within the bound. tr(E H E^T) has to agree, and to be half of plain
-rounding's or less. Exit status 77: skipped, numpy or xxhash is missing.
+rounding's or less. Columns of down have factors: numpy rounds W f then, with the moments of x / f. Exit status 77: skipped, numpy or xxhash is missing.
 
 With OUT it writes OUT/ and OUT.xxh3 in place of that: how tests/format/golden-v2 was made, once.
 """
@@ -54,7 +54,7 @@ class Source(ctypes.Structure):
 class FeedbackOptions(ctypes.Structure):
     _fields_ = [
         ("size", ctypes.c_size_t), ("rho", ctypes.c_double), ("damping", ctypes.c_double), ("each", ctypes.c_void_p),
-        ("each_ctx", ctypes.c_void_p),
+        ("each_ctx", ctypes.c_void_p), ("n_cols_max", ctypes.c_size_t), ("no_column_factors", ctypes.c_bool),
     ]
 
 
@@ -71,7 +71,7 @@ class CompressOptions(ctypes.Structure):
     ]
 
 
-def compress(library, folder, out, rho, bound, moments):
+def compress(library, folder, out, rho, bound, moments, no_column_factors=False):
     """A coded folder, rounded with the moments of each matrix, {name: float32 [n, n]}."""
 
     def get(_, tensor, n_cols, info, to, __):
@@ -83,7 +83,7 @@ def compress(library, folder, out, rho, bound, moments):
         return 0
 
     source, error = Source(None, 1, GET(get)), Error()
-    options = FeedbackOptions(ctypes.sizeof(FeedbackOptions), rho, DAMPING, None, None)
+    options = FeedbackOptions(ctypes.sizeof(FeedbackOptions), rho, DAMPING, None, None, 0, no_column_factors)
     feedback = ctypes.c_void_p()
     report = ctypes.create_string_buffer(1 << 20)
     library.mb_feedback_rounder.restype = ctypes.c_void_p
@@ -143,7 +143,7 @@ def write_golden(out):
     with tempfile.TemporaryDirectory() as scratch:
         folder = os.path.join(scratch, "plain")
         plain.write_checkpoint(folder, tensors)
-        compress(ctypes.CDLL(LIBRARY), folder, out, 1.0, None, moments)
+        compress(ctypes.CDLL(LIBRARY), folder, out, 1.0, None, moments, no_column_factors=True)
     with open(out + ".xxh3", "w", encoding="utf-8") as file:
         for name, tensor in sorted(decoder.read_folder(out).items()):
             rows, cols = tensor.shape if tensor.values is not None else (0, 0)
@@ -169,10 +169,12 @@ def main():
         for name, (_, original) in tensors.items():
             w, h, eps = original.astype(np.float64), moments[name].astype(np.float64), coded[name].eps
             step = eps / rho
-            assert np.abs(w - coded[name].values).max() <= eps
-            assert math.isclose(eps, 0.02 * rho)
+            factors = eps / coded[name].bounds * np.ones(w.shape[1])
+            assert (np.abs(w - coded[name].values) <= coded[name].bounds).all()
+            assert math.isclose(eps, 0.02 * rho) and math.isclose(np.log2(factors).sum(), 0, abs_tol=1e-9)
+            assert (factors != 1).any() == ("down_proj" in name)
             ours += output_error(w, coded[name].values, h)
-            theirs += output_error(w, feed_back(w, h, step, rho) * step, h)
+            theirs += output_error(w, feed_back(w * factors, h / np.outer(factors, factors), step, rho) * step / factors, h)
             nearest += output_error(w, np.rint(w / step) * step, h)
         print(f"rho {rho}: tr(E H E^T) of plain rounding x {ours / nearest:.4f}, in numpy x {theirs / nearest:.4f}")
         assert abs(ours / theirs - 1) < 0.02

@@ -302,8 +302,8 @@ static void other_quantisations_are_refused_by_name(void **state)
     test_write_text(folder, "config.json", "{\"quantization_config\":7}");
     assert_refused(MB_BAD_DATA, "config.json", "quant_method");
     test_write_text(folder, "config.json",
-                    "{\"quantization_config\":{\"quant_method\":\"moebius\",\"format_version\":3}}");
-    assert_refused(MB_UNSUPPORTED, "config.json", "format version 3");
+                    "{\"quantization_config\":{\"quant_method\":\"moebius\",\"format_version\":4}}");
+    assert_refused(MB_UNSUPPORTED, "config.json", "format version 4");
     test_write_text(folder, "config.json", "{\"quantization_config\":{\"quant_method\":\"moebius\"}}");
     assert_refused(MB_UNSUPPORTED, "config.json", "format version");
     struct mb_error err;
