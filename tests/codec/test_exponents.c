@@ -227,6 +227,7 @@ static void damaged_exponents_are_refused(void **state)
             fail_msg("case %zu: status %d, '%s'", i, (int)status, err.msg);
     }
     coded.bytes[at + 2] ^= 1;
+    mb_blob_close(&coded.blob);
     assert_int_equal(mb_blob_open(coded.bytes, coded.nbytes, &coded.blob, NULL), MB_BAD_DATA); /* checksum */
     test_coded_free(&coded);
     free(weights);
