@@ -21,16 +21,27 @@ static int begin(void **state)
     return run("compress " MB_REPO "/models/reference coded")->exit_status == 0 ? 0 : -1;
 }
 
-/* The lowest limit that works, as the refusal of a lower one says it, in MiB. */
+/* A sanitizer's own memory differs from run to run, and the lowest limit with it. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { IS_SANITIZED = 1, N_TRIES = 6 };
+#else
+enum { IS_SANITIZED = 0, N_TRIES = 1 };
+#endif
+
+/* The lowest limit that works, as the refusal of a lower one says it, in MiB: the largest of a few tries. */
 static unsigned lowest_mib(const char *command)
 {
-    unsigned n_mib = 0;
-    const struct ran *ran = run("%s --memory 3MiB", command);
-    assert_fails(ran, 4, "are too little");
-    const char *words = strstr(ran->err, "at least ");
-    if (words == NULL || sscanf(words, "at least %u MiB", &n_mib) != 1)
-        fail_msg("no limit that works: %s", ran->err);
-    return n_mib;
+    unsigned largest = 0;
+    for (int i = 0; i < N_TRIES; i++) {
+        unsigned n_mib = 0;
+        const struct ran *ran = run("%s --memory 3MiB", command);
+        assert_fails(ran, 4, "are too little");
+        const char *words = strstr(ran->err, "at least ");
+        if (words == NULL || sscanf(words, "at least %u MiB", &n_mib) != 1)
+            fail_msg("no limit that works: %s", ran->err);
+        largest = n_mib > largest ? n_mib : largest;
+    }
+    return largest;
 }
 
 static void a_limit_is_kept_and_changes_no_text(void **state)
@@ -49,10 +60,7 @@ static void a_limit_is_kept_and_changes_no_text(void **state)
     json_int_t held =
         json_integer_value(json_object_get(json_object_get(json, "streaming"), "n_experts_held"));
     assert_true(held >= 3 && held < 128);
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    peak = 0; /* it is the sanitizer's */
-#endif
-    if (peak > ((json_int_t)n_mib + 64) << 20)
+    if (!IS_SANITIZED && peak > ((json_int_t)n_mib + 64) << 20)
         fail_msg("a peak of %lld bytes with a limit of %u MiB", (long long)peak, n_mib);
     json_decref(json);
 }
@@ -227,12 +235,14 @@ static void an_interrupted_run_leaves_its_timeline(void **state)
     json_decref(json);
 }
 
+#define WITH_PROFILE " --expert-profile profile.json" /* which takes memory while it is read */
+
 static json_int_t missed(const char *options)
 {
-    static const char bench[] = "bench coded -p 0 -n 2 -r 1 -t 1 --no-warmup --no-lookahead";
+#define BENCH "bench coded -p 0 -n 2 -r 1 -t 1 --no-warmup --no-lookahead"
     /* Room for more than half of the experts: what a process uses besides, and room with it, differs from run
      * to run by half a MiB. */
-    json_t *rows = run_json("%s --memory %uMiB -o json %s", bench, lowest_mib(bench) + 4, options);
+    json_t *rows = run_json(BENCH " --memory %uMiB -o json %s", lowest_mib(BENCH WITH_PROFILE) + 4, options);
     json_int_t n = json_integer_value(json_object_get(json_array_get(rows, 0), "experts_missed"));
     json_decref(rows);
     return n;
@@ -245,13 +255,9 @@ static void a_profile_fills_memory_and_changes_no_text(void **state)
     run_well("eval " MB_REPO "/models/reference --task " MB_REPO
              "/models/reference/eval.jsonl --limit 4 --profile-out profile.json");
     snprintf(text, sizeof text, "%s", run_well(RUN));
-    assert_string_equal(run_well(RUN " --memory %uMiB --expert-profile profile.json", lowest_mib(RUN) + 2),
-                        text);
-    json_int_t n_with = missed("--expert-profile profile.json"), n_without = missed("");
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    n_without = n_with + 1; /* the sanitizer's own memory comes and goes, and room for experts with it */
-#endif
-    assert_true(n_with < n_without);
+    assert_string_equal(run_well(RUN WITH_PROFILE " --memory %uMiB", lowest_mib(RUN WITH_PROFILE) + 2), text);
+    json_int_t n_with = missed(WITH_PROFILE), n_without = missed("");
+    assert_true(IS_SANITIZED || n_with < n_without);
     test_write_text(test_path("."), "bad.json", "{}");
     assert_fails(run(RUN " --expert-profile bad.json"), 3, "bad.json");
     assert_fails(run("bench coded --expert-profile nowhere.json"), 3, "nowhere.json");
