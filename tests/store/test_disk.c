@@ -90,6 +90,23 @@ struct shape {
 static const struct shape small = {"coded", N_EXPERTS, N_HIDDEN, N_INNER};
 static const struct shape *shape = &small; /* of the stores that are opened */
 
+/* Codes a model of that shape; stores that are opened are of it from now on. */
+static void make_shape(const struct shape *made, const struct mb_compress_options *options)
+{
+    char plain[64];
+    struct mb_compress_report report;
+    struct test_model model = test_model_small();
+    model.n_experts = made->n_experts;
+    model.n_hidden = made->n_hidden;
+    model.n_inner = made->n_inner;
+    snprintf(plain, sizeof plain, "%s-plain", made->folder);
+    test_write_model(test_path(plain), &model);
+    struct mb_error err;
+    if (mb_compress(test_path(plain), test_path(made->folder), options, &report, &err) != MB_OK)
+        fail_msg("%s: %s", made->folder, err.msg);
+    shape = made;
+}
+
 static const struct mb_expert_part *parts_of(size_t expert)
 {
     return test_expert_parts(expert, shape->n_hidden, shape->n_inner);
@@ -323,17 +340,9 @@ static void experts_larger_than_a_range_are_read_whole(void **state)
     static const struct shape large = {"large-coded", 3, N_LARGE, N_LARGE};
     static const int64_t outcomes[] = {0, -EIO, 512};
     struct mb_compress_options options = {.size = sizeof options, .has_bound = true};
-    struct mb_compress_report report;
     struct mb_error err;
-    struct test_model model = test_model_small();
-    model.n_experts = large.n_experts;
-    model.n_hidden = large.n_hidden;
-    model.n_inner = large.n_inner;
-    test_write_model(test_path("large"), &model);
     assert_int_equal(mb_bound_parse("2%", &options.bound, NULL), MB_OK);
-    assert_int_equal(mb_compress(test_path("large"), test_path("large-coded"), &options, &report, &err),
-                     MB_OK);
-    shape = &large;
+    make_shape(&large, &options);
     uint64_t nbytes = 1 << 20;
     struct test_weights w;
     while (open_limited(nbytes, &w, NULL) != MB_OK)
@@ -370,17 +379,9 @@ static void experts_of_different_sizes_leave_little_unused(void **state)
     struct mb_tensor_bound tight = {.pattern = "experts\\.\\d\\."};
     struct mb_compress_options options = {
         .size = sizeof options, .tensor_bounds = &tight, .n_tensor_bounds = 1};
-    struct mb_compress_report report;
     struct mb_error err;
-    struct test_model model = test_model_small();
-    model.n_experts = mixed.n_experts;
-    model.n_hidden = mixed.n_hidden;
-    model.n_inner = mixed.n_inner;
-    test_write_model(test_path("mixed"), &model);
     assert_int_equal(mb_bound_parse("1%", &tight.bound, NULL), MB_OK);
-    assert_int_equal(mb_compress(test_path("mixed"), test_path("mixed-coded"), &options, &report, &err),
-                     MB_OK);
-    shape = &mixed;
+    make_shape(&mixed, &options);
     uint64_t nbytes = 1 << 20, last_held = 0, n_refused = 0;
     for (size_t i = 0; i < 20; i++, nbytes += 1 << 17) {
         struct test_weights w;

@@ -140,6 +140,13 @@ def mcnemar(a, b):
     return min(1.0, 2 * sum(math.comb(x + y, k) for k in range(min(x, y) + 1)) / 2 ** (x + y)), x, y
 
 
+def beside(a, b, n):
+    """The cells of two roundings of about the same size, but for flips."""
+    return (f"| {a['bits']:.2f}; {b['bits']:.2f} | {a['bound']:.3g}; {b['bound']:.3g} | "
+            f"{spelled(lambda k: mean(a, k), n)} | {spelled(lambda k: mean(b, k), n)} | "
+            f"{spelled(ratio_of(b, a), n)} | {mean(a, range(n), 5):.3g} | {mean(b, range(n), 5):.3g} |")
+
+
 def print_tables(path):
     done = json.load(open(path))
     n = len(done["plain 2.0"]["n"])
@@ -150,19 +157,14 @@ def print_tables(path):
         if f"feedback {bits}" not in done:
             continue
         p, f = done[f"plain {bits}"], done[f"feedback {bits}"]
-        print(f"| {p['bits']:.2f}; {f['bits']:.2f} | {p['bound']:.3g}; {f['bound']:.3g} | "
-              f"{spelled(lambda k: mean(p, k), n)} | {spelled(lambda k: mean(f, k), n)} | "
-              f"{spelled(ratio_of(f, p), n)} | {mean(p, range(n), 5):.3g} | {mean(f, range(n), 5):.3g} | "
-              f"{spelled(ratio_of(f, p, 5), n)} | {flips(p):.2f}; {flips(f):.2f} |")
+        print(f"{beside(p, f, n)} {spelled(ratio_of(f, p, 5), n)} | {flips(p):.2f}; {flips(f):.2f} |")
     print("\n| bits: without column factors; with | bounds, % | without | with | ratio | without the worst 5: without | with |")
     print("|--:|--:|--:|--:|--:|--:|--:|")
     for bits in TARGETS:
         if f"even {bits}" not in done:
             continue
         e, f = done[f"even {bits}"], done[f"feedback {bits}"]
-        print(f"| {e['bits']:.2f}; {f['bits']:.2f} | {e['bound']:.3g}; {f['bound']:.3g} | "
-              f"{spelled(lambda k: mean(e, k), n)} | {spelled(lambda k: mean(f, k), n)} | "
-              f"{spelled(ratio_of(f, e), n)} | {mean(e, range(n), 5):.3g} | {mean(f, range(n), 5):.3g} |")
+        print(beside(e, f, n))
     print("\n| other method | bits | KL | without the worst 5 | flips, % | beside feedback at | ratio, feedback / it | "
           "without the worst 5 |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|")

@@ -1,7 +1,6 @@
 /*
  * count_avx2.c - codes that have all bits set: four words of whole codes at a time.
  */
-#include "by_width.h"
 #include "simd_avx2.h"
 
 /* Bit i of a word: whether 'width' bits from there on are set. */
@@ -53,16 +52,5 @@ MB_INLINE size_t count_full_codes(const uint8_t *p, size_t n, unsigned width)
     return (size_t)mb_add_lanes_avx2(sums) + mb_count_full_codes_scalar(p, n, width);
 }
 
-#define COUNT(a)                                             \
-    static size_t count_full_##a(const uint8_t *p, size_t n) \
-    {                                                        \
-        return count_full_codes(p, n, a);                    \
-    }
-MB_WIDTHS_1_TO_8(COUNT)
-
-static size_t (*const count_of_width[])(const uint8_t *p, size_t n) = {NULL, MB_NAMES_1_TO_8(count_full)};
-
-size_t mb_count_full_codes_avx2(const uint8_t *stream, size_t n, unsigned width)
-{
-    return count_of_width[width](stream, n);
-}
+#define MB_COUNT_NAME mb_count_full_codes_avx2
+#include "count_by_width.h"

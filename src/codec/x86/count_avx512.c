@@ -1,7 +1,6 @@
 /*
  * count_avx512.c - codes that have all bits set: eight words of whole codes at a time.
  */
-#include "by_width.h"
 #include "simd_avx512.h"
 
 /* Bit i of a word: whether 'width' bits from there on are set. */
@@ -38,16 +37,5 @@ MB_INLINE size_t count_full_codes(const uint8_t *p, size_t n, unsigned width)
     return (size_t)_mm512_reduce_add_epi32(sums) + mb_count_full_codes_scalar(p, n, width);
 }
 
-#define COUNT(a)                                             \
-    static size_t count_full_##a(const uint8_t *p, size_t n) \
-    {                                                        \
-        return count_full_codes(p, n, a);                    \
-    }
-MB_WIDTHS_1_TO_8(COUNT)
-
-static size_t (*const count_of_width[])(const uint8_t *p, size_t n) = {NULL, MB_NAMES_1_TO_8(count_full)};
-
-size_t mb_count_full_codes_avx512(const uint8_t *stream, size_t n, unsigned width)
-{
-    return count_of_width[width](stream, n);
-}
+#define MB_COUNT_NAME mb_count_full_codes_avx512
+#include "count_by_width.h"
