@@ -167,11 +167,7 @@ MB_INLINE const uint8_t *mb_prefetch_lines(const uint8_t *ahead, size_t nbytes)
  */
 MB_INLINE void mb_prefetch_to_512(const uint8_t *ahead, size_t nbytes, bool is_l2)
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    is_l2 = false; /* checks of both loops in every kernel take the compiler minutes */
-#else
     __asm__("" : "+r"(is_l2));
-#endif
     if (is_l2) {
 #pragma GCC unroll 8
         for (size_t i = 0; i < nbytes; i += 64)
