@@ -7,6 +7,7 @@
 #include "expert_profile.h"
 #include "memory.h"
 #include "report.h"
+#include "timeline.h"
 #include <string.h>
 
 static struct eval_args args;
@@ -34,6 +35,7 @@ static const struct cli_option options[] = {
     CLI_ROW_THREADS(args.n_threads),
     CLI_ROW_MEMORY(args.memory),
     CLI_ROW_EXPERT_PROFILE(args.expert_profile),
+    CLI_ROW_TIMELINE(args.timeline),
     CLI_ROW_TEXT(0, "replies", "FILE.jsonl", args.replies, "write every reply and its score, one a line"),
     CLI_ROW_TEXT(0, "against", "FILE.jsonl", args.against,
                  "compare with another run on these questions: what its --replies wrote"),
@@ -103,7 +105,8 @@ static enum mb_status measure(struct eval *eval, struct mb_error *err)
     struct mb_model_options model_options = {.size = sizeof model_options,
                                              .n_threads = args.n_threads,
                                              .activations = eval->activations,
-                                             .cache_type = eval->cache_type};
+                                             .cache_type = eval->cache_type,
+                                             .timeline = cli_timeline_hook()};
     cli_memory(args.memory, &model_options.memory_nbytes);
     eval_expect_sessions(&args, &model_options);
     MB_TRY(cli_open_model(eval->model_path, args.expert_profile, &model_options, &eval->model, err));
@@ -115,6 +118,7 @@ static enum mb_status measure(struct eval *eval, struct mb_error *err)
     if (status == MB_OK)
         status = measure_open(eval, err);
     eval_perturb_close(eval);
+    cli_print_reads(eval->model);
     mb_model_close(eval->model);
     return status;
 }
@@ -186,5 +190,8 @@ int cli_eval(int argc, char **argv)
     struct eval eval = {.args = &args, .model_path = positional[0], .cache_type = cache_type};
     if (!cli_activations(args.activations, &eval.activations))
         return cli_usage_error(&command, CLI_ACTIVATIONS_WORDS);
-    return run(&eval, &err) == MB_OK ? 0 : cli_fail(&err);
+    enum mb_status status = cli_timeline_begin(args.timeline, eval.model_path, &err);
+    if (status == MB_OK)
+        status = run(&eval, &err);
+    return cli_timeline_end(status == MB_OK ? 0 : cli_fail(&err));
 }

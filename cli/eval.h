@@ -12,7 +12,7 @@
 struct eval_args {
     const char *task, *examples, *perplexity, *tokens, *logits, *replies, *against, *cache, *original,
         *activations, *memory;
-    const char *profile, *profile_out, *expert_profile;
+    const char *profile, *profile_out, *expert_profile, *timeline;
     struct cli_strings perturb;
     uint64_t seed;
     int limit, n_ctx, n_threads, n_predict, n_parallel, n_examples;
