@@ -447,6 +447,7 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
     }
     if (isatty(STDERR_FILENO))
         fprintf(stderr, "\r\033[K");
+    cli_print_reads(model);
     mb_model_close(model);
     double rate = status == MB_OK ? read_rate(bench, n_threads) : 0;
     for (size_t i = first; i < bench->n_results; i++)

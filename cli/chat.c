@@ -91,6 +91,7 @@ static void print_figures(struct chat *chat, const struct cli_reply *reply)
         fprintf(stderr, "[streaming, prompt and reply: %s]\n",
                 cli_traffic(text, &since, n_new + reply->n_tokens, reply->prompt_seconds + reply->seconds));
         chat->traffic = now;
+        cli_print_reads(chat->model.model);
     }
     if (!args.is_verbose)
         return;

@@ -25,12 +25,21 @@ void cli_print_mode(const struct mb_model_info *info, bool is_asked)
         fprintf(stderr, "moebius: mode: in memory, %s of weights (of %s that may be used)\n", all, limit);
         return;
     }
-    uint64_t held_nbytes = m->expert_nbytes / m->n_experts * m->n_experts_held;
     fprintf(stderr, "moebius: mode: streaming, %s of %s of experts in memory (%s may be used in all%s)\n",
-            cli_bytes(held, held_nbytes), cli_bytes(all, m->expert_nbytes), limit,
+            cli_bytes(held, m->held_nbytes), cli_bytes(all, m->expert_nbytes), limit,
             is_asked ? "" : ": that is available");
     if (m->reads == MB_READS_THREADS)
         fprintf(stderr, "moebius: experts are read by threads: %s\n", m->reads_reason);
+}
+
+void cli_print_reads(const struct mb_model *model)
+{
+    static bool is_said;
+    if (is_said || model == NULL || !mb_model_traffic(model).has_left_io_uring)
+        return;
+    is_said = true;
+    fprintf(stderr,
+            "moebius: io_uring was given up: the kernel took no reads any more, threads read since then\n");
 }
 
 /* An mb_cancel_fn. */
@@ -58,6 +67,7 @@ struct mb_store_traffic cli_traffic_since(const struct mb_store_traffic *now,
         .waited_ns = now->waited_ns - before->waited_ns,
         .busy_ns = now->busy_ns - before->busy_ns,
         .checked_ns = now->checked_ns - before->checked_ns,
+        .has_left_io_uring = now->has_left_io_uring,
     };
 }
 

@@ -19,6 +19,9 @@ bool cli_memory(const char *text, uint64_t *nbytes);
 /* One line on stderr that says whether experts are streamed, and why. is_asked: also where they are not. */
 void cli_print_mode(const struct mb_model_info *info, bool is_asked);
 
+/* One line on stderr, once, if reads have changed since then: before the model is closed. NULL is fine. */
+void cli_print_reads(const struct mb_model *model);
+
 /* A pass ends early once the program is interrupted. */
 void cli_stop_at_interrupts(struct mb_model *model);
 

@@ -455,6 +455,7 @@ static int run(const char *path)
         print_words(&g);
     if (status == MB_OK && g.finish == AT_INTERRUPT)
         exit_status = mb_status_exit_code(MB_CANCELLED);
+    cli_print_reads(g.model);
     release(&g);
     return cli_timeline_end(exit_status);
 }

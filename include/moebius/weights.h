@@ -134,7 +134,7 @@ struct mb_store_options {
     size_t n_expert_usage;
 };
 
-/* How streamed experts are read. */
+/* How streamed experts are read when the store is ready; mb_store_traffic says if that changes. */
 enum mb_store_reads {
     MB_READS_NONE = 0, /* nothing is streamed */
     MB_READS_IO_URING = 1,
@@ -152,7 +152,8 @@ struct mb_store_memory {
     enum mb_store_reads reads;
     const char *reads_reason; /* MB_READS_THREADS: why, in a few words; else "" */
     uint64_t expert_nbytes;   /* streamed: experts of the model, as they are stored */
-    uint64_t pool_nbytes;     /* streamed: memory for experts, with tables: part of blob_ and table_nbytes */
+    uint64_t held_nbytes; /* streamed: of those, what memory has room for: the mean of each size of slots */
+    uint64_t pool_nbytes; /* streamed: memory for experts, with tables: part of blob_ and table_nbytes */
     size_t n_experts, n_experts_held; /* streamed: of the model; that memory has room for */
 };
 
@@ -164,6 +165,7 @@ struct mb_store_traffic {
     uint64_t waited_ns;              /* somebody waited in mb_store_acquire with nothing to multiply */
     uint64_t busy_ns;                /* some read was under way */
     uint64_t checked_ns;             /* of all threads together: checks of what was read */
+    bool has_left_io_uring; /* the kernel took no reads any more: threads have read by pread since then */
 };
 
 struct mb_store;

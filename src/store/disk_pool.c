@@ -82,7 +82,7 @@ struct mb_disk_pool {
     uint8_t *arena, *tables;
     struct mb_blob *blobs;
     struct mb_matrix *matrices;
-    uint64_t pool_nbytes, expert_nbytes;
+    uint64_t pool_nbytes, expert_nbytes, held_nbytes;
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* a slot is READY or FAILED, or may be evicted */
@@ -612,6 +612,21 @@ static enum mb_status list_experts(struct mb_disk_pool *pool, const struct mb_di
     return MB_OK;
 }
 
+/* Of each size as many experts as it has slots, of its experts' mean size. */
+static void count_held(struct mb_disk_pool *pool)
+{
+    uint64_t nbytes[MB_SLOT_SIZES_MAX] = {0};
+    for (size_t i = 0; i < pool->n_experts; i++)
+        for (size_t k = 0; k < pool->experts[i].stored.n_pieces; k++)
+            nbytes[pool->experts[i].size] += pool->experts[i].stored.pieces[k].tensor->nbytes;
+    for (size_t i = 0; i < pool->slot_sizes.n; i++) {
+        const struct mb_slot_size *size = &pool->slot_sizes.at[i];
+        if (size->n_experts > 0)
+            pool->held_nbytes +=
+                (uint64_t)((double)nbytes[i] * (double)size->n_slots / (double)size->n_experts);
+    }
+}
+
 static int from_smallest(const void *a, const void *b)
 {
     const uint64_t *x = a, *y = b;
@@ -646,6 +661,7 @@ static enum mb_status choose_slots(struct mb_disk_pool *pool, uint64_t nbytes,
     pool->pool_nbytes = size->fixed_nbytes + pool->slots_nbytes + pool->n_slots * wish.extra_nbytes;
     for (size_t i = 0; i < pool->n_experts; i++)
         pool->experts[i].size = mb_find_slot_size(&pool->slot_sizes, pool->experts[i].stored.nbytes);
+    count_held(pool);
     return MB_OK;
 }
 
@@ -818,6 +834,7 @@ void mb_disk_pool_describe(const struct mb_disk_pool *pool, struct mb_store_memo
     memory->reads = uring_error == 0 ? MB_READS_IO_URING : MB_READS_THREADS;
     memory->reads_reason = uring_error == 0 ? "" : reason_of(uring_error);
     memory->expert_nbytes = pool->expert_nbytes;
+    memory->held_nbytes = pool->held_nbytes;
     memory->pool_nbytes = pool->pool_nbytes;
     memory->blob_nbytes += pool->slots_nbytes;
     memory->table_nbytes += pool->pool_nbytes - pool->slots_nbytes;

@@ -312,6 +312,7 @@ static void give_up_uring(struct mb_disk_reads *reads)
 {
     mb_uring_close(reads->uring);
     reads->uring = NULL;
+    reads->traffic.has_left_io_uring = true;
     for (size_t i = 0; i < N_FLIGHTS; i++)
         if (reads->flights[i].request != NULL)
             end_flight(reads, i, -1);
@@ -424,6 +425,7 @@ void mb_disk_reads_traffic(const struct mb_disk_reads *reads, struct mb_store_tr
     traffic->read_nbytes = t->read_nbytes;
     traffic->n_hinted = t->n_hinted;
     traffic->checked_ns = t->checked_ns;
+    traffic->has_left_io_uring = t->has_left_io_uring;
     traffic->busy_ns = t->busy_ns + (reads->n_reading > 0 ? mb_now_ns() - reads->busy_since_ns : 0);
 }
 

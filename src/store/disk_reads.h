@@ -73,7 +73,7 @@ void mb_disk_reads_put_back(struct mb_disk_reads *reads, struct mb_read_request 
 bool mb_disk_reads_has_begun(const struct mb_read_request *request);
 bool mb_disk_reads_may_forget(const struct mb_read_request *request);
 
-/* Its own counters: n_read, read_nbytes, n_hinted, busy_ns, checked_ns. */
+/* Its own counters: n_read, read_nbytes, n_hinted, busy_ns, checked_ns, has_left_io_uring. */
 void mb_disk_reads_traffic(const struct mb_disk_reads *reads, struct mb_store_traffic *traffic);
 
 #endif

@@ -278,8 +278,10 @@ static void a_kernel_that_takes_no_read_any_more_is_done_without(void **state)
         skip();
     }
     n_busy = INT_MAX;
+    assert_false(mb_store_traffic(w.store).has_left_io_uring);
     assert_right(&w);
     n_busy = 0;
+    assert_true(mb_store_traffic(w.store).has_left_io_uring);
     assert_right(&w);
     test_weights_close(&w);
 }
@@ -396,6 +398,8 @@ static void experts_of_different_sizes_leave_little_unused(void **state)
         }
         assert_true(memory.pool_nbytes <= nbytes);
         assert_true(100 * memory.n_experts_held * (memory.expert_nbytes / N_MANY) >= 80 * memory.pool_nbytes);
+        assert_true(memory.held_nbytes <= memory.pool_nbytes && memory.held_nbytes < memory.expert_nbytes);
+        assert_true(100 * memory.held_nbytes >= 80 * memory.pool_nbytes);
         last_held = memory.n_experts_held;
         assert_right(&w);
         assert_right(&w);
