@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "bench_routing.h"
 #include "cli.h"
 #include "expert_profile.h"
 #include "machine.h"
@@ -31,7 +32,8 @@ enum { READ_NBYTES = 512 << 20, READ_NBYTES_MIN = 128 << 20, WARM_UP_TOKENS = 8 
 
 static struct {
     const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory,
-        *policy, *profile, *link, *timeline;
+        *policy, *profile, *link, *routing, *timeline;
+    double right_guesses;
     int n_repeats;
     bool no_warmup, no_lookahead;
     enum cli_format format;
@@ -57,6 +59,11 @@ static const struct cli_option options[] = {
                  "which streamed expert leaves memory: lfru, lru, ... (default: the best)"),
     CLI_ROW_TEXT(0, "link", "RATE[,LATENCY[,DEPTH]]", args.link,
                  "streamed experts come no earlier than over such a disk or bus: 1GB,100us,8"),
+    CLI_ROW_TEXT(0, "routing", "TRACE|SPEC", args.routing,
+                 "send tokens to the experts of a trace, or of 'top8=44.5% overlap=38% seed=1' as in\n"
+                 "simulate --random, not to the router's: to measure streaming; results are no model's"),
+    CLI_ROW_DOUBLE(0, "right-guesses", "SHARE", args.right_guesses, 0, 1,
+                   "of what --routing lets looking ahead guess (default 0.886: published for Qwen3-30B)"),
     CLI_ROW_FLAG(0, "no-lookahead", args.no_lookahead, "read no streamed expert before it is asked for"),
     CLI_ROW_TIMELINE(args.timeline),
     CLI_ROW_FLAG(0, "no-warmup", args.no_warmup, "do not run every test once before it is measured"),
@@ -410,6 +417,7 @@ static void print_mode(const struct mb_model_info *info)
 static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_error *err)
 {
     struct mb_model *model;
+    struct bench_routing *routing;
     struct mb_model_options model_options = {.size = sizeof model_options,
                                              .n_threads = n_threads,
                                              .memory_form = bench->memory_form,
@@ -432,6 +440,9 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
     if (bench->n_results == 0)
         print_mode(mb_model_info(model));
     cli_stop_at_interrupts(model);
+    status = bench_routing_open(args.routing, args.right_guesses, model, &routing, err);
+    if (status == MB_OK && bench->n_results == 0)
+        bench_routing_print(routing);
     bench->info = *mb_model_info(model);
     snprintf(bench->architecture, sizeof bench->architecture, "%s", bench->info.architecture);
     n_threads = bench->info.n_threads;
@@ -449,6 +460,7 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
         fprintf(stderr, "\r\033[K");
     cli_print_reads(model);
     mb_model_close(model);
+    bench_routing_close(routing);
     double rate = status == MB_OK ? read_rate(bench, n_threads) : 0;
     for (size_t i = first; i < bench->n_results; i++)
         bench->results[i].read_nbytes_per_s = rate;
@@ -705,6 +717,7 @@ int cli_bench_model(int argc, char **argv)
     size_t n_paths;
     int exit_status;
     args.n_repeats = 5;
+    args.right_guesses = 0.886;
     args.format = CLI_MD;
     if (!cli_parse(&command, argc, argv, paths, &n_paths, &exit_status))
         return exit_status;

@@ -237,6 +237,18 @@ MB_API void mb_model_watch_routes(struct mb_model *model, mb_route_fn route, voi
 typedef bool (*mb_cancel_fn)(void *ctx);
 MB_API void mb_model_cancel_when(struct mb_model *model, mb_cancel_fn is_cancelled, void *ctx);
 
+/*
+ * Puts other experts in place of a router's choice: a tool to measure how experts stream with a routing that
+ * the weights of a model do not have (random ones route evenly). Results are then those of no model.
+ * experts[n] are the choice for a token, in its order; they have to stay n different ones of the layer's.
+ * Their weights in the sum stay as they are.  'token' counts those that have passed the layers since the
+ * model was opened.  is_guess: what looking ahead guesses for the same token. Called by the thread that
+ * called mb_decode. NULL: no more.  Threads: none may be in mb_decode with this model.
+ */
+typedef void (*mb_impose_fn)(void *ctx, uint64_t token, size_t layer, bool is_guess, int32_t *experts,
+                             size_t n);
+MB_API void mb_model_impose_routing(struct mb_model *model, mb_impose_fn impose, void *ctx);
+
 struct mb_session_options {
     size_t size;  /* sizeof(struct mb_session_options) */
     size_t n_ctx; /* tokens the cache holds; 0: the model's context */

@@ -271,12 +271,21 @@ MB_API enum mb_status mb_store_acquire_some(struct mb_store *store, size_t layer
 MB_API size_t mb_store_begin(struct mb_store *store, size_t layer, uint32_t *experts, size_t n,
                              enum mb_store_use use);
 
+/* Where a hint comes from. Each kind is judged by itself: one that is mostly wrong is not taken for a while.
+ */
+enum mb_store_hint {
+    MB_HINT_NEAR = 0, /* from the layer before */
+    MB_HINT_FAR = 1,  /* from where tokens enter the model */
+};
+enum { MB_N_STORE_HINTS = 2 };
+
 /*
  * A hint that these will be acquired soon, by the next call for their layer: does not wait, and changes no
  * result.  They are read in their order, after all that somebody waits for, and those whose reading has not
  * begun when another layer is acquired, or other hints are given, are forgotten. Any n.
  */
-MB_API void mb_store_prefetch(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n);
+MB_API void mb_store_prefetch(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n,
+                              enum mb_store_hint hint);
 
 /* ---------------------------------------------------------------- changed weights */
 

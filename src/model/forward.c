@@ -133,6 +133,7 @@ enum mb_status mb_pass_run(struct mb_model *model, size_t first_layer, size_t en
     mb_for_tokens(model, NULL, enter);
     if (first_layer < end_layer)
         mb_for_tokens(model, &model->layers[first_layer], norm_input);
+    mb_lookahead_enter(model, first_layer, end_layer);
     mb_lap(model, MB_TIMELINE_EMBEDDING, NULL, &model->timing.embedding_ns);
     for (size_t i = first_layer; i < end_layer; i++) {
         hand_out(model, i);
@@ -140,6 +141,7 @@ enum mb_status mb_pass_run(struct mb_model *model, size_t first_layer, size_t en
     }
     hand_out(model, end_layer);
     mb_show_pass(model, begun_ns);
+    model->n_passed += model->work.n_tokens;
     model->timing.n_passes++;
     model->timing.n_tokens += model->work.n_tokens;
     return MB_OK;

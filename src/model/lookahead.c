@@ -2,7 +2,8 @@
  * lookahead.c - the next layer's router on the hidden state before this layer's MLP.
  *
  * What the MLP adds to the residual stream is small beside the stream, so the next router mostly chooses the
- * same experts without it.  A guess changes what is in memory, never a result.
+ * same experts without it.  The first layer with experts is also asked where tokens enter, before its
+ * attention.  A guess changes what is in memory, never a result.
  */
 #include "lookahead.h"
 #include "base/error.h"
@@ -46,19 +47,29 @@ void mb_lookahead_free(struct mb_model *model)
     free(model->lookahead.chosen);
 }
 
+/* Whether guesses are made in this pass. */
+static bool guesses(const struct mb_model *model)
+{
+    const struct mb_workspace *work = &model->work;
+    if (model->lookahead.normed == NULL || model->stage.watch != NULL || work->n_tokens > MB_LOOKAHEAD_TOKENS)
+        return false;
+    for (size_t s = 0; s < work->n_segments; s++)
+        if (!work->segments[s].is_generated)
+            return false;
+    return true;
+}
+
+static bool can_guess(const struct mb_layer *layer)
+{
+    return layer->mlp->kind->has_experts && !layer->matrix[MB_W_ROUTER].matrix->is_coded;
+}
+
 /* The layer whose experts are guessed; NULL: none is. */
 static const struct mb_layer *next_of(const struct mb_model *model, const struct mb_layer *layer)
 {
-    const struct mb_workspace *work = &model->work;
-    if (model->lookahead.normed == NULL || model->stage.watch != NULL ||
-        work->n_tokens > MB_LOOKAHEAD_TOKENS || layer->index + 1 >= model->config.n_layers)
+    if (!guesses(model) || layer->index + 1 >= model->config.n_layers)
         return NULL;
-    for (size_t s = 0; s < work->n_segments; s++)
-        if (!work->segments[s].is_generated)
-            return NULL;
-    const struct mb_layer *next = layer + 1;
-    bool is_plain = next->mlp->kind->has_experts && !next->matrix[MB_W_ROUTER].matrix->is_coded;
-    return is_plain ? next : NULL;
+    return can_guess(layer + 1) ? layer + 1 : NULL;
 }
 
 /* The input that the next layer's router would have. */
@@ -86,28 +97,46 @@ void mb_lookahead_add(struct mb_model *model, const struct mb_layer *layer)
                        model->work.n_tokens, model->lookahead.scores);
 }
 
-void mb_lookahead_now(struct mb_model *model, const struct mb_layer *layer)
+/* What the scores say, to the store. */
+static void tell(struct mb_model *model, const struct mb_layer *next, enum mb_store_hint hint)
 {
-    const struct mb_layer *next = next_of(model, layer);
-    if (next == NULL)
-        return;
+    const struct mb_lookahead *l = &model->lookahead;
+    const struct mb_router_config *r = &next->mlp->router;
+    for (size_t t = 0; t < model->work.n_tokens; t++)
+        mb_router_choose(r, model->ops, mb_layer_vector(next, MB_W_ROUTER_BIAS), next->dropped,
+                         l->scores + t * r->n_experts, l->choice, l->chosen + t * r->n_used, l->weights);
+    mb_impose_routing(model, next, true, l->chosen);
+    mb_store_prefetch(model->store, next->index, (const uint32_t *)l->chosen,
+                      model->work.n_tokens * r->n_used, hint);
+}
+
+static void guess_now(struct mb_model *model, const struct mb_layer *next, enum mb_store_hint hint)
+{
     const struct mb_vectors in = guess_input(model, next);
     const size_t n_experts = next->mlp->router.n_experts;
     mb_linear_rows(&model->stage, &next->matrix[MB_W_ROUTER], 0, n_experts, &in, model->work.n_tokens,
                    model->lookahead.scores, n_experts, NULL);
-    mb_lookahead_tell(model, layer);
+    tell(model, next, hint);
+}
+
+void mb_lookahead_now(struct mb_model *model, const struct mb_layer *layer)
+{
+    const struct mb_layer *next = next_of(model, layer);
+    if (next != NULL)
+        guess_now(model, next, MB_HINT_NEAR);
+}
+
+void mb_lookahead_enter(struct mb_model *model, size_t first_layer, size_t end_layer)
+{
+    while (first_layer < end_layer && !model->layers[first_layer].mlp->kind->has_experts)
+        first_layer++;
+    if (first_layer < end_layer && can_guess(&model->layers[first_layer]) && guesses(model))
+        guess_now(model, &model->layers[first_layer], MB_HINT_FAR);
 }
 
 void mb_lookahead_tell(struct mb_model *model, const struct mb_layer *layer)
 {
     const struct mb_layer *next = next_of(model, layer);
-    const struct mb_lookahead *l = &model->lookahead;
-    if (next == NULL)
-        return;
-    const struct mb_router_config *r = &next->mlp->router;
-    for (size_t t = 0; t < model->work.n_tokens; t++)
-        mb_router_choose(r, model->ops, mb_layer_vector(next, MB_W_ROUTER_BIAS), next->dropped,
-                         l->scores + t * r->n_experts, l->choice, l->chosen + t * r->n_used, l->weights);
-    mb_store_prefetch(model->store, next->index, (const uint32_t *)l->chosen,
-                      model->work.n_tokens * r->n_used);
+    if (next != NULL)
+        tell(model, next, MB_HINT_NEAR);
 }

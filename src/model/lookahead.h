@@ -33,6 +33,9 @@ void mb_lookahead_add(struct mb_model *model, const struct mb_layer *layer);
 /* Both on the calling thread: for a layer that has no experts of its own. */
 void mb_lookahead_now(struct mb_model *model, const struct mb_layer *layer);
 
+/* The same where tokens enter the layers, for the first that has experts: before its attention. */
+void mb_lookahead_enter(struct mb_model *model, size_t first_layer, size_t end_layer);
+
 /* Tells the store what came of it, after the stage has run and the layer's own experts are asked for. */
 void mb_lookahead_tell(struct mb_model *model, const struct mb_layer *layer);
 

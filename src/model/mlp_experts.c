@@ -172,6 +172,7 @@ static void route(struct mb_model *model, const struct mb_layer *layer)
         add_shared_gate_up(model, layer);
     mb_stage_run(stage);
     mb_for_tokens(model, layer, choose_experts);
+    mb_impose_routing(model, layer, false, part->chosen);
     report_routes(model, layer);
     assign_slots(model, layer);
 }

@@ -89,6 +89,9 @@ struct mb_model {
     void *route_ctx;
     mb_cancel_fn is_cancelled; /* NULL: nobody cancels */
     void *cancel_ctx;
+    mb_impose_fn impose; /* NULL: nobody does (imposed.c) */
+    void *impose_ctx;
+    uint64_t n_passed; /* tokens */
     struct mb_workspace work;
     void *work_pages;
     uint64_t work_nbytes;
@@ -196,6 +199,9 @@ void mb_session_record(struct mb_session *session, const int32_t *tokens, size_t
  */
 enum mb_status mb_pass_run(struct mb_model *model, size_t first_layer, size_t end_layer,
                            struct mb_error *err);
+
+/* chosen[n_tokens][n_used] of the pass and layer, a router's or a guess, give way to what is imposed. */
+void mb_impose_routing(struct mb_model *model, const struct mb_layer *layer, bool is_guess, int32_t *chosen);
 
 /* Logits of a token of the pass that ran last, to 'to' [n_vocab]; they are there after mb_logits_finish. */
 void mb_logits_add(struct mb_model *model, size_t token, float *to);

@@ -36,7 +36,7 @@ struct expert {
     size_t size;        /* of its slots: their number in slot_sizes */
 };
 
-/* How guesses of a layer's experts went, in the window that is under way. */
+/* How guesses of a layer's experts of one kind went, in the window that is under way. */
 struct hint_record {
     uint32_t n_read, n_used;
     uint64_t from_token; /* no guess is taken before it */
@@ -49,9 +49,10 @@ struct slot {
     enum slot_state state;
     uint32_t expert;
     size_t n_pins;
-    bool is_filled_for_hint; /* FILLING: in line as a guess */
-    bool is_fresh;           /* not acquired since it was read */
-    bool is_once;            /* read for MB_STORE_ONCE, and not acquired otherwise */
+    struct hint_record *record; /* of the guess that it was read for */
+    bool is_filled_for_hint;    /* FILLING: in line as a guess */
+    bool is_fresh;              /* not acquired since it was read */
+    bool is_once;               /* read for MB_STORE_ONCE, and not acquired otherwise */
 };
 
 /* Slots of one size, which follow one another. */
@@ -91,10 +92,11 @@ struct mb_disk_pool {
     uint64_t n_calls;
     /* Guesses that are not in line yet: each takes memory from another only when its turn has come. */
     uint32_t hints[N_HINTS_MAX]; /* experts */
+    enum mb_store_hint hint;     /* of which kind they are */
     size_t n_hints, n_hints_begun;
     bool is_short;          /* the last call has found no memory for some experts: guesses take none */
     size_t n_hints_filling; /* slots FILLING that were begun for a guess and are not done */
-    struct hint_record *hint_records; /* [layers with experts] */
+    struct hint_record *hint_records; /* [layers with experts][MB_N_STORE_HINTS] */
     struct mb_error failure;          /* the last one */
     struct mb_timeline timeline;
     struct mb_store_traffic traffic; /* without what the reads count */
@@ -119,9 +121,10 @@ static struct slots_of_size *slots_for(struct mb_disk_pool *pool, const struct e
     return &pool->by_size[expert->size];
 }
 
-static struct hint_record *hint_record_of(const struct mb_disk_pool *pool, const struct expert *expert)
+static struct hint_record *hint_record_of(const struct mb_disk_pool *pool, const struct expert *expert,
+                                          enum mb_store_hint hint)
 {
-    return &pool->hint_records[expert->number / pool->n_layer_experts];
+    return &pool->hint_records[expert->number / pool->n_layer_experts * MB_N_STORE_HINTS + hint];
 }
 
 static size_t max_size(size_t a, size_t b)
@@ -285,6 +288,7 @@ static bool begin_expert(struct mb_disk_pool *pool, struct expert *expert, enum 
     expert->slot = number;
     slot->request.expert = &expert->stored;
     slot->request.is_hint = slot->is_filled_for_hint = is_hint;
+    slot->record = hint_record_of(pool, expert, pool->hint);
     pool->n_hints_filling += is_hint;
     mb_disk_reads_add(pool->reads, &slot->request, is_hint ? MB_READ_HINT : MB_READ_DEMAND);
     return true;
@@ -326,7 +330,7 @@ static void end_expert(void *ctx, struct mb_read_request *request, enum mb_statu
     struct mb_disk_pool *pool = ctx;
     struct slot *slot = (struct slot *)request; /* its first member */
     pool->n_filling--;
-    hint_record_of(pool, &pool->experts[slot->expert])->n_read += request->is_hint;
+    slot->record->n_read += request->is_hint;
     pool->n_hints_filling -= slot->is_filled_for_hint;
     slot->is_filled_for_hint = false;
     slot->state = status == MB_OK ? READY : FAILED;
@@ -363,7 +367,7 @@ static void pin(struct mb_disk_pool *pool, const struct expert *expert, enum mb_
     }
     if (slot->request.is_hint)
         show_hint(pool, slot, MB_TIMELINE_HINT_USED);
-    hint_record_of(pool, expert)->n_used += slot->request.is_hint;
+    slot->record->n_used += slot->request.is_hint;
     pool->traffic.n_hints_used += slot->request.is_hint;
     slot->is_fresh = slot->request.is_hint = false;
     slot->n_pins++;
@@ -542,11 +546,12 @@ static bool takes_hints(struct mb_disk_pool *pool, struct hint_record *record)
 }
 
 void mb_disk_pool_prefetch(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
-                           const uint32_t *numbers, size_t n)
+                           const uint32_t *numbers, size_t n, enum mb_store_hint hint)
 {
     pthread_mutex_lock(&pool->lock);
-    if (takes_hints(pool, hint_record_of(pool, expert_of(pool, layer, numbers[0])))) {
+    if (takes_hints(pool, hint_record_of(pool, expert_of(pool, layer, numbers[0]), hint))) {
         pool->n_hints = pool->n_hints_begun = 0;
+        pool->hint = hint;
         for (size_t i = 0; i < n && pool->n_hints < N_HINTS_MAX; i++)
             pool->hints[pool->n_hints++] = (uint32_t)layer->experts[numbers[i]].id;
         begin_hints(pool);
@@ -573,7 +578,7 @@ static enum mb_status open_policy(struct mb_disk_pool *pool, const struct mb_dis
         return mb_fail(err, MB_USAGE, "uses of %zu experts are given; the model has %zu layers of %zu",
                        options->n_usage, policy.n_layers, policy.n_experts);
     pool->by_number = calloc(policy.n_layers * policy.n_experts, sizeof *pool->by_number);
-    pool->hint_records = calloc(policy.n_layers, sizeof *pool->hint_records);
+    pool->hint_records = calloc(policy.n_layers * MB_N_STORE_HINTS, sizeof *pool->hint_records);
     if (pool->by_number == NULL || pool->hint_records == NULL)
         return mb_fail_memory(err, "the list of experts");
     for (size_t i = 0; i < options->n_layers; i++) {

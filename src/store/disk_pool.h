@@ -51,7 +51,7 @@ size_t mb_disk_pool_begin(struct mb_disk_pool *pool, const struct mb_bound_layer
 void mb_disk_pool_release(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
                           const uint32_t *numbers, size_t n);
 void mb_disk_pool_prefetch(struct mb_disk_pool *pool, const struct mb_bound_layer *layer,
-                           const uint32_t *numbers, size_t n);
+                           const uint32_t *numbers, size_t n, enum mb_store_hint hint);
 
 void mb_disk_pool_describe(const struct mb_disk_pool *pool, struct mb_store_memory *memory);
 struct mb_store_traffic mb_disk_pool_traffic(struct mb_disk_pool *pool);

@@ -183,11 +183,12 @@ static void release(void *bytes, const struct mb_bound_layer *layer, const uint3
     mb_disk_pool_release(((struct disk_store *)bytes)->pool, layer, numbers, n);
 }
 
-static void prefetch(void *bytes, const struct mb_bound_layer *layer, const uint32_t *numbers, size_t n)
+static void prefetch(void *bytes, const struct mb_bound_layer *layer, const uint32_t *numbers, size_t n,
+                     enum mb_store_hint hint)
 {
     struct disk_store *disk = bytes;
     if (disk->pool != NULL)
-        mb_disk_pool_prefetch(disk->pool, layer, numbers, n);
+        mb_disk_pool_prefetch(disk->pool, layer, numbers, n, hint);
 }
 
 /* ---------------------------------------------------------------- the kind */

@@ -304,10 +304,15 @@ static enum mb_status acquire(void *bytes, const struct mb_bound_layer *layer, u
     return MB_OK;
 }
 
-/* Nothing to do, for prefetch as for release. */
 static void leave(void *bytes, const struct mb_bound_layer *layer, const uint32_t *numbers, size_t n)
 {
     (void)bytes, (void)layer, (void)numbers, (void)n;
+}
+
+static void take_hint(void *bytes, const struct mb_bound_layer *layer, const uint32_t *numbers, size_t n,
+                      enum mb_store_hint hint)
+{
+    (void)bytes, (void)layer, (void)numbers, (void)n, (void)hint;
 }
 
 static struct mb_store_traffic no_traffic(void *bytes)
@@ -349,7 +354,7 @@ const struct mb_store_kind mb_ram_store = {
     .begin = begin,
     .acquire = acquire,
     .release = leave,
-    .prefetch = leave,
+    .prefetch = take_hint,
     .memory = memory_of,
     .traffic = no_traffic,
     .close = close_store,

@@ -311,10 +311,11 @@ void mb_store_release(struct mb_store *store, size_t layer, const uint32_t *expe
     store->kind->release(store->bytes, &store->layers[layer], experts, n);
 }
 
-void mb_store_prefetch(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n)
+void mb_store_prefetch(struct mb_store *store, size_t layer, const uint32_t *experts, size_t n,
+                       enum mb_store_hint hint)
 {
     if (n > 0 && are_bound(store, layer, experts, n))
-        store->kind->prefetch(store->bytes, &store->layers[layer], experts, n);
+        store->kind->prefetch(store->bytes, &store->layers[layer], experts, n, hint);
 }
 
 struct mb_store_traffic mb_store_traffic(const struct mb_store *store)

@@ -57,7 +57,8 @@ struct mb_store_kind {
     enum mb_status (*acquire)(void *bytes, const struct mb_bound_layer *layer, uint32_t *numbers, size_t n,
                               size_t n_max, enum mb_store_use use, size_t *n_acquired, struct mb_error *err);
     void (*release)(void *bytes, const struct mb_bound_layer *layer, const uint32_t *numbers, size_t n);
-    void (*prefetch)(void *bytes, const struct mb_bound_layer *layer, const uint32_t *numbers, size_t n);
+    void (*prefetch)(void *bytes, const struct mb_bound_layer *layer, const uint32_t *numbers, size_t n,
+                     enum mb_store_hint hint);
     struct mb_store_memory (*memory)(const void *bytes);
     struct mb_store_traffic (*traffic)(void *bytes);
     void (*close)(void *bytes); /* NULL is fine */

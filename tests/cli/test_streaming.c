@@ -176,6 +176,47 @@ static void bench_and_eval_take_a_limit_too(void **state)
     assert_int_equal(run("eval coded --tokens x --logits y --memory nothing")->exit_status, 2);
 }
 
+static json_int_t missed_with(const char *options)
+{
+#define ROUTED "bench coded -p 0 -n 40 -r 1 -t 1 --no-warmup --no-lookahead"
+    json_t *rows = run_json(ROUTED " --memory %uMiB -o json %s", lowest_mib(ROUTED) + 4, options);
+    json_int_t n = json_integer_value(json_object_get(json_array_get(rows, 0), "experts_missed"));
+    json_decref(rows);
+    return n;
+}
+
+static void bench_takes_a_routing_by_its_statistics_or_from_a_file(void **state)
+{
+    (void)state;
+    json_int_t n_even = missed_with("--routing 'seed=2'");
+    assert_true(IS_SANITIZED || missed_with("--routing 'top8=90% overlap=60% seed=2'") < n_even);
+    const struct ran *ran = run("bench coded -p 0 -n 2 -r 1 -t 1 --routing 'top8=80%%'");
+    assert_int_equal(ran->exit_status, 0);
+    assert_non_null(strstr(ran->err, "results are no model's: the 8 most used experts of a layer have "));
+    run_well("trace coded -p 'Ali has 92 pears.' -n 4 -o own.csv");
+    assert_int_equal(run("bench coded -p 0 -n 2 -r 1 -t 1 --routing own.csv")->exit_status, 0);
+    test_write_text(test_path("."), "other.csv",
+                    "# moebius_trace 1 n_experts 16 n_experts_used 3 layers 1 2\n"
+                    "sequence,token,kind,layer,experts,gates\n"
+                    "0,0,prompt,1,15 13 12,0.57 0.41 0.51\n");
+    static const struct {
+        const char *routing;
+        int exit_status;
+        const char *words;
+    } bad[] = {{"'layers=8'", 2, "are the model's"},
+               {"'top9=3'", 2, "top9=3"},
+               {"nowhere.csv", 3, "nowhere.csv"},
+               {"other.csv", 2, "other.csv: 2 layers"},
+               {"'top8=44.5% overlap=0.1%'", 2, "no routing of 3 of 16"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        char line[200];
+        snprintf(line, sizeof line, "bench coded -p 0 -n 2 -r 1 -t 1 --routing %s", bad[i].routing);
+        ran = run("%s", line);
+        if (ran->exit_status != bad[i].exit_status || strstr(ran->err, bad[i].words) == NULL)
+            fail_msg("%s: status %d: %s", bad[i].routing, ran->exit_status, ran->err);
+    }
+}
+
 /* ---------------------------------------------------------------- the timeline */
 
 static double number_of(const json_t *event, const char *key)
@@ -345,6 +386,7 @@ int main(void)
         cmocka_unit_test(sizes_that_are_none_are_refused),
         cmocka_unit_test(a_profile_fills_memory_and_changes_no_text),
         cmocka_unit_test(bench_and_eval_take_a_limit_too),
+        cmocka_unit_test(bench_takes_a_routing_by_its_statistics_or_from_a_file),
         cmocka_unit_test(a_timeline_is_a_trace_whose_reads_are_those_that_are_counted),
         cmocka_unit_test(a_timeline_changes_no_text_and_is_there_after_chat_too),
         cmocka_unit_test(an_interrupted_run_leaves_its_timeline),

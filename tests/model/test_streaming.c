@@ -176,6 +176,68 @@ static void looking_ahead_reads_what_is_used_and_changes_no_bit(void **state)
     free(expected);
 }
 
+/* Experts by token and layer alone, so that each is used; guesses are the same ones or others. */
+struct imposed {
+    bool are_guesses_right;
+    size_t n_guesses, n_choices, n_wrong; /* wrong: reported routes that are not what was imposed */
+};
+
+static int32_t expert_of(uint64_t token, size_t layer, size_t k)
+{
+    return (int32_t)((token * 5 + layer * 3 + k) % 16);
+}
+
+/* An mb_impose_fn. */
+static void impose(void *ctx, uint64_t token, size_t layer, bool is_guess, int32_t *experts, size_t n)
+{
+    struct imposed *imposed = ctx;
+    imposed->n_guesses += is_guess;
+    imposed->n_choices += !is_guess;
+    for (size_t k = 0; k < n; k++)
+        experts[k] = expert_of(token + (is_guess && !imposed->are_guesses_right ? 1 : 0), layer, k);
+}
+
+/* An mb_route_fn: positions are numbers of tokens, in the first sequence of a model. */
+static void compare(void *ctx, size_t layer, size_t pos, const int32_t *experts, const float *weights,
+                    size_t n, float margin)
+{
+    struct imposed *imposed = ctx;
+    (void)weights, (void)margin;
+    for (size_t k = 0; k < n; k++)
+        imposed->n_wrong += experts[k] != expert_of(pos, layer, k);
+}
+
+static void imposed_routing_is_what_is_used_and_the_same_bits_whatever_is_guessed(void **state)
+{
+    (void)state;
+    float *logits[3];
+    uint64_t n_used[3] = {0};
+    size_t nbytes = 0;
+    for (int i = 0; i < 3; i++) {
+        struct imposed imposed = {.are_guesses_right = i == 1};
+        struct mb_model *model;
+        struct mb_error err;
+        if (i == 0)
+            must(open_with(test_path("coded"), 2, 0, &model, &err), &err);
+        else
+            model = open_holding(test_path("coded"), 2, N_EXPERTS / 2);
+        nbytes = N_ROWS * mb_model_info(model)->n_vocab * sizeof **logits;
+        mb_model_impose_routing(model, impose, &imposed);
+        mb_model_watch_routes(model, compare, &imposed);
+        logits[i] = run(model);
+        n_used[i] = mb_model_traffic(model).n_hints_used;
+        assert_int_equal(imposed.n_wrong, 0);
+        assert_int_equal(imposed.n_choices, N_ROWS * 8);
+        assert_true(i == 0 ? imposed.n_guesses == 0 : imposed.n_guesses >= N_REPLY * 8);
+        mb_model_close(model);
+    }
+    assert_memory_equal(logits[1], logits[0], nbytes);
+    assert_memory_equal(logits[2], logits[0], nbytes);
+    assert_true(n_used[1] > n_used[2]);
+    for (int i = 0; i < 3; i++)
+        free(logits[i]);
+}
+
 /* ---------------------------------------------------------------- limits */
 
 static void a_limit_that_is_too_low_is_refused_with_one_that_works(void **state)
@@ -318,6 +380,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(logits_are_the_same_whatever_memory_holds),
         cmocka_unit_test(looking_ahead_reads_what_is_used_and_changes_no_bit),
+        cmocka_unit_test(imposed_routing_is_what_is_used_and_the_same_bits_whatever_is_guessed),
         cmocka_unit_test(a_limit_that_is_too_low_is_refused_with_one_that_works),
         cmocka_unit_test(caches_stay_within_what_the_limit_left_them),
         cmocka_unit_test(a_blob_that_changes_while_the_model_runs_is_refused),

@@ -133,7 +133,7 @@ static void acquiring_allocates_nothing(void **state)
     open_bound("coded", &w);
     starve_begin(STARVE_MEMORY, 0, false);
     for (int i = 0; i < 10; i++) {
-        mb_store_prefetch(w.store, LAYER, experts, 2);
+        mb_store_prefetch(w.store, LAYER, experts, 2, MB_HINT_NEAR);
         mb_store_acquire(w.store, LAYER, experts, 2, out, &err);
         mb_store_acquire(w.store, LAYER, experts + 1, 1, out, &err);
         mb_store_release(w.store, LAYER, experts, 2);

@@ -251,7 +251,7 @@ static void *acquire_often(void *arg)
     static const uint32_t experts[] = {0, 1};
     struct mb_expert_view out[2];
     for (int i = 0; i < N_TIMES; i++) {
-        mb_store_prefetch(store, 1, experts, 2);
+        mb_store_prefetch(store, 1, experts, 2, MB_HINT_NEAR);
         if (mb_store_acquire(store, 1, experts, 2, out, NULL) != MB_OK || out[1].matrices[0]->n_rows != 40)
             return store;
         mb_store_release(store, 1, experts, 2);
