@@ -5,17 +5,20 @@
 #include "doctor.h"
 #include "base/cpus.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/number.h"
 #include "cli.h"
 #include "model_bytes.h"
 #include "report.h"
 #include "units.h"
+#include <inttypes.h>
 #include <moebius/engine.h>
 #include <moebius/offload.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static struct {
     const char *memory, *cache, *trace;
@@ -56,8 +59,8 @@ static const struct cli_command command = {
     .n_args_max = 1,
 };
 
-/* Code, libraries, stacks, headers of files and the tokenizer of the program. */
-static const uint64_t program_nbytes = UINT64_C(16) << 20;
+enum { MARGIN_MIB = 4 };      /* for what else a program takes, in advice */
+enum { TOKENIZER_SHARE = 4 }; /* a tokenizer takes so many times the bytes of its file */
 /* Stages of a layer beside those of its experts: attention, router, norms; and of a token. */
 enum { N_LAYER_STAGES = 9, N_TOKEN_STAGES = 3, N_WAVE_STAGES = 2 };
 static const double lookahead = 0.7; /* right guesses, as measured with trained models (docs/streaming.md) */
@@ -70,11 +73,12 @@ struct doctor {
     struct mb_checkpoint *ckpt;
     struct cli_model_bytes bytes;
     struct mb_model_needs needs;
-    uint64_t memory_nbytes; /* that may be used */
-    uint64_t fixed_nbytes;  /* needed whatever experts are in memory */
-    uint64_t expert_nbytes; /* left for experts */
-    uint64_t wave_nbytes;   /* experts of one token in one layer, at most */
-    uint64_t active_nbytes; /* a token is multiplied with */
+    uint64_t memory_nbytes;  /* that may be used */
+    uint64_t program_nbytes; /* code, libraries, headers of files, a tokenizer */
+    uint64_t fixed_nbytes;   /* needed whatever experts are in memory */
+    uint64_t expert_nbytes;  /* left for experts */
+    uint64_t wave_nbytes;    /* experts of one token in one layer, at most */
+    uint64_t active_nbytes;  /* a token is multiplied with */
     enum verdict verdict;
     struct doctor_disk disk;
     struct doctor_products products;
@@ -111,6 +115,18 @@ static uint64_t dense_nbytes(const struct doctor *d)
     return d->bytes.always_nbytes - d->bytes.embedding_nbytes;
 }
 
+/* As the engine does. Plain models are mapped, and have the largest. */
+static void choose_pass(struct doctor *d)
+{
+    struct mb_model_needs *needs = &d->needs;
+    uint64_t left = d->memory_nbytes > d->fixed_nbytes ? d->memory_nbytes - d->fixed_nbytes : 0;
+    if (!mb_checkpoint_is_coded(d->ckpt))
+        return;
+    size_t n_tokens = mb_pass_tokens_for(needs->passes_nbytes, left, d->bytes.experts_nbytes, d->wave_nbytes);
+    for (size_t i = 0; needs->n_pass_tokens > n_tokens; needs->n_pass_tokens /= 2)
+        needs->work_nbytes = needs->passes_nbytes[++i];
+}
+
 static void judge(struct doctor *d)
 {
     const struct cli_model_bytes *b = &d->bytes;
@@ -121,11 +137,24 @@ static void judge(struct doctor *d)
     d->active_nbytes =
         dense_nbytes(d) +
         (uint64_t)((double)b->experts_nbytes * (double)d->needs.n_experts_used / (double)d->needs.n_experts);
-    d->fixed_nbytes = b->always_nbytes + d->needs.cache_nbytes + d->needs.work_nbytes + program_nbytes;
+    d->fixed_nbytes = b->always_nbytes + d->needs.cache_nbytes + d->program_nbytes;
+    choose_pass(d);
+    d->fixed_nbytes += d->needs.work_nbytes;
     d->expert_nbytes = d->memory_nbytes > d->fixed_nbytes ? d->memory_nbytes - d->fixed_nbytes : 0;
     d->verdict = d->expert_nbytes >= b->experts_nbytes                                   ? FITS
                  : d->expert_nbytes < d->wave_nbytes || !mb_checkpoint_is_coded(d->ckpt) ? CANNOT
                                                                                          : STREAMS;
+}
+
+/* What this program takes with the model's headers, and what its tokenizer will. */
+static uint64_t program_nbytes(const char *path)
+{
+    char name[MB_PATH_MAX];
+    struct stat info;
+    uint64_t nbytes = mb_memory_used();
+    if (mb_join_path(name, path, "tokenizer.json", NULL) != MB_OK)
+        return nbytes;
+    return stat(name, &info) == 0 ? nbytes + TOKENIZER_SHARE * (uint64_t)info.st_size : nbytes;
 }
 
 /* As the engine without --memory: what is available, less a margin for what others will need. */
@@ -162,6 +191,7 @@ static enum mb_status look(struct doctor *d, struct mb_error *err)
         d->memory_nbytes = memory_found();
     else if (!cli_unit_bytes(args.memory, strlen(args.memory), &d->memory_nbytes))
         return mb_fail(err, MB_USAGE, "--memory '%.60s': a size such as 6GiB", args.memory);
+    d->program_nbytes = program_nbytes(d->path);
     judge(d);
     return MB_OK;
 }
@@ -315,7 +345,7 @@ static void print_advice(struct doctor *d)
     uint64_t wanted = wanted_nbytes(d);
     const char *what = d->verdict == CANNOT ? "to run at all" : "to hold all experts";
     size_t n_ctx = context_for(d, wanted);
-    printf("%s: --memory %.2fGiB", what, (double)(d->fixed_nbytes + wanted + (8 << 20)) * 0x1p-30);
+    printf("%s: --memory %" PRIu64 "MiB", what, ((d->fixed_nbytes + wanted) >> 20) + MARGIN_MIB);
     if (n_ctx > 0)
         printf(", or -c %zu", n_ctx);
     if (!mb_checkpoint_is_coded(d->ckpt))
@@ -344,8 +374,9 @@ static void print_needs(const struct doctor *d)
     print_need(table, "weights that every token needs", d->bytes.always_nbytes);
     snprintf(text, sizeof text, "cache of %zu tokens", d->needs.n_ctx);
     print_need(table, text, d->needs.cache_nbytes);
-    print_need(table, "work memory of a pass", d->needs.work_nbytes);
-    print_need(table, "the program", program_nbytes);
+    snprintf(text, sizeof text, "work memory of a pass of %zu tokens", d->needs.n_pass_tokens);
+    print_need(table, text, d->needs.work_nbytes);
+    print_need(table, "the program", d->program_nbytes);
     print_need(table, "all routed experts", d->bytes.experts_nbytes);
     print_need(table, args.memory != NULL ? "may be used (--memory)" : "available now", d->memory_nbytes);
     print_need(table, "of that, left for experts", d->expert_nbytes);
@@ -432,14 +463,16 @@ static int print_as_json(struct doctor *d)
     uint64_t helps_nbytes = d->fixed_nbytes + wanted;
     size_t n_ctx = d->verdict == FITS ? d->needs.n_ctx : context_for(d, wanted);
     return cli_print_json(json_pack(
-        "{s:o, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:I, s:I}",
+        "{s:o, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:I, "
+        "s:I}",
         "path", cli_json_path(d->path), "mode", modes[d->verdict], "needs", "always_nbytes",
         (json_int_t)d->bytes.always_nbytes, "cache_nbytes", (json_int_t)d->needs.cache_nbytes, "work_nbytes",
-        (json_int_t)d->needs.work_nbytes, "program_nbytes", (json_int_t)program_nbytes, "experts_nbytes",
-        (json_int_t)d->bytes.experts_nbytes, "token_layer_nbytes", (json_int_t)d->wave_nbytes, "n_ctx",
-        (json_int_t)d->needs.n_ctx, "memory_nbytes", (json_int_t)d->memory_nbytes, "experts_memory_nbytes",
-        (json_int_t)d->expert_nbytes, "token_nbytes", (json_int_t)d->active_nbytes, "n_threads",
-        (json_int_t)d->n_threads, "disk", disk_json(d), "compute_bytes_per_s",
+        (json_int_t)d->needs.work_nbytes, "pass_tokens", (json_int_t)d->needs.n_pass_tokens, "program_nbytes",
+        (json_int_t)d->program_nbytes, "experts_nbytes", (json_int_t)d->bytes.experts_nbytes,
+        "token_layer_nbytes", (json_int_t)d->wave_nbytes, "n_ctx", (json_int_t)d->needs.n_ctx,
+        "memory_nbytes", (json_int_t)d->memory_nbytes, "experts_memory_nbytes", (json_int_t)d->expert_nbytes,
+        "token_nbytes", (json_int_t)d->active_nbytes, "n_threads", (json_int_t)d->n_threads, "disk",
+        disk_json(d), "compute_bytes_per_s",
         d->products.memory_bytes_per_s > 0 ? json_real(rate_of_experts(d)) : json_null(), "expected",
         expected_json(d), "tokens_per_s", d->tokens_per_s > 0 ? json_real(d->tokens_per_s) : json_null(),
         "memory_that_helps_nbytes", (json_int_t)helps_nbytes, "context_that_helps", (json_int_t)n_ctx));

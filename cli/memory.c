@@ -2,6 +2,7 @@
  * memory.c - the limit of memory, and words about streaming.
  */
 #include "memory.h"
+#include "generation.h"
 #include "report.h"
 #include "units.h"
 #include <stdio.h>
@@ -16,18 +17,21 @@ bool cli_memory(const char *text, uint64_t *nbytes)
 void cli_print_mode(const struct mb_model_info *info, bool is_asked)
 {
     const struct mb_store_memory *m = &info->memory;
-    char held[32], all[32], limit[32];
+    char held[32], all[32], limit[32], passes[64] = "";
     if (m->reads == MB_READS_NONE && !is_asked)
         return;
     cli_bytes(limit, info->memory_nbytes);
+    if (info->n_pass_tokens < CLI_N_STEP_TOKENS)
+        snprintf(passes, sizeof passes, ", prompts in passes of %zu tokens", info->n_pass_tokens);
     if (m->reads == MB_READS_NONE) {
         cli_bytes(all, m->blob_nbytes + m->table_nbytes + m->exact_nbytes + m->mapped_nbytes);
-        fprintf(stderr, "moebius: mode: in memory, %s of weights (of %s that may be used)\n", all, limit);
+        fprintf(stderr, "moebius: mode: in memory, %s of weights (of %s that may be used)%s\n", all, limit,
+                passes);
         return;
     }
-    fprintf(stderr, "moebius: mode: streaming, %s of %s of experts in memory (%s may be used in all%s)\n",
+    fprintf(stderr, "moebius: mode: streaming, %s of %s of experts in memory (%s may be used in all%s)%s\n",
             cli_bytes(held, m->held_nbytes), cli_bytes(all, m->expert_nbytes), limit,
-            is_asked ? "" : ": that is available");
+            is_asked ? "" : ": that is available", passes);
     if (m->reads == MB_READS_THREADS)
         fprintf(stderr, "moebius: experts are read by threads: %s\n", m->reads_reason);
 }

@@ -94,6 +94,7 @@ struct mb_model_info {
     size_t n_eos_ids;
     struct mb_store_memory memory;
     uint64_t work_nbytes;  /* anonymous: memory of a pass, touched as far as it is used */
+    size_t n_pass_tokens;  /* most tokens of a pass: 512, or what memory_nbytes leave room for */
     uint64_t token_nbytes; /* weights read for one generated token, its experts of average size */
     uint64_t
         memory_nbytes; /* that the process may use: as it was asked for, or found; UINT64_MAX: no limit */
@@ -270,13 +271,17 @@ MB_API void mb_session_reset(struct mb_session *session);            /* forget a
 MB_API size_t mb_session_n_past(const struct mb_session *session);   /* tokens it holds */
 MB_API uint64_t mb_session_nbytes(const struct mb_session *session); /* of its cache */
 
+enum { MB_PASS_SIZES = 6 };
+
 /* What a model needs beside its weights, and how it uses them: config.json alone says so. */
 struct mb_model_needs {
     size_t n_layers, n_ctx_train;
-    size_t n_experts, n_experts_used; /* routed, of a MoE layer; 0: none */
-    size_t n_ctx;                     /* of the session */
-    uint64_t cache_nbytes;            /* of the session */
-    uint64_t work_nbytes;             /* of a pass, touched as far as it is used */
+    size_t n_experts, n_experts_used;      /* routed, of a MoE layer; 0: none */
+    size_t n_ctx;                          /* of the session */
+    uint64_t cache_nbytes;                 /* of the session */
+    uint64_t work_nbytes;                  /* of a pass, touched as far as it is used */
+    size_t n_pass_tokens;                  /* most tokens of a pass */
+    uint64_t passes_nbytes[MB_PASS_SIZES]; /* work_nbytes of passes of 512, 256, ..., 16 tokens */
 };
 
 /*
@@ -286,6 +291,14 @@ struct mb_model_needs {
 MB_API enum mb_status mb_model_look(const struct mb_checkpoint *ckpt,
                                     const struct mb_session_options *options, struct mb_model_needs *needs,
                                     struct mb_error *err);
+
+/*
+ * Most tokens of a pass where so many bytes are left for passes and experts: 512, or fewer where experts
+ * would have less memory than the pass, or too little.  passes_nbytes are those of mb_model_needs,
+ * experts_nbytes all routed experts, wave_nbytes those of one token in a layer.
+ */
+MB_API size_t mb_pass_tokens_for(const uint64_t passes_nbytes[MB_PASS_SIZES], uint64_t left_nbytes,
+                                 uint64_t experts_nbytes, uint64_t wave_nbytes);
 
 /*
  * Forgets all tokens after the first n_past, and returns how many the session then holds: n_past, or fewer

@@ -134,6 +134,14 @@ struct mb_store_options {
     size_t n_expert_usage;
 };
 
+/* What the stored weights of an index take in memory. UINT64_MAX: too much to count. */
+struct mb_index_totals {
+    uint64_t kept_nbytes;       /* what every token needs, with tables */
+    uint64_t experts_nbytes;    /* routed experts, with tables */
+    uint64_t expert_nbytes_max; /* of the largest tensor of an expert: in coded folders mostly all of it */
+};
+MB_API struct mb_index_totals mb_index_total(const struct mb_index *index);
+
 /* How streamed experts are read when the store is ready; mb_store_traffic says if that changes. */
 enum mb_store_reads {
     MB_READS_NONE = 0, /* nothing is streamed */

@@ -37,12 +37,14 @@ struct mb_attention_kind {
     size_t (*n_past_min)(const struct mb_attention_config *a, size_t n_ctx, size_t n_high);
 
     /*
-     * Takes places for a pass, and for partial sums of n_chunks_max chunks of MB_CHUNK_TOKENS positions, the
-     * most that generated tokens of one pass have.  Layers of other kinds use the same memory: nothing stays
-     * from one layer to the next.  Fills the kind's own part, of part_nbytes; NULL while only counting.
+     * Takes places for a pass of so many tokens, and for partial sums of n_chunks_max chunks of
+     * MB_CHUNK_TOKENS positions, the most that generated tokens of one pass have.  Layers of other kinds use
+     * the same memory: nothing stays from one layer to the next.  Fills the kind's own part, of part_nbytes;
+     * NULL while only counting.
      */
     size_t part_nbytes;
-    void (*place)(const struct mb_attention_config *a, size_t n_chunks_max, struct mb_placing *p, void *part);
+    void (*place)(const struct mb_attention_config *a, size_t n_pass_tokens, size_t n_chunks_max,
+                  struct mb_placing *p, void *part);
 
     struct mb_attention_scratch (*scratch)(const struct mb_attention_config *a);
 

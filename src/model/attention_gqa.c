@@ -26,7 +26,7 @@ enum {
 };
 _Static_assert(MB_CHUNK_TOKENS % CHUNK_TOKENS == 0, "place() counts in chunks of MB_CHUNK_TOKENS");
 
-/* What GQA keeps for a pass: rows of tokens, [MB_PASS_TOKENS]. */
+/* What GQA keeps for a pass: rows of tokens, [n_pass_tokens]. */
 struct gqa_part {
     float *q;       /* [..][n_heads][d_head] */
     float *k, *v;   /* [..][n_kv_heads][d_head] */
@@ -95,9 +95,10 @@ static size_t n_past_min(const struct mb_attention_config *c, size_t n_ctx, size
     return n_high <= n_rows ? 0 : n_high - n_rows + c->gqa.window - 1;
 }
 
-static void place(const struct mb_attention_config *c, size_t n_chunks_max, struct mb_placing *p, void *to)
+static void place(const struct mb_attention_config *c, size_t n_pass_tokens, size_t n_chunks_max,
+                  struct mb_placing *p, void *to)
 {
-    const uint64_t n = MB_PASS_TOKENS, f = sizeof(float);
+    const uint64_t n = n_pass_tokens, f = sizeof(float);
     size_t q_n = c->n_heads * c->gqa.d_head, kv_n = c->gqa.n_kv_heads * c->gqa.d_head;
     n_chunks_max *= MB_CHUNK_TOKENS / CHUNK_TOKENS;
     struct gqa_part part;

@@ -24,7 +24,7 @@ enum {
 
 #define LATENT_NORM_EPS 1e-6F /* whatever rms_norm_eps says */
 
-/* What MLA keeps for a pass: rows of tokens, [MB_PASS_TOKENS]. */
+/* What MLA keeps for a pass: rows of tokens, [n_pass_tokens]. */
 struct mla_part {
     float *q_a; /* [..][q_rank] */
     struct mb_activations q_a_a;
@@ -83,9 +83,10 @@ static bool cache_nbytes(const struct mb_attention_config *c, size_t n_ctx, enum
     return mb_mul_u64(latent_n(c) * mb_dtype_nbytes(dtype), n_ctx, nbytes);
 }
 
-static void place(const struct mb_attention_config *c, size_t n_chunks_max, struct mb_placing *p, void *to)
+static void place(const struct mb_attention_config *c, size_t n_pass_tokens, size_t n_chunks_max,
+                  struct mb_placing *p, void *to)
 {
-    const uint64_t n = MB_PASS_TOKENS, f = sizeof(float);
+    const uint64_t n = n_pass_tokens, f = sizeof(float);
     struct mla_part part;
     part.q_a = mb_take(p, n * c->mla.q_rank, f);
     part.q_a_a = mb_take_activations(p, n, c->mla.q_rank);

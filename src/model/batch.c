@@ -140,7 +140,7 @@ static bool is_behind(const struct mb_session *session)
 static size_t add_segment(struct mb_model *model, struct mb_segment segment, const int32_t *tokens, size_t n)
 {
     struct mb_workspace *work = &model->work;
-    size_t room = MB_PASS_TOKENS - work->n_tokens;
+    size_t room = model->config.n_pass_tokens - work->n_tokens;
     n = n < room ? n : room;
     if (n == 0)
         return 0;

@@ -12,6 +12,7 @@
 #include "model.h"
 
 enum { MIB = 1 << 20, MARGIN_MIB = 256, MARGIN_SHARE = 16 };
+enum { N_WAVES_MIN = 4 }; /* of a token's experts of one layer that memory has to hold beside a larger pass */
 
 static uint64_t add_capped(uint64_t a, uint64_t b)
 {
@@ -83,14 +84,71 @@ static enum mb_status check_plain(const struct mb_model *model, uint64_t other_n
                    mb_checkpoint_path(model->ckpt), model->memory_nbytes / MIB, nbytes / MIB + 1);
 }
 
+/* ---------------------------------------------------------------- passes */
+
+void mb_passes_nbytes(struct mb_config *config, int n_threads, uint64_t nbytes[MB_PASS_SIZES])
+{
+    const size_t n_tokens = config->n_pass_tokens;
+    for (size_t i = 0; i < MB_PASS_SIZES; i++) {
+        config->n_pass_tokens = MB_PASS_TOKENS >> i;
+        nbytes[i] = mb_workspace_nbytes(config, n_threads);
+    }
+    config->n_pass_tokens = n_tokens;
+}
+
+static uint64_t rest_of(uint64_t nbytes, uint64_t taken)
+{
+    return nbytes > taken ? nbytes - taken : 0;
+}
+
+/*
+ * Smaller passes read the experts of a prompt more often, larger ones leave memory for fewer of them.  So
+ * first of all all experts fit; else a pass takes no more than they do, and leaves room for what a token uses
+ * in a few layers.
+ */
+size_t mb_pass_tokens_for(const uint64_t passes_nbytes[MB_PASS_SIZES], uint64_t left_nbytes,
+                          uint64_t experts_nbytes, uint64_t wave_nbytes)
+{
+    size_t i = 0;
+    while (i < MB_PASS_SIZES && rest_of(left_nbytes, passes_nbytes[i]) < experts_nbytes)
+        i++;
+    if (i < MB_PASS_SIZES)
+        return (size_t)MB_PASS_TOKENS >> i;
+    for (i = 0; i + 1 < MB_PASS_SIZES; i++) {
+        uint64_t rest = rest_of(left_nbytes, passes_nbytes[i]);
+        if (rest >= passes_nbytes[i] && rest / N_WAVES_MIN >= wave_nbytes)
+            break;
+    }
+    return (size_t)MB_PASS_TOKENS >> i;
+}
+
+/* Returns what a pass takes. */
+static uint64_t choose_pass(struct mb_model *model, uint64_t other_nbytes)
+{
+    struct mb_config *c = &model->config;
+    const int n_threads = mb_pool_n_threads(model->pool);
+    const struct mb_index_totals n = mb_index_total(model->index);
+    uint64_t passes[MB_PASS_SIZES], fixed = add_capped(n.kept_nbytes, other_nbytes), wave;
+    if (!mb_mul_u64(n.expert_nbytes_max, n_used_max(c), &wave))
+        wave = UINT64_MAX;
+    mb_passes_nbytes(c, n_threads, passes);
+    if (mb_checkpoint_is_coded(model->ckpt))
+        c->n_pass_tokens =
+            mb_pass_tokens_for(passes, rest_of(model->memory_nbytes, fixed), n.experts_nbytes, wave);
+    return mb_workspace_nbytes(c, n_threads);
+}
+
+/* ---------------------------------------------------------------- the limit */
+
 enum mb_status mb_budget_make(struct mb_model *model, const struct mb_model_options *options,
                               struct mb_store_options *store, struct mb_error *err)
 {
     const struct mb_config *c = &model->config;
     uint64_t used_nbytes = mb_memory_used(), caches = caches_nbytes(c, options);
-    uint64_t other_nbytes = add_capped(used_nbytes + mb_workspace_nbytes(model) + lists_nbytes(c), caches);
+    uint64_t other_nbytes = add_capped(used_nbytes + lists_nbytes(c), caches);
     bool is_given = options->memory_nbytes > 0;
     model->memory_nbytes = is_given ? options->memory_nbytes : found_nbytes(used_nbytes);
+    other_nbytes = add_capped(other_nbytes, choose_pass(model, other_nbytes));
     model->cache_nbytes_max = is_given ? caches : UINT64_MAX;
     store->memory_nbytes = model->memory_nbytes;
     store->other_nbytes = other_nbytes;

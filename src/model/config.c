@@ -148,7 +148,7 @@ enum mb_status mb_config_read(const struct mb_checkpoint *ckpt, struct mb_config
                               struct mb_error *err)
 {
     char path[MB_PATH_MAX], text_path[MB_PATH_MAX + 16];
-    *config = (struct mb_config){.bos_id = -1, .eos_default = -1};
+    *config = (struct mb_config){.n_pass_tokens = MB_PASS_TOKENS, .bos_id = -1, .eos_default = -1};
     MB_TRY(mb_join_path(path, mb_checkpoint_path(ckpt), "config.json", err));
     const char *text = mb_checkpoint_config_text(ckpt);
     json_t *root;

@@ -21,7 +21,8 @@ enum {
     MB_HEADS_MAX = 4096,
     MB_CTX_MAX = 1 << 24,
     MB_EOS_IDS_MAX = 64,
-    MB_SHAPES_MAX = 4, /* attentions, or MLPs, that differ within a model */
+    MB_SHAPES_MAX = 4,    /* attentions, or MLPs, that differ within a model */
+    MB_PASS_TOKENS = 512, /* most tokens of a pass: vectors of a product */
 };
 
 /* Rotary position embedding of the first n_dims dimensions that it is given. 0: none. */
@@ -88,6 +89,8 @@ struct mb_config {
     const char *architecture; /* as its family spells it */
     size_t n_vocab, d_model, n_layers, n_ctx;
     size_t n_ctx_short; /* of its rotary embeddings: all that have one have the same */
+    size_t
+        n_pass_tokens; /* most tokens of a pass, up to MB_PASS_TOKENS: what memory has room for (budget.c) */
     float norm_eps;
     bool has_layer_norms; /* norms take the mean away and add a bias; else they are RMS norms */
     bool is_tied;         /* the head is the embedding */

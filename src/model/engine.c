@@ -37,6 +37,7 @@ static void fill_info(struct mb_model *model)
     model->info.n_eos_ids = c->n_eos_ids;
     model->info.memory = mb_store_memory(model->store);
     model->info.work_nbytes = model->work_nbytes;
+    model->info.n_pass_tokens = model->config.n_pass_tokens;
     model->info.memory_nbytes = model->memory_nbytes;
     model->info.n_threads = mb_pool_n_threads(model->pool);
     model->info.notes = model->notes.p;

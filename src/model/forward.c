@@ -149,7 +149,7 @@ enum mb_status mb_pass_run(struct mb_model *model, size_t first_layer, size_t en
 
 /* ---------------------------------------------------------------- logits */
 
-/* Rows of logits that are wanted, until MB_PASS_LOGITS are together: one product for all of them. */
+/* Rows of logits that are wanted, until n_logits_max are together: one product for all of them. */
 void mb_logits_add(struct mb_model *model, size_t token, float *to)
 {
     const struct mb_config *c = &model->config;
@@ -161,7 +161,7 @@ void mb_logits_add(struct mb_model *model, size_t token, float *to)
         model->ops->scale(1.0F / c->logits_divisor, c->d_model, x);
     mb_vector_ready(model, model->head_forms, x, c->d_model, &work->logits_a, i);
     work->logits_to[i] = to;
-    if (work->n_logits == MB_PASS_LOGITS)
+    if (work->n_logits == work->n_logits_max)
         mb_logits_finish(model);
 }
 

@@ -169,7 +169,8 @@ static void run_span(void *ctx, size_t first, size_t n, int thread)
     const struct mb_stage *stage = ctx;
     for (size_t end = first + n; first < end;) {
         const struct mb_piece *piece = &stage->pieces[first];
-        size_t n_max = MB_PASS_TOKENS / stage->products[piece->product].n_tokens, n_pieces = 0, n_rows = 0;
+        size_t n_max = stage->n_vectors_max / stage->products[piece->product].n_tokens, n_pieces = 0,
+               n_rows = 0;
         while (first < end && n_pieces < n_max && stage->pieces[first].product == piece->product) {
             n_rows += stage->pieces[first++].n_rows;
             n_pieces++;

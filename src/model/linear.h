@@ -13,8 +13,6 @@
 #include <moebius/weights.h>
 #include <stdatomic.h>
 
-enum { MB_PASS_TOKENS = 512 }; /* most tokens of a pass: vectors of a product */
-
 /* Which matrix of the model one is. */
 struct mb_matrix_place {
     int id;               /* enum mb_weight_id */
@@ -86,7 +84,7 @@ struct mb_piece {
 /* What a thread needs for itself. */
 struct mb_thread_scratch {
     void *coded;      /* of matmul and matvec_transposed, 64-byte aligned */
-    float *up;        /* [MB_PASS_TOKENS][rows of a piece], or rows of an 'up' if that is more */
+    float *up;        /* [tokens of a pass][rows of a piece], or rows of an 'up' if that is more */
     float *attention; /* of attention, see attention.h */
     int8_t *planes;   /* of activations that are made within attention */
     const struct mb_matrix *last_w; /* the matrix of the last product, and the row after that product */
@@ -106,6 +104,7 @@ struct mb_stage {
     struct mb_product *products;
     struct mb_piece *pieces;
     size_t n_products, n_products_max, n_pieces, n_pieces_max;
+    size_t n_vectors_max; /* of a product */
     struct mb_timeline timeline;
     mb_watch_fn watch; /* NULL: nobody looks */
     void *watch_ctx;

@@ -19,7 +19,8 @@ struct mb_mlp_kind {
 
     /* As in attention.h. */
     size_t part_nbytes;
-    void (*place)(const struct mb_mlp_config *mlp, size_t d_model, struct mb_placing *p, void *part);
+    void (*place)(const struct mb_mlp_config *mlp, size_t d_model, size_t n_pass_tokens, struct mb_placing *p,
+                  void *part);
 
     /* A layer's MLP for all tokens of the pass, from work.normed to work.y; takes its own time.
      * Fails only where the store does. */

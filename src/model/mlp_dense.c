@@ -5,7 +5,7 @@
 #include "model.h"
 
 struct dense_part {
-    float *hidden; /* [MB_PASS_TOKENS][d_ff] */
+    float *hidden; /* [n_pass_tokens][d_ff] */
     struct mb_activations hidden_a;
 };
 
@@ -16,12 +16,13 @@ static void list(const struct mb_mlp_config *mlp, size_t d_model, struct mb_weig
     mb_list_matrix(weights, MB_W_DOWN, d_model, mlp->d_ff, false);
 }
 
-static void place(const struct mb_mlp_config *mlp, size_t d_model, struct mb_placing *p, void *to)
+static void place(const struct mb_mlp_config *mlp, size_t d_model, size_t n_pass_tokens, struct mb_placing *p,
+                  void *to)
 {
     (void)d_model;
     struct dense_part part;
-    part.hidden = mb_take(p, MB_PASS_TOKENS * (uint64_t)mlp->d_ff, sizeof *part.hidden);
-    part.hidden_a = mb_take_activations(p, MB_PASS_TOKENS, mlp->d_ff);
+    part.hidden = mb_take(p, n_pass_tokens * (uint64_t)mlp->d_ff, sizeof *part.hidden);
+    part.hidden_a = mb_take_activations(p, n_pass_tokens, mlp->d_ff);
     if (to != NULL)
         *(struct dense_part *)to = part;
 }

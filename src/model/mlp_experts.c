@@ -8,8 +8,8 @@
 #include <string.h>
 
 /*
- * Rows of tokens are [MB_PASS_TOKENS].  A *slot* is a token with one of its experts; slots are ordered by
- * expert: [MB_PASS_TOKENS * n_used].
+ * Rows of tokens are [n_pass_tokens].  A *slot* is a token with one of its experts; slots are ordered by
+ * expert: [n_pass_tokens * n_used].
  */
 struct experts_part {
     float *shared_hidden; /* [..][d_shared] */
@@ -52,9 +52,10 @@ static void list(const struct mb_mlp_config *mlp, size_t d_model, struct mb_weig
         mb_list_matrix(weights, MB_W_SHARED_SCORE, 1, d_model, false);
 }
 
-static void place(const struct mb_mlp_config *mlp, size_t d_model, struct mb_placing *p, void *to)
+static void place(const struct mb_mlp_config *mlp, size_t d_model, size_t n_pass_tokens, struct mb_placing *p,
+                  void *to)
 {
-    const uint64_t n = MB_PASS_TOKENS, f = sizeof(float), n_slots = n * mlp->router.n_used;
+    const uint64_t n = n_pass_tokens, f = sizeof(float), n_slots = n * mlp->router.n_used;
     const size_t n_experts = mlp->router.n_experts;
     struct experts_part part;
     part.shared_hidden = mb_take(p, n * mlp->d_shared, f);

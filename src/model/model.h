@@ -1,7 +1,7 @@
 /*
  * model.h - the engine's own view of a model, a session and a pass.
  *
- * A *pass* takes up to MB_PASS_TOKENS tokens of any sessions through all layers.  Its tokens come in
+ * A *pass* takes up to config.n_pass_tokens tokens of any sessions through all layers.  Its tokens come in
  * *segments*: tokens of one session that follow one another.  All memory of a pass is made when the model is
  * opened.
  */
@@ -149,7 +149,10 @@ void mb_workspace_free(struct mb_model *model);
 
 /* Of all that mb_workspace_create makes, with what coded products need; known from the configuration alone.
  */
-uint64_t mb_workspace_nbytes(const struct mb_model *model);
+uint64_t mb_workspace_nbytes(const struct mb_config *config, int n_threads);
+
+/* The same of passes of 512, 256, ... 16 tokens (budget.c). */
+void mb_passes_nbytes(struct mb_config *config, int n_threads, uint64_t nbytes[MB_PASS_SIZES]);
 
 /* ---------------------------------------------------------------- the limit of memory (budget.c) */
 

@@ -1,6 +1,7 @@
 /*
  * needs.c - what a model will need beside its weights, from config.json alone.
  */
+#include "base/cpus.h"
 #include "base/error.h"
 #include "base/options.h"
 #include "mlp.h"
@@ -8,7 +9,7 @@
 #include "workspace.h"
 #include <stdlib.h>
 
-static enum mb_status find(const struct mb_config *c, const struct mb_session_options *options,
+static enum mb_status find(struct mb_config *c, const struct mb_session_options *options,
                            struct mb_model_needs *needs, struct mb_error *err)
 {
     *needs = (struct mb_model_needs){.n_layers = c->n_layers, .n_ctx_train = c->n_ctx};
@@ -21,7 +22,10 @@ static enum mb_status find(const struct mb_config *c, const struct mb_session_op
     if (needs->n_ctx > c->n_ctx)
         return mb_fail(err, MB_USAGE, "a context of %zu tokens is more than the model's %zu", needs->n_ctx,
                        c->n_ctx);
-    needs->work_nbytes = mb_rows_nbytes(c);
+    struct mb_cpu_share share = mb_cpu_share();
+    mb_passes_nbytes(c, mb_cpu_share_threads(&share), needs->passes_nbytes);
+    needs->work_nbytes = needs->passes_nbytes[0];
+    needs->n_pass_tokens = MB_PASS_TOKENS;
     enum mb_dtype dtype = options->cache_type == MB_CACHE_F32 ? MB_F32 : MB_F16;
     if (!mb_cache_nbytes(c, needs->n_ctx, dtype, NULL, &needs->cache_nbytes))
         return mb_fail(err, MB_USAGE, "a context of %zu tokens is too large", needs->n_ctx);

@@ -51,19 +51,20 @@ static void place_kinds(const struct mb_config *c, struct mb_placing *p, struct 
     uint64_t begin = p->at, end = begin;
     for (size_t i = 0; i < c->n_attentions; i++, end = max_u64(end, p->at)) {
         p->at = begin;
-        c->attentions[i].kind->place(&c->attentions[i], w->n_chunks_max, p, w->attention[i]);
+        c->attentions[i].kind->place(&c->attentions[i], c->n_pass_tokens, w->n_chunks_max, p,
+                                     w->attention[i]);
     }
     begin = end;
     for (size_t i = 0; i < c->n_mlps; i++, end = max_u64(end, p->at)) {
         p->at = begin;
-        c->mlps[i].kind->place(&c->mlps[i], c->d_model, p, w->mlp[i]);
+        c->mlps[i].kind->place(&c->mlps[i], c->d_model, c->n_pass_tokens, p, w->mlp[i]);
     }
     p->at = end;
 }
 
 static void place(const struct mb_config *c, struct mb_placing *p, struct mb_workspace *w)
 {
-    const uint64_t n = MB_PASS_TOKENS, f = sizeof(float);
+    const uint64_t n = c->n_pass_tokens, f = sizeof(float);
     w->tokens = mb_take(p, n, sizeof *w->tokens);
     w->pos = mb_take(p, n, sizeof *w->pos);
     w->segment_of = mb_take(p, n, sizeof *w->segment_of);
@@ -78,9 +79,10 @@ static void place(const struct mb_config *c, struct mb_placing *p, struct mb_wor
     }
     w->n_chunks_max = max_size(c->n_ctx / MB_CHUNK_TOKENS + 1, 64);
     place_kinds(c, p, w);
-    w->logits = mb_take(p, MB_PASS_LOGITS * (uint64_t)c->n_vocab, f);
-    w->logits_x = mb_take(p, MB_PASS_LOGITS * (uint64_t)c->d_model, f);
-    w->logits_a = mb_take_activations(p, MB_PASS_LOGITS, c->d_model);
+    w->n_logits_max = n < MB_PASS_LOGITS ? n : MB_PASS_LOGITS;
+    w->logits = mb_take(p, w->n_logits_max * c->n_vocab, f);
+    w->logits_x = mb_take(p, w->n_logits_max * c->d_model, f);
+    w->logits_a = mb_take_activations(p, w->n_logits_max, c->d_model);
 }
 
 /* ---------------------------------------------------------------- stages and threads */
@@ -91,12 +93,12 @@ struct needs {
 };
 
 /* Shapes are enough: a matrix may become coded or plain while the model is open (mb_model_overlay). */
-static void need_matrix(struct needs *needs, const struct mb_weight *weight)
+static void need_matrix(struct needs *needs, const struct mb_config *c, const struct mb_weight *weight)
 {
     size_t n_cols = weight->n_cols;
     if (mb_is_gate(weight->id))
         needs->n_up = max_size(
-            needs->n_up, max_size(MB_PASS_TOKENS * mb_piece_rows(weight->n_rows, n_cols), weight->n_rows));
+            needs->n_up, max_size(c->n_pass_tokens * mb_piece_rows(weight->n_rows, n_cols), weight->n_rows));
     needs->coded_nbytes = max_size(needs->coded_nbytes, mb_kernels()->matmul_scratch_nbytes(n_cols));
     if (weight->is_transposed)
         needs->coded_nbytes = max_size(needs->coded_nbytes, mb_kernels()->transposed_scratch_nbytes(n_cols));
@@ -115,7 +117,7 @@ static void need_layer(struct needs *needs, const struct mb_config *c, size_t la
         size_t n_experts = c->mlps[c->mlp_of[layer]].router.n_experts;
         n_experts = n_experts < MB_STORE_WAVE ? n_experts : MB_STORE_WAVE;
         size_t n = mb_is_expert_matrix(weight->id) ? n_experts : 1;
-        need_matrix(needs, weight);
+        need_matrix(needs, c, weight);
         n_products += n;
         n_pieces += n * mb_n_pieces(weight->n_rows, weight->n_cols);
     }
@@ -123,11 +125,10 @@ static void need_layer(struct needs *needs, const struct mb_config *c, size_t la
     needs->n_pieces = max_size(needs->n_pieces, n_pieces);
 }
 
-static struct needs find_needs(const struct mb_model *model)
+static struct needs find_needs(const struct mb_config *c)
 {
-    const struct mb_config *c = &model->config;
     struct needs needs = {.n_products = 1, .n_pieces = mb_n_pieces(c->n_vocab, c->d_model)};
-    need_matrix(&needs, &(struct mb_weight){.id = MB_W_HEAD, .n_rows = c->n_vocab, .n_cols = c->d_model});
+    need_matrix(&needs, c, &(struct mb_weight){.id = MB_W_HEAD, .n_rows = c->n_vocab, .n_cols = c->d_model});
     for (size_t i = 0; i < c->n_layers; i++)
         need_layer(&needs, c, i);
     for (size_t i = 0; i < c->n_attentions; i++) {
@@ -138,16 +139,16 @@ static struct needs find_needs(const struct mb_model *model)
     return needs;
 }
 
-uint64_t mb_workspace_nbytes(const struct mb_model *model)
+uint64_t mb_workspace_nbytes(const struct mb_config *c, int n_threads)
 {
-    struct needs needs = find_needs(model);
+    struct needs needs = find_needs(c);
     struct mb_workspace work = {0};
     struct mb_placing p = {0};
-    place(&model->config, &p, &work);
+    place(c, &p, &work);
     uint64_t thread_nbytes = needs.n_up * sizeof(float) + needs.n_floats * sizeof(float) +
                              needs.planes_nbytes + needs.coded_nbytes + 2 * MB_SLACK_NBYTES;
-    return p.at + (uint64_t)mb_pool_n_threads(model->pool) * thread_nbytes +
-           needs.n_products * sizeof *model->stage.products + needs.n_pieces * sizeof *model->stage.pieces;
+    return p.at + (uint64_t)n_threads * thread_nbytes + needs.n_products * sizeof(struct mb_product) +
+           needs.n_pieces * sizeof(struct mb_piece);
 }
 
 static enum mb_status create_threads(struct mb_model *model, const struct needs *needs, struct mb_error *err)
@@ -167,17 +168,9 @@ static enum mb_status create_threads(struct mb_model *model, const struct needs 
     return MB_OK;
 }
 
-uint64_t mb_rows_nbytes(const struct mb_config *c)
-{
-    struct mb_workspace w = {0};
-    struct mb_placing p = {0};
-    place(c, &p, &w);
-    return p.at;
-}
-
 enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err)
 {
-    struct needs needs = find_needs(model);
+    struct needs needs = find_needs(&model->config);
     struct mb_placing p = {0};
     place(&model->config, &p, &model->work);
     model->work_nbytes = p.at;
@@ -196,6 +189,7 @@ enum mb_status mb_workspace_create(struct mb_model *model, struct mb_error *err)
         .pieces = mb_alloc(needs.n_pieces, sizeof *model->stage.pieces),
         .n_products_max = needs.n_products,
         .n_pieces_max = needs.n_pieces,
+        .n_vectors_max = model->config.n_pass_tokens,
     };
     if (model->stage.products == NULL || model->stage.pieces == NULL)
         return mb_fail_memory(err, "the pieces of a stage");

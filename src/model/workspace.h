@@ -1,5 +1,5 @@
 /*
- * workspace.h - the memory of a pass: rows of tokens, [MB_PASS_TOKENS] unless a comment says otherwise.
+ * workspace.h - the memory of a pass: rows of tokens, [n_pass_tokens] unless a comment says otherwise.
  *
  * The forward pass owns what is here; kinds of attention and MLP place parts of their own, which only they
  * know.
@@ -10,7 +10,7 @@
 #include "config.h"
 #include "linear.h"
 
-enum { MB_PASS_LOGITS = 64 }; /* rows of logits computed at once */
+enum { MB_PASS_LOGITS = 64 }; /* rows of logits computed at once, at most */
 
 /* Gives places one after another; with base NULL it only counts. */
 struct mb_placing {
@@ -26,9 +26,6 @@ struct mb_angles {
     float *cos, *sin; /* [..][n_dims / 2] */
 };
 
-/* Bytes of the rows of a pass, which are touched as far as they are used. */
-uint64_t mb_rows_nbytes(const struct mb_config *c);
-
 struct mb_workspace {
     int32_t *tokens;
     size_t *pos;
@@ -42,11 +39,11 @@ struct mb_workspace {
     void *attention[MB_SHAPES_MAX];         /* the parts of the kinds of config.attentions */
     void *mlp[MB_SHAPES_MAX];               /* and of config.mlps */
 
-    float *logits;   /* [MB_PASS_LOGITS][n_vocab] */
-    float *logits_x; /* [MB_PASS_LOGITS][d_model] */
+    float *logits;   /* [n_logits_max][n_vocab] */
+    float *logits_x; /* [n_logits_max][d_model] */
     struct mb_activations logits_a;
     float *logits_to[MB_PASS_LOGITS];
-    size_t n_logits;
+    size_t n_logits, n_logits_max;
 
     size_t n_chunks_max; /* of generated tokens of one pass, see attention.h */
     struct mb_segment *segments;

@@ -29,8 +29,9 @@ struct mb_form_choice mb_choose_form_by_size(const struct mb_form_facts *facts)
         return (struct mb_form_choice){facts->wanted, MB_MEMORY_REASON_WANTED, false};
     if (COMPACT_SIZE * nbytes > available)
         return (struct mb_form_choice){MB_MEMORY_FORM_STORED, MB_MEMORY_REASON_ROOM, false};
-    if (facts->blob_nbytes <= SMALL_NBYTES && may_be_fast)
-        return (struct mb_form_choice){MB_MEMORY_FORM_FAST, MB_MEMORY_REASON_SMALL, true};
+    if (facts->blob_nbytes <= SMALL_NBYTES) /* measuring would take more memory than the model */
+        return (struct mb_form_choice){may_be_fast ? MB_MEMORY_FORM_FAST : MB_MEMORY_FORM_COMPACT,
+                                       MB_MEMORY_REASON_SMALL, may_be_fast};
     return (struct mb_form_choice){MB_MEMORY_FORM_AUTO, MB_MEMORY_REASON_SPEED, may_be_fast};
 }
 

@@ -220,6 +220,23 @@ void mb_index_close(struct mb_index *index)
     free(index);
 }
 
+struct mb_index_totals mb_index_total(const struct mb_index *index)
+{
+    struct mb_index_totals sums = {0};
+    for (size_t i = 0; i < mb_checkpoint_n_tensors(index->ckpt); i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(index->ckpt, i);
+        uint64_t nbytes = UINT64_MAX;
+        bool is_expert = mb_role_of(tensor->name).role == MB_ROLE_EXPERT;
+        uint64_t *sum = is_expert ? &sums.experts_nbytes : &sums.kept_nbytes;
+        if (!mb_add_u64(tensor->nbytes, index->tables_nbytes[i] + MB_READ_PAGE_NBYTES, &nbytes) ||
+            !mb_add_u64(*sum, nbytes, sum))
+            *sum = UINT64_MAX;
+        if (is_expert && nbytes > sums.expert_nbytes_max)
+            sums.expert_nbytes_max = nbytes;
+    }
+    return sums;
+}
+
 uint64_t mb_index_nbytes(const struct mb_index *index)
 {
     return index->n_weights_max * sizeof *index->weights +

@@ -37,6 +37,9 @@ static void a_small_model_is_fast_without_a_measurement(void **state)
     (void)state;
     struct mb_form_choice choice = choose(MB_MEMORY_FORM_AUTO, 9000000, UINT64_MAX);
     assert_true(choice.form == MB_MEMORY_FORM_FAST && choice.reason == MB_MEMORY_REASON_SMALL);
+    choice = choose(MB_MEMORY_FORM_AUTO, 9000000, 11000000); /* nor where memory is small, too */
+    assert_true(choice.form == MB_MEMORY_FORM_COMPACT && choice.reason == MB_MEMORY_REASON_SMALL);
+    assert_false(choice.may_be_fast);
 }
 
 static void a_large_model_takes_what_memory_has_room_for(void **state)
