@@ -489,6 +489,8 @@ struct mb_resident_form {
     struct mb_coded_matrix (*view)(const struct mb_coded_matrix *w, const void *memory, uint64_t nbytes);
 };
 
+#define MB_SPEED_BITS 4.29 /* see compact_nbytes_per_s */
+
 struct mb_kernels {
     const char
         *isa; /* "scalar"; x86-64: "avx2", "avxvnni", "avx512", "zen4"; ARM64: "neon", "dotprod", "i8mm" */
@@ -544,7 +546,9 @@ struct mb_kernels {
 
     /*
      * Bytes per second that each thread reads, from which that form is faster than the form of files: with
-     * the fewest bits, and with one more, which is faster than both.  As measured (docs/performance.md).
+     * the fewest bits, and with one more, which is faster than both.  As measured (docs/performance.md) with
+     * weights of MB_SPEED_BITS in files.  Narrower ones need proportionally less: operations limit weights
+     * per second, whatever their width.
      */
     double compact_nbytes_per_s, fast_nbytes_per_s;
 

@@ -36,11 +36,12 @@ struct mb_form_choice mb_choose_form_by_size(const struct mb_form_facts *facts)
 }
 
 enum mb_memory_form mb_choose_form_by_speed(const struct mb_kernels *kernels, double thread_bytes_per_s,
-                                            bool may_be_fast)
+                                            double weight_bits, bool may_be_fast)
 {
-    if (thread_bytes_per_s >= kernels->fast_nbytes_per_s && may_be_fast)
+    const double rate = thread_bytes_per_s * MB_SPEED_BITS;
+    if (rate >= kernels->fast_nbytes_per_s * weight_bits && may_be_fast)
         return MB_MEMORY_FORM_FAST;
-    return thread_bytes_per_s >= kernels->compact_nbytes_per_s ? MB_MEMORY_FORM_COMPACT
+    return rate >= kernels->compact_nbytes_per_s * weight_bits ? MB_MEMORY_FORM_COMPACT
                                                                : MB_MEMORY_FORM_STORED;
 }
 

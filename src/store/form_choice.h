@@ -25,9 +25,12 @@ struct mb_form_choice {
 /* By what is known without a measurement. */
 struct mb_form_choice mb_choose_form_by_size(const struct mb_form_facts *facts);
 
-/* By bytes per second that each thread reads when all of them read, for a table with a form. 0: not known. */
+/*
+ * By bytes per second that each thread reads when all of them read (0: not known), for a table with a form,
+ * and by how many bits a weight takes as stored.
+ */
 enum mb_memory_form mb_choose_form_by_speed(const struct mb_kernels *kernels, double thread_bytes_per_s,
-                                            bool may_be_fast);
+                                            double weight_bits, bool may_be_fast);
 
 /*
  * Measures these bytes per second, in the processor time of each thread, so that turns of other programs do

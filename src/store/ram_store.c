@@ -175,6 +175,18 @@ static uint64_t stored_blob_nbytes(const struct ram_store *ram)
     return nbytes;
 }
 
+/* Of all coded ones, as they are stored. */
+static double weight_bits(const struct mb_index *index)
+{
+    double nbytes = 0, n = 0;
+    for (size_t i = 0; i < index->n_weights; i++)
+        if (index->weights[i].is_coded) {
+            nbytes += (double)index->weights[i].product_nbytes;
+            n += (double)index->weights[i].n_elems;
+        }
+    return n > 0 ? 8 * nbytes / n : MB_SPEED_BITS;
+}
+
 static enum mb_status choose_form(struct ram_store *ram, const struct mb_store_options *options,
                                   struct mb_pool *pool, struct mb_error *err)
 {
@@ -188,8 +200,8 @@ static enum mb_status choose_form(struct ram_store *ram, const struct mb_store_o
     struct mb_form_choice choice = mb_choose_form_by_size(&facts);
     if (choice.form == MB_MEMORY_FORM_AUTO) {
         ram->memory.thread_nbytes_per_s = mb_thread_bytes_per_s(pool);
-        choice.form =
-            mb_choose_form_by_speed(mb_kernels(), ram->memory.thread_nbytes_per_s, choice.may_be_fast);
+        choice.form = mb_choose_form_by_speed(mb_kernels(), ram->memory.thread_nbytes_per_s,
+                                              weight_bits(ram->index), choice.may_be_fast);
     }
     ram->memory.form = choice.form;
     ram->memory.form_reason = choice.reason;

@@ -61,21 +61,32 @@ static void fewer_bytes_are_read_where_memory_is_slow(void **state)
 {
     (void)state;
     const struct mb_kernels kernels = {.compact_nbytes_per_s = 7e9, .fast_nbytes_per_s = 9e9};
-    assert_int_equal(mb_choose_form_by_speed(&kernels, 0, true), MB_MEMORY_FORM_STORED);
-    assert_int_equal(mb_choose_form_by_speed(&kernels, 6.9e9, true), MB_MEMORY_FORM_STORED);
-    assert_int_equal(mb_choose_form_by_speed(&kernels, 7.1e9, true), MB_MEMORY_FORM_COMPACT);
-    assert_int_equal(mb_choose_form_by_speed(&kernels, 20e9, true), MB_MEMORY_FORM_FAST);
-    assert_int_equal(mb_choose_form_by_speed(&kernels, 20e9, false), MB_MEMORY_FORM_COMPACT);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 0, MB_SPEED_BITS, true), MB_MEMORY_FORM_STORED);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 6.9e9, MB_SPEED_BITS, true), MB_MEMORY_FORM_STORED);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 7.1e9, MB_SPEED_BITS, true), MB_MEMORY_FORM_COMPACT);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 20e9, MB_SPEED_BITS, true), MB_MEMORY_FORM_FAST);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 20e9, MB_SPEED_BITS, false), MB_MEMORY_FORM_COMPACT);
 }
 
 static void the_form_of_files_is_kept_where_only_one_bit_more_pays(void **state)
 {
     (void)state;
     const struct mb_kernels kernels = {.compact_nbytes_per_s = INFINITY, .fast_nbytes_per_s = 14e9};
-    assert_int_equal(mb_choose_form_by_speed(&kernels, 0, true), MB_MEMORY_FORM_STORED);
-    assert_int_equal(mb_choose_form_by_speed(&kernels, 13e9, true), MB_MEMORY_FORM_STORED);
-    assert_int_equal(mb_choose_form_by_speed(&kernels, 20e9, true), MB_MEMORY_FORM_FAST);
-    assert_int_equal(mb_choose_form_by_speed(&kernels, 20e9, false), MB_MEMORY_FORM_STORED);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 0, MB_SPEED_BITS, true), MB_MEMORY_FORM_STORED);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 13e9, MB_SPEED_BITS, true), MB_MEMORY_FORM_STORED);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 20e9, MB_SPEED_BITS, true), MB_MEMORY_FORM_FAST);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 20e9, MB_SPEED_BITS, false), MB_MEMORY_FORM_STORED);
+}
+
+static void narrower_weights_need_less_of_memory(void **state)
+{
+    (void)state;
+    const struct mb_kernels kernels = {.compact_nbytes_per_s = 7e9, .fast_nbytes_per_s = 9e9};
+    const double half = MB_SPEED_BITS / 2;
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 0, half, true), MB_MEMORY_FORM_STORED);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 3.4e9, half, true), MB_MEMORY_FORM_STORED);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 3.6e9, half, true), MB_MEMORY_FORM_COMPACT);
+    assert_int_equal(mb_choose_form_by_speed(&kernels, 4.6e9, half, true), MB_MEMORY_FORM_FAST);
 }
 
 static void memory_is_measured(void **state)
@@ -96,6 +107,8 @@ int main(void)
         cmocka_unit_test(a_large_model_takes_what_memory_has_room_for),
         cmocka_unit_test(fewer_bytes_are_read_where_memory_is_slow),
         cmocka_unit_test(the_form_of_files_is_kept_where_only_one_bit_more_pays),
+        cmocka_unit_test(narrower_weights_need_less_of_memory),
+        cmocka_unit_test(narrower_weights_need_less_of_memory),
         cmocka_unit_test(memory_is_measured),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
