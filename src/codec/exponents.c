@@ -2,6 +2,7 @@
  * exponents.c - powers of two by columns: weights to what is coded, and back.
  */
 #include "exponents.h"
+#include "base/bytes.h"
 #include "base/value.h"
 #include <math.h>
 
@@ -44,13 +45,29 @@ bool mb_scale_columns(enum mb_dtype dtype, void *weights, size_t n_rows, size_t 
     return all;
 }
 
+/* Whether all of a row are 0, infinite, NaN, or so far from the ends of bf16 that every legal exponent is
+ * exact. */
+static bool are_surely_exact(const uint8_t *row, size_t n_cols)
+{
+    const unsigned least = 1 + MB_COL_EXPONENT_MAX, n = 254 - 2 * MB_COL_EXPONENT_MAX;
+    unsigned all = 1;
+    for (size_t c = 0; c < n_cols; c++) {
+        const unsigned magnitude = mb_load_u16(row + 2 * c) & 0x7fffu, exponent = magnitude >> 7;
+        all &= (unsigned)(exponent - least < n) | (magnitude == 0) | (exponent == 255);
+    }
+    return all != 0;
+}
+
 void mb_limit_exponents(enum mb_dtype dtype, const void *weights, size_t n_rows, size_t n_cols,
                         int8_t *exponents)
 {
-    for (size_t i = 0; i < n_rows * n_cols; i++) {
-        int8_t *e = &exponents[i % n_cols];
-        for (float w = mb_load_value(dtype, weights, i); !is_exact(dtype, w, *e);)
-            *e = (int8_t)(*e > 0 ? *e - 1 : *e + 1);
+    const uint8_t *row = weights;
+    for (size_t r = 0; r < n_rows; r++, row += n_cols * mb_dtype_nbytes(dtype)) {
+        if (dtype == MB_BF16 && are_surely_exact(row, n_cols))
+            continue;
+        for (size_t c = 0; c < n_cols; c++)
+            for (float w = mb_load_value(dtype, row, c); !is_exact(dtype, w, exponents[c]);)
+                exponents[c] = (int8_t)(exponents[c] > 0 ? exponents[c] - 1 : exponents[c] + 1);
     }
 }
 

@@ -449,9 +449,11 @@ static void stored_errors_of_outputs_are_never_exceeded(void **state)
 
 /* ---------------------------------------------------------------- what verify finds */
 
-/* The indices of the first blob of a shard, rewritten: one weight moves by 'shift' levels from where it is.
+/*
+ * The indices of the first blob of a shard, rewritten: one weight moves by half of what codes reach.
+ * *by_column: its column has a bound of its own.
  */
-static bool change_one_code(uint8_t *shard, uint64_t *seed)
+static bool change_one_code(uint8_t *shard, uint64_t *seed, bool *by_column)
 {
     uint64_t header = mb_load_u64(shard);
     uint8_t *bytes = shard + 8 + header; /* blobs come first */
@@ -471,6 +473,7 @@ static bool change_one_code(uint8_t *shard, uint64_t *seed)
     } else if (a == 4) {
         record[code / 2] ^= 0x80;
     }
+    *by_column = w->col_exponents != NULL && w->col_exponents[code % w->n_cols] != 0;
     mb_blob_close(&blob);
     test_repair_checksums(bytes, nbytes);
     return can_change || a == 4;
@@ -491,7 +494,7 @@ static void a_thousand_single_changed_codes_are_all_caught(void **state)
     struct found found;
     struct test_model model = test_model_small();
     char name[400];
-    size_t nbytes, n_changed = 0;
+    size_t nbytes, n_changed = 0, n_by_column = 0;
     uint64_t seed = 5;
     write_plain();
     model.n_hidden = 40;
@@ -504,14 +507,17 @@ static void a_thousand_single_changed_codes_are_all_caught(void **state)
     uint8_t *shard = test_read(name, &nbytes), *copy = malloc(nbytes);
     assert_true(shard != NULL && copy != NULL);
     for (int i = 0; i < 1000; i++) {
+        bool by_column;
         memcpy(copy, shard, nbytes);
-        if (!change_one_code(copy, &seed))
+        if (!change_one_code(copy, &seed, &by_column))
             continue;
         test_write(name, copy, nbytes);
         assert_true(is_caught(coded));
         n_changed++;
+        n_by_column += by_column;
     }
     assert_int_equal(n_changed, 1000);
+    assert_true(n_by_column > 100);
     free(copy);
     free(shard);
 }
