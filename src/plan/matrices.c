@@ -97,6 +97,7 @@ static enum mb_status add(struct mb_planner *planner, const struct mb_tensor *te
                                       .n_rows = tensor->shape[0],
                                       .n_cols = (size_t)tensor->shape[1],
                                       .amplitude = 1,
+                                      .column_share = 1,
                                       .sensitivity = NAN,
                                       .run = SIZE_MAX,
                                       .factor = 1};
@@ -171,7 +172,7 @@ static enum mb_status sample(struct mb_planner *planner, int step, struct mb_err
  */
 static double fed_amplitude(double rho)
 {
-    double kl_share = rho < 0.75 ? 1 - 1.8 * (rho - 0.5) : rho < 1 ? 0.55 - 0.6 * (rho - 0.75) : 0.4;
+    double kl_share = rho < 0.75 ? 1 - 1.8 * (rho - 0.5) : rho < 1 ? 0.55 - 0.84 * (rho - 0.75) : 0.34;
     return sqrt(kl_share) / (2 * rho);
 }
 

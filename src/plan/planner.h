@@ -26,10 +26,11 @@ struct mb_plan_matrix {
     double mean_abs;               /* that its fractions are of */
     double nbytes[MB_PLAN_N_GRID]; /* coded */
     double amplitude;              /* of its error, where 1 is that of plain rounding at the same bound */
-    bool is_planned;               /* else it has the default of its class */
+    double column_share; /* of that, by exponents of columns: for predictions alone (docs/plan.md) */
+    bool is_planned;     /* else it has the default of its class */
     double effect; /* mean square that its error at the fraction 1 adds to its layer's outputs, in any unit */
     double weight; /* how its error counts beside others that were measured together */
-    double sensitivity; /* KL = sensitivity (amplitude x fraction)^2; NAN: not known */
+    double sensitivity; /* KL = sensitivity (amplitude x column_share x fraction)^2; NAN: not known */
     size_t run;         /* from which it is; SIZE_MAX: from none */
     char reason[64];    /* where that is from */
     double factor;      /* of the level, from a policy */

@@ -15,38 +15,48 @@ static const double SPREAD = 2.5, SPREAD_ALONE_LOW = 3, SPREAD_ALONE_HIGH = 5;
 
 /*
  * What a policy takes for little sensitivity is partly chance: of a predicted gain over uniform bounds so
- * much is left when it is measured, as a power.
+ * much is left when it is measured, as a power: with plain rounding, and with feedback.
  */
-static const double GAIN_LEFT = 0.9;
+static const double GAIN_LEFT = 0.9, GAIN_LEFT_FED = 0.7;
 
-/* Sums over measured matrices. */
-struct sums {
-    double cost, unit; /* KL as costs add up: of the plan, and of plain rounding at a fraction of 1 */
-    double log_error, n_weights;
-};
-
-static struct sums add_up(const struct mb_planner *planner)
+/* KL as costs add up: of the plan, or where 'uniform' is not 0 of this fraction for all, and of plain
+ * rounding at 1. */
+static double cost(const struct mb_planner *planner, double uniform, double *unit)
 {
-    struct sums sums = {0};
+    double sum = 0;
+    *unit = 0;
     for (size_t i = 0; i < planner->n_matrices; i++) {
         const struct mb_plan_matrix *matrix = &planner->matrices[i];
-        double error = matrix->amplitude * matrix->fraction;
         if (!matrix->is_planned || isnan(matrix->sensitivity))
             continue;
-        sums.cost += matrix->sensitivity * error * error;
-        sums.unit += matrix->sensitivity;
-        sums.log_error += (double)matrix->n_weights * log(error);
-        sums.n_weights += (double)matrix->n_weights;
+        double error = matrix->amplitude * matrix->column_share * (uniform != 0 ? uniform : matrix->fraction);
+        sum += matrix->sensitivity * error * error;
+        *unit += matrix->sensitivity;
     }
-    return sums;
+    return sum;
+}
+
+/* The uniform fraction of about the same size. */
+static double mean_fraction(const struct mb_planner *planner)
+{
+    double sum = 0, n_weights = 0;
+    for (size_t i = 0; i < planner->n_matrices; i++) {
+        const struct mb_plan_matrix *matrix = &planner->matrices[i];
+        if (!matrix->is_planned || isnan(matrix->sensitivity))
+            continue;
+        sum += (double)matrix->n_weights * log(matrix->fraction);
+        n_weights += (double)matrix->n_weights;
+    }
+    return exp(sum / n_weights);
 }
 
 /* The fraction of uniform plain rounding that is expected to cost as much. */
-static double equal_fraction(const struct sums *sums)
+static double equal_fraction(const struct mb_planner *planner, double *unit)
 {
-    double uniform = exp(sums->log_error / sums->n_weights); /* of about the same size */
-    double gain = sums->cost / (sums->unit * uniform * uniform);
-    return uniform * sqrt(gain < 1 ? pow(gain, GAIN_LEFT) : gain);
+    double uniform = cost(planner, mean_fraction(planner), unit);
+    double gain = cost(planner, 0, unit) / uniform;
+    double left = planner->options.rounder == NULL ? GAIN_LEFT : GAIN_LEFT_FED;
+    return sqrt(uniform / *unit * (gain < 1 ? pow(gain, left) : gain));
 }
 
 static bool is_alike(const struct mb_plan_run *a, const struct mb_plan_run *b)
@@ -81,18 +91,26 @@ double mb_plan_measured(const struct mb_planner *planner, const struct mb_plan_r
                                           : interpolated(below, above, fraction);
 }
 
-/* A run that changed all routed experts and nothing else, by rounding or errors like it; NULL: there is none.
+/*
+ * A run that changed all routed experts, or all shared ones too, and nothing else, by rounding or errors like
+ * it; NULL: there is none.
  */
 static const struct mb_plan_run *find_anchor(const struct mb_planner *planner)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < planner->n_matrices; i++)
-        n += planner->matrices[i].role.role == MB_ROLE_EXPERT &&
-             planner->matrices[i].role.projection != MB_PROJECTION_NONE;
-    for (size_t i = 0; i < planner->n_runs; i++)
-        if (planner->runs[i].n == n && planner->runs[i].rank <= 1 && planner->runs[i].kl > 0)
-            return &planner->runs[i];
-    return NULL;
+    const struct mb_plan_run *found = NULL;
+    size_t n_routed = 0, n_shared = 0;
+    for (size_t i = 0; i < planner->n_matrices; i++) {
+        const struct mb_tensor_role *role = &planner->matrices[i].role;
+        n_routed += role->role == MB_ROLE_EXPERT && role->projection != MB_PROJECTION_NONE;
+        n_shared += role->role == MB_ROLE_SHARED_EXPERT && role->projection != MB_PROJECTION_NONE;
+    }
+    for (size_t i = 0; i < planner->n_runs; i++) {
+        const struct mb_plan_run *run = &planner->runs[i];
+        if ((run->n == n_routed || run->n == n_routed + n_shared) && run->rank <= 1 && run->kl > 0 &&
+            (found == NULL || run->n > found->n))
+            found = run;
+    }
+    return found;
 }
 
 /* What a plan changes beside the experts of the runs, by its share of all sensitivity. */
@@ -109,13 +127,12 @@ static double beside(const struct mb_planner *planner, const struct mb_plan_run 
 void mb_plan_predict(const struct mb_planner *planner, double *kl, double *low, double *high)
 {
     *kl = *low = *high = NAN;
-    struct sums sums = add_up(planner);
-    if (!planner->is_absolute || sums.unit <= 0)
+    double unit, fraction = equal_fraction(planner, &unit);
+    if (!planner->is_absolute || !(unit > 0))
         return;
-    double fraction = equal_fraction(&sums);
     const struct mb_plan_run *anchor = find_anchor(planner);
-    *kl = anchor == NULL ? sums.unit * fraction * fraction
-                         : mb_plan_measured(planner, anchor, fraction) * beside(planner, anchor, sums.unit);
+    *kl = anchor == NULL ? unit * fraction * fraction
+                         : mb_plan_measured(planner, anchor, fraction) * beside(planner, anchor, unit);
     *low = *kl / (anchor == NULL ? SPREAD_ALONE_LOW : SPREAD);
     *high = *kl * (anchor == NULL ? SPREAD_ALONE_HIGH : SPREAD);
 }

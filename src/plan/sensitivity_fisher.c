@@ -1,6 +1,6 @@
 /*
- * sensitivity_fisher.c - traces of the Fisher information of routed experts, as tools/findings/fisher.py
- * writes them: an error of root mean square s in all weights of an expert costs about s^2 / 2 x trace.
+ * sensitivity_fisher.c - traces of the Fisher information of experts, as tools/findings/fisher.py writes
+ * them: an error of root mean square s in all weights of an expert costs about s^2 / 2 x trace.
  */
 #include "base/error.h"
 #include "base/json.h"
@@ -24,39 +24,72 @@ static enum mb_status check_model(struct mb_planner *planner, const json_t *json
                : mb_fail(err, MB_BAD_DATA, "%s: made from another model", path);
 }
 
-/* Shares the expert's trace out to its matrices by what is known beside it. */
-static enum mb_status use(struct mb_planner *planner, int layer, int expert, double trace,
-                          struct mb_error *err)
+/* Of an expert, or with the number -1 the shared ones of a layer. */
+struct traces {
+    int layer, expert;
+    double all, each[4]; /* by projection; NAN: not known */
+};
+
+static bool is_of(const struct mb_plan_matrix *matrix, const struct traces *traces)
 {
-    size_t first = mb_plan_find_expert(planner, layer, expert), end = first;
+    const struct mb_tensor_role *role = &matrix->role;
+    enum mb_role wanted = traces->expert < 0 ? MB_ROLE_SHARED_EXPERT : MB_ROLE_EXPERT;
+    return role->role == wanted && role->layer == traces->layer && role->expert == traces->expert &&
+           role->projection != MB_PROJECTION_NONE;
+}
+
+/* What is known of the whole expert alone is shared out to its matrices by their effects. */
+static enum mb_status use(struct mb_planner *planner, const struct traces *traces, struct mb_error *err)
+{
     double sum = 0;
-    if (first == planner->n_matrices)
-        return mb_fail(err, MB_BAD_DATA, "the model has no expert %d in layer %d", expert, layer);
-    for (; end < planner->n_matrices && planner->matrices[end].role.layer == layer &&
-           planner->matrices[end].role.expert == expert;
-         end++)
-        sum += planner->matrices[end].effect;
-    for (size_t i = first; i < end; i++) {
+    size_t n = 0;
+    for (size_t i = 0; i < planner->n_matrices; i++) {
+        n += is_of(&planner->matrices[i], traces);
+        sum += is_of(&planner->matrices[i], traces) ? planner->matrices[i].effect : 0;
+    }
+    if (n == 0)
+        return mb_fail(err, MB_BAD_DATA, "the model has no expert %d in layer %d", traces->expert,
+                       traces->layer);
+    for (size_t i = 0; i < planner->n_matrices; i++) {
         struct mb_plan_matrix *matrix = &planner->matrices[i];
-        double share = sum > 0 ? matrix->effect / sum : 1.0 / (double)(end - first);
+        if (!is_of(matrix, traces))
+            continue;
+        double trace = traces->each[matrix->role.projection];
+        if (isnan(trace))
+            trace = traces->all * (sum > 0 ? matrix->effect / sum : 1.0 / (double)n);
         double square = matrix->mean_abs * matrix->mean_abs / 3; /* of the error at the fraction 1 */
-        matrix->sensitivity = fmax(MEASURED * square / 2 * trace * share, 1e-15);
+        matrix->sensitivity = fmax(MEASURED * square / 2 * trace, 1e-15);
         snprintf(matrix->reason, sizeof matrix->reason, "Fisher trace %.3g", trace);
     }
     return MB_OK;
 }
 
+static enum mb_status read_trace(const json_t *entry, const char *key, double *trace, struct mb_error *err)
+{
+    const json_t *value = json_object_get(entry, key);
+    *trace = value == NULL ? NAN : json_number_value(value);
+    if (value == NULL || (json_is_number(value) && isfinite(*trace) && *trace >= 0))
+        return MB_OK;
+    return mb_fail(err, MB_BAD_DATA, "\"%s\" is not a number from 0 on", key);
+}
+
 static enum mb_status use_entry(struct mb_planner *planner, const json_t *entry, struct mb_error *err)
 {
+    static const char *const names[] = {
+        [MB_PROJECTION_GATE] = "gate", [MB_PROJECTION_UP] = "up", [MB_PROJECTION_DOWN] = "down"};
     const json_t *layer = json_object_get(entry, "layer"), *expert = json_object_get(entry, "expert");
-    const json_t *trace = json_object_get(entry, "fisher");
-    if (!json_is_integer(layer) || !json_is_integer(expert) || !json_is_number(trace))
+    struct traces traces = {.each = {NAN, NAN, NAN, NAN}};
+    if (!json_is_integer(layer) || !json_is_integer(expert) || json_object_get(entry, "fisher") == NULL)
         return mb_fail(err, MB_BAD_DATA, "needs \"layer\", \"expert\" and \"fisher\", numbers");
-    double value = json_number_value(trace);
+    MB_TRY(read_trace(entry, "fisher", &traces.all, err));
+    for (int i = MB_PROJECTION_GATE; i <= MB_PROJECTION_DOWN; i++)
+        MB_TRY(read_trace(entry, names[i], &traces.each[i], err));
     json_int_t l = json_integer_value(layer), e = json_integer_value(expert);
-    if (!isfinite(value) || value < 0 || l < 0 || e < 0 || l > INT16_MAX || e > INT16_MAX)
+    if (l < 0 || e < -1 || l > INT16_MAX || e > INT16_MAX)
         return mb_fail(err, MB_BAD_DATA, "a number is negative or too large");
-    return use(planner, (int)l, (int)e, value, err);
+    traces.layer = (int)l;
+    traces.expert = (int)e;
+    return use(planner, &traces, err);
 }
 
 static enum mb_status use_all(struct mb_planner *planner, const json_t *json, const char *path,

@@ -36,7 +36,7 @@ static enum mb_status use_exponents(struct mb_planner *planner, struct mb_plan_m
         left += ldexp((double)moments[j * matrix->n_cols + j], -2 * exponents[j]);
     free(exponents);
     if (status == MB_OK && left > 0 && left < trace)
-        matrix->amplitude *= sqrt(left / trace);
+        matrix->column_share = sqrt(left / trace);
     return status;
 }
 

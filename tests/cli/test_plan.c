@@ -5,6 +5,7 @@
 #include "cmocka_all.h"
 #include "program.h"
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define REFERENCE MB_REPO "/models/reference"
@@ -132,6 +133,45 @@ static void sources_are_of_one_unit(void **state)
     assert_true(swept > 0);
 }
 
+/* The bound of a tensor in plan.json, in %. */
+static double bound_in_plan(const char *tensor)
+{
+    json_t *plan = json_load_file(test_path("plan.json"), 0, NULL);
+    const json_t *entry;
+    size_t i;
+    double bound = NAN;
+    json_array_foreach(json_object_get(plan, "bounds"), i, entry)
+    {
+        const char *name = json_string_value(json_object_get(entry, "tensor"));
+        if (name != NULL && strcmp(name, tensor) == 0)
+            bound = strtod(json_string_value(json_object_get(entry, "bound")), NULL);
+    }
+    json_decref(plan);
+    return bound;
+}
+
+static void traces_may_be_of_each_projection_and_of_shared_experts(void **state)
+{
+    (void)state;
+    json_t *experts = json_array();
+    for (int layer = 1; layer <= 8; layer++)
+        for (int expert = -1; expert < 16; expert++)
+            json_array_append_new(experts,
+                                  json_pack("{s:i, s:i, s:f, s:f, s:f, s:f}", "layer", layer, "expert",
+                                            expert, "fisher", 100.0, "gate", 20.0, "up", 20.0, "down", 60.0));
+    json_t *fisher = json_pack("{s:o}", "experts", experts);
+    assert_int_equal(json_dump_file(fisher, test_path("each.json"), 0), 0);
+    json_decref(fisher);
+    json_t *json =
+        run_json("plan " REFERENCE " --sensitivity each.json --target-bpw 3 -o plan.json --format json");
+    assert_int_equal(number(json, "n_measured"), 384 + 24);
+    json_decref(json);
+    double up = bound_in_plan("model.layers.1.mlp.experts.0.up_proj.weight");
+    double down = bound_in_plan("model.layers.1.mlp.experts.0.down_proj.weight");
+    assert_true(fabs(up / down - sqrt(3)) < 0.01); /* bounds are as trace^-1/2 */
+    assert_true(bound_in_plan("model.layers.1.mlp.shared_experts.down_proj.weight") > 0);
+}
+
 static void a_plan_that_is_no_better_than_a_uniform_one_is_not_written(void **state)
 {
     (void)state;
@@ -177,6 +217,9 @@ static void what_does_not_fit_is_refused(void **state)
     assert_fails(run("plan coded --target-bpw 3 -o none.json"), 3, "coded already");
     assert_int_equal(
         run("plan " REFERENCE " --target-bpw 3 --sensitivity bad.json -o none.json")->exit_status, 3);
+    test_write_text(test_path("."), "bad.json",
+                    "{\"experts\": [{\"layer\": 1, \"expert\": 0, \"fisher\": 1, \"up\": -1}]}");
+    assert_fails(run("plan " REFERENCE " --target-bpw 3 --sensitivity bad.json -o none.json"), 3, "\"up\"");
     assert_false(test_exists(test_path("none.json")) || test_exists(test_path("none.json.partial")));
 }
 
@@ -189,6 +232,7 @@ int main(void)
         cmocka_unit_test(moments_say_which_experts_of_a_layer_may_be_coarser),
         cmocka_unit_test(a_sweep_says_what_a_plan_loses),
         cmocka_unit_test(sources_are_of_one_unit),
+        cmocka_unit_test(traces_may_be_of_each_projection_and_of_shared_experts),
         cmocka_unit_test(a_plan_that_is_no_better_than_a_uniform_one_is_not_written),
         cmocka_unit_test(what_does_not_fit_is_refused),
     };

@@ -3,11 +3,13 @@
 
     fisher.py MODEL TASK.jsonl RESULTS.db [--limit 256] > fisher.json
 
-Every expert gets, from the questions and the clean run's replies in the results of a sweep, `fisher`: the trace of the Fisher information a reply token,
-estimated with one label drawn from the model for each token (then the gradients of different tokens are uncorrelated, and
-the square of a sequence's gradient is, on average, the sum over its tokens); `moments`: the mean over reply tokens of
-g^2 (|x|^2 x rows of gate and up + |h|^2 x rows of down), g the gate's weight, x and h the inputs of gate and down.  An
-error of root mean square s in all of the expert's weights should cost s^2 / 2 x fisher nats a token while it is small.
+Every expert gets, from the questions and the clean run's replies in the results of a sweep (where it answered none: the
+task's own replies), `fisher`: the trace of the Fisher information a reply token, estimated with one label drawn from the
+model for each token (then the gradients of different tokens are uncorrelated, and the square of a sequence's gradient is,
+on average, the sum over its tokens); `gate`, `up` and `down`: of these matrices alone; `moments`: the mean over reply
+tokens of g^2 (|x|^2 x rows of gate and up + |h|^2 x rows of down), g the gate's weight, x and h the inputs of gate and
+down.  An error of root mean square s in all of the expert's weights should cost s^2 / 2 x fisher nats a token while it is
+small.  Shared experts have the number -1, and no moments.
 
 Needs torch and transformers.
 """
@@ -25,6 +27,11 @@ def mean_square(experts, e):
     return float(weights.double().square().mean())
 
 
+def traces(name, expert, each):
+    return {"layer": int(name.split(".layers.")[1].split(".")[0]), "expert": expert, "fisher": float(each.sum()),
+            "gate": float(each[0]), "up": float(each[1]), "down": float(each[2])}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -38,11 +45,11 @@ def main():
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, experts_implementation="eager")
     model.eval()
     experts = {name: module for name, module in model.named_modules() if hasattr(module, "gate_up_proj")}
+    shared = {name: module for name, module in model.named_modules() if name.endswith(("shared_experts", "shared_expert"))}
     for p in model.parameters():
         p.requires_grad_(False)
-    for module in experts.values():
-        module.gate_up_proj.requires_grad_(True)
-        module.down_proj.requires_grad_(True)
+    for module in [*experts.values(), *shared.values()]:
+        module.requires_grad_(True)
 
     moments = {name: torch.zeros(module.gate_up_proj.shape[0], dtype=torch.float64) for name, module in experts.items()}
     scored = None  # the scored tokens of the sequence that is read
@@ -67,11 +74,14 @@ def main():
 
     for name, module in experts.items():
         module.register_forward_hook(watch(name), with_kwargs=True)
-    fisher = {name: torch.zeros_like(m) for name, m in moments.items()}
+    fisher = {name: torch.zeros(len(m), 3, dtype=torch.float64) for name, m in moments.items()}
+    fisher.update({name: torch.zeros(1, 3, dtype=torch.float64) for name in shared})
     n_tokens = 0
     with open(args.task, encoding="utf-8") as file:
         items = [json.loads(line) for line, _ in zip(file, range(args.limit))]
     replies = dict(sqlite3.connect(args.results).execute("SELECT question, text FROM reply WHERE run = 0"))
+    if not replies:
+        replies = {number: item.get("reply", item["answer"]) for number, item in enumerate(items)}
     for number, item in enumerate(items):
         chat = [{"role": "user", "content": item["question"]}]
         prompt = tok.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
@@ -87,12 +97,16 @@ def main():
         logp.gather(1, drawn).sum().backward()
         n_tokens += len(places)
         for name, module in experts.items():
-            for p in (module.gate_up_proj, module.down_proj):
-                fisher[name] += p.grad.double().square().flatten(1).sum(1)
-    rows = [{"layer": int(name.split(".layers.")[1].split(".")[0]), "expert": e,
-             "fisher": float(fisher[name][e]) / n_tokens, "moments": float(moments[name][e]) / n_tokens,
-             "mean_square": mean_square(experts[name], e)}
+            gate, up = module.gate_up_proj.grad.chunk(2, 1)
+            for k, grad in enumerate((gate, up, module.down_proj.grad)):
+                fisher[name][:, k] += grad.double().square().flatten(1).sum(1)
+        for name, module in shared.items():
+            for k, p in enumerate((module.gate_proj, module.up_proj, module.down_proj)):
+                fisher[name][0, k] += p.weight.grad.double().square().sum()
+    rows = [traces(name, e, fisher[name][e] / n_tokens) |
+            {"moments": float(moments[name][e]) / n_tokens, "mean_square": mean_square(experts[name], e)}
             for name in experts for e in range(len(moments[name]))]
+    rows += [traces(name, -1, fisher[name][0] / n_tokens) for name in shared]
     model_hash = dict(sqlite3.connect(args.results).execute("SELECT key, value FROM manifest"))["model_hash"]
     print(json.dumps({"model": args.model, "model_hash": model_hash, "n_tokens": n_tokens, "experts": rows}))
 
