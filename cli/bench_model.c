@@ -14,6 +14,7 @@
 #include "expert_profile.h"
 #include "machine.h"
 #include "memory.h"
+#include "model_trace.h"
 #include "report.h"
 #include "timeline.h"
 #include "units.h"
@@ -32,7 +33,7 @@ enum { READ_NBYTES = 512 << 20, READ_NBYTES_MIN = 128 << 20, WARM_UP_TOKENS = 8 
 
 static struct {
     const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory,
-        *policy, *profile, *link, *routing, *timeline;
+        *policy, *profile, *link, *routing, *timeline, *trace;
     double right_guesses;
     int n_repeats;
     bool no_warmup, no_lookahead;
@@ -66,6 +67,9 @@ static const struct cli_option options[] = {
                    "of what --routing lets looking ahead guess (default 0.886: published for Qwen3-30B)"),
     CLI_ROW_FLAG(0, "no-lookahead", args.no_lookahead, "read no streamed expert before it is asked for"),
     CLI_ROW_TIMELINE(args.timeline),
+    CLI_ROW_TEXT(0, "trace", "FILE", args.trace,
+                 "write which experts generated tokens used, with those of the warm-up, for 'moebius\n"
+                 "simulate' and 'moebius doctor' (.csv is CSV, else JSON lines); needs -p 0 and one test"),
     CLI_ROW_FLAG(0, "no-warmup", args.no_warmup, "do not run every test once before it is measured"),
     CLI_ROW_FORMAT("md|csv|json|jsonl", args.format, CLI_MD | CLI_CSV | CLI_JSON | CLI_JSONL,
                    "table (default), or the same for programs"),
@@ -109,6 +113,10 @@ struct result {
 
 struct bench {
     const char *path;
+    struct mb_trace *trace;      /* NULL: none is wanted */
+    size_t trace_first;          /* token of the present run */
+    enum mb_status trace_status; /* of what the router's hook had to do */
+    struct mb_error trace_err;
     struct list prompts, predicts, depths, batches, threads;
     enum mb_cache_type cache_type;
     enum mb_memory_form memory_form;
@@ -186,6 +194,11 @@ static int parse_lists(struct bench *bench)
     if (bench->threads.n * bench->depths.n * (bench->prompts.n + bench->predicts.n * bench->batches.n) >
         RESULTS_MAX)
         return cli_usage_error(&command, "more than %d tests", RESULTS_MAX);
+    if (args.trace != NULL && (bench->prompts.n != 1 || bench->prompts.at[0] != 0 || bench->depths.n != 1 ||
+                               bench->depths.at[0] != 0 || bench->predicts.n != 1 || bench->batches.n != 1 ||
+                               bench->batches.at[0] != 1 || bench->threads.n != 1))
+        return cli_usage_error(&command,
+                               "--trace is of one test: -p 0 -n N, one sequence, one number of threads");
     bench->cache_type = args.cache != NULL && strcmp(args.cache, "f32") == 0 ? MB_CACHE_F32 : MB_CACHE_F16;
     return 0;
 }
@@ -221,11 +234,39 @@ static void close_running(struct running *r)
     free(r->scratch);
 }
 
+/* An mb_route_fn. */
+static void record(void *ctx, size_t layer, size_t pos, const int32_t *experts, const float *weights,
+                   size_t n_experts, float margin)
+{
+    struct bench *bench = ctx;
+    (void)margin;
+    if (bench->trace_status == MB_OK)
+        bench->trace_status = mb_trace_route(bench->trace, bench->trace_first + pos, layer, experts, weights,
+                                             n_experts, &bench->trace_err);
+}
+
+/* The next token of the trace: of the present run, or the first one of a new one. */
+static enum mb_status add_to_trace(struct bench *bench, bool begins, struct mb_error *err)
+{
+    if (bench->trace == NULL)
+        return MB_OK;
+    size_t n = mb_trace_n_tokens(bench->trace);
+    uint32_t sequence = n == 0 ? 0 : mb_trace_token(bench->trace, n - 1).sequence + (begins ? 1 : 0);
+    bench->trace_first = begins ? n : bench->trace_first;
+    if (bench->trace_status != MB_OK)
+        return mb_fail(err, bench->trace_status, "%s", bench->trace_err.msg);
+    return mb_trace_add(bench->trace, sequence, true, err);
+}
+
 static enum mb_status open_running(struct running *r, size_t n_seqs, size_t n_ctx, size_t n_tokens,
                                    struct mb_error *err)
 {
     struct mb_session_options session = {
         .size = sizeof session, .n_ctx = n_ctx, .cache_type = r->bench->cache_type};
+    if (r->bench->trace != NULL) {
+        session.route = record;
+        session.route_ctx = r->bench;
+    }
     r->tokens = calloc(n_tokens, sizeof *r->tokens);
     r->logits = calloc(n_seqs * r->info->n_vocab, sizeof *r->logits);
     r->scratch = calloc(r->info->n_vocab, 8);
@@ -285,8 +326,10 @@ static enum mb_status generate(struct running *r, int n_tokens, struct mb_error 
 {
     struct mb_sampler sampler;
     MB_TRY(mb_sampler_init(&sampler, NULL, err)); /* greedy */
-    for (int k = 0; k < n_tokens; k++)
+    for (int k = 0; k < n_tokens; k++) {
+        MB_TRY(add_to_trace(r->bench, k == 0, err));
         MB_TRY(generate_one(r, &sampler, err));
+    }
     return MB_OK;
 }
 
@@ -444,6 +487,8 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
     if (status == MB_OK && bench->n_results == 0)
         bench_routing_print(routing);
     bench->info = *mb_model_info(model);
+    if (args.trace != NULL && status == MB_OK)
+        status = cli_model_trace_open(model, &bench->trace, err);
     snprintf(bench->architecture, sizeof bench->architecture, "%s", bench->info.architecture);
     n_threads = bench->info.n_threads;
     for (size_t d = 0; d < bench->depths.n; d++)
@@ -459,6 +504,9 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
     if (isatty(STDERR_FILENO))
         fprintf(stderr, "\r\033[K");
     cli_print_reads(model);
+    if (args.trace != NULL && status == MB_OK)
+        status = cli_model_trace_save(bench->trace, args.trace, err);
+    mb_trace_close(bench->trace);
     mb_model_close(model);
     bench_routing_close(routing);
     double rate = status == MB_OK ? read_rate(bench, n_threads) : 0;

@@ -21,8 +21,9 @@
 #include <sys/stat.h>
 
 static struct {
-    const char *memory, *cache, *trace;
-    int n_ctx, n_threads;
+    const char *memory, *cache, *trace, *link;
+    double lookahead;
+    int n_ctx, n_threads, n_warm;
     bool is_dry, no_lookahead;
     enum cli_format format;
 } args;
@@ -37,8 +38,14 @@ static const struct cli_option options[] = {
         0, "trace", "FILE", args.trace,
         "routing of this model ('moebius trace'), for the expected share of experts found in memory\n"
         "(default: routing by chance with the statistics of Qwen3-30B-A3B)"),
-    CLI_ROW_FLAG(0, "no-lookahead", args.no_lookahead,
-                 "the next layer's experts are not guessed (default: 70 % of the guesses are right)"),
+    CLI_ROW_INT(0, "warm", "N", args.n_warm, 0, 1e9,
+                "leave the first N generated tokens of the trace out of the figures (default 0)"),
+    CLI_ROW_TEXT(0, "link", "RATE[,LATENCY[,DEPTH]]", args.link,
+                 "predict for another disk or bus: bytes a second, time before each read, reads in flight,\n"
+                 "such as 3GB,80us,8 (default: the disk, measured)"),
+    CLI_ROW_DOUBLE(0, "lookahead", "SHARE", args.lookahead, 0, 1,
+                   "share of right guesses of the next layer's experts (default 0.7)"),
+    CLI_ROW_FLAG(0, "no-lookahead", args.no_lookahead, "the next layer's experts are not guessed"),
     CLI_ROW_FLAG(0, "dry-run", args.is_dry, "measure neither disk nor products: no speed is predicted"),
     CLI_ROW_THREADS(args.n_threads),
     CLI_ROW_FORMAT("md|json", args.format, CLI_MD | CLI_JSON, "table (default) or JSON"),
@@ -63,7 +70,7 @@ enum { MARGIN_MIB = 4 };      /* for what else a program takes, in advice */
 enum { TOKENIZER_SHARE = 4 }; /* a tokenizer takes so many times the bytes of its file */
 /* Stages of a layer beside those of its experts: attention, router, norms; and of a token. */
 enum { N_LAYER_STAGES = 9, N_TOKEN_STAGES = 3, N_WAVE_STAGES = 2 };
-static const double lookahead = 0.7; /* right guesses, as measured with trained models (docs/streaming.md) */
+static const double LOOKAHEAD = 0.7; /* right guesses, as measured with trained models (docs/streaming.md) */
 enum { N_TRACED = 600, N_WARM = 200, TOP_PERMILLE = 445, OVERLAP_PERMILLE = 380 };
 
 enum verdict { FITS, STREAMS, CANNOT };
@@ -81,8 +88,9 @@ struct doctor {
     uint64_t active_nbytes;  /* a token is multiplied with */
     enum verdict verdict;
     struct doctor_disk disk;
+    struct mb_link_options link; /* that experts come over: --link, or the disk. bytes_per_s 0: not known */
     struct doctor_products products;
-    uint64_t token_ns; /* of a token, beside its routed experts */
+    uint64_t token_ns; /* of a token, beside coded weights */
     int n_threads;
     const char *routing; /* in words */
     struct mb_simulation simulation;
@@ -193,7 +201,7 @@ static enum mb_status look(struct doctor *d, struct mb_error *err)
         return mb_fail(err, MB_USAGE, "--memory '%.60s': a size such as 6GiB", args.memory);
     d->program_nbytes = program_nbytes(d->path);
     judge(d);
-    return MB_OK;
+    return args.link != NULL ? cli_link(args.link, &d->link, err) : MB_OK;
 }
 
 /* ---------------------------------------------------------------- what is expected */
@@ -250,20 +258,23 @@ static enum mb_status simulate(struct doctor *d, struct mb_error *err)
         .size = sizeof o,
         .memory_nbytes = d->expert_nbytes,
         .nbytes = d->bytes.experts,
-        .link = {.size = sizeof o.link,
-                 .bytes_per_s = (uint64_t)d->disk.bytes_per_s,
-                 .latency_ns = d->disk.latency_ns,
-                 .depth = d->disk.depth},
+        .link = d->link,
+        .dense_nbytes = d->bytes.coded_nbytes,
+        .shared_nbytes = d->bytes.shared_nbytes,
+        .head_nbytes = d->bytes.head_nbytes,
         .token_ns = d->token_ns,
         .wave_ns = N_WAVE_STAGES * d->products.stage_ns,
         .check_bytes_per_s = (uint64_t)d->products.check_bytes_per_s,
         .compute_bytes_per_s = (uint64_t)d->products.bytes_per_s,
-        .lookahead = args.no_lookahead ? 0 : lookahead,
-        .n_warm = args.trace != NULL ? 0 : N_WARM,
+        .lookahead = args.no_lookahead ? 0 : args.lookahead,
+        .n_threads = args.is_dry ? 0 : (size_t)d->n_threads,
+        .request_ns = d->disk.request_ns,
+        .wake_ns = d->products.wake_ns,
+        .n_warm = args.trace != NULL ? (size_t)args.n_warm : N_WARM,
     };
     enum mb_status status = mb_simulate(trace, &o, &d->simulation, err);
     mb_trace_close(trace);
-    if (status == MB_OK && !args.is_dry && d->disk.bytes_per_s > 0)
+    if (status == MB_OK && !args.is_dry && d->link.bytes_per_s > 0)
         d->tokens_per_s = cli_ratio(1e9 * (double)d->simulation.n_tokens, (double)d->simulation.total_ns);
     return status;
 }
@@ -273,23 +284,22 @@ static double rate_of_experts(const struct doctor *d)
     return d->products.bytes_per_s > 0 ? d->products.bytes_per_s : d->products.memory_bytes_per_s;
 }
 
-/* Exact weights are multiplied as fast as they come from memory. */
+/* Of a token, beside coded weights. Exact ones are multiplied as fast as they come from memory. */
 static uint64_t token_ns(const struct doctor *d)
 {
     const struct doctor_products *p = &d->products;
     double n_stages = N_TOKEN_STAGES + (double)N_LAYER_STAGES * (double)d->needs.n_layers;
     if (p->memory_bytes_per_s <= 0)
         return 0;
-    return (uint64_t)(1e9 * ((double)d->bytes.coded_nbytes / rate_of_experts(d) +
-                             (double)(dense_nbytes(d) - d->bytes.coded_nbytes) / p->memory_bytes_per_s) +
+    return (uint64_t)(1e9 * (double)(dense_nbytes(d) - d->bytes.coded_nbytes) / p->memory_bytes_per_s +
                       n_stages * (double)p->stage_ns);
 }
 
-/* Of a token whose experts are in memory. */
-static double experts_ns(const struct doctor *d)
+/* Of a token whose experts are in memory, those and other coded weights. */
+static double coded_ns(const struct doctor *d)
 {
     double n_stages = N_WAVE_STAGES * (double)d->bytes.n_layers;
-    return 1e9 * (double)(d->active_nbytes - dense_nbytes(d)) / rate_of_experts(d) +
+    return 1e9 * (double)(d->active_nbytes - dense_nbytes(d) + d->bytes.coded_nbytes) / rate_of_experts(d) +
            n_stages * (double)d->products.stage_ns;
 }
 
@@ -302,12 +312,17 @@ static enum mb_status measure(struct doctor *d, struct mb_error *err)
         MB_TRY(doctor_measure_disk(d->ckpt, &d->disk, err));
         d->token_ns = token_ns(d);
     }
+    if (args.link == NULL)
+        d->link = (struct mb_link_options){.size = sizeof d->link,
+                                           .bytes_per_s = (uint64_t)d->disk.bytes_per_s,
+                                           .latency_ns = d->disk.latency_ns,
+                                           .depth = d->disk.depth};
     if (d->verdict == STREAMS)
         return simulate(d, err);
     if (args.trace != NULL)
         MB_TRY(check_trace(d, err));
     if (d->verdict == FITS && d->token_ns > 0)
-        d->tokens_per_s = 1e9 / ((double)d->token_ns + experts_ns(d));
+        d->tokens_per_s = 1e9 / ((double)d->token_ns + coded_ns(d));
     return MB_OK;
 }
 
@@ -386,7 +401,9 @@ static void print_needs(const struct doctor *d)
 static void print_measured(const struct doctor *d)
 {
     char rate[32], size[32];
-    if (d->disk.bytes_per_s > 0)
+    if (args.link != NULL)
+        printf("\nlink: %s\n", args.link);
+    else if (d->disk.bytes_per_s > 0)
         printf("\ndisk: %s/s in reads of %s, %u in flight%s; %.0f us more for one alone\n",
                cli_bytes(rate, (uint64_t)d->disk.bytes_per_s), cli_bytes(size, d->disk.read_nbytes),
                d->disk.depth,
@@ -400,8 +417,8 @@ static void print_measured(const struct doctor *d)
                cli_bytes(rate, (uint64_t)rate_of_experts(d)), d->n_threads,
                1e-3 * (double)d->products.stage_ns);
     if (d->products.check_bytes_per_s > 0)
-        printf("checks of experts: %s/s by one thread\n",
-               cli_bytes(rate, (uint64_t)d->products.check_bytes_per_s));
+        printf("checks of experts: %s/s by one thread, which wakes up in %.0f us\n",
+               cli_bytes(rate, (uint64_t)d->products.check_bytes_per_s), 1e-3 * (double)d->products.wake_ns);
 }
 
 static void print_verdict(struct doctor *d)
@@ -427,8 +444,10 @@ static void print_verdict(struct doctor *d)
         if (d->tokens_per_s > 0)
             printf(", %.0f %% of the time waiting for the disk",
                    100 * cli_ratio((double)s->waited_ns, (double)s->total_ns));
-        printf("\n(%s%s)\n", d->routing,
-               args.no_lookahead ? "" : "; 70 % of the guesses of the next layer's experts are right");
+        printf("\n(%s", d->routing);
+        if (!args.no_lookahead && args.lookahead > 0)
+            printf("; %.0f %% of the guesses of the next layer's experts are right", 100 * args.lookahead);
+        printf(")\n");
     }
     if (d->tokens_per_s > 0)
         printf("predicted: %.1f tokens/s\n", d->tokens_per_s);
@@ -498,6 +517,7 @@ int cli_doctor(int argc, char **argv)
     size_t n_names;
     int exit_status;
     args.format = CLI_MD;
+    args.lookahead = LOOKAHEAD;
     if (!cli_parse(&command, argc, argv, names, &n_names, &exit_status))
         return exit_status;
     if (args.cache != NULL && strcmp(args.cache, "f16") != 0 && strcmp(args.cache, "f32") != 0)

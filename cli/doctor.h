@@ -13,6 +13,7 @@ struct doctor_disk {
     uint64_t latency_ns;  /* what a read alone takes longer than its bytes at that rate */
     uint64_t read_nbytes; /* of an expert's reads, on average */
     unsigned depth;       /* reads in flight */
+    uint64_t request_ns;  /* of a processor, that a read takes */
     bool is_direct;       /* else through the page cache, which was asked to forget */
 };
 
@@ -25,6 +26,7 @@ struct doctor_products {
     double check_bytes_per_s;  /* of a blob, by one thread; 0: none are coded */
     double memory_bytes_per_s; /* plain reads of memory by all threads */
     uint64_t stage_ns;         /* that threads take to begin and end together, with nothing to do */
+    uint64_t wake_ns;          /* until a thread that waits runs again */
 };
 
 /* n_used: experts that are multiplied together. Takes about half a second. */

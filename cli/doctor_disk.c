@@ -11,9 +11,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, DEPTH = 8, READ_NBYTES_MAX = 64 << 20 };
+enum { PAGE = 4096, DEPTH = 8, RANGE_NBYTES = 1 << 20 /* as the store reads */, SPAN_NBYTES = 4 << 20 };
 static const uint64_t time_ns = 250000000, total_nbytes_max = UINT64_C(2) << 30;
 
 struct extent {
@@ -26,6 +27,7 @@ struct disk {
     size_t n;
     uint64_t nbytes_max, ends_ns;
     bool is_direct;
+    atomic_ullong cpu_ns; /* of threads that read */
     atomic_ullong next, nbytes;
     atomic_bool has_failed;
 };
@@ -53,6 +55,13 @@ static bool read_extent(const struct disk *disk, const struct extent *extent, ui
     return n > 0; /* the last page of a file is short */
 }
 
+static uint64_t thread_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
+}
+
 static void *read_some(void *ctx)
 {
     struct disk *disk = ctx;
@@ -61,6 +70,7 @@ static void *read_some(void *ctx)
         disk->has_failed = true;
         return NULL;
     }
+    uint64_t begun_ns = thread_ns();
     while (!disk->has_failed && mb_now_ns() < disk->ends_ns && disk->nbytes < total_nbytes_max) {
         const struct extent *extent = extent_of(disk, disk->next++);
         if (read_extent(disk, extent, extent->nbytes, to))
@@ -68,6 +78,7 @@ static void *read_some(void *ctx)
         else
             disk->has_failed = true;
     }
+    disk->cpu_ns += thread_ns() - begun_ns;
     free(to);
     return NULL;
 }
@@ -81,6 +92,7 @@ static double rate_of(struct disk *disk, int depth)
     disk->has_failed = false;
     disk->nbytes = 0;
     disk->next = 0;
+    disk->cpu_ns = 0;
     disk->ends_ns = begun_ns + time_ns;
     while (n < depth && pthread_create(&threads[n], NULL, read_some, disk) == 0)
         n++;
@@ -106,13 +118,15 @@ static void find_extents(const struct mb_checkpoint *ckpt, struct disk *disk)
     for (size_t i = 0; i < n; i++) {
         const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
         if (mb_role_of(tensor->name).role != MB_ROLE_EXPERT || !mb_tensor_is_mapped(ckpt, tensor) ||
-            tensor->nbytes == 0 || tensor->nbytes > READ_NBYTES_MAX)
+            tensor->nbytes == 0)
             continue;
         struct extent *extent = &disk->extents[disk->n++];
         uint64_t end = tensor->file_pos + tensor->nbytes;
         extent->path = mb_tensor_path(ckpt, tensor);
         extent->pos = tensor->file_pos / PAGE * PAGE;
         extent->nbytes = (end - extent->pos + PAGE - 1) / PAGE * PAGE;
+        if (extent->nbytes > RANGE_NBYTES)
+            extent->nbytes = RANGE_NBYTES;
         disk->nbytes_max = extent->nbytes > disk->nbytes_max ? extent->nbytes : disk->nbytes_max;
     }
 }
@@ -125,11 +139,14 @@ enum mb_status doctor_measure_disk(const struct mb_checkpoint *ckpt, struct doct
     *result = (struct doctor_disk){.depth = DEPTH};
     find_extents(ckpt, &disk);
     if (disk.n > 0) {
-        result->bytes_per_s = rate_of(&disk, DEPTH);
+        if (disk.nbytes_max > SPAN_NBYTES / DEPTH)
+            result->depth = SPAN_NBYTES / (unsigned)disk.nbytes_max;
+        result->bytes_per_s = rate_of(&disk, (int)result->depth);
         if (result->bytes_per_s == 0) { /* no O_DIRECT here */
             disk.is_direct = false;
-            result->bytes_per_s = rate_of(&disk, DEPTH);
+            result->bytes_per_s = rate_of(&disk, (int)result->depth);
         }
+        result->request_ns = disk.next > 0 ? disk.cpu_ns / disk.next : 0;
         result->read_nbytes = disk.next > 0 ? disk.nbytes / disk.next : 0;
         if (result->bytes_per_s > 0)
             find_latency(result, rate_of(&disk, 1));

@@ -10,10 +10,19 @@
 #include "doctor.h"
 #include "machine.h"
 #include <moebius/codec.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-enum { N_BLOBS_MAX = 256, SEED = 12345, READ_NBYTES = 128 << 20, N_STAGES = 2000 };
+enum {
+    N_BLOBS_MAX = 256,
+    SEED = 12345,
+    READ_NBYTES = 128 << 20,
+    N_STAGES = 2000,
+    N_WAKES = 60,
+    PAUSE_NS = 300000
+};
 static const uint64_t nbytes_max = UINT64_C(192) << 20, time_ns = 250000000;
 
 struct sample {
@@ -157,6 +166,63 @@ static uint64_t measure_stage(struct mb_pool *pool)
     return (mb_now_ns() - begun_ns) / N_STAGES;
 }
 
+/* A thread that waits to be woken. */
+struct waking {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool is_called, is_over;
+    uint64_t woken_ns;
+};
+
+static void *wait_to_be_woken(void *ctx)
+{
+    struct waking *w = ctx;
+    pthread_mutex_lock(&w->lock);
+    while (!w->is_over) {
+        if (w->is_called) {
+            w->woken_ns = mb_now_ns();
+            w->is_called = false;
+            pthread_cond_broadcast(&w->changed);
+        }
+        pthread_cond_wait(&w->changed, &w->lock);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return NULL;
+}
+
+/* Processors are asleep then, as while experts are read. */
+static uint64_t wake(struct waking *w)
+{
+    const struct timespec pause = {.tv_nsec = PAUSE_NS};
+    nanosleep(&pause, NULL);
+    pthread_mutex_lock(&w->lock);
+    uint64_t begun_ns = mb_now_ns();
+    w->is_called = true;
+    pthread_cond_broadcast(&w->changed);
+    while (w->is_called)
+        pthread_cond_wait(&w->changed, &w->lock);
+    uint64_t ns = w->woken_ns - begun_ns;
+    pthread_mutex_unlock(&w->lock);
+    return ns;
+}
+
+static uint64_t measure_wake(void)
+{
+    struct waking w = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    pthread_t thread;
+    uint64_t sum_ns = 0;
+    if (pthread_create(&thread, NULL, wait_to_be_woken, &w) != 0)
+        return 0;
+    for (int i = 0; i < N_WAKES; i++)
+        sum_ns += wake(&w);
+    pthread_mutex_lock(&w.lock);
+    w.is_over = true;
+    pthread_cond_broadcast(&w.changed);
+    pthread_mutex_unlock(&w.lock);
+    pthread_join(thread, NULL);
+    return sum_ns / N_WAKES;
+}
+
 static enum mb_status measure(const struct sample *sample, struct mb_pool *pool, size_t n_used,
                               struct doctor_products *result, struct mb_error *err)
 {
@@ -167,6 +233,7 @@ static enum mb_status measure(const struct sample *sample, struct mb_pool *pool,
     for (size_t i = 0; i < n_threads && has_memory; i++)
         has_memory = vectors_open(&vectors[i], sample);
     result->stage_ns = measure_stage(pool);
+    result->wake_ns = measure_wake();
     if (has_memory && sample->n > 0)
         result->bytes_per_s = measure_rate(pool, &stage);
     for (size_t i = 0; i < n_threads; i++)

@@ -54,6 +54,10 @@ static void add_tensor(const struct mb_checkpoint *ckpt, const struct mb_tensor 
     bytes->coded_nbytes += mb_tensor_is_blob(ckpt, tensor) ? nbytes : 0;
     if (role.role == MB_ROLE_EMBEDDING)
         bytes->embedding_nbytes += nbytes;
+    if (role.role == MB_ROLE_SHARED_EXPERT)
+        bytes->shared_nbytes += nbytes;
+    if (strstr(tensor->name, "lm_head.") != NULL)
+        bytes->head_nbytes += nbytes;
 }
 
 /* A model with a head of its own reads one row of the embedding; else all of it is the head. */
@@ -67,10 +71,12 @@ static void find_table(const struct mb_checkpoint *ckpt, struct cli_model_bytes 
         has_head = has_head || strstr(tensor->name, "lm_head.") != NULL;
         table_nbytes += is_table ? mb_tensor_stored_nbytes(ckpt, tensor) : 0;
     }
-    if (has_head)
+    if (has_head) {
         bytes->coded_nbytes -= table_nbytes;
-    else
+    } else {
+        bytes->head_nbytes = bytes->embedding_nbytes;
         bytes->embedding_nbytes = 0;
+    }
 }
 
 enum mb_status cli_model_bytes_open(const struct mb_checkpoint *ckpt, struct cli_model_bytes *bytes,

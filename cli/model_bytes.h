@@ -16,8 +16,9 @@ struct cli_model_bytes {
     uint64_t experts_nbytes;    /* of all of them */
     uint64_t always_nbytes;     /* weights of the text model beside them */
     uint64_t
-        embedding_nbytes;  /* of these, the table of which a token reads one row; 0: it is the head, too */
-    uint64_t coded_nbytes; /* of always_nbytes without that table: what is coded */
+        embedding_nbytes; /* of these, the table of which a token reads one row; 0: it is the head, too */
+    uint64_t shared_nbytes, head_nbytes; /* of always_nbytes: shared experts; the output head */
+    uint64_t coded_nbytes;               /* of always_nbytes without that table: what is coded */
 };
 
 /* MB_UNSUPPORTED: the model has no routed experts. */

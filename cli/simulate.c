@@ -82,7 +82,7 @@ struct work {
     struct mb_trace *trace;
     const struct mb_trace_shape *shape;
     uint64_t *nbytes; /* [n_layers * n_experts] */
-    uint64_t all_nbytes, dense_nbytes, compute_bytes_per_s;
+    uint64_t all_nbytes, dense_nbytes, shared_nbytes, head_nbytes, compute_bytes_per_s;
     double *usage; /* NULL: none */
     uint64_t memory[LIST_MAX];
     size_t n_memory;
@@ -172,6 +172,8 @@ static enum mb_status take_sizes(struct work *w, const struct cli_model_bytes *b
                        w->shape->n_experts);
     memcpy(w->nbytes, bytes->experts, bytes->n_layers * bytes->n_experts * sizeof *w->nbytes);
     w->dense_nbytes = bytes->always_nbytes - bytes->embedding_nbytes;
+    w->shared_nbytes = bytes->shared_nbytes;
+    w->head_nbytes = bytes->head_nbytes;
     if (args.profile == NULL)
         return MB_OK;
     return cli_expert_profile(args.profile, args.sizes, bytes->layers, bytes->n_layers, bytes->n_experts,
@@ -232,6 +234,8 @@ static enum mb_status run_one(struct work *w, const struct link *link, const cha
                                       .nbytes = w->nbytes,
                                       .link = link->options,
                                       .dense_nbytes = w->dense_nbytes,
+                                      .shared_nbytes = args.dense_bytes == NULL ? w->shared_nbytes : 0,
+                                      .head_nbytes = args.dense_bytes == NULL ? w->head_nbytes : 0,
                                       .compute_bytes_per_s = w->compute_bytes_per_s,
                                       .half_life = (unsigned)args.half_life,
                                       .usage = w->usage,

@@ -5,6 +5,7 @@
 #include "cli.h"
 #include "generation.h"
 #include "memory.h"
+#include "model_trace.h"
 #include "report.h"
 #include <moebius/lab.h>
 #include <moebius/offload.h>
@@ -88,24 +89,6 @@ static void record(void *ctx, size_t layer, size_t pos, const int32_t *experts, 
     if (t->status == MB_OK)
         t->status =
             mb_trace_route(t->trace, t->first_token + pos, layer, experts, weights, n_experts, &t->err);
-}
-
-/* Layers with routed experts come in order in the list of matrices. */
-static enum mb_status open_trace(struct tracer *t, struct mb_error *err)
-{
-    size_t n;
-    const struct mb_model_matrix *matrices = mb_model_matrices(t->model, &n);
-    struct mb_trace_shape shape = {0, t->info->n_experts, t->info->n_experts_used};
-    uint32_t *layers = cli_check_memory(calloc(t->info->n_layers, sizeof *layers));
-    for (size_t i = 0; i < n; i++)
-        if (matrices[i].expert >= 0 &&
-            (shape.n_layers == 0 || layers[shape.n_layers - 1] != (uint32_t)matrices[i].layer))
-            layers[shape.n_layers++] = (uint32_t)matrices[i].layer;
-    enum mb_status status = shape.n_layers == 0
-                                ? mb_fail(err, MB_UNSUPPORTED, "the model has no routed experts to trace")
-                                : mb_trace_open(&shape, layers, &t->trace, err);
-    free(layers);
-    return status;
 }
 
 /* logits NULL: no token follows. */
@@ -224,7 +207,7 @@ static enum mb_status open_all(struct tracer *t, const char *path, struct mb_err
     t->info = mb_model_info(t->model);
     cli_print_notes(t->info->notes);
     cli_stop_at_interrupts(t->model);
-    MB_TRY(open_trace(t, err));
+    MB_TRY(cli_model_trace_open(t->model, &t->trace, err));
     struct mb_session_options session_options = {
         .size = sizeof session_options, .n_ctx = (size_t)args.n_ctx, .route = record, .route_ctx = t};
     t->n_ctx = args.n_ctx > 0 ? (size_t)args.n_ctx : t->info->n_ctx_train;
@@ -232,12 +215,6 @@ static enum mb_status open_all(struct tracer *t, const char *path, struct mb_err
     t->logits = cli_check_memory(malloc(t->info->n_vocab * sizeof *t->logits));
     t->scratch = cli_check_memory(malloc(t->info->n_vocab * 8));
     return mb_sampler_init(&t->sampler, NULL, err);
-}
-
-static bool is_csv(const char *path)
-{
-    size_t n = strlen(path);
-    return n >= 4 && strcmp(path + n - 4, ".csv") == 0;
 }
 
 static void print_summary(const struct tracer *t)
@@ -255,7 +232,7 @@ static enum mb_status trace(struct tracer *t, const char *path, struct mb_error 
 {
     MB_TRY(open_all(t, path, err));
     MB_TRY(args.task != NULL ? run_task(t, err) : run_one(t, err));
-    MB_TRY(mb_trace_save(t->trace, args.output, is_csv(args.output) ? MB_TRACE_CSV : MB_TRACE_JSONL, err));
+    MB_TRY(cli_model_trace_save(t->trace, args.output, err));
     print_summary(t);
     return MB_OK;
 }

@@ -249,6 +249,14 @@ struct mb_simulation_options {
     /* Looking ahead: while a layer's experts are multiplied, those of the next are guessed, and this share
      * of the guesses is right, 0 to 1.  Guesses are read at most two at a time.  0: nothing is guessed. */
     double lookahead;
+    /* Of dense_nbytes: what is multiplied while a layer's experts are read (shared experts), and after the
+     * last layer (the head), while nothing is.  The rest comes before the layers' experts, an equal part
+     * each. */
+    uint64_t shared_nbytes, head_nbytes;
+    size_t n_threads; /* that multiply and check: checks take time from products; 0: they do not */
+    /* What it takes to ask the system for a range of at most 1 MiB, and for a thread to wake up: one wakes
+     * after an expert has been read, to check it, and one after that, if it waits for the expert. */
+    uint64_t request_ns, wake_ns;
 };
 
 struct mb_simulation {

@@ -6,28 +6,39 @@
  * as neither prompts nor guesses are read, which depend on time there.
  *
  * A generated token goes through the layers one by one.  In each, attention and router take their time, then
- * all missing experts are asked for at once; those in memory are multiplied while they come, then what has
- * arrived is multiplied together.  A prompt takes no time here: its experts are read once for each layer, and
- * beyond a share of memory they replace one another.
+ * all missing experts are asked for at once; shared experts and those in memory are multiplied while they
+ * come, then what has arrived is multiplied together.  Reads have ranges, lines and checks as in the store
+ * (sim_reads.h).  A prompt takes no time here: its experts are read once for each layer, and beyond a share
+ * of memory they replace one another.
  */
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/options.h"
 #include "future.h"
 #include "policy.h"
+#include "sim_reads.h"
 #include <stdlib.h>
 #include <string.h>
 
 enum { N_PASS_TOKENS = 512, ONCE_SHARE = 8 /* of memory is for prompts */, N_GUESSES_READING = 2 };
-enum { GUESS_WINDOW = 128, GUESS_USED_PERCENT = 60, GUESS_PAUSE_WAVES = 4096 }; /* as in the store */
+enum { GUESS_WINDOW = 48, GUESS_USED_PERCENT = 40, GUESS_PAUSE_TOKENS = 2048 }; /* as in the store */
+enum { N_WAVE_STAGES = 2 };
 
 /* An expert. */
 struct place {
     bool is_loaded;
-    bool is_fresh;     /* read for a guess, and not used since */
-    bool is_once;      /* read for a prompt, and not used since */
-    uint64_t there_ns; /* when it has been read and checked */
-    uint64_t pinned;   /* the last wave that needs it */
+    bool is_there;         /* it has been read and checked */
+    bool is_fresh;         /* not used since it was read */
+    bool is_guess;         /* read for a guess, and not used since */
+    bool is_guess_filling; /* in line as a guess, and not done */
+    bool is_once;          /* read for a prompt, and not used since */
+    uint64_t pinned;       /* the last wave that needs it */
+};
+
+/* How guesses of a layer went, in the window that is under way. */
+struct guess_record {
+    uint32_t n_read, n_used;
+    uint64_t from_token; /* no guess is made before it */
 };
 
 /* A token's experts of a layer, by number, as the store goes through them. */
@@ -49,12 +60,12 @@ struct simulator {
     struct place *places; /* [n_layers * n_experts] */
     uint64_t wave;        /* tokens that go through a layer together */
     uint64_t n_passes;
-    uint64_t used_nbytes, once_nbytes, now_ns;
-    uint64_t last_ends_ns[N_GUESSES_READING]; /* of the reads so far, the last one first */
-    size_t guesses[MB_TRACE_USED_MAX], n_guesses;
-    uint64_t guessed_ns;
-    uint64_t n_guessed, n_guesses_used; /* that were read, since the store would have looked at them */
-    uint64_t guesses_from;              /* the wave before which nothing is guessed */
+    uint64_t used_nbytes, once_nbytes;
+    struct mb_sim_reads reads; /* has the clock */
+    size_t guesses[MB_TRACE_USED_MAX], n_guesses, n_guesses_begun, n_guesses_filling;
+    struct guess_record *records; /* [n_layers] */
+    size_t token;                 /* that is computed */
+    bool is_counted;
     struct mb_simulation *result;
 };
 
@@ -75,7 +86,7 @@ static uint64_t compute_ns(const struct simulator *s, uint64_t nbytes)
 static bool may_evict(void *ctx, size_t expert)
 {
     const struct simulator *s = ctx;
-    return s->places[expert].pinned != s->wave;
+    return s->places[expert].pinned != s->wave && s->places[expert].is_there;
 }
 
 static bool may_evict_once(void *ctx, size_t expert)
@@ -94,11 +105,11 @@ static void evict(struct simulator *s, size_t expert)
 {
     mb_policy_evicted(s->policy, expert);
     end_once(s, expert);
-    s->places[expert].is_loaded = s->places[expert].is_fresh = false;
+    s->places[expert].is_loaded = s->places[expert].is_there = s->places[expert].is_guess = false;
     s->used_nbytes -= nbytes_of(s, expert);
 }
 
-/* false: nothing more may leave.  A wave of generation always has room: mb_simulate refuses less memory. */
+/* false: nothing more may leave now. */
 static bool make_room(struct simulator *s, uint64_t nbytes, bool is_once)
 {
     while (s->used_nbytes + nbytes > s->options->memory_nbytes) {
@@ -117,7 +128,7 @@ static bool make_room(struct simulator *s, uint64_t nbytes, bool is_once)
 
 static void load(struct simulator *s, size_t expert, size_t token)
 {
-    s->places[expert].is_loaded = true;
+    s->places[expert].is_loaded = s->places[expert].is_fresh = true;
     s->used_nbytes += nbytes_of(s, expert);
     mb_policy_loaded(s->policy, expert);
     if (s->is_belady)
@@ -152,27 +163,44 @@ static struct wanted wanted_of(const struct simulator *s, size_t token, size_t l
 
 /* ---------------------------------------------------------------- reads */
 
-static uint64_t check_ns(const struct simulator *s, uint64_t nbytes)
+/* In line to be read. false: there is no room now. */
+static bool begin_expert(struct simulator *s, size_t expert, bool is_guess)
 {
-    if (s->options->check_bytes_per_s == 0)
-        return 0;
-    return (uint64_t)((double)nbytes * 1e9 / (double)s->options->check_bytes_per_s);
+    struct place *place = &s->places[expert];
+    if (!make_room(s, nbytes_of(s, expert), false))
+        return false;
+    load(s, expert, s->token);
+    place->is_guess = place->is_guess_filling = is_guess;
+    s->n_guesses_filling += is_guess;
+    s->result->read_nbytes += s->is_counted ? nbytes_of(s, expert) : 0;
+    mb_sim_reads_add(&s->reads, expert, is_guess);
+    return true;
 }
 
-/* Asked for at 'asked_ns', into room that has been made. */
-static void read_expert(struct simulator *s, size_t expert, size_t token, uint64_t asked_ns, bool is_counted)
+/* The next guesses, few at a time. */
+static void begin_guesses(struct simulator *s)
 {
-    uint64_t nbytes = nbytes_of(s, expert), ended_ns = asked_ns;
-    load(s, expert, token);
-    if (s->has_link) {
-        ended_ns = mb_link_read(&s->link, asked_ns, nbytes);
-        for (size_t i = N_GUESSES_READING - 1; i > 0; i--)
-            s->last_ends_ns[i] = s->last_ends_ns[i - 1];
-        s->last_ends_ns[0] = ended_ns;
+    for (; s->n_guesses_begun < s->n_guesses && s->n_guesses_filling < N_GUESSES_READING;
+         s->n_guesses_begun++) {
+        size_t expert = s->guesses[s->n_guesses_begun];
+        if (!s->places[expert].is_loaded && !begin_expert(s, expert, true))
+            return;
     }
-    s->places[expert].there_ns = ended_ns + check_ns(s, nbytes);
-    s->result->read_nbytes += is_counted ? nbytes : 0;
 }
+
+/* An mb_sim_done_fn. */
+static void end_expert(void *ctx, size_t expert)
+{
+    struct simulator *s = ctx;
+    struct place *place = &s->places[expert];
+    place->is_there = true;
+    s->n_guesses_filling -= place->is_guess_filling;
+    place->is_guess_filling = false;
+    s->records[expert / s->n_experts].n_read += place->is_guess;
+    begin_guesses(s);
+}
+
+/* ---------------------------------------------------------------- guesses */
 
 /* Spreads numbers: the same on every machine. */
 static uint64_t mix(uint64_t x)
@@ -182,16 +210,14 @@ static uint64_t mix(uint64_t x)
     return x ^ x >> 31;
 }
 
-/* As in the store, which counts calls, about two in a layer: mostly wrong guesses are not read for a while.
- */
-static bool takes_guesses(struct simulator *s)
+/* As in the store: mostly wrong guesses are not read for a while. */
+static bool takes_guesses(struct simulator *s, struct guess_record *record)
 {
-    if (s->n_guessed >= GUESS_WINDOW) {
-        if (100 * s->n_guesses_used < GUESS_USED_PERCENT * s->n_guessed)
-            s->guesses_from = s->wave + GUESS_PAUSE_WAVES;
-        s->n_guessed = s->n_guesses_used = 0;
+    if (record->n_read >= GUESS_WINDOW) {
+        bool are_good = 100 * record->n_used >= GUESS_USED_PERCENT * record->n_read;
+        *record = (struct guess_record){.from_token = are_good ? 0 : s->n_passes + GUESS_PAUSE_TOKENS};
     }
-    return s->wave >= s->guesses_from;
+    return s->n_passes >= record->from_token;
 }
 
 /* A wrong guess: what another token uses, so that popular experts are guessed more often. */
@@ -201,114 +227,174 @@ static size_t wrong_guess(const struct simulator *s, size_t layer, size_t k, uin
     return k < w.n ? w.experts[k] : layer * s->n_experts;
 }
 
-/* What the layer before would guess: of so many experts the share that is right. */
-static void guess(struct simulator *s, size_t token, size_t layer, uint64_t now_ns)
+/* What the layer before guesses, in the order of the router's choice: of so many experts the share that is
+ * right. */
+static void guess(struct simulator *s, size_t layer)
 {
-    struct wanted w = {0};
-    s->n_guesses = 0;
-    if (s->options->lookahead > 0 && layer < s->n_layers && takes_guesses(s))
-        w = wanted_of(s, token, layer);
-    for (size_t k = 0; k < w.n; k++) {
-        uint64_t chance = mix(((uint64_t)token * s->n_layers + layer) * MB_TRACE_USED_MAX + k + 1);
+    s->n_guesses = s->n_guesses_begun = 0;
+    if (s->options->lookahead <= 0 || layer >= s->n_layers || !takes_guesses(s, &s->records[layer]))
+        return;
+    const uint16_t *chosen = mb_trace_token(s->trace, s->token).experts + layer * s->n_used;
+    for (size_t k = 0; k < s->n_used && *chosen != MB_TRACE_NONE; k++) {
+        uint64_t chance = mix(((uint64_t)s->token * s->n_layers + layer) * MB_TRACE_USED_MAX + k + 1);
         bool is_right = (double)(chance >> 11) * 0x1p-53 < s->options->lookahead;
-        s->guesses[s->n_guesses++] = is_right ? w.experts[k] : wrong_guess(s, layer, k, mix(chance));
+        s->guesses[s->n_guesses++] =
+            is_right ? layer * s->n_experts + chosen[k] : wrong_guess(s, layer, k, mix(chance));
     }
-    s->guessed_ns = now_ns;
+    begin_guesses(s);
 }
 
-/* Guesses are read while few reads are under way, until the layer asks: what has not begun is forgotten. */
-static void read_guesses(struct simulator *s, size_t token, bool is_counted)
+/* A guess that is wanted goes on as what somebody waits for; another one that has not begun is forgotten. */
+static void settle_guesses(struct simulator *s)
 {
-    for (size_t k = 0; k < s->n_guesses; k++) {
-        size_t e = s->guesses[k];
-        uint64_t free_ns = s->last_ends_ns[N_GUESSES_READING - 1];
-        uint64_t begun_ns = free_ns > s->guessed_ns ? free_ns : s->guessed_ns;
-        if (begun_ns >= s->now_ns)
-            break;
-        if (s->places[e].is_loaded || !make_room(s, nbytes_of(s, e), false))
+    const struct mb_sim_line line = s->reads.hints;
+    s->n_guesses = s->n_guesses_begun = 0;
+    s->reads.hints.n = 0;
+    for (size_t i = 0; i < line.n; i++) {
+        const struct mb_sim_read *read = &line.reads[i];
+        struct place *place = &s->places[read->expert];
+        bool is_wanted = place->pinned == s->wave;
+        if (!is_wanted && mb_sim_reads_is_flying(&s->reads, read->expert)) {
+            s->reads.hints.reads[s->reads.hints.n++] = *read;
             continue;
-        read_expert(s, e, token, begun_ns, is_counted);
-        s->places[e].is_fresh = true;
-        s->n_guessed++;
+        }
+        s->n_guesses_filling--;
+        place->is_guess_filling = false;
+        if (is_wanted)
+            s->reads.demand.reads[s->reads.demand.n++] = *read;
+        else {
+            s->result->read_nbytes -= s->is_counted ? nbytes_of(s, read->expert) : 0;
+            evict(s, read->expert);
+        }
     }
-    s->n_guesses = 0;
 }
 
 /* ---------------------------------------------------------------- generated tokens */
 
-/* Multiplies what is there at s->now_ns and not done. Returns how many there were. */
-static size_t multiply_present(struct simulator *s, const struct wanted *w, bool is_done[MB_TRACE_USED_MAX])
+/* Products, on all threads: checks that run meanwhile take theirs. */
+static void pass_time(struct simulator *s, uint64_t ns)
 {
-    uint64_t nbytes = 0;
+    uint64_t before_ns = mb_sim_reads_checked_ns(&s->reads), until_ns = s->reads.now_ns + ns;
+    mb_sim_reads_advance(&s->reads, until_ns);
+    if (s->options->n_threads == 0)
+        return;
+    uint64_t checked_ns = mb_sim_reads_checked_ns(&s->reads) - before_ns;
+    mb_sim_reads_advance(&s->reads, until_ns + checked_ns / s->options->n_threads);
+}
+
+/* Multiplies what is there and not done, after 'nbytes' of others. Returns how many there were. */
+static size_t multiply_present(struct simulator *s, const struct wanted *w, bool is_done[MB_TRACE_USED_MAX],
+                               uint64_t nbytes)
+{
     size_t n = 0;
     for (size_t k = 0; k < w->n; k++) {
-        if (is_done[k] || s->places[w->experts[k]].there_ns > s->now_ns)
+        struct place *place = &s->places[w->experts[k]];
+        if (is_done[k] || !place->is_there)
             continue;
         is_done[k] = true;
+        place->is_fresh = place->is_guess = false;
         nbytes += nbytes_of(s, w->experts[k]);
         n++;
     }
-    s->now_ns += n > 0 ? compute_ns(s, nbytes) + s->options->wave_ns : 0;
+    uint64_t stages_ns = n > 0 ? s->options->wave_ns : nbytes > 0 ? s->options->wave_ns / N_WAVE_STAGES : 0;
+    pass_time(s, compute_ns(s, nbytes) + stages_ns);
+    for (size_t k = 0; k < w->n && n > 0; k++)
+        if (is_done[k])
+            s->places[w->experts[k]].pinned = 0;
     return n;
 }
 
-static void wait_for_next(struct simulator *s, const struct wanted *w, const bool is_done[MB_TRACE_USED_MAX],
-                          bool is_counted)
+static void ask_missing(struct simulator *s, const struct wanted *w, const bool is_done[MB_TRACE_USED_MAX])
 {
-    uint64_t next_ns = UINT64_MAX;
     for (size_t k = 0; k < w->n; k++)
-        if (!is_done[k] && s->places[w->experts[k]].there_ns < next_ns)
-            next_ns = s->places[w->experts[k]].there_ns;
-    s->result->waited_ns += is_counted ? next_ns - s->now_ns : 0;
-    s->now_ns = next_ns;
+        if (!is_done[k] && !s->places[w->experts[k]].is_loaded && !begin_expert(s, w->experts[k], false))
+            break;
+    mb_sim_reads_begin(&s->reads);
+    mb_sim_reads_advance(&s->reads, s->reads.now_ns);
 }
 
-static void multiply(struct simulator *s, size_t token, size_t layer, const struct wanted *w, bool is_counted)
+static bool is_there_some(const struct simulator *s, const struct wanted *w,
+                          const bool is_done[MB_TRACE_USED_MAX])
+{
+    for (size_t k = 0; k < w->n; k++)
+        if (!is_done[k] && s->places[w->experts[k]].is_there)
+            return true;
+    return false;
+}
+
+static void wait_for_some(struct simulator *s, const struct wanted *w, const bool is_done[MB_TRACE_USED_MAX])
+{
+    const uint64_t begun_ns = s->reads.now_ns;
+    while (!is_there_some(s, w, is_done)) {
+        uint64_t next_ns = mb_sim_reads_next(&s->reads);
+        mb_sim_reads_advance(&s->reads, next_ns == UINT64_MAX ? s->reads.now_ns : next_ns);
+        ask_missing(s, w, is_done);
+    }
+    mb_sim_reads_advance(&s->reads, s->reads.now_ns + s->options->wake_ns);
+    s->result->waited_ns += s->is_counted ? s->reads.now_ns - begun_ns : 0;
+}
+
+static void multiply(struct simulator *s, const struct wanted *w)
 {
     bool is_done[MB_TRACE_USED_MAX] = {false};
-    for (size_t n_done = 0, n; n_done < w->n; n_done += n) {
-        uint64_t begun_ns = s->now_ns;
-        n = multiply_present(s, w, is_done);
-        if (n == 0)
-            wait_for_next(s, w, is_done, is_counted);
-        else if (n_done == 0)
-            guess(s, token, layer + 1, begun_ns);
+    uint64_t shared_nbytes = s->options->shared_nbytes / s->n_layers;
+    for (size_t n_done = 0; n_done < w->n; shared_nbytes = 0) {
+        if (shared_nbytes == 0 && !is_there_some(s, w, is_done))
+            wait_for_some(s, w, is_done);
+        n_done += multiply_present(s, w, is_done, shared_nbytes);
+        ask_missing(s, w, is_done);
     }
+    pass_time(s, compute_ns(s, shared_nbytes));
 }
 
-static void run_layer(struct simulator *s, size_t token, size_t layer, bool is_counted)
+static uint64_t before_layer_ns(const struct simulator *s)
 {
-    const struct wanted w = wanted_of(s, token, layer);
-    s->now_ns += (compute_ns(s, s->options->dense_nbytes) + s->options->token_ns) / s->n_layers;
-    read_guesses(s, token, is_counted);
+    const struct mb_simulation_options *o = s->options;
+    uint64_t later_nbytes = o->shared_nbytes + o->head_nbytes;
+    return (compute_ns(s, o->dense_nbytes > later_nbytes ? o->dense_nbytes - later_nbytes : 0) +
+            o->token_ns) /
+           s->n_layers;
+}
+
+static void run_layer(struct simulator *s, size_t layer)
+{
+    const struct wanted w = wanted_of(s, s->token, layer);
+    static const bool none[MB_TRACE_USED_MAX];
+    pass_time(s, before_layer_ns(s));
     s->wave++;
     for (size_t k = 0; k < w.n; k++) {
         struct place *place = &s->places[w.experts[k]];
         place->pinned = s->wave;
-        touch(s, w.experts[k], w.gates[k], token);
-        s->result->n_hits += is_counted && place->is_loaded && !place->is_fresh;
-        s->n_guesses_used += place->is_fresh;
-        place->is_fresh = false;
+        touch(s, w.experts[k], w.gates[k], s->token);
+        s->result->n_hits += s->is_counted && place->is_loaded && !place->is_fresh;
+        s->records[layer].n_used += place->is_guess;
         end_once(s, w.experts[k]);
     }
-    for (size_t k = 0; k < w.n; k++)
-        if (!s->places[w.experts[k]].is_loaded && make_room(s, nbytes_of(s, w.experts[k]), false))
-            read_expert(s, w.experts[k], token, s->now_ns, is_counted);
-    multiply(s, token, layer, &w, is_counted);
-    s->result->n_uses += is_counted ? w.n : 0;
+    settle_guesses(s);
+    const uint64_t n_requests = s->reads.n_requests;
+    ask_missing(s, &w, none);
+    guess(s, layer + 1);
+    mb_sim_reads_begin(&s->reads);
+    pass_time(s, (s->reads.n_requests - n_requests) * s->options->request_ns);
+    multiply(s, &w);
+    s->result->n_uses += s->is_counted ? w.n : 0;
 }
 
 static void run_token(struct simulator *s, size_t token, bool is_counted)
 {
-    uint64_t began_ns = s->now_ns, busy_ns = s->link.busy_ns;
+    uint64_t began_ns = s->reads.now_ns, busy_ns = s->link.busy_ns;
     s->n_passes++;
-    s->n_guesses = 0;
+    s->token = token;
+    s->is_counted = is_counted;
+    guess(s, 0);
+    mb_sim_reads_begin(&s->reads);
     for (size_t l = 0; l < s->n_layers; l++)
-        run_layer(s, token, l, is_counted);
+        run_layer(s, l);
+    pass_time(s, compute_ns(s, s->options->head_nbytes));
     if (!is_counted)
         return;
     s->result->n_tokens++;
-    s->result->total_ns += s->now_ns - began_ns;
+    s->result->total_ns += s->reads.now_ns - began_ns;
     s->result->busy_ns += s->link.busy_ns - busy_ns;
 }
 
@@ -337,10 +423,11 @@ static void run_pass(struct simulator *s, size_t first, size_t n)
             if (!place->is_loaded) {
                 s->result->prompt_nbytes += nbytes_of(s, e);
                 place->is_once = make_room(s, nbytes_of(s, e), true);
-                place->there_ns = s->now_ns;
             }
             if (place->is_once && !place->is_loaded) {
                 load(s, e, first + n - 1);
+                place->is_there = true;
+                place->is_fresh = false;
                 s->once_nbytes += nbytes_of(s, e);
             }
             place->pinned = 0; /* it has been multiplied */
@@ -457,7 +544,15 @@ static enum mb_status simulate(struct simulator *s, struct mb_error *err)
         MB_TRY(mb_link_init(&s->link, &s->options->link, err));
     MB_TRY(open_policy(s, err));
     s->places = mb_alloc(n, sizeof *s->places);
-    if (s->places == NULL)
+    s->records = mb_alloc(s->n_layers, sizeof *s->records);
+    s->reads = (struct mb_sim_reads){.link = s->has_link ? &s->link : NULL,
+                                     .check_bytes_per_s = s->options->check_bytes_per_s,
+                                     .n_threads = s->options->n_threads,
+                                     .wake_ns = s->options->wake_ns,
+                                     .done = end_expert,
+                                     .ctx = s,
+                                     .nbytes = s->options->nbytes};
+    if (s->places == NULL || s->records == NULL)
         return mb_fail_memory(err, "a simulation");
     run_all(s);
     return MB_OK;
@@ -484,5 +579,6 @@ enum mb_status mb_simulate(const struct mb_trace *trace, const struct mb_simulat
     mb_policy_close(s.policy);
     mb_future_close(&s.future);
     free(s.places);
+    free(s.records);
     return status;
 }

@@ -136,9 +136,51 @@ static void doctor_says_what_fits_and_how_fast_it_would_be(void **state)
     assert_true(json_number_value(json_object_get(expected, "hit_rate")) > 0.3);
     assert_true(json_number_value(json_object_get(expected, "nbytes_per_token")) > 0);
     assert_true(json_number_value(json_object_get(json, "experts_memory_nbytes")) > 1e6);
-    assert_int_equal(json_integer_value(json_object_get(json_object_get(json, "needs"), "pass_tokens")), 16);
+    assert_in_range(json_integer_value(json_object_get(json_object_get(json, "needs"), "pass_tokens")), 16,
+                    128);
     json_decref(json);
     assert_non_null(strstr(run_well("doctor coded --memory %uMiB --dry-run", lowest_mib), "mode: streaming"));
+}
+
+/*
+ * Over a slow link its reads are what takes time, in the engine as in the simulation: the engine is never
+ * faster than the link; how much later it is depends on the machine.
+ */
+static void a_slow_link_gives_what_was_predicted(void **state)
+{
+    (void)state;
+    unsigned lowest_mib = 0;
+    const char *words = strstr(run("bench coded -p 0 -n 1 -r 1 -t 2 --memory 3MiB")->err, "at least ");
+    assert_true(words != NULL && sscanf(words, "at least %u MiB", &lowest_mib) == 1);
+    json_t *rows = run_json("bench coded -p 0 -n 8 -r 1 -t 2 -o json --memory %uMiB --link 10MB,1ms,2 "
+                            "--no-lookahead --trace used.csv",
+                            lowest_mib + 2);
+    const json_t *row = json_array_get(rows, 0);
+    double held = json_number_value(json_object_get(row, "n_experts_held")) * 45000;
+    json_t *json = run_json("simulate used.csv --sizes coded --memory %.0f --warm 8 --policy blend "
+                            "--link 10MB,1ms,2 -o json",
+                            held);
+    const json_t *simulated = json_array_get(json_object_get(json, "rows"), 0);
+    double seconds = 8 / json_number_value(json_object_get(simulated, "tokens_per_s"));
+    double nbytes = 8 * json_number_value(json_object_get(simulated, "nbytes_per_token"));
+    double read_nbytes = json_number_value(json_object_get(row, "read_nbytes"));
+    if (read_nbytes < 0.8 * nbytes || read_nbytes > 1.25 * nbytes)
+        fail_msg("%.0f bytes read, %.0f simulated", read_nbytes, nbytes);
+    if (json_number_value(json_object_get(row, "seconds")) < 0.8 * seconds)
+        fail_msg("faster than the link: %.3f s", seconds);
+    json_decref(json);
+    json_decref(rows);
+
+    json = run_json("doctor coded --memory %uMiB --link 10MB,1ms,2 --trace used.csv --warm 8 -o json",
+                    lowest_mib + 3);
+    double predicted = json_number_value(json_object_get(json, "tokens_per_s"));
+    assert_true(predicted > 0 &&
+                predicted < 10e6 / json_number_value(json_object_get(json_object_get(json, "expected"),
+                                                                     "nbytes_per_token")));
+    json_decref(json);
+    assert_fails(run("bench coded -p 8 -n 8 --trace used.csv"), 2, "--trace is of one test");
+    assert_fails(run("doctor coded --link soon"), 2, "--link 'soon'");
+    assert_fails(run("doctor coded --lookahead 2"), 2, "--lookahead");
 }
 
 static void doctor_refuses_what_cannot_be(void **state)
@@ -164,6 +206,7 @@ int main(void)
         cmocka_unit_test(a_profile_of_the_model_begins_its_policy),
         cmocka_unit_test(what_cannot_be_traced_or_replayed_is_refused),
         cmocka_unit_test(doctor_says_what_fits_and_how_fast_it_would_be),
+        cmocka_unit_test(a_slow_link_gives_what_was_predicted),
         cmocka_unit_test(doctor_refuses_what_cannot_be),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);

@@ -138,14 +138,40 @@ static void looking_ahead_hides_reads_where_guesses_are_right(void **state)
     struct mb_simulation r = run(trace, &options);
     assert_int_equal(r.total_ns, 2 * (200 + 1000 + 200));
     assert_int_equal(r.waited_ns, 2000);
-    options.lookahead = 1; /* the second read begins when the first is multiplied: 400 before it is wanted */
+    options.lookahead = 1; /* the first read begins with the token, the second follows it */
     r = run(trace, &options);
-    assert_int_equal(r.total_ns, 2 * (200 + 1000 + 200) - 400);
+    assert_int_equal(r.total_ns, 1000 + 1000 + 200);
     assert_int_equal(r.n_hits, 0);        /* what is read is no hit */
-    options.check_bytes_per_s = 20000000; /* 500 ns each */
-    assert_int_equal(run(trace, &options).total_ns, 2 * (200 + 1000 + 200 + 500) - 400);
+    options.check_bytes_per_s = 20000000; /* 500 ns each; the first one's is hidden, too */
+    assert_int_equal(run(trace, &options).total_ns, 1000 + 1000 + 500 + 200);
+    options.check_bytes_per_s = 0;
+    options.wake_ns = 30; /* to check, and to go on */
+    options.request_ns = 5;
+    assert_int_equal(run(trace, &options).total_ns, 1000 + 1000 + 2 * 30 + 200);
     options.lookahead = 2;
     assert_int_equal(mb_simulate(trace, &options, &r, NULL), MB_USAGE);
+    mb_trace_close(trace);
+}
+
+/* An expert of 3 MiB is read in three ranges, and checked whole. */
+static void an_expert_is_read_in_ranges(void **state)
+{
+    (void)state;
+    const uint64_t mib = 1 << 20;
+    struct mb_trace *trace = parse(
+        "# moebius_trace 1 n_experts 2 n_experts_used 1 layers 0 1\nsequence,token,kind,layer,experts,gates\n"
+        "0,0,generated,0,0,1\n0,0,generated,1,0,1\n");
+    struct mb_simulation_options options = options_of("lru", 12 * mib, 3 * mib);
+    options.link = (struct mb_link_options){sizeof options.link, 1000000000, 100, 8};
+    options.token_ns = 200;
+    struct mb_simulation r = run(trace, &options);
+    assert_int_equal(r.total_ns, 2 * (100 + 100 + 3 * mib)); /* one latency: ranges follow one another */
+    options.link.depth = 1;
+    assert_int_equal(run(trace, &options).total_ns, 2 * (100 + 3 * (100 + mib)));
+    options.link.depth = 8;
+    options.n_threads = 1;
+    options.check_bytes_per_s = 1000000000;
+    assert_int_equal(run(trace, &options).total_ns, 2 * (100 + 100 + 6 * mib));
     mb_trace_close(trace);
 }
 
@@ -228,6 +254,7 @@ int main(void)
         cmocka_unit_test(a_prompt_reads_each_expert_once_and_throws_out_what_it_read),
         cmocka_unit_test(times_are_those_of_link_and_products),
         cmocka_unit_test(looking_ahead_hides_reads_where_guesses_are_right),
+        cmocka_unit_test(an_expert_is_read_in_ranges),
         cmocka_unit_test(no_policy_finds_more_than_belady),
         cmocka_unit_test(the_default_finds_something_where_lru_finds_nothing),
         cmocka_unit_test(what_cannot_be_is_refused),
