@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Set the weights of the norms before attention and experts of random models, in place.
+"""Set the weights of the norms before attention and experts of random models, and the biases of routers, in place.
 
     python3 bench/peers/set_norms.py VALUE PATH... [--source LLAMA.CPP]
 
 At 1, as models are made, layers add so much to the hidden state that all tokens soon go to the same experts.  At 0.0005 a
-token's own embedding decides, so that routing is even and tokens are independent.  A PATH is a GGUF file (needs llama.cpp's
+token's own embedding decides, so that routing is even and tokens are independent.  Biases of routers, which would decide
+instead, become 0.  A PATH is a GGUF file (needs llama.cpp's
 sources, for gguf-py) or a coded folder (needs the Python package xxhash), whose checksums are renewed.
 """
 
@@ -26,6 +27,8 @@ def set_gguf(path, value, source):
     for tensor in reader.tensors:
         if tensor.name.endswith((".attn_norm.weight", ".ffn_norm.weight")):
             tensor.data[:] = value
+        elif tensor.name.endswith(".exp_probs_b.bias"):
+            tensor.data[:] = 0
     reader.data.flush()
 
 
@@ -36,11 +39,13 @@ def set_shard(path, bits, xxhash):
         before = f.read(size).decode()
         header, after = json.loads(before), before
         for name, tensor in header.items():
-            if not name.endswith((".input_layernorm.weight", ".post_attention_layernorm.weight")):
+            is_bias = name.endswith(".e_score_correction_bias")
+            if not is_bias and not name.endswith((".input_layernorm.weight", ".post_attention_layernorm.weight")):
                 continue
-            if tensor["dtype"] != "BF16":
+            if not is_bias and tensor["dtype"] != "BF16":
                 sys.exit(f"set_norms: {path}: {name} is {tensor['dtype']}, not BF16")
-            weights = np.full(tensor["shape"], bits, np.uint16).tobytes()
+            begin, end = tensor["data_offsets"]
+            weights = bytes(end - begin) if is_bias else np.full(tensor["shape"], bits, np.uint16).tobytes()
             f.seek(8 + size + tensor["data_offsets"][0])
             f.write(weights)
             key = "xxh3:" + name
