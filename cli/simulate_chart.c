@@ -62,7 +62,7 @@ static void draw_axes(FILE *out, const char *title)
         put_text(out, LEFT - 8, y_of(i / 10.0) + 4, "text-anchor=\"end\"", text);
         put_text(out, x_of(i / 10.0), TOP + PLOT_HEIGHT + 18, "text-anchor=\"middle\"", text);
     }
-    put_text(out, LEFT, TOP - 32, "font-weight=\"bold\"", "Experts found in memory");
+    put_text(out, LEFT, TOP - 32, "style=\"font-weight:bold\"", "Experts found in memory");
     put_text(out, LEFT, TOP - 14, "class=\"small\"", title);
     put_text(out, LEFT + PLOT_WIDTH / 2.0, TOP + PLOT_HEIGHT + 42, "text-anchor=\"middle\"",
              "share of all experts that memory holds, in bytes");
@@ -113,7 +113,9 @@ static void draw_names(FILE *out, struct line *lines, size_t n)
         put(out, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" ", lines[i].end_x + 5, lines[i].end_y,
             x - 4, y);
         fprintf(out, "stroke=\"%s\" stroke-opacity=\"0.5\"/>\n", lines[i].colour);
-        put_text(out, x, y + 4, "", lines[i].policy);
+        char fill[40];
+        snprintf(fill, sizeof fill, "style=\"fill:%s\"", lines[i].colour);
+        put_text(out, x, y + 4, fill, lines[i].policy);
     }
 }
 
