@@ -49,6 +49,8 @@ static void assert_starves(const char *command, const char *how, const char *wor
     free(whole);
 }
 
+#define REPLAY \
+    "simulate t.csv --expert-bytes 1MB --memory 2MB --policy blend --link 1GB,1us,2 --lookahead 0.5 -o csv"
 static const char *const readers[] = {"inspect coded --experts", "verify coded plain -t 1 -o json"};
 enum { N_READERS = sizeof readers / sizeof readers[0] };
 
@@ -72,6 +74,23 @@ static void verify_is_interrupted(void **state)
     assert_starves("verify coded plain -t 1", how, "interrupted; nothing is known about the rest of coded");
 }
 
+/* A trace that is replayed: cut short nowhere, and named where it cannot be read. */
+static void a_trace_that_cannot_be_read_is_named(void **state)
+{
+    (void)state;
+    char how[64];
+    test_write_text(test_path("."), "t.csv",
+                    "# moebius_trace 1 n_experts 4 n_experts_used 1 layers 0\n"
+                    "sequence,token,kind,layer,experts,gates\n0,0,generated,0,1,1\n0,1,generated,0,2,1\n");
+    snprintf(how, sizeof how, "CRASH_CALLS=reads CRASH_ERRNO=%d", EIO);
+    const struct scene scene = {.command = REPLAY};
+    const struct ran *ran = scene_run(&scene, how, 1);
+    for (int at = 1; ran->exit_status != 0; ran = scene_run(&scene, how, ++at)) {
+        assert_fails(ran, 4, "Input/output error");
+        assert_true(at < 50);
+    }
+}
+
 static void a_failing_allocation_is_told(void **state)
 {
     (void)state;
@@ -84,6 +103,7 @@ static void a_failing_allocation_is_told(void **state)
     for (size_t i = 0; i < N_READERS; i++)
         assert_starves(readers[i], how, "memory");
     assert_starves(simulate, how, "memory");
+    assert_starves(REPLAY, how, "memory");
 #else
     skip(); /* the sanitizer's allocator cannot be put behind ours this way; test_starved has its own */
 #endif
@@ -142,9 +162,9 @@ static void the_second_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_unwritable_folder_is_named), cmocka_unit_test(a_failing_read_is_named),
-        cmocka_unit_test(verify_is_interrupted),         cmocka_unit_test(a_failing_allocation_is_told),
-        cmocka_unit_test(the_second_is_refused),
+        cmocka_unit_test(an_unwritable_folder_is_named),        cmocka_unit_test(a_failing_read_is_named),
+        cmocka_unit_test(a_trace_that_cannot_be_read_is_named), cmocka_unit_test(verify_is_interrupted),
+        cmocka_unit_test(a_failing_allocation_is_told),         cmocka_unit_test(the_second_is_refused),
     };
 #ifdef MB_EMULATED
     puts("skipped: LD_PRELOAD reaches the emulator, not the program");
