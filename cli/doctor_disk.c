@@ -8,13 +8,14 @@
 #include "cli.h"
 #include "doctor.h"
 #include <fcntl.h>
+#include <moebius/offload.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, DEPTH = 8, RANGE_NBYTES = 1 << 20 /* as the store reads */, SPAN_NBYTES = 4 << 20 };
+enum { PAGE = 4096, DEPTH = 8 };
 static const uint64_t time_ns = 250000000, total_nbytes_max = UINT64_C(2) << 30;
 
 struct extent {
@@ -125,8 +126,8 @@ static void find_extents(const struct mb_checkpoint *ckpt, struct disk *disk)
         extent->path = mb_tensor_path(ckpt, tensor);
         extent->pos = tensor->file_pos / PAGE * PAGE;
         extent->nbytes = (end - extent->pos + PAGE - 1) / PAGE * PAGE;
-        if (extent->nbytes > RANGE_NBYTES)
-            extent->nbytes = RANGE_NBYTES;
+        if (extent->nbytes > MB_READ_RANGE_NBYTES)
+            extent->nbytes = MB_READ_RANGE_NBYTES;
         disk->nbytes_max = extent->nbytes > disk->nbytes_max ? extent->nbytes : disk->nbytes_max;
     }
 }
@@ -139,8 +140,8 @@ enum mb_status doctor_measure_disk(const struct mb_checkpoint *ckpt, struct doct
     *result = (struct doctor_disk){.depth = DEPTH};
     find_extents(ckpt, &disk);
     if (disk.n > 0) {
-        if (disk.nbytes_max > SPAN_NBYTES / DEPTH)
-            result->depth = SPAN_NBYTES / (unsigned)disk.nbytes_max;
+        if (disk.nbytes_max > MB_READ_DEMAND_NBYTES / DEPTH)
+            result->depth = MB_READ_DEMAND_NBYTES / (unsigned)disk.nbytes_max;
         result->bytes_per_s = rate_of(&disk, (int)result->depth);
         if (result->bytes_per_s == 0) { /* no O_DIRECT here */
             disk.is_direct = false;

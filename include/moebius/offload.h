@@ -227,6 +227,23 @@ MB_API enum mb_status mb_trace_make(const struct mb_trace_random *random, struct
 MB_API enum mb_status mb_trace_random_parse(const char *text, struct mb_trace_random *random,
                                             struct mb_error *err);
 
+/* ---------------------------------------------------------------- reads */
+
+/*
+ * How the store reads experts, and a simulation as it does: in ranges, so many bytes of them under way at
+ * most, fewer while only guesses are read.  Guesses of a layer are judged when MB_GUESS_WINDOW of them have
+ * been read: where fewer than that share was used, none is read for so many tokens.
+ */
+enum {
+    MB_READ_RANGE_NBYTES = 1 << 20,
+    MB_READ_DEMAND_NBYTES = 4 << 20,
+    MB_READ_HINT_NBYTES = 2 << 20,
+    MB_READ_FLIGHTS_MAX = 32,
+    MB_GUESS_WINDOW = 48,
+    MB_GUESS_USED_PERCENT = 40,
+    MB_GUESS_PAUSE_TOKENS = 2048,
+};
+
 /* ---------------------------------------------------------------- simulation */
 
 /* Zeroed means defaults, but for memory_nbytes and nbytes. */

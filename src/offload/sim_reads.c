@@ -5,7 +5,6 @@
 #include <string.h>
 
 /* As in the store. */
-enum { RANGE_NBYTES = 1 << 20, DEMAND_NBYTES = 4 << 20, HINT_NBYTES = 2 << 20 };
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
@@ -79,7 +78,7 @@ static void take_first(struct mb_sim_line *line)
 static void begin_range(struct mb_sim_reads *reads, struct mb_sim_line *line)
 {
     struct mb_sim_read *read = &line->reads[0];
-    const uint64_t nbytes = min_u64(read->left_nbytes, RANGE_NBYTES);
+    const uint64_t nbytes = min_u64(read->left_nbytes, MB_READ_RANGE_NBYTES);
     read->left_nbytes -= nbytes;
     read->has_begun = true;
     reads->n_requests++;
@@ -92,10 +91,10 @@ static void begin_range(struct mb_sim_reads *reads, struct mb_sim_line *line)
 
 void mb_sim_reads_begin(struct mb_sim_reads *reads)
 {
-    while (reads->n_flights < MB_SIM_FLIGHTS_MAX && reads->flight_nbytes < DEMAND_NBYTES &&
+    while (reads->n_flights < MB_READ_FLIGHTS_MAX && reads->flight_nbytes < MB_READ_DEMAND_NBYTES &&
            reads->demand.n > 0)
         begin_range(reads, &reads->demand);
-    while (reads->n_flights < MB_SIM_FLIGHTS_MAX && reads->flight_nbytes < HINT_NBYTES &&
+    while (reads->n_flights < MB_READ_FLIGHTS_MAX && reads->flight_nbytes < MB_READ_HINT_NBYTES &&
            reads->demand.n == 0 && reads->hints.n > 0)
         begin_range(reads, &reads->hints);
 }

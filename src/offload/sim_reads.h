@@ -9,7 +9,7 @@
 
 #include <moebius/offload.h>
 
-enum { MB_SIM_LINE_MAX = 2 * MB_TRACE_USED_MAX, MB_SIM_FLIGHTS_MAX = 32, MB_SIM_THREADS_MAX = 64 };
+enum { MB_SIM_LINE_MAX = 2 * MB_TRACE_USED_MAX, MB_SIM_THREADS_MAX = 64 };
 
 /* An expert on its way. */
 struct mb_sim_read {
@@ -48,10 +48,10 @@ struct mb_sim_reads {
     void *ctx;
     uint64_t now_ns;
     struct mb_sim_line demand, hints;
-    struct mb_sim_flight flights[MB_SIM_FLIGHTS_MAX]; /* in the order of their ends */
+    struct mb_sim_flight flights[MB_READ_FLIGHTS_MAX]; /* in the order of their ends */
     size_t n_flights;
     uint64_t flight_nbytes;
-    struct mb_sim_check checks[MB_SIM_LINE_MAX + MB_SIM_FLIGHTS_MAX];
+    struct mb_sim_check checks[MB_SIM_LINE_MAX + MB_READ_FLIGHTS_MAX];
     size_t n_checks;
     uint64_t thread_free_ns[MB_SIM_THREADS_MAX];
     uint64_t checked_ns;    /* of checks that have ended */

@@ -21,7 +21,6 @@
 #include <string.h>
 
 enum { N_PASS_TOKENS = 512, ONCE_SHARE = 8 /* of memory is for prompts */, N_GUESSES_READING = 2 };
-enum { GUESS_WINDOW = 48, GUESS_USED_PERCENT = 40, GUESS_PAUSE_TOKENS = 2048 }; /* as in the store */
 enum { N_WAVE_STAGES = 2 };
 
 /* An expert. */
@@ -213,9 +212,9 @@ static uint64_t mix(uint64_t x)
 /* As in the store: mostly wrong guesses are not read for a while. */
 static bool takes_guesses(struct simulator *s, struct guess_record *record)
 {
-    if (record->n_read >= GUESS_WINDOW) {
-        bool are_good = 100 * record->n_used >= GUESS_USED_PERCENT * record->n_read;
-        *record = (struct guess_record){.from_token = are_good ? 0 : s->n_passes + GUESS_PAUSE_TOKENS};
+    if (record->n_read >= MB_GUESS_WINDOW) {
+        bool are_good = 100 * record->n_used >= MB_GUESS_USED_PERCENT * record->n_read;
+        *record = (struct guess_record){.from_token = are_good ? 0 : s->n_passes + MB_GUESS_PAUSE_TOKENS};
     }
     return s->n_passes >= record->from_token;
 }

@@ -9,13 +9,9 @@
 #include "disk_reads.h"
 #include "disk_slots.h"
 #include <errno.h>
+#include <moebius/offload.h>
 #include <stdlib.h>
 
-/*
- * Of every so many experts of a layer that were read for hints, so many per cent have to be used, or a pause
- * of so many tokens follows.
- */
-enum { HINT_WINDOW = 48, HINT_USED_PERCENT = 40, HINT_PAUSE_TOKENS = 2048 };
 enum { N_HINTS_MAX = 64, N_HINTS_FILLING_MAX = 2 };
 
 struct mb_disk_pool {
@@ -333,9 +329,10 @@ void mb_disk_pool_release(struct mb_disk_pool *pool, const struct mb_bound_layer
 /* Hints that are mostly wrong cost reads and throw out what is worth more: none are taken for a while. */
 static bool takes_hints(struct mb_disk_pool *pool, struct mb_hint_record *record)
 {
-    if (record->n_read >= HINT_WINDOW) {
-        bool are_good = 100 * record->n_used >= HINT_USED_PERCENT * record->n_read;
-        *record = (struct mb_hint_record){.from_token = are_good ? 0 : pool->n_tokens + HINT_PAUSE_TOKENS};
+    if (record->n_read >= MB_GUESS_WINDOW) {
+        bool are_good = 100 * record->n_used >= MB_GUESS_USED_PERCENT * record->n_read;
+        *record =
+            (struct mb_hint_record){.from_token = are_good ? 0 : pool->n_tokens + MB_GUESS_PAUSE_TOKENS};
     }
     return pool->n_tokens >= record->from_token;
 }

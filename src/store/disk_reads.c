@@ -23,9 +23,8 @@ enum { LINK_RATE_MIN = 1000 }; /* keeps the link's clock far from its end */
 /*
  * An expert is read in ranges, in order, and few bytes are under way at a time: enough to keep a disk busy,
  * and so few that experts arrive one after another, where all at once would arrive last, and that a guess
- * delays what somebody waits for by no more than a range or two.
+ * delays what somebody waits for by no more than a range or two (MB_READ_..., offload.h).
  */
-enum { N_FLIGHTS = 32, RANGE_NBYTES = 1 << 20, DEMAND_NBYTES = 4 << 20, HINT_NBYTES = 2 << 20 };
 
 /* A read that the kernel has. */
 struct flight {
@@ -48,8 +47,8 @@ struct mb_disk_reads {
     struct mb_disk_reads_options options;
     struct mb_uring *uring; /* NULL: workers read */
     int uring_error;
-    struct flight flights[N_FLIGHTS]; /* their numbers are io_uring's tags */
-    size_t n_flights, n_landed;       /* the latter wait for the link */
+    struct flight flights[MB_READ_FLIGHTS_MAX]; /* their numbers are io_uring's tags */
+    size_t n_flights, n_landed;                 /* the latter wait for the link */
     uint64_t flight_nbytes;
     bool has_link;
     struct mb_link link;
@@ -149,7 +148,7 @@ static void wait_until(struct mb_disk_reads *reads, uint64_t ns)
 static struct flight *first_due(struct mb_disk_reads *reads)
 {
     struct flight *first = NULL;
-    for (size_t i = 0; i < N_FLIGHTS; i++)
+    for (size_t i = 0; i < MB_READ_FLIGHTS_MAX; i++)
         if (reads->flights[i].request != NULL && (first == NULL || reads->flights[i].due_ns < first->due_ns))
             first = &reads->flights[i];
     return first;
@@ -188,7 +187,7 @@ static bool begin_flight(struct mb_disk_reads *reads, struct mb_read_request *re
 {
     const struct mb_stored_piece *piece = &request->expert->pieces[request->n_pieces];
     uint64_t at = request->piece_nbytes, left = piece->read_nbytes - at;
-    uint64_t nbytes = left < RANGE_NBYTES ? left : RANGE_NBYTES;
+    uint64_t nbytes = left < MB_READ_RANGE_NBYTES ? left : MB_READ_RANGE_NBYTES;
     uint64_t end = piece->at - piece->read_at + piece->tensor->nbytes; /* the file may end there */
     size_t number = find_flight(reads);
     int fd = mb_reader_fd(reads->options.reader, piece->tensor->shard);
@@ -232,10 +231,11 @@ static void begin_queued(struct mb_disk_reads *reads)
 {
     if (reads->uring == NULL || (reads->queue.first == NULL && reads->hints.first == NULL))
         return;
-    while (reads->n_flights < N_FLIGHTS && reads->flight_nbytes < DEMAND_NBYTES && reads->queue.first != NULL)
+    while (reads->n_flights < MB_READ_FLIGHTS_MAX && reads->flight_nbytes < MB_READ_DEMAND_NBYTES &&
+           reads->queue.first != NULL)
         begin_first(reads, &reads->queue);
-    while (reads->n_flights < N_FLIGHTS && reads->flight_nbytes < HINT_NBYTES && reads->queue.first == NULL &&
-           reads->hints.first != NULL)
+    while (reads->n_flights < MB_READ_FLIGHTS_MAX && reads->flight_nbytes < MB_READ_HINT_NBYTES &&
+           reads->queue.first == NULL && reads->hints.first != NULL)
         begin_first(reads, &reads->hints);
     mb_uring_submit(reads->uring); /* what it does not take now, the reaper gives to it again */
 }
@@ -256,7 +256,7 @@ static enum mb_status read_request(const struct worker *worker, const struct mb_
     wait_until(reads, due);
     end_busy(reads);
     if (reads->options.timeline.fn != NULL)
-        show_read(reads, request, N_FLIGHTS + worker->number, begun_ns, request->expert->nbytes);
+        show_read(reads, request, MB_READ_FLIGHTS_MAX + worker->number, begun_ns, request->expert->nbytes);
     return status;
 }
 
@@ -314,7 +314,7 @@ static void give_up_uring(struct mb_disk_reads *reads)
     mb_uring_close(reads->uring);
     reads->uring = NULL;
     reads->traffic.has_left_io_uring = true;
-    for (size_t i = 0; i < N_FLIGHTS; i++)
+    for (size_t i = 0; i < MB_READ_FLIGHTS_MAX; i++)
         if (reads->flights[i].request != NULL)
             end_flight(reads, i, -1);
 }
@@ -481,7 +481,7 @@ enum mb_status mb_disk_reads_open(const struct mb_disk_reads_options *options, s
         return mb_fail_memory(err, "experts");
     made->options = *options;
     init_work(made);
-    made->uring = mb_uring_open(N_FLIGHTS, &made->uring_error);
+    made->uring = mb_uring_open(MB_READ_FLIGHTS_MAX, &made->uring_error);
     enum mb_status status = open_link(made, err);
     if (status == MB_OK)
         status = start_workers(made, err);
