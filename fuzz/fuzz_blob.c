@@ -18,6 +18,22 @@ static void check_views(const struct mb_blob *blob)
     }
 }
 
+/* In parts of a size that the bytes say, the verdict is the same. */
+static void check_in_parts(const uint8_t *bytes, size_t size, enum mb_status status)
+{
+    static struct mb_blob_check *check;
+    struct mb_blob blob;
+    const size_t memory_nbytes = 8 * size + 4096, step = 1 + (size * 7 + bytes[size / 2]) % size;
+    void *memory = malloc(memory_nbytes);
+    check = check == NULL ? mb_blob_check_new() : check;
+    REQUIRE(memory != NULL && check != NULL);
+    mb_blob_check_begin(check, bytes, size, memory, memory_nbytes);
+    for (size_t n = 0; n < size; n += step)
+        mb_blob_check_add(check, n);
+    REQUIRE(mb_blob_check_end(check, &blob, NULL) == status);
+    free(memory);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct mb_blob blob;
@@ -28,6 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(exact, data, size);
     fuzz_repair_blob(exact, size);
     enum mb_status status = mb_blob_open(exact, size, &blob, &err);
+    check_in_parts(exact, size, status);
     if (status != MB_OK) {
         REQUIRE((status == MB_BAD_DATA || status == MB_UNSUPPORTED) && err.msg[0] != 0);
         return 0;

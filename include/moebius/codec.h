@@ -308,6 +308,22 @@ MB_API uint64_t mb_blob_tables_nbytes(const struct mb_blob_matrix *infos, size_t
 MB_API enum mb_status mb_blob_open_in(const uint8_t *bytes, uint64_t nbytes, void *memory,
                                       uint64_t memory_nbytes, struct mb_blob *blob, struct mb_error *err);
 
+/*
+ * The same of a blob whose bytes come one after another, so that little is left to do when the last ones are
+ * there. mb_blob_check_begin: 'bytes' and 'memory' as of mb_blob_open_in; nothing of them is read yet, and
+ * what came before is forgotten.  mb_blob_check_add: bytes[0 .. n_there) are there, no fewer than in the call
+ * before, and do not change any more.  mb_blob_check_end: all are; status, message and *blob are those of
+ * mb_blob_open_in.  One thread at a time.
+ */
+struct mb_blob_check;
+MB_API struct mb_blob_check *mb_blob_check_new(void);        /* NULL: no memory */
+MB_API void mb_blob_check_free(struct mb_blob_check *check); /* NULL is fine */
+MB_API void mb_blob_check_begin(struct mb_blob_check *check, const uint8_t *bytes, uint64_t nbytes,
+                                void *memory, uint64_t memory_nbytes);
+MB_API void mb_blob_check_add(struct mb_blob_check *check, uint64_t n_there);
+MB_API enum mb_status mb_blob_check_end(struct mb_blob_check *check, struct mb_blob *blob,
+                                        struct mb_error *err);
+
 /* Frees what mb_blob_open allocated and empties *blob. Its matrices are gone. */
 MB_API void mb_blob_close(struct mb_blob *blob);
 

@@ -34,7 +34,7 @@ enum mb_timeline_kind {
     /* Of any thread. */
     MB_TIMELINE_PRODUCT = 9,      /* rows of a matrix with 'n' vectors; track: the thread, 0 is the caller */
     MB_TIMELINE_READ = 10,        /* 'n' bytes from disk; track: a place among those under way together */
-    MB_TIMELINE_CHECK = 11,       /* of an expert of 'n' bytes; track: the thread that reads and checks */
+    MB_TIMELINE_CHECK = 11,       /* of 'n' bytes of an expert; track: the thread that reads and checks */
     MB_TIMELINE_HINT_USED = 12,   /* an expert of 'n' bytes that was read for a guess: a moment */
     MB_TIMELINE_HINT_WASTED = 13, /* the same, and it leaves memory without having been used */
 };

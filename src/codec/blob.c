@@ -132,11 +132,15 @@ enum mb_status mb_blob_read_frame(const uint8_t *bytes, uint64_t nbytes, struct 
     return MB_OK;
 }
 
+static uint64_t wanted_xxh3(const uint8_t *bytes)
+{
+    return mb_load_u64(bytes + 24);
+}
+
 static enum mb_status check_payload(const uint8_t *bytes, uint64_t nbytes, const struct mb_blob_frame *frame,
                                     struct mb_error *err)
 {
-    if (XXH3_64bits(bytes + frame->header_nbytes, frame->nbytes - frame->header_nbytes) !=
-        mb_load_u64(bytes + 24))
+    if (XXH3_64bits(bytes + frame->header_nbytes, frame->nbytes - frame->header_nbytes) != wanted_xxh3(bytes))
         return mb_fail(err, MB_BAD_DATA, "byte 24: the payload's checksum does not match");
     if (!all_zero(bytes + frame->nbytes, nbytes - frame->nbytes))
         return mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": padding after the blob is not zero",
@@ -284,24 +288,54 @@ static enum mb_status check_exponents(const struct mb_blob_matrix *info, const i
     return fault == NULL ? MB_OK : mb_fail(err, MB_BAD_DATA, "byte %" PRIu64 ": %s", pos, fault);
 }
 
-/* The views of all matrices, each checked by its form. */
-static enum mb_status make_views(const uint8_t *bytes, const struct mb_blob_frame *frame,
-                                 const struct mb_blob *blob, uint8_t *memory, struct mb_error *err)
+/* The next matrix of a blob whose views are made, each checked by its form. */
+struct next_view {
+    size_t i;
+    uint64_t pos; /* of its records in the blob */
+    uint8_t *memory;
+};
+
+static uint64_t payload_nbytes(const struct mb_blob_matrix *info)
 {
-    uint64_t pos = frame->header_nbytes;
-    for (size_t i = 0; i < frame->n_matrices; i++) {
-        const struct mb_blob_matrix *info = &blob->info[i];
-        const uint8_t *data = bytes + pos, *directory = data + info->data_nbytes;
-        uint64_t end = pos + info->data_nbytes + info->directory_nbytes;
-        enum mb_status status = check_exponents(info, (const int8_t *)bytes + end, end, err);
-        if (status == MB_OK)
-            status =
-                mb_form_find(info->form)->check(info, data, directory, pos, memory, &blob->matrix[i], err);
-        if (status != MB_OK)
-            return fail_in_matrix(info, status, err);
-        memory += mb_coded_view_nbytes(info);
-        pos = end + info->exponents_nbytes;
-    }
+    return info->data_nbytes + info->directory_nbytes + info->exponents_nbytes;
+}
+
+static enum mb_status make_view(const uint8_t *bytes, const struct mb_blob *blob, struct next_view *next,
+                                struct mb_error *err)
+{
+    const struct mb_blob_matrix *info = &blob->info[next->i];
+    const uint8_t *data = bytes + next->pos, *directory = data + info->data_nbytes;
+    uint64_t end = next->pos + info->data_nbytes + info->directory_nbytes;
+    enum mb_status status = check_exponents(info, (const int8_t *)bytes + end, end, err);
+    if (status == MB_OK)
+        status = mb_form_find(info->form)
+                     ->check(info, data, directory, next->pos, next->memory, &blob->matrix[next->i], err);
+    if (status != MB_OK)
+        return fail_in_matrix(info, status, err);
+    next->i++;
+    next->pos += payload_nbytes(info);
+    next->memory += mb_coded_view_nbytes(info);
+    return MB_OK;
+}
+
+/* Frame and header, tables in 'memory', and where views begin. */
+static enum mb_status open_header(const uint8_t *bytes, uint64_t nbytes, void *memory, uint64_t memory_nbytes,
+                                  struct mb_blob_frame *frame, struct mb_blob *blob, struct next_view *next,
+                                  struct mb_error *err)
+{
+    *blob = (struct mb_blob){.info = memory};
+    MB_TRY(mb_blob_read_frame(bytes, nbytes, frame, err));
+    if (memory_nbytes / sizeof *blob->info < frame->n_matrices)
+        return mb_fail(err, MB_NO_SPACE, "the memory for the tables of a blob is too small");
+    MB_TRY(mb_blob_read_header(bytes, frame, blob->info, err));
+    blob->tables_nbytes = mb_blob_tables_nbytes(blob->info, frame->n_matrices);
+    if (memory_nbytes < blob->tables_nbytes)
+        return mb_fail(err, MB_NO_SPACE, "the memory for the tables of a blob is too small");
+    blob->n_matrices = frame->n_matrices;
+    blob->nbytes = frame->nbytes;
+    blob->matrix = (struct mb_coded_matrix *)(void *)(blob->info + frame->n_matrices);
+    *next = (struct next_view){.pos = frame->header_nbytes,
+                               .memory = (uint8_t *)(blob->matrix + frame->n_matrices)};
     return MB_OK;
 }
 
@@ -309,20 +343,13 @@ enum mb_status mb_blob_open_in(const uint8_t *bytes, uint64_t nbytes, void *memo
                                struct mb_blob *blob, struct mb_error *err)
 {
     struct mb_blob_frame frame;
-    struct mb_blob made = {.info = memory};
+    struct mb_blob made;
+    struct next_view next;
     *blob = (struct mb_blob){0};
-    MB_TRY(mb_blob_read_frame(bytes, nbytes, &frame, err));
-    if (memory_nbytes / sizeof *made.info < frame.n_matrices)
-        return mb_fail(err, MB_NO_SPACE, "the memory for the tables of a blob is too small");
-    MB_TRY(mb_blob_read_header(bytes, &frame, made.info, err));
-    made.tables_nbytes = mb_blob_tables_nbytes(made.info, frame.n_matrices);
-    if (memory_nbytes < made.tables_nbytes)
-        return mb_fail(err, MB_NO_SPACE, "the memory for the tables of a blob is too small");
+    MB_TRY(open_header(bytes, nbytes, memory, memory_nbytes, &frame, &made, &next, err));
     MB_TRY(check_payload(bytes, nbytes, &frame, err));
-    made.n_matrices = frame.n_matrices;
-    made.nbytes = frame.nbytes;
-    made.matrix = (struct mb_coded_matrix *)(void *)(made.info + frame.n_matrices);
-    MB_TRY(make_views(bytes, &frame, &made, (uint8_t *)(made.matrix + frame.n_matrices), err));
+    while (next.i < made.n_matrices)
+        MB_TRY(make_view(bytes, &made, &next, err));
     *blob = made;
     return MB_OK;
 }
@@ -361,4 +388,102 @@ void mb_blob_close(struct mb_blob *blob)
 {
     free(blob->owned);
     *blob = (struct mb_blob){0};
+}
+
+/* ---------------------------------------------------------------- opening while bytes come */
+
+struct mb_blob_check {
+    const uint8_t *bytes;
+    uint64_t nbytes;
+    void *memory;
+    uint64_t memory_nbytes;
+    bool has_header, is_odd; /* odd: mb_blob_open_in says what is wrong when all is there */
+    struct mb_blob_frame frame;
+    struct mb_blob blob;
+    struct next_view next;
+    uint64_t n_hashed; /* up to there in the blob */
+    XXH3_state_t *state;
+};
+
+struct mb_blob_check *mb_blob_check_new(void)
+{
+    struct mb_blob_check *check = calloc(1, sizeof *check);
+    if (check != NULL && (check->state = XXH3_createState()) == NULL) {
+        free(check);
+        return NULL;
+    }
+    return check;
+}
+
+void mb_blob_check_free(struct mb_blob_check *check)
+{
+    if (check == NULL)
+        return;
+    XXH3_freeState(check->state);
+    free(check);
+}
+
+void mb_blob_check_begin(struct mb_blob_check *check, const uint8_t *bytes, uint64_t nbytes, void *memory,
+                         uint64_t memory_nbytes)
+{
+    *check = (struct mb_blob_check){.bytes = bytes,
+                                    .nbytes = nbytes,
+                                    .memory = memory,
+                                    .memory_nbytes = memory_nbytes,
+                                    .state = check->state};
+}
+
+/* false: it is not there yet. */
+static bool begin_payload(struct mb_blob_check *check, uint64_t n_there)
+{
+    struct mb_blob_frame frame;
+    if (n_there < MB_BLOB_FRAME_NBYTES)
+        return false;
+    check->is_odd = mb_blob_read_frame(check->bytes, check->nbytes, &frame, NULL) != MB_OK;
+    if (check->is_odd || n_there < frame.header_nbytes)
+        return false;
+    check->is_odd = open_header(check->bytes, check->nbytes, check->memory, check->memory_nbytes,
+                                &check->frame, &check->blob, &check->next, NULL) != MB_OK;
+    check->has_header = true;
+    check->n_hashed = frame.header_nbytes;
+    XXH3_64bits_reset(check->state);
+    return !check->is_odd;
+}
+
+static void hash_to(struct mb_blob_check *check, uint64_t end)
+{
+    if (end <= check->n_hashed)
+        return;
+    XXH3_64bits_update(check->state, check->bytes + check->n_hashed, (size_t)(end - check->n_hashed));
+    check->n_hashed = end;
+}
+
+/* A matrix is looked at right after it is hashed, while a cache has it. */
+void mb_blob_check_add(struct mb_blob_check *check, uint64_t n_there)
+{
+    if (check->is_odd || (!check->has_header && !begin_payload(check, n_there)))
+        return;
+    while (check->next.i < check->blob.n_matrices) {
+        uint64_t end = check->next.pos + payload_nbytes(&check->blob.info[check->next.i]);
+        if (end > n_there)
+            break;
+        hash_to(check, end);
+        if (make_view(check->bytes, &check->blob, &check->next, NULL) != MB_OK) {
+            check->is_odd = true;
+            return;
+        }
+    }
+    hash_to(check, n_there < check->frame.nbytes ? n_there : check->frame.nbytes);
+}
+
+enum mb_status mb_blob_check_end(struct mb_blob_check *check, struct mb_blob *blob, struct mb_error *err)
+{
+    mb_blob_check_add(check, check->nbytes);
+    const uint64_t end = check->frame.nbytes;
+    if (check->is_odd || !check->has_header ||
+        XXH3_64bits_digest(check->state) != wanted_xxh3(check->bytes) ||
+        !all_zero(check->bytes + end, check->nbytes - end))
+        return mb_blob_open_in(check->bytes, check->nbytes, check->memory, check->memory_nbytes, blob, err);
+    *blob = check->blob;
+    return MB_OK;
 }

@@ -18,11 +18,21 @@ enum mb_status mb_check_exact(const struct mb_checkpoint *ckpt, const struct mb_
     return MB_OK;
 }
 
+/* Tables have what the index says: a blob that needs more is another one. */
+static enum mb_status as_damage(enum mb_status status, struct mb_error *err)
+{
+    return status == MB_NO_SPACE ? mb_fail(err, MB_BAD_DATA, "%s", CHANGED) : status;
+}
+
 enum mb_status mb_check_blob(const struct mb_tensor *tensor, const uint8_t *bytes, uint8_t *tables,
                              uint64_t tables_nbytes, struct mb_blob *blob, struct mb_error *err)
 {
-    enum mb_status status = mb_blob_open_in(bytes, tensor->nbytes, tables, tables_nbytes, blob, err);
-    return status == MB_NO_SPACE ? mb_fail(err, MB_BAD_DATA, "%s", CHANGED) : status;
+    return as_damage(mb_blob_open_in(bytes, tensor->nbytes, tables, tables_nbytes, blob, err), err);
+}
+
+enum mb_status mb_check_rest(struct mb_blob_check *check, struct mb_blob *blob, struct mb_error *err)
+{
+    return as_damage(mb_blob_check_end(check, blob, err), err);
 }
 
 /* Shapes are those that were checked against config.json. */

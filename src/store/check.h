@@ -15,6 +15,9 @@ enum mb_status mb_check_exact(const struct mb_checkpoint *ckpt, const struct mb_
 enum mb_status mb_check_blob(const struct mb_tensor *tensor, const uint8_t *bytes, uint8_t *tables,
                              uint64_t tables_nbytes, struct mb_blob *blob, struct mb_error *err);
 
+/* The same of one whose check has begun (mb_blob_check_begin), now that all of it is there. */
+enum mb_status mb_check_rest(struct mb_blob_check *check, struct mb_blob *blob, struct mb_error *err);
+
 /* Fills the view of a coded weight from its blob.  MB_BAD_DATA: the file has changed since the index was
  * made; the message names both. */
 enum mb_status mb_view_coded(const struct mb_checkpoint *ckpt, const struct mb_weight_info *weight,

@@ -195,7 +195,7 @@ static void settle_hints(struct mb_disk_pool *pool, bool is_new_layer)
             pool->n_hints_filling--;
             slot->is_filled_for_hint = false;
             mb_disk_reads_put_back(pool->reads, request, MB_READ_DEMAND);
-        } else if (!is_new_layer || !mb_disk_reads_may_forget(request)) {
+        } else if (!is_new_layer || !mb_disk_reads_forget(request)) {
             mb_disk_reads_put_back(pool->reads, request, MB_READ_HINT);
         } else {
             pool->s.n_filling--;

@@ -2,7 +2,8 @@
  * disk_reads.c - requests in line, reads under way, and the threads that wait for them and check what came.
  *
  * With io_uring, who adds requests gives their reads to the kernel; one worker at a time waits for reads that
- * are done, and all of them check what has arrived.  Without it, workers read. A read that fails or ends
+ * are done, and all of them check what has arrived, also of an expert of which more is under way, so that
+ * little is left to check when the last range is there.  Without it, workers read. A read that fails or ends
  * early is done again by pread, which either succeeds or says what is wrong.
  *
  * With a link, a read that is done is kept until the link would have ended it too; the link's order is that
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 #include "base/cpus.h"
 #include "base/error.h"
+#include "part_checks.h"
 #include "uring.h"
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -29,6 +31,7 @@ enum { LINK_RATE_MIN = 1000 }; /* keeps the link's clock far from its end */
 /* A read that the kernel has. */
 struct flight {
     struct mb_read_request *request; /* NULL: it is free */
+    uint64_t at;                     /* where it begins in its piece */
     uint64_t nbytes, needed_nbytes;  /* that are read; of these, what the expert needs */
     uint64_t begun_ns;               /* while somebody watches time */
     uint64_t due_ns;                 /* the link ends it then; 0: there is none */
@@ -50,6 +53,7 @@ struct mb_disk_reads {
     struct flight flights[MB_READ_FLIGHTS_MAX]; /* their numbers are io_uring's tags */
     size_t n_flights, n_landed;                 /* the latter wait for the link */
     uint64_t flight_nbytes;
+    struct mb_part_checks parts;
     bool has_link;
     struct mb_link link;
     pthread_cond_t work; /* for workers */
@@ -112,6 +116,28 @@ static void show_read(const struct mb_disk_reads *reads, const struct mb_read_re
     mb_stored_expert_show(&reads->options.timeline, request->expert, event);
 }
 
+/* Bytes of the only piece before the first range that has not come. */
+static uint64_t n_there(const struct mb_disk_reads *reads, const struct mb_read_request *request)
+{
+    uint64_t n = request->n_pieces > 0 ? request->expert->pieces[0].read_nbytes : request->piece_nbytes;
+    for (size_t i = 0; i < MB_READ_FLIGHTS_MAX; i++)
+        if (reads->flights[i].request == request && reads->flights[i].at < n)
+            n = reads->flights[i].at;
+    return n;
+}
+
+static bool is_busy(const struct mb_read_request *request)
+{
+    return request->part != NULL && request->part->is_busy;
+}
+
+/* Once all of it has come and nobody looks at a part, the rest is to be checked. */
+static void check_if_whole(struct mb_disk_reads *reads, struct mb_read_request *request)
+{
+    if (request->n_flights == 0 && request->n_pieces == request->expert->n_pieces && !is_busy(request))
+        append(&reads->arrived, request);
+}
+
 static void end_flight(struct mb_disk_reads *reads, uint64_t number, int64_t n)
 {
     struct flight *flight = &reads->flights[number];
@@ -126,8 +152,7 @@ static void end_flight(struct mb_disk_reads *reads, uint64_t number, int64_t n)
     reads->n_flights--;
     reads->flight_nbytes -= flight->nbytes;
     end_busy(reads);
-    if (request->n_flights == 0 && request->n_pieces == request->expert->n_pieces)
-        append(&reads->arrived, request);
+    check_if_whole(reads, request);
 }
 
 /* When a read of so many bytes that begins now ends; 0: when the disk ends it. */
@@ -194,7 +219,10 @@ static bool begin_flight(struct mb_disk_reads *reads, struct mb_read_request *re
     if (fd < 0 || !mb_uring_read(reads->uring, fd, piece->file_pos + at,
                                  request->memory.bytes + piece->read_at + at, nbytes, number))
         return false;
+    if (at == 0 && request->n_pieces == 0)
+        mb_part_check_take(&reads->parts, request);
     reads->flights[number] = (struct flight){.request = request,
+                                             .at = at,
                                              .nbytes = nbytes,
                                              .needed_nbytes = end - at < nbytes ? end - at : nbytes,
                                              .begun_ns = reads->options.timeline.fn != NULL ? mb_now_ns() : 0,
@@ -219,7 +247,7 @@ static void begin_first(struct mb_disk_reads *reads, struct mb_read_list *line)
         request->is_bad = true;
         request->n_pieces = request->expert->n_pieces;
         if (request->n_flights == 0) {
-            append(&reads->arrived, take_first(line));
+            check_if_whole(reads, take_first(line));
             return;
         }
     }
@@ -260,24 +288,34 @@ static enum mb_status read_request(const struct worker *worker, const struct mb_
     return status;
 }
 
+static void show_check(const struct worker *worker, const struct mb_read_request *request, uint64_t begun_ns,
+                       uint64_t ended_ns, uint64_t nbytes)
+{
+    struct mb_disk_reads *reads = worker->reads;
+    const struct mb_timeline_event event = {.kind = MB_TIMELINE_CHECK,
+                                            .track = worker->number,
+                                            .begun_ns = begun_ns,
+                                            .ended_ns = ended_ns,
+                                            .n = nbytes};
+    mb_stored_expert_show(&reads->options.timeline, request->expert, event);
+}
+
 /* Checks what was read, if it was. Lets the lock go meanwhile. */
 static void finish_request(const struct worker *worker, struct mb_read_request *request,
                            enum mb_status status, struct mb_error *err)
 {
     struct mb_disk_reads *reads = worker->reads;
     const struct mb_disk_reads_options *o = &reads->options;
+    const uint64_t nbytes = request->expert->nbytes - (request->part != NULL ? request->part->n_there : 0);
     pthread_mutex_unlock(o->lock);
     uint64_t begun_ns = mb_now_ns();
     if (status == MB_OK)
-        status = mb_stored_expert_check(o->ckpt, request->expert, &request->memory, err);
+        status = mb_stored_expert_check(o->ckpt, request->expert, &request->memory,
+                                        request->part != NULL ? request->part->check : NULL, err);
     uint64_t ended_ns = mb_now_ns();
-    mb_stored_expert_show(&o->timeline, request->expert,
-                          (struct mb_timeline_event){.kind = MB_TIMELINE_CHECK,
-                                                     .track = worker->number,
-                                                     .begun_ns = begun_ns,
-                                                     .ended_ns = ended_ns,
-                                                     .n = request->expert->nbytes});
+    show_check(worker, request, begun_ns, ended_ns, nbytes);
     pthread_mutex_lock(o->lock);
+    mb_part_check_leave(request);
     reads->traffic.checked_ns += ended_ns - begun_ns;
     reads->traffic.n_read++;
     reads->traffic.n_hinted += request->is_hint;
@@ -285,12 +323,57 @@ static void finish_request(const struct worker *worker, struct mb_read_request *
     o->done(o->ctx, request, status, err);
 }
 
+/* What is read anew is checked anew. */
+static enum mb_status read_anew(const struct worker *worker, struct mb_read_request *request,
+                                struct mb_error *err)
+{
+    mb_part_check_leave(request);
+    return read_request(worker, request, err);
+}
+
 static void finish_arrived(const struct worker *worker)
 {
     struct mb_read_request *request = take_first(&worker->reads->arrived);
     struct mb_error err;
-    enum mb_status status = request->is_bad ? read_request(worker, request, &err) : MB_OK;
+    enum mb_status status = request->is_bad ? read_anew(worker, request, &err) : MB_OK;
     finish_request(worker, request, status, &err);
+}
+
+/* Of an expert of which more has come than somebody has looked at, and not all; NULL: there is none. */
+static struct mb_part_check *find_part(struct mb_disk_reads *reads)
+{
+    for (size_t i = 0; i < MB_PART_CHECKS; i++) {
+        struct mb_part_check *part = &reads->parts.at[i];
+        const struct mb_read_request *request = part->request;
+        if (request == NULL || part->is_busy || request->is_bad ||
+            (request->n_flights == 0 && request->n_pieces == request->expert->n_pieces))
+            continue;
+        const uint64_t n = n_there(reads, request);
+        if (n > part->n_there)
+            return part;
+    }
+    return NULL;
+}
+
+/* Lets the lock go meanwhile: the request stays as long as somebody looks at a part of it. */
+static void check_part(const struct worker *worker, struct mb_part_check *part)
+{
+    struct mb_disk_reads *reads = worker->reads;
+    struct mb_read_request *request = part->request;
+    const uint64_t before = part->n_there;
+    part->n_there = n_there(reads, request);
+    part->is_busy = true;
+    pthread_mutex_unlock(reads->options.lock);
+    uint64_t begun_ns = mb_now_ns();
+    mb_part_check_go_on(part);
+    uint64_t ended_ns = mb_now_ns();
+    show_check(worker, request, begun_ns, ended_ns, part->n_there - before);
+    pthread_mutex_lock(reads->options.lock);
+    reads->traffic.checked_ns += ended_ns - begun_ns;
+    part->is_busy = false;
+    check_if_whole(reads, request);
+    if (reads->uring == NULL)
+        pthread_cond_broadcast(&reads->work); /* somebody may wait to read it anew */
 }
 
 static void read_queued(const struct worker *worker)
@@ -298,7 +381,9 @@ static void read_queued(const struct worker *worker)
     struct mb_disk_reads *reads = worker->reads;
     struct mb_read_request *request = take_first(reads->queue.first != NULL ? &reads->queue : &reads->hints);
     struct mb_error err;
-    enum mb_status status = read_request(worker, request, &err);
+    while (is_busy(request))
+        pthread_cond_wait(&reads->work, reads->options.lock);
+    enum mb_status status = read_anew(worker, request, &err);
     finish_request(worker, request, status, &err);
 }
 
@@ -362,12 +447,15 @@ static void *worker_main(void *ctx)
 {
     const struct worker *worker = ctx;
     struct mb_disk_reads *reads = worker->reads;
+    struct mb_part_check *part;
     if (reads->has_link)
         (void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL, 0UL); /* else a link's reads end 50 us late */
     pthread_mutex_lock(reads->options.lock);
     for (;;) {
         if (reads->arrived.first != NULL)
             finish_arrived(worker);
+        else if ((part = find_part(reads)) != NULL)
+            check_part(worker, part);
         else if (reads->uring == NULL && !reads->is_ending &&
                  (reads->queue.first != NULL || reads->hints.first != NULL))
             read_queued(worker);
@@ -395,6 +483,7 @@ void mb_disk_reads_add(struct mb_disk_reads *reads, struct mb_read_request *requ
     request->is_bad = false;
     request->n_pieces = 0;
     request->piece_nbytes = 0;
+    request->part = NULL;
     mb_disk_reads_put_back(reads, request, line);
 }
 
@@ -403,9 +492,12 @@ bool mb_disk_reads_has_begun(const struct mb_read_request *request)
     return request->n_pieces > 0 || request->piece_nbytes > 0;
 }
 
-bool mb_disk_reads_may_forget(const struct mb_read_request *request)
+bool mb_disk_reads_forget(struct mb_read_request *request)
 {
-    return request->n_flights == 0;
+    if (request->n_flights > 0 || is_busy(request))
+        return false;
+    mb_part_check_leave(request);
+    return true;
 }
 
 void mb_disk_reads_begin(struct mb_disk_reads *reads)
@@ -484,6 +576,8 @@ enum mb_status mb_disk_reads_open(const struct mb_disk_reads_options *options, s
     made->uring = mb_uring_open(MB_READ_FLIGHTS_MAX, &made->uring_error);
     enum mb_status status = open_link(made, err);
     if (status == MB_OK)
+        status = mb_part_checks_make(&made->parts, err);
+    if (status == MB_OK)
         status = start_workers(made, err);
     if (status != MB_OK) {
         mb_disk_reads_close(made);
@@ -504,6 +598,7 @@ void mb_disk_reads_close(struct mb_disk_reads *reads)
     for (size_t i = 0; i < reads->n_workers; i++)
         pthread_join(reads->workers[i].thread, NULL);
     mb_uring_close(reads->uring);
+    mb_part_checks_free(&reads->parts);
     pthread_cond_destroy(&reads->work);
     free(reads);
 }

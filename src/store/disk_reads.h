@@ -13,6 +13,7 @@
 #include <pthread.h>
 
 struct mb_disk_reads;
+struct mb_part_check;
 
 /* Belongs to the owner, and stays where it is until it is done. */
 struct mb_read_request {
@@ -21,10 +22,11 @@ struct mb_read_request {
     bool is_hint; /* it was added for a guess: counts and the timeline say so */
     /* Of the reads alone: */
     struct mb_read_request *next;
-    size_t n_pieces;       /* that the kernel has been given, all of them */
-    uint64_t piece_nbytes; /* of the next one that it has been given */
-    size_t n_flights;      /* reads that it has not done yet */
-    bool is_bad;           /* a read has failed: the others need not begin */
+    size_t n_pieces;            /* that the kernel has been given, all of them */
+    uint64_t piece_nbytes;      /* of the next one that it has been given */
+    size_t n_flights;           /* reads that it has not done yet */
+    bool is_bad;                /* a read has failed: the others need not begin */
+    struct mb_part_check *part; /* of what has come of it; NULL: it is checked when all is there */
 };
 
 /* Requests in order, linked by 'next'. */
@@ -64,14 +66,14 @@ void mb_disk_reads_add(struct mb_disk_reads *reads, struct mb_read_request *requ
 void mb_disk_reads_begin(struct mb_disk_reads *reads);
 
 /*
- * Takes all out of the line for hints; each is put back in a line, from where it goes on, or forgotten: not
- * while the kernel reads a part of it.
+ * Takes all out of the line for hints; each is put back in a line, from where it goes on, or forgotten.
+ * mb_disk_reads_forget is false, and forgets nothing, while a part of it is read or looked at.
  */
 struct mb_read_request *mb_disk_reads_take_hints(struct mb_disk_reads *reads);
 void mb_disk_reads_put_back(struct mb_disk_reads *reads, struct mb_read_request *request,
                             enum mb_read_line line);
 bool mb_disk_reads_has_begun(const struct mb_read_request *request);
-bool mb_disk_reads_may_forget(const struct mb_read_request *request);
+bool mb_disk_reads_forget(struct mb_read_request *request);
 
 /* Its own counters: n_read, read_nbytes, n_hinted, busy_ns, checked_ns, has_left_io_uring. */
 void mb_disk_reads_traffic(const struct mb_disk_reads *reads, struct mb_store_traffic *traffic);

@@ -86,24 +86,34 @@ enum mb_status mb_stored_expert_read(const struct mb_checkpoint *ckpt, const str
 /* ---------------------------------------------------------------- checking */
 
 static enum mb_status check_piece(const struct mb_checkpoint *ckpt, const struct mb_stored_piece *piece,
-                                  const struct mb_expert_memory *memory, struct mb_blob *blob,
-                                  struct mb_error *err)
+                                  const struct mb_expert_memory *memory, struct mb_blob_check *check,
+                                  struct mb_blob *blob, struct mb_error *err)
 {
     const uint8_t *bytes = memory->bytes + piece->at;
-    enum mb_status status = piece->is_blob
-                                ? mb_check_blob(piece->tensor, bytes, memory->tables + piece->tables_at,
-                                                piece->tables_nbytes, blob, err)
-                                : mb_check_exact(ckpt, piece->tensor, bytes, err);
-    return status == MB_OK ? MB_OK
-                           : mb_fail_in(err, status, "%s: tensor %s", mb_tensor_path(ckpt, piece->tensor),
-                                        piece->tensor->name);
+    if (check != NULL)
+        return mb_check_rest(check, blob, err);
+    if (piece->is_blob)
+        return mb_check_blob(piece->tensor, bytes, memory->tables + piece->tables_at, piece->tables_nbytes,
+                             blob, err);
+    return mb_check_exact(ckpt, piece->tensor, bytes, err);
+}
+
+static enum mb_status fail_check(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
+                                 enum mb_status status, struct mb_error *err)
+{
+    return mb_fail_in(err, status, "%s: tensor %s", mb_tensor_path(ckpt, tensor), tensor->name);
 }
 
 enum mb_status mb_stored_expert_check(const struct mb_checkpoint *ckpt, const struct mb_stored_expert *expert,
-                                      const struct mb_expert_memory *memory, struct mb_error *err)
+                                      const struct mb_expert_memory *memory, struct mb_blob_check *check,
+                                      struct mb_error *err)
 {
-    for (size_t i = 0; i < expert->n_pieces; i++)
-        MB_TRY(check_piece(ckpt, &expert->pieces[i], memory, &memory->blobs[i], err));
+    for (size_t i = 0; i < expert->n_pieces; i++) {
+        const struct mb_stored_piece *piece = &expert->pieces[i];
+        enum mb_status status = check_piece(ckpt, piece, memory, check, &memory->blobs[i], err);
+        if (status != MB_OK)
+            return fail_check(ckpt, piece->tensor, status, err);
+    }
     for (size_t i = 0; i < expert->bound->n_parts; i++) {
         const struct mb_weight_info *weight = expert->bound->weights[i];
         size_t k = find_piece(expert, weight->tensor);

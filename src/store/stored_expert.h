@@ -44,8 +44,12 @@ enum mb_status mb_stored_expert_read(const struct mb_checkpoint *ckpt, const str
                                      const struct mb_stored_expert *expert,
                                      const struct mb_expert_memory *memory, struct mb_error *err);
 
-/* Checks all that was read, and makes views of it.  MB_BAD_DATA names file, tensor and position. */
+/*
+ * Checks all that was read, and makes views of it.  'check': it has begun, and the expert is that one blob;
+ * NULL: nothing was looked at.  MB_BAD_DATA names file, tensor and position.
+ */
 enum mb_status mb_stored_expert_check(const struct mb_checkpoint *ckpt, const struct mb_stored_expert *expert,
-                                      const struct mb_expert_memory *memory, struct mb_error *err);
+                                      const struct mb_expert_memory *memory, struct mb_blob_check *check,
+                                      struct mb_error *err);
 
 #endif

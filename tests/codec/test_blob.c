@@ -17,12 +17,44 @@ static void make_small(struct test_coded *coded)
     free(weights);
 }
 
+/* The same while bytes come, what is not there yet being something else: the verdict and the words are the
+ * same. */
+static void check_in_parts(const uint8_t *bytes, size_t nbytes, enum mb_status status, const char *message)
+{
+    static struct mb_blob_check *check; /* used again and again, for blobs of all kinds */
+    const size_t memory_nbytes = 8 * nbytes + 4096, steps[] = {1 + nbytes / 3, 1 + nbytes / 17, nbytes + 1};
+    uint8_t *copy = malloc(nbytes + 1), *memory = malloc(memory_nbytes);
+    check = check == NULL ? mb_blob_check_new() : check;
+    assert_true(copy != NULL && memory != NULL && check != NULL);
+    for (size_t s = 0; s < sizeof steps / sizeof steps[0]; s++) {
+        struct mb_blob blob;
+        struct mb_error err = {0};
+        memset(copy, 0xa5, nbytes);
+        mb_blob_check_begin(check, copy, nbytes, memory, memory_nbytes);
+        for (size_t n = 0, next; n < nbytes; n = next) {
+            next = nbytes - n < steps[s] ? nbytes : n + steps[s];
+            memcpy(copy + n, bytes + n, next - n);
+            if (next < nbytes)
+                mb_blob_check_add(check, next);
+        }
+        assert_int_equal(mb_blob_check_end(check, &blob, &err), status);
+        assert_string_equal(status == MB_OK ? "" : err.msg, message);
+        assert_int_equal(blob.n_matrices > 0, status == MB_OK);
+    }
+    free(memory);
+    free(copy);
+}
+
 static enum mb_status open_copy(const uint8_t *bytes, size_t nbytes, struct mb_error *err)
 {
     uint8_t *copy = malloc(nbytes + 1); /* of the very size, for the address sanitizer */
     memcpy(copy, bytes, nbytes);
     struct mb_blob blob;
-    enum mb_status status = mb_blob_open(copy, nbytes, &blob, err);
+    struct mb_error own = {0};
+    enum mb_status status = mb_blob_open(copy, nbytes, &blob, &own);
+    check_in_parts(bytes, nbytes, status, own.msg);
+    if (err != NULL && status != MB_OK)
+        *err = own;
     mb_blob_close(&blob);
     free(copy);
     return status;
@@ -50,6 +82,28 @@ static void every_truncation_is_found(void **state)
     make_small(&coded);
     for (size_t n = 0; n < coded.nbytes; n++)
         assert_int_not_equal(open_copy(coded.bytes, n, NULL), MB_OK);
+    test_coded_free(&coded);
+}
+
+/* What has come is not looked at again: not even a byte that changes afterwards, which no caller may do. */
+static void what_has_come_is_looked_at_once(void **state)
+{
+    (void)state;
+    struct test_coded coded;
+    make_small(&coded);
+    struct mb_blob blob;
+    uint8_t *memory = malloc(coded.nbytes * 8 + 4096);
+    struct mb_blob_check *check = mb_blob_check_new();
+    assert_true(memory != NULL && check != NULL);
+    mb_blob_check_begin(check, coded.bytes, coded.nbytes, memory, coded.nbytes * 8 + 4096);
+    mb_blob_check_add(check, coded.nbytes);
+    coded.bytes[coded.nbytes / 2] ^= 1;
+    assert_int_equal(mb_blob_check_end(check, &blob, NULL), MB_OK);
+    assert_int_equal(blob.n_matrices, 1);
+    assert_int_equal(blob.matrix[0].n_rows, coded.matrix->n_rows);
+    assert_int_equal(blob.matrix[0].n_groups, coded.matrix->n_groups);
+    mb_blob_check_free(check);
+    free(memory);
     test_coded_free(&coded);
 }
 
@@ -243,6 +297,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_flipped_byte_is_found),
         cmocka_unit_test(every_truncation_is_found),
+        cmocka_unit_test(what_has_come_is_looked_at_once),
         cmocka_unit_test(padding_is_zero),
         cmocka_unit_test(wrong_headers_are_named),
         cmocka_unit_test(several_matrices_share_a_blob),

@@ -56,6 +56,7 @@ size_t __wrap_mb_uring_wait(struct mb_uring *uring, struct mb_uring_done *done, 
 static int open_error;       /* 0: io_uring works */
 static int n_busy;           /* so many times, the kernel takes nothing */
 static int64_t read_outcome; /* 0: what it is; else what reads are said to have given */
+static size_t n_good_reads;  /* but so many of them, which come first */
 
 struct mb_uring *__wrap_mb_uring_open(unsigned n_max, int *error)
 {
@@ -76,7 +77,10 @@ size_t __wrap_mb_uring_wait(struct mb_uring *uring, struct mb_uring_done *done, 
 {
     size_t n = __real_mb_uring_wait(uring, done, n_max);
     for (size_t i = 0; i < n && read_outcome != 0; i++)
-        done[i].n = read_outcome;
+        if (n_good_reads > 0)
+            n_good_reads--;
+        else
+            done[i].n = read_outcome;
     return n;
 }
 
@@ -207,7 +211,7 @@ static void assert_right(struct test_weights *w)
 /* Sums of what a hook has seen. */
 struct seen {
     pthread_mutex_t lock;
-    uint64_t n[MB_N_TIMELINE_KINDS], n_bytes, waited_ns, checked_ns, n_wrong;
+    uint64_t n[MB_N_TIMELINE_KINDS], n_bytes, n_checked, waited_ns, checked_ns, n_wrong;
     uint64_t read_until_ns[64]; /* by track */
 };
 
@@ -221,8 +225,10 @@ static void see(void *ctx, const struct mb_timeline_event *event)
         seen->waited_ns += event->ended_ns - event->begun_ns;
     } else {
         seen->n_wrong += event->expert >= N_EXPERTS;
-        if (event->kind == MB_TIMELINE_CHECK)
+        if (event->kind == MB_TIMELINE_CHECK) {
             seen->checked_ns += event->ended_ns - event->begun_ns;
+            seen->n_checked += event->n;
+        }
     }
     if (event->kind == MB_TIMELINE_READ) {
         seen->n_bytes += event->n;
@@ -335,42 +341,104 @@ static void reads_in_two_halves_are_no_failure(void **state)
     test_weights_close(&w);
 }
 
-/* Experts of some 1.3 MB: two ranges each. */
+/* ---------------------------------------------------------------- experts of several ranges */
+
+/* Of some 1.3 MB: two ranges each.  Opens a store that has room for two. */
+static void open_large(struct test_weights *w)
+{
+    static const struct shape large = {"large-coded", 3, N_LARGE, N_LARGE};
+    static uint64_t nbytes;
+    struct mb_compress_options options = {.size = sizeof options, .has_bound = true};
+    struct mb_error err;
+    if (nbytes == 0) {
+        assert_int_equal(mb_bound_parse("2%", &options.bound, NULL), MB_OK);
+        make_shape(&large, &options);
+        for (nbytes = 1 << 20; open_limited(nbytes, w, NULL) != MB_OK;)
+            nbytes += 1 << 19;
+        test_weights_close(w);
+    }
+    shape = &large;
+    assert_int_equal(open_limited(nbytes, w, &err), MB_OK);
+    assert_int_equal(mb_store_memory(w->store).n_experts_held, 2);
+}
+
 static void experts_larger_than_a_range_are_read_whole(void **state)
 {
     (void)state;
-    static const struct shape large = {"large-coded", 3, N_LARGE, N_LARGE};
-    static const int64_t outcomes[] = {0, -EIO, 512};
-    struct mb_compress_options options = {.size = sizeof options, .has_bound = true};
-    struct mb_error err;
-    assert_int_equal(mb_bound_parse("2%", &options.bound, NULL), MB_OK);
-    make_shape(&large, &options);
-    uint64_t nbytes = 1 << 20;
-    struct test_weights w;
-    while (open_limited(nbytes, &w, NULL) != MB_OK)
-        nbytes += 1 << 19;
-    for (size_t i = 0; i < sizeof outcomes / sizeof *outcomes; i++) {
+    static const struct {
+        int64_t outcome;
+        size_t n_good;
+    } cases[] = {{0, 0}, {-EIO, 0}, {512, 0}, {-EIO, 1}, {512, 3}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct seen seen = {.lock = PTHREAD_MUTEX_INITIALIZER};
-        test_weights_close(&w);
+        struct test_weights w;
         timeline = (struct mb_timeline){see, &seen};
-        assert_int_equal(open_limited(nbytes, &w, &err), MB_OK);
-        assert_int_equal(mb_store_memory(w.store).n_experts_held, 2);
-        read_outcome = outcomes[i];
+        open_large(&w);
+        read_outcome = cases[i].outcome;
+        n_good_reads = cases[i].n_good;
         assert_right(&w);
         read_outcome = 0;
         struct mb_store_traffic traffic = mb_store_traffic(w.store);
         bool is_uring = mb_store_memory(w.store).reads == MB_READS_IO_URING;
         assert_int_equal(traffic.n_read, 3);
         assert_true(traffic.read_nbytes > 3 << 20);
-        if (outcomes[i] == 0) {
+        if (cases[i].outcome == 0) {
             assert_int_equal(seen.n[MB_TIMELINE_READ], is_uring ? 6 : 3);
             assert_int_equal(seen.n_bytes, traffic.read_nbytes);
+            assert_int_equal(seen.n_checked, traffic.read_nbytes);
         }
+        test_weights_close(&w);
         timeline = (struct mb_timeline){0};
     }
-    test_weights_close(&w);
     shape = &small;
 }
+
+/* Changes a byte of an expert's blob in its file. */
+static void flip(const struct mb_tensor *tensor, const char *path, uint64_t at)
+{
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, (long)(tensor->file_pos + at), SEEK_SET), 0);
+    int byte = fgetc(f);
+    assert_int_equal(fseek(f, (long)(tensor->file_pos + at), SEEK_SET), 0);
+    assert_int_equal(fputc(byte ^ 0x10, f), byte ^ 0x10);
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Whatever range has the damage, and whether it is looked at while the other is read, the words are the same.
+ */
+static void damage_in_any_range_is_named(void **state)
+{
+    (void)state;
+    static const char name[] = "model.layers.1.mlp.experts.1.gate_proj.weight";
+    struct test_weights w[2];
+    open_large(&w[0]);
+    open_error = ENOSYS;
+    open_large(&w[1]); /* there pread reads, and all is looked at in the end */
+    open_error = 0;
+    const struct mb_tensor *tensor = mb_index_find(w[0].index, name)->tensor;
+    const uint64_t places[] = {8, 50, 120, 5000, (1 << 20) - 1, 1 << 20, tensor->nbytes - 1};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        struct mb_error err[2];
+        flip(tensor, mb_tensor_path(w[0].ckpt, tensor), places[i]);
+        for (size_t k = 0; k < 2; k++) {
+            struct mb_expert_view view;
+            enum mb_status status = mb_store_acquire(w[k].store, LAYER, &(uint32_t){1}, 1, &view, &err[k]);
+            assert_int_equal(status, MB_BAD_DATA);
+        }
+        flip(tensor, mb_tensor_path(w[0].ckpt, tensor), places[i]);
+        assert_string_equal(err[0].msg, err[1].msg);
+        assert_non_null(
+            strstr(err[0].msg, ".safetensors: tensor model.layers.1.mlp.experts.1.moebius: byte "));
+    }
+    for (size_t k = 0; k < 2; k++) {
+        assert_right(&w[k]);
+        test_weights_close(&w[k]);
+    }
+    shape = &small;
+}
+
+/* ---------------------------------------------------------------- memory */
 
 /* Half of the experts with a tight bound, so that they are more than twice as large as the others. */
 static void experts_of_different_sizes_leave_little_unused(void **state)
@@ -709,6 +777,7 @@ int main(void)
         cmocka_unit_test(a_read_that_fails_is_told_by_file_and_tensor_and_not_kept),
         cmocka_unit_test(reads_in_two_halves_are_no_failure),
         cmocka_unit_test(experts_larger_than_a_range_are_read_whole),
+        cmocka_unit_test(damage_in_any_range_is_named),
         cmocka_unit_test(experts_of_different_sizes_leave_little_unused),
         cmocka_unit_test(what_is_begun_is_read_and_nobody_waits),
         cmocka_unit_test(guesses_that_are_wrong_are_read_for_a_while_only),
