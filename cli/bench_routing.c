@@ -8,6 +8,7 @@
  */
 #include "bench_routing.h"
 #include "base/error.h"
+#include "base/splitmix.h"
 #include <math.h>
 #include <moebius/offload.h>
 #include <stdio.h>
@@ -20,13 +21,9 @@ struct bench_routing {
     double right;
 };
 
-/* SplitMix64's last step. */
 static uint64_t mix(uint64_t x)
 {
-    x += UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
+    return mb_splitmix_next(&x);
 }
 
 static const uint16_t *used_by(const struct bench_routing *routing, uint64_t token, size_t place)

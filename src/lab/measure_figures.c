@@ -4,6 +4,7 @@
 #include "measure_figures.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "base/splitmix.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,15 +99,6 @@ static double error_by_window(const struct mb_window_sums *sums, size_t n, uint6
     return sqrt(squares * count / (count - 1)) / (double)n_scored;
 }
 
-/* SplitMix64: Steele, Lea and Flood, OOPSLA 2014. */
-static uint64_t random_next(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15U;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebU;
-    return z ^ z >> 31;
-}
-
 static int compare_doubles(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -130,7 +122,7 @@ static void resample(const struct mb_window_sums *sums, size_t n, double *means)
     for (size_t r = 0; r < N_RESAMPLES; r++) {
         double total[N_FIGURES] = {0}, n_scored = 0;
         for (size_t i = 0; i < n; i++) {
-            const struct mb_window_sums *s = &sums[(random_next(&state) >> 32) * n >> 32];
+            const struct mb_window_sums *s = &sums[(mb_splitmix_next(&state) >> 32) * n >> 32];
             n_scored += (double)s->n_scored;
             for (enum figure f = KL; f < N_FIGURES; f++)
                 total[f] += *sum_of(s, f);

@@ -1,9 +1,10 @@
 /*
- * random.c - see random.h.  Bits are splitmix64's (public domain, prng.di.unimi.it), whose i-th state is
+ * random.c - see random.h.  Bits are SplitMix64's, whose i-th state is
  * known without those before it; normal numbers are quantiles by algorithm AS 241 (Wichura, Appl. Statist.
  * 37, 1988), within 1e-15 of the true ones.
  */
 #include "random.h"
+#include "base/splitmix.h"
 #include <math.h>
 #include <string.h>
 #include <xxhash.h>
@@ -16,10 +17,7 @@ uint64_t mb_random_key(uint64_t seed, const char *name)
 /* 53 bits, a half added: never 0 or 1. */
 static double even_at(uint64_t key, uint64_t i)
 {
-    uint64_t z = key + (i + 1) * 0x9e3779b97f4a7c15U;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebU;
-    z ^= z >> 31;
+    uint64_t z = mb_splitmix_spread(key + (i + 1) * MB_SPLITMIX_STEP);
     return ((double)(int64_t)(z >> 12) + 0.5) * 0x1p-52;
 }
 

@@ -3,6 +3,7 @@
  */
 #include "base/error.h"
 #include "base/options.h"
+#include "base/splitmix.h"
 #include <math.h>
 #include <moebius/lab.h>
 #include <stdlib.h>
@@ -28,19 +29,10 @@ void mb_wilson95(uint64_t k, uint64_t n, double *low, double *high)
 
 enum { N_RESAMPLES_DEFAULT = 10000 };
 
-/* splitmix64 (public domain, prng.di.unimi.it): short, and good enough to pick questions. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15U;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-    return z ^ (z >> 31);
-}
-
 /* Each of 0 to n - 1 equally likely but for n / 2^64. */
 static size_t pick(uint64_t *state, size_t n)
 {
-    return (size_t)(((unsigned __int128)next_random(state) * n) >> 64);
+    return (size_t)(((unsigned __int128)mb_splitmix_next(state) * n) >> 64);
 }
 
 static double mean_of_resample(const double *values, size_t n, uint64_t *state)

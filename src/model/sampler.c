@@ -4,19 +4,12 @@
  */
 #include "base/error.h"
 #include "base/options.h"
+#include "base/splitmix.h"
 #include "float_ops.h"
 #include <math.h>
 #include <moebius/engine.h>
 #include <stdint.h>
 #include <string.h>
-
-static uint64_t splitmix64(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15U;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebU;
-    return z ^ z >> 31;
-}
 
 static uint64_t rotate_left(uint64_t x, int k)
 {
@@ -51,7 +44,7 @@ enum mb_status mb_sampler_init(struct mb_sampler *sampler, const struct mb_sampl
     uint64_t seed = o.seed;
     sampler->options = o;
     for (size_t i = 0; i < 4; i++)
-        sampler->state[i] = splitmix64(&seed);
+        sampler->state[i] = mb_splitmix_next(&seed);
     return MB_OK;
 }
 

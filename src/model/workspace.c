@@ -6,6 +6,7 @@
 #include "attention.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/max.h"
 #include "base/memory.h"
 #include "mlp.h"
 #include "model.h"
@@ -36,11 +37,6 @@ static size_t max_size(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static uint64_t max_u64(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
 /* Kinds use the same memory: attentions run one after another, and so do MLPs. Their parts lie apart. */
 static void place_kinds(const struct mb_config *c, struct mb_placing *p, struct mb_workspace *w)
 {
@@ -49,13 +45,13 @@ static void place_kinds(const struct mb_config *c, struct mb_placing *p, struct 
     for (size_t i = 0; i < c->n_mlps; i++)
         w->mlp[i] = mb_take(p, 1, c->mlps[i].kind->part_nbytes);
     uint64_t begin = p->at, end = begin;
-    for (size_t i = 0; i < c->n_attentions; i++, end = max_u64(end, p->at)) {
+    for (size_t i = 0; i < c->n_attentions; i++, end = mb_max_u64(end, p->at)) {
         p->at = begin;
         c->attentions[i].kind->place(&c->attentions[i], c->n_pass_tokens, w->n_chunks_max, p,
                                      w->attention[i]);
     }
     begin = end;
-    for (size_t i = 0; i < c->n_mlps; i++, end = max_u64(end, p->at)) {
+    for (size_t i = 0; i < c->n_mlps; i++, end = mb_max_u64(end, p->at)) {
         p->at = begin;
         c->mlps[i].kind->place(&c->mlps[i], c->d_model, c->n_pass_tokens, p, w->mlp[i]);
     }

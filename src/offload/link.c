@@ -2,6 +2,7 @@
  * link.c - a slow tier with a virtual clock.
  */
 #include "base/error.h"
+#include "base/max.h"
 #include "base/options.h"
 #include <moebius/offload.h>
 
@@ -29,19 +30,14 @@ static uint64_t wire_ns(const struct mb_link *link, uint64_t nbytes)
     return whole + ((double)whole < ns ? 1 : 0);
 }
 
-static uint64_t max_u64(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
 uint64_t mb_link_read(struct mb_link *link, uint64_t now_ns, uint64_t nbytes)
 {
     uint64_t *place = link->place_free_ns;
     for (unsigned i = 1; i < link->options.depth; i++)
         if (link->place_free_ns[i] < *place)
             place = &link->place_free_ns[i];
-    uint64_t ready = max_u64(now_ns, *place) + link->options.latency_ns, ns = wire_ns(link, nbytes);
-    *place = link->wire_free_ns = max_u64(ready, link->wire_free_ns) + ns;
+    uint64_t ready = mb_max_u64(now_ns, *place) + link->options.latency_ns, ns = wire_ns(link, nbytes);
+    *place = link->wire_free_ns = mb_max_u64(ready, link->wire_free_ns) + ns;
     link->busy_ns += ns;
     link->nbytes += nbytes;
     link->n_reads++;

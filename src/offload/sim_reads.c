@@ -2,6 +2,7 @@
  * sim_reads.c - what the store does with reads (src/store/disk_reads.c), by a clock of its own.
  */
 #include "sim_reads.h"
+#include "base/max.h"
 #include <string.h>
 
 /* As in the store. */
@@ -9,11 +10,6 @@
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
-}
-
-static uint64_t max_u64(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
 }
 
 /* ---------------------------------------------------------------- checks */
@@ -36,7 +32,7 @@ static void begin_check(struct mb_sim_reads *reads, size_t expert)
     check->expert = expert;
     check->begun_ns = reads->now_ns + reads->wake_ns;
     if (n > 0)
-        check->begun_ns = max_u64(check->begun_ns, reads->thread_free_ns[first]);
+        check->begun_ns = mb_max_u64(check->begun_ns, reads->thread_free_ns[first]);
     check->ends_ns = check->begun_ns + check_ns(reads, expert);
     reads->thread_free_ns[first] = check->ends_ns;
 }
@@ -61,7 +57,7 @@ uint64_t mb_sim_reads_checked_ns(const struct mb_sim_reads *reads)
     uint64_t sum = reads->checked_ns;
     for (size_t i = 0; i < reads->n_checks; i++) {
         const struct mb_sim_check *check = &reads->checks[i];
-        sum += max_u64(min_u64(check->ends_ns, reads->now_ns), check->begun_ns) - check->begun_ns;
+        sum += mb_max_u64(min_u64(check->ends_ns, reads->now_ns), check->begun_ns) - check->begun_ns;
     }
     return sum;
 }
@@ -139,10 +135,10 @@ uint64_t mb_sim_reads_next(const struct mb_sim_reads *reads)
 void mb_sim_reads_advance(struct mb_sim_reads *reads, uint64_t until_ns)
 {
     for (uint64_t next; (next = mb_sim_reads_next(reads)) <= until_ns && next != UINT64_MAX;) {
-        reads->now_ns = max_u64(next, reads->now_ns);
+        reads->now_ns = mb_max_u64(next, reads->now_ns);
         end_flights(reads);
         end_checks(reads);
         mb_sim_reads_begin(reads);
     }
-    reads->now_ns = max_u64(until_ns, reads->now_ns);
+    reads->now_ns = mb_max_u64(until_ns, reads->now_ns);
 }

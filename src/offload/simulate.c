@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/options.h"
+#include "base/splitmix.h"
 #include "future.h"
 #include "policy.h"
 #include "sim_reads.h"
@@ -201,14 +202,6 @@ static void end_expert(void *ctx, size_t expert)
 
 /* ---------------------------------------------------------------- guesses */
 
-/* Spreads numbers: the same on every machine. */
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
-
 /* As in the store: mostly wrong guesses are not read for a while. */
 static bool takes_guesses(struct simulator *s, struct guess_record *record)
 {
@@ -235,10 +228,11 @@ static void guess(struct simulator *s, size_t layer)
         return;
     const uint16_t *chosen = mb_trace_token(s->trace, s->token).experts + layer * s->n_used;
     for (size_t k = 0; k < s->n_used && *chosen != MB_TRACE_NONE; k++) {
-        uint64_t chance = mix(((uint64_t)s->token * s->n_layers + layer) * MB_TRACE_USED_MAX + k + 1);
+        uint64_t chance =
+            mb_splitmix_spread(((uint64_t)s->token * s->n_layers + layer) * MB_TRACE_USED_MAX + k + 1);
         bool is_right = (double)(chance >> 11) * 0x1p-53 < s->options->lookahead;
-        s->guesses[s->n_guesses++] =
-            is_right ? layer * s->n_experts + chosen[k] : wrong_guess(s, layer, k, mix(chance));
+        s->guesses[s->n_guesses++] = is_right ? layer * s->n_experts + chosen[k]
+                                              : wrong_guess(s, layer, k, mb_splitmix_spread(chance));
     }
     begin_guesses(s);
 }

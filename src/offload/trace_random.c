@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/options.h"
+#include "base/splitmix.h"
 #include <math.h>
 #include <moebius/offload.h>
 #include <stdlib.h>
@@ -23,18 +24,9 @@ struct chance {
     uint64_t state;
 };
 
-/* SplitMix64. */
-static uint64_t next_u64(struct chance *chance)
-{
-    uint64_t x = chance->state += UINT64_C(0x9e3779b97f4a7c15);
-    x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
-    return x ^ x >> 31;
-}
-
 static double next_share(struct chance *chance) /* 0 to 1, without 1 */
 {
-    return (double)(next_u64(chance) >> 11) * 0x1p-53;
+    return (double)(mb_splitmix_next(&chance->state) >> 11) * 0x1p-53;
 }
 
 struct layer {
@@ -216,7 +208,7 @@ static enum mb_status fill_layer(struct layer *layer, size_t number, uint64_t se
                                  struct mb_error *err)
 {
     struct chance chance = {seed};
-    chance.state = next_u64(&chance) + number * UINT64_C(0xd1342543de82ef95);
+    chance.state = mb_splitmix_next(&chance.state) + number * UINT64_C(0xd1342543de82ef95);
     int32_t experts[MB_TRACE_USED_MAX];
     float gates[MB_TRACE_USED_MAX];
     shuffle(layer, &chance);

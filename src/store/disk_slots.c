@@ -7,6 +7,7 @@
 #include "disk_slots.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/max.h"
 #include "base/memory.h"
 #include <stdlib.h>
 
@@ -14,11 +15,6 @@ enum { POLICY_NBYTES = 128 }; /* about what a policy keeps of an expert */
 enum { ONCE_SHARE = 8 };      /* of each size one slot in so many is for what is used once */
 
 static size_t max_size(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
-static uint64_t max_u64(uint64_t a, uint64_t b)
 {
     return a > b ? a : b;
 }
@@ -40,8 +36,8 @@ static void add_sizes(const struct mb_index *index, const struct mb_bound_expert
     sizes->n_parts += bound->n_parts;
     sizes->n_parts_max = max_size(sizes->n_parts_max, bound->n_parts);
     sizes->n_pieces_max = max_size(sizes->n_pieces_max, expert.n_pieces);
-    sizes->nbytes_max = max_u64(sizes->nbytes_max, expert.nbytes);
-    sizes->tables_nbytes_max = max_u64(sizes->tables_nbytes_max, expert.tables_nbytes);
+    sizes->nbytes_max = mb_max_u64(sizes->nbytes_max, expert.nbytes);
+    sizes->tables_nbytes_max = mb_max_u64(sizes->tables_nbytes_max, expert.tables_nbytes);
     for (size_t i = 0; i < expert.n_pieces; i++)
         sizes->expert_nbytes += pieces[i].tensor->nbytes;
 }

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define REFERENCE MB_REPO "/models/reference"
+static const char reference[] = REFERENCE;
 
 static const char sweep_file[] =
     "{\"sweep\": 1, \"task\": \"" REFERENCE
@@ -207,7 +208,7 @@ static int run_and_signal(const char *const *argv, double seconds, int signal_nu
 /* Killed again and again, each time at another moment of what is left. */
 static void a_killed_sweep_goes_on(void **state)
 {
-    static const char *const argv[] = {"moebius", "sweep",     REFERENCE,  "--file", "sweep.json",
+    static const char *const argv[] = {"moebius", "sweep",     reference,  "--file", "sweep.json",
                                        "-o",      "killed.db", "--resume", NULL};
     static const double moments[N_KILLS] = {0.05, 0.3, 0.15, 0.2, 0.1, 0.25};
     int n_killed = 0;
@@ -230,7 +231,7 @@ static void a_killed_sweep_goes_on(void **state)
 
 static void an_interrupt_ends_between_two_tokens(void **state)
 {
-    static const char *const argv[] = {"moebius",    "sweep", REFERENCE,        "--file",
+    static const char *const argv[] = {"moebius",    "sweep", reference,        "--file",
                                        "sweep.json", "-o",    "interrupted.db", NULL};
     (void)state;
     int status = run_and_signal(argv, 1.0, SIGINT);
