@@ -14,6 +14,23 @@ static bool is_same_file(const struct stat *a, const char *path)
     return stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
 }
 
+static enum mb_status open_direct(struct cli_output_file *output, const char *path, struct mb_error *err)
+{
+    output->file = fopen(path, "wb");
+    return output->file == NULL ? mb_fail_errno(err, path, "create") : MB_OK;
+}
+
+static enum mb_status open_partial(struct cli_output_file *output, struct mb_error *err)
+{
+    int fd;
+    MB_TRY(mb_create_partial(output->partial, &fd, err));
+    output->file = fdopen(fd, "wb");
+    if (output->file != NULL)
+        return MB_OK;
+    close(fd);
+    return mb_fail_memory(err, "a file that is written");
+}
+
 enum mb_status cli_output_open(struct cli_output_file *output, const char *path, const char *input,
                                struct mb_error *err)
 {
@@ -28,28 +45,31 @@ enum mb_status cli_output_open(struct cli_output_file *output, const char *path,
     int n = is_direct ? 0 : snprintf(output->partial, sizeof output->partial, "%s.tmp", path);
     if (n < 0 || (size_t)n >= sizeof output->partial)
         return mb_fail(err, MB_USAGE, "%.200s...: path too long", path);
-    output->file = fopen(is_direct ? path : output->partial, "wb");
-    return output->file == NULL ? mb_fail_errno(err, path, "create") : MB_OK;
+    return is_direct ? open_direct(output, path, err) : open_partial(output, err);
 }
 
-static bool flush(const struct cli_output_file *output)
+/* A write that failed before has left a hole, even if the last one did not fail. */
+static enum mb_status flush(const struct cli_output_file *output, struct mb_error *err)
 {
-    return fflush(output->file) == 0 && (output->partial[0] == '\0' || fsync(fileno(output->file)) == 0);
+    bool has_failed = ferror(output->file) != 0;
+    if (fflush(output->file) != 0 || (output->partial[0] != '\0' && fsync(fileno(output->file)) != 0))
+        return mb_fail_errno(err, output->path, "write");
+    return has_failed ? mb_fail(err, MB_IO, "%s: write: not everything was written", output->path) : MB_OK;
 }
 
 enum mb_status cli_output_close(struct cli_output_file *output, enum mb_status status, struct mb_error *err)
 {
     if (output->file == NULL)
         return status;
-    if (status == MB_OK && !flush(output))
-        status = mb_fail_errno(err, output->path, "write");
-    if (fclose(output->file) != 0 && status == MB_OK)
-        status = mb_fail_errno(err, output->path, "close");
-    if (output->partial[0] == '\0')
-        return status;
-    if (status == MB_OK && rename(output->partial, output->path) != 0)
+    bool has_partial = output->partial[0] != '\0';
+    if (status == MB_OK)
+        status = flush(output, err);
+    if (has_partial && status == MB_OK && rename(output->partial, output->path) != 0)
         status = mb_fail_errno(err, output->path, "rename");
-    if (status != MB_OK)
+    if (has_partial && status != MB_OK)
         unlink(output->partial);
+    if (fclose(output->file) != 0 && status == MB_OK && !has_partial)
+        status = mb_fail_errno(err, output->path, "close");
+    output->file = NULL;
     return status;
 }

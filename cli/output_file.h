@@ -15,7 +15,10 @@ struct cli_output_file {
     FILE *file;
 };
 
-/* 'input' is read for what is written: it must not be replaced. */
+/*
+ * 'input' is read for what is written: it must not be replaced.  MB_IO where another process is writing the
+ * file.
+ */
 enum mb_status cli_output_open(struct cli_output_file *output, const char *path, const char *input,
                                struct mb_error *err);
 

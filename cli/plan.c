@@ -185,13 +185,13 @@ static enum mb_status make(const char *model, struct mb_plan_options *to, struct
                            struct plan_check *check, struct mb_error *err)
 {
     struct cli_progress progress;
+    if (args.check != NULL)
+        return plan_check(model, args.out, args.check, (size_t)args.n_check, to, report, check, err);
     to->progress = cli_progress_show;
     to->progress_ctx = &progress;
     cli_progress_begin(&progress, "B");
     enum mb_status status = mb_plan_make(model, args.out, to, report, err);
     cli_progress_end(&progress);
-    if (status == MB_OK && args.check != NULL)
-        status = plan_check(model, args.out, args.check, (size_t)args.n_check, to, report, check, err);
     return status;
 }
 

@@ -20,6 +20,7 @@ struct checking {
     const char *model_path;
     const struct mb_plan_options *options;
     char folder[MB_PATH_MAX]; /* that is made anew for each plan */
+    char planned[MB_PATH_MAX], uniform[MB_PATH_MAX];
     struct mb_model *model;
     struct mb_windows windows;
     struct cli_progress progress;
@@ -92,27 +93,64 @@ static enum mb_status measure(struct checking *c, const char *plan_path, double 
     return status == MB_OK ? compare(c, kl, err) : status;
 }
 
+static enum mb_status make(const struct checking *c, const char *path, const struct mb_plan_options *options,
+                           struct mb_plan_report *report, struct mb_error *err)
+{
+    struct cli_progress progress;
+    struct mb_plan_options shown = *options;
+    shown.progress = cli_progress_show;
+    shown.progress_ctx = &progress;
+    cli_progress_begin(&progress, "B");
+    enum mb_status status = mb_plan_make(c->model_path, path, &shown, report, err);
+    cli_progress_end(&progress);
+    return status;
+}
+
 /* The uniform plan is made for the size of the other one, and measured beside it. */
-static enum mb_status check_both(struct checking *c, const char *plan_path, const char *uniform_path,
-                                 struct mb_plan_report *report, struct plan_check *check,
+static enum mb_status check_both(struct checking *c, struct mb_plan_report *report, struct plan_check *check,
                                  struct mb_error *err)
 {
     struct mb_plan_options uniform = *c->options;
     struct mb_plan_report uniform_report;
+    MB_TRY(make(c, c->planned, c->options, report, err));
     uniform.policy = "uniform";
     uniform.kl_max = 0;
     uniform.target_nbytes = 0;
     uniform.target_bits = report->bits; /* pages that blobs fill are a matter of chance */
     memset(uniform.depth, 0, sizeof uniform.depth);
-    MB_TRY(mb_plan_make(c->model_path, uniform_path, &uniform, &uniform_report, err));
-    MB_TRY(measure(c, plan_path, &check->kl, err));
-    MB_TRY(measure(c, uniform_path, &check->kl_uniform, err));
+    MB_TRY(make(c, c->uniform, &uniform, &uniform_report, err));
+    MB_TRY(measure(c, c->planned, &check->kl, err));
+    MB_TRY(measure(c, c->uniform, &check->kl_uniform, err));
     check->is_done = true;
     check->fell_back = !(check->kl <= check->kl_uniform) && strcmp(report->policy, "uniform") != 0;
-    if (!check->fell_back)
-        return MB_OK;
-    *report = uniform_report;
-    return rename(uniform_path, plan_path) == 0 ? MB_OK : mb_fail_errno(err, plan_path, "rename");
+    if (check->fell_back)
+        *report = uniform_report;
+    return MB_OK;
+}
+
+static enum mb_status check_locked(struct checking *c, const char *plan_path, const char *text, size_t limit,
+                                   struct mb_plan_report *report, struct plan_check *check,
+                                   struct mb_error *err)
+{
+    const struct mb_model_options open = {.size = sizeof open, .n_threads = c->options->n_threads};
+    MB_TRY(mb_model_open(c->model_path, &open, &c->model, err));
+    enum mb_status status = read_windows(c, text, limit, err);
+    if (status == MB_OK)
+        status = check_both(c, report, check, err);
+    if (status == MB_OK && rename(check->fell_back ? c->uniform : c->planned, plan_path) != 0)
+        status = mb_fail_errno(err, plan_path, "rename");
+    unlink(c->planned);
+    unlink(c->uniform);
+    remove_folder(c->folder);
+    mb_windows_free(&c->windows);
+    mb_model_close(c->model);
+    return status;
+}
+
+/* PLAN and a word. false: too long. */
+static bool join(char path[MB_PATH_MAX], const char *plan_path, const char *word)
+{
+    return (size_t)snprintf(path, MB_PATH_MAX, "%s.%s", plan_path, word) < MB_PATH_MAX;
 }
 
 enum mb_status plan_check(const char *model, const char *plan_path, const char *text, size_t limit,
@@ -120,18 +158,14 @@ enum mb_status plan_check(const char *model, const char *plan_path, const char *
                           struct plan_check *check, struct mb_error *err)
 {
     struct checking c = {.model_path = model, .options = options};
-    char uniform_path[MB_PATH_MAX];
-    const struct mb_model_options open = {.size = sizeof open, .n_threads = options->n_threads};
-    if ((size_t)snprintf(c.folder, sizeof c.folder, "%s.check", plan_path) >= sizeof c.folder ||
-        (size_t)snprintf(uniform_path, sizeof uniform_path, "%s.uniform", plan_path) >= sizeof uniform_path)
+    char lock[MB_PATH_MAX];
+    int lock_fd;
+    if (!join(c.folder, plan_path, "check") || !join(c.planned, plan_path, "planned") ||
+        !join(c.uniform, plan_path, "uniform") || !join(lock, plan_path, "lock"))
         return mb_fail(err, MB_USAGE, "the path of the plan is too long");
-    MB_TRY(mb_model_open(model, &open, &c.model, err));
-    enum mb_status status = read_windows(&c, text, limit, err);
-    if (status == MB_OK)
-        status = check_both(&c, plan_path, uniform_path, report, check, err);
-    unlink(uniform_path);
-    remove_folder(c.folder);
-    mb_windows_free(&c.windows);
-    mb_model_close(c.model);
+    MB_TRY(mb_create_partial(lock, &lock_fd, err));
+    enum mb_status status = check_locked(&c, plan_path, text, limit, report, check, err);
+    unlink(lock); /* before it is closed, which lets the lock go */
+    close(lock_fd);
     return status;
 }

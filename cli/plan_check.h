@@ -13,10 +13,11 @@ struct plan_check {
 };
 
 /*
- * Codes the model with the plan at plan_path and with a uniform one of the same size, and measures both on
- * the text: "question" and "reply" (else "answer") a line if its name ends in ".jsonl", else plain text.
- * Where the plan is no better the uniform one takes its place, and its report that of *report.  PLAN.check
- * beside the plan is the folder in which that is done, and goes.
+ * Makes a plan, codes the model with it and with a uniform one of the same size, and measures both on the
+ * text: "question" and "reply" (else "answer") a line if its name ends in ".jsonl", else plain text.  The
+ * better one is written to plan_path, and its report to *report; without a measurement nothing is.
+ * PLAN.planned, PLAN.uniform and the folder PLAN.check beside the plan are what that is done with, and go.
+ * MB_IO: another process does it.
  */
 enum mb_status plan_check(const char *model, const char *plan_path, const char *text, size_t limit,
                           const struct mb_plan_options *options, struct mb_plan_report *report,

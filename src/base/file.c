@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -107,16 +108,28 @@ enum mb_status mb_read_file(const char *path, uint64_t max_nbytes, char **bytes,
     return status;
 }
 
-static enum mb_status write_and_sync(const char *path, const void *bytes, size_t nbytes, struct mb_error *err)
+/* Locks what is open, if it is still what the path names. Where nothing can be locked it is not. */
+static enum mb_status lock_partial(int fd, const char *path, struct mb_error *err)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0)
+    struct stat ours, there;
+    bool is_free = flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+    if (fstat(fd, &ours) != 0)
+        return mb_fail_errno(err, path, "stat");
+    if (!is_free || stat(path, &there) != 0 || there.st_dev != ours.st_dev || there.st_ino != ours.st_ino)
+        return mb_fail(err, MB_IO, "%s: another process is writing there", path);
+    if (ours.st_size > 0 && ftruncate(fd, 0) != 0) /* what a kill has left */
+        return mb_fail_errno(err, path, "truncate");
+    return MB_OK;
+}
+
+enum mb_status mb_create_partial(const char *path, int *fd, struct mb_error *err)
+{
+    *fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (*fd < 0)
         return mb_fail_errno(err, path, "create");
-    enum mb_status status = mb_write_at(fd, path, 0, bytes, nbytes, err);
-    if (status == MB_OK && fsync(fd) != 0)
-        status = mb_fail_errno(err, path, "fsync");
-    if (close(fd) != 0 && status == MB_OK)
-        status = mb_fail_errno(err, path, "close");
+    enum mb_status status = lock_partial(*fd, path, err);
+    if (status != MB_OK)
+        close(*fd);
     return status;
 }
 
@@ -133,17 +146,19 @@ enum mb_status mb_sync_folder_of(const char *path, struct mb_error *err)
 enum mb_status mb_write_file(const char *path, const void *bytes, size_t nbytes, struct mb_error *err)
 {
     char temporary[MB_PATH_MAX];
-    int n = snprintf(temporary, sizeof temporary, "%s.tmp", path);
+    int fd, n = snprintf(temporary, sizeof temporary, "%s.tmp", path);
     if (n < 0 || (size_t)n >= sizeof temporary)
         return mb_fail(err, MB_BAD_DATA, "%.200s...: path too long", path);
-    enum mb_status status = write_and_sync(temporary, bytes, nbytes, err);
+    MB_TRY(mb_create_partial(temporary, &fd, err));
+    enum mb_status status = mb_write_at(fd, temporary, 0, bytes, nbytes, err);
+    if (status == MB_OK && fsync(fd) != 0)
+        status = mb_fail_errno(err, temporary, "fsync");
     if (status == MB_OK && rename(temporary, path) != 0)
         status = mb_fail_errno(err, path, "rename");
-    if (status != MB_OK) {
+    if (status != MB_OK)
         unlink(temporary);
-        return status;
-    }
-    return mb_sync_folder_of(path, err);
+    close(fd); /* after fsync nothing can be lost any more */
+    return status == MB_OK ? mb_sync_folder_of(path, err) : status;
 }
 
 enum mb_status mb_sync_folder(const char *path, struct mb_error *err)

@@ -2,6 +2,7 @@
  * plan.c - from options to a plan: sources, a policy, and the level at which it meets the target.
  */
 #include "base/error.h"
+#include "base/file.h"
 #include "base/options.h"
 #include "planner.h"
 #include <moebius/perturb.h>
@@ -156,7 +157,7 @@ static enum mb_status try_level(struct mb_planner *planner, const struct mb_plan
                                 const char *path, struct mb_error *err)
 {
     MB_TRY(choose(planner, policy, level, err));
-    MB_TRY(mb_plan_write(planner, policy, path, false, err));
+    MB_TRY(mb_plan_write_trial(planner, policy, path, err));
     return dry_run(planner, path, err);
 }
 
@@ -258,7 +259,7 @@ static enum mb_status make(struct mb_planner *planner, const struct mb_plan_poli
             "a KL as the target needs sensitivities in nats: results of a sweep, or Fisher traces");
     MB_TRY(meet_target(planner, policy, partial, err));
     fill_report(planner, policy);
-    return mb_plan_write(planner, policy, plan_path, true, err);
+    return mb_plan_write(planner, policy, plan_path, err);
 }
 
 static void free_planner(struct mb_planner *planner)
@@ -284,8 +285,10 @@ enum mb_status mb_plan_make(const char *model_path, const char *plan_path,
     MB_TRY(find_policy(&planner.options, &policy, err));
     if ((size_t)snprintf(partial, sizeof partial, "%s.partial", plan_path) >= sizeof partial)
         return mb_fail(err, MB_USAGE, "the path of the plan is too long");
+    MB_TRY(mb_create_partial(partial, &planner.trial_fd, err));
     enum mb_status status = make(&planner, policy, plan_path, partial, err);
-    unlink(partial);
+    unlink(partial); /* before it is closed, which lets the lock go */
+    close(planner.trial_fd);
     free_planner(&planner);
     return status;
 }

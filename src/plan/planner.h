@@ -60,6 +60,7 @@ struct mb_planner {
     bool has_gates;               /* effects know how much of each expert there is in a token */
     struct mb_plan_report *report;
     double other_nbytes, other_coded_nbytes; /* of the folder, beside the planned matrices */
+    int trial_fd;                            /* the plan that is tried, locked */
 };
 
 /* A rule that gives bounds. */
@@ -106,8 +107,12 @@ double mb_plan_measured(const struct mb_planner *planner, const struct mb_plan_r
 /* KL of the fractions as they are; NAN: not known. */
 void mb_plan_predict(const struct mb_planner *planner, double *kl, double *low, double *high);
 
-/* write.c: is_final: with what was predicted. */
+/* write.c: the plan with what was predicted, as a file that is whole or not there. */
 enum mb_status mb_plan_write(const struct mb_planner *planner, const struct mb_plan_policy *policy,
-                             const char *path, bool is_final, struct mb_error *err);
+                             const char *path, struct mb_error *err);
+
+/* Over what the trial's file held before: path is that of trial_fd. */
+enum mb_status mb_plan_write_trial(const struct mb_planner *planner, const struct mb_plan_policy *policy,
+                                   const char *path, struct mb_error *err);
 
 #endif

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* "31.4%": four digits, in any locale. */
 static void bound_text(double fraction, char text[40])
@@ -137,20 +138,39 @@ static json_t *plan_json(const struct mb_planner *planner, const struct mb_plan_
     return json;
 }
 
-enum mb_status mb_plan_write(const struct mb_planner *planner, const struct mb_plan_policy *policy,
-                             const char *path, bool is_final, struct mb_error *err)
+/* malloc'ed, with a line's end. */
+static enum mb_status plan_text(const struct mb_planner *planner, const struct mb_plan_policy *policy,
+                                bool is_final, char **text, size_t *nbytes, struct mb_error *err)
 {
-    size_t nbytes = 0;
     json_t *json = plan_json(planner, policy, is_final);
-    char *text = json == NULL ? NULL : mb_json_text(json, JSON_INDENT(1) | JSON_REAL_PRECISION(9), &nbytes);
-    enum mb_status status = MB_OK;
-    if (text == NULL)
-        status = mb_fail_memory(err, "the plan");
-    else {
-        text[nbytes] = '\n'; /* in place of the terminator */
-        status = mb_write_file(path, text, nbytes + 1, err);
-    }
-    free(text);
+    *text = json == NULL ? NULL : mb_json_text(json, JSON_INDENT(1) | JSON_REAL_PRECISION(9), nbytes);
     json_decref(json);
+    if (*text == NULL)
+        return mb_fail_memory(err, "the plan");
+    (*text)[(*nbytes)++] = '\n'; /* in place of the terminator */
+    return MB_OK;
+}
+
+enum mb_status mb_plan_write(const struct mb_planner *planner, const struct mb_plan_policy *policy,
+                             const char *path, struct mb_error *err)
+{
+    char *text;
+    size_t nbytes = 0;
+    MB_TRY(plan_text(planner, policy, true, &text, &nbytes, err));
+    enum mb_status status = mb_write_file(path, text, nbytes, err);
+    free(text);
+    return status;
+}
+
+enum mb_status mb_plan_write_trial(const struct mb_planner *planner, const struct mb_plan_policy *policy,
+                                   const char *path, struct mb_error *err)
+{
+    char *text;
+    size_t nbytes = 0;
+    MB_TRY(plan_text(planner, policy, false, &text, &nbytes, err));
+    enum mb_status status = ftruncate(planner->trial_fd, 0) == 0
+                                ? mb_write_at(planner->trial_fd, path, 0, text, nbytes, err)
+                                : mb_fail_errno(err, path, "truncate");
+    free(text);
     return status;
 }

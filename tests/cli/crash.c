@@ -5,7 +5,7 @@
  * CRASH_CALLS: "changes" of files (default), "reads", or "memory" (only where no sanitizer has its own).
  * CRASH_AT: n, from 1.  CRASH_ERRNO: the error that the call reports; without it the process is killed, or
  * gets CRASH_SIGNAL.  CRASH_LASTS: all later calls fail too, as on a full disk.  The calls are counted over
- * all threads.
+ * all threads.  CRASH_NO_URING: io_uring cannot be had, so that experts are read by calls that are counted.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -138,6 +138,17 @@ int renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned
 {
     NEXT(renameat2_fn, "renameat2")
     return strikes() ? -1 : next(from_fd, from, to_fd, to, flags);
+}
+
+typedef int (*ring_fn)(unsigned, void *, unsigned);
+
+/* Of liburing. */
+int io_uring_queue_init(unsigned n_entries, void *ring, unsigned flags);
+
+int io_uring_queue_init(unsigned n_entries, void *ring, unsigned flags)
+{
+    NEXT(ring_fn, "io_uring_queue_init")
+    return getenv("CRASH_NO_URING") != NULL ? -ENOSYS : next(n_entries, ring, flags);
 }
 
 #ifdef MB_CRASH_MEMORY

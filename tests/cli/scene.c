@@ -113,3 +113,92 @@ void assert_survives(const struct scene *scene, const char *how, int exit_status
     }
     assert_true(n_stopped > n / 4); /* what comes at the very end need not matter */
 }
+
+/* ---------------------------------------------------------------- files */
+
+void assert_said_last(const struct ran *ran, const char *words)
+{
+    size_t n = strlen(ran->err), at = n > 0 ? n - 1 : 0;
+    while (at > 0 && ran->err[at - 1] != '\n')
+        at--;
+    if (strncmp(ran->err + at, "moebius", 7) != 0 || strstr(ran->err + at, words) == NULL)
+        fail_msg("the last line is not about '%s': %s", words, ran->err);
+}
+
+static const char old_text[] = "what was there before\n";
+
+/* What OUT is, malloc'ed; NULL: nothing. */
+static char *read_out(const struct file_scene *scene)
+{
+    size_t nbytes;
+    return scene_exists(scene->out) ? (char *)test_read(test_path(scene->out), &nbytes) : NULL;
+}
+
+static bool is_whole(const struct file_scene *scene, const char *text, const char *whole)
+{
+    if (scene->end == NULL)
+        return strcmp(text, whole) == 0;
+    size_t n = strlen(text), n_end = strlen(scene->end);
+    return n > n_end && strcmp(text + n - n_end, scene->end) == 0;
+}
+
+static void begin_file(const struct file_scene *scene, bool was_there)
+{
+    char partial[64];
+    snprintf(partial, sizeof partial, "%s.tmp", scene->out);
+    test_remove(test_path(partial));
+    test_remove(test_path(scene->out));
+    if (was_there)
+        test_write_text(test_path("."), scene->out, old_text);
+}
+
+static void check_file(const struct file_scene *scene, const char *whole, bool was_there, bool must_be_whole,
+                       int at)
+{
+    char *text = read_out(scene);
+    bool is_right = text == NULL ? !was_there && !must_be_whole
+                                 : is_whole(scene, text, whole) ||
+                                       (was_there && !must_be_whole && strcmp(text, old_text) == 0);
+    if (!is_right)
+        fail_msg("%s: call %d: OUT is neither what it was nor whole: %.200s", scene->command, at,
+                 text == NULL ? "nothing" : text);
+    free(text);
+}
+
+static void assert_nothing_beside(const struct file_scene *scene, int at)
+{
+    char partial[64];
+    snprintf(partial, sizeof partial, "%s.tmp", scene->out);
+    if (scene_exists(partial))
+        fail_msg("%s: call %d: %s is left", scene->command, at, partial);
+}
+
+void assert_file_survives(const struct file_scene *scene, const char *how, int exit_status, const char *words)
+{
+    const struct scene plain = {.command = scene->command};
+    char tell[200];
+    snprintf(tell, sizeof tell, "%s CRASH_TELL=calls.txt", how);
+    begin_file(scene, false);
+    long n = scene_count_calls(&plain, tell), n_stopped = 0;
+    char *whole = read_out(scene);
+    assert_non_null(whole);
+    assert_true(n >= 3 && n < 30);
+    for (int at = 1; at <= n; at++) {
+        bool was_there = at % 2 == 0;
+        begin_file(scene, was_there);
+        const struct ran *ran = scene_run(&plain, how, at);
+        if (ran->exit_status != exit_status && ran->exit_status != 0)
+            fail_msg("%s: call %d: exit status %d: %s", scene->command, at, ran->exit_status, ran->err);
+        n_stopped += ran->exit_status != 0;
+        if (ran->exit_status == 4)
+            assert_said_last(ran, words);
+        check_file(scene, whole, was_there, ran->exit_status == 0, at);
+        if (ran->exit_status <= 4 && strstr(how, "CRASH_LASTS") == NULL) /* else nothing can be removed */
+            assert_nothing_beside(scene, at);
+        assert_int_equal(run("%s", scene->command)->exit_status, 0);
+        check_file(scene, whole, was_there, true, at);
+        assert_nothing_beside(scene, at);
+    }
+    assert_true(n_stopped > 1);
+    free(whole);
+}

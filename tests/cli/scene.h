@@ -35,4 +35,21 @@ long scene_count_calls(const struct scene *scene, const char *how);
  */
 void assert_survives(const struct scene *scene, const char *how, int exit_status, const char *words);
 
+/* A command that writes the file OUT besides what it prints. */
+struct file_scene {
+    const char *command, *out;
+    const char *end; /* of the file, whose other bytes differ from run to run; NULL: they do not */
+};
+
+/*
+ * Call by call: the program ends with exit_status, or 0 where it could do without; its last line has these
+ * words when that is 4.  OUT is what it was (nothing, or another file) or what it is to be; nothing is left
+ * beside it but by a kill, and the same command finishes it.
+ */
+void assert_file_survives(const struct file_scene *scene, const char *how, int exit_status,
+                          const char *words);
+
+/* Fails unless the last line on stderr is the program's and has these words. */
+void assert_said_last(const struct ran *ran, const char *words);
+
 #endif

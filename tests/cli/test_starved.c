@@ -159,12 +159,49 @@ static void the_second_is_refused(void **state)
     }
 }
 
+/* Stopped before the call 'at'. The second comes too late, and the first is not disturbed. */
+static void assert_second_waits(const char *const *argv, int at, const char *second, const char *out,
+                                const char *words)
+{
+    size_t n, n_alone;
+    pid_t child = start_stopping(argv, at);
+    const struct ran *ran = run("%s", second);
+    assert_int_equal(ran->exit_status, 4);
+    assert_said_last(ran, words);
+    assert_int_equal(go_on(child), 0);
+    char *text = (char *)test_read(test_path(out), &n);
+    test_remove(test_path(out));
+    assert_int_equal(waitpid(start(argv), NULL, 0) > 0, 1);
+    char *alone = (char *)test_read(test_path(out), &n_alone);
+    assert_int_equal(n, n_alone);
+    assert_memory_equal(text, alone, n);
+    free(text);
+    free(alone);
+}
+
+static void the_second_writer_of_a_file_is_refused(void **state)
+{
+    (void)state;
+    static const char reference[] = MB_REPO "/models/reference";
+    static const char *const trace[] = {"moebius", "trace", reference, "-p", "x",       "-n",
+                                        "2",       "-t",    "1",       "-o", "two.csv", NULL},
+                             *const plan[] = {"moebius", "plan", "plain",    "--target-bpw",
+                                              "4",       "-o",   "two.json", NULL};
+    for (int at = 2; at <= 4; at++)
+        assert_second_waits(trace, at, "trace " MB_REPO "/models/reference -p yes -n 9 -t 1 -o two.csv",
+                            "two.csv", "two.csv.tmp: another process is writing there");
+    for (int at = 3; at <= 9; at += 3)
+        assert_second_waits(plan, at, "plan plain --target-bpw 8 -o two.json", "two.json",
+                            "two.json.partial: another process is writing there");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_unwritable_folder_is_named),        cmocka_unit_test(a_failing_read_is_named),
-        cmocka_unit_test(a_trace_that_cannot_be_read_is_named), cmocka_unit_test(verify_is_interrupted),
-        cmocka_unit_test(a_failing_allocation_is_told),         cmocka_unit_test(the_second_is_refused),
+        cmocka_unit_test(an_unwritable_folder_is_named),          cmocka_unit_test(a_failing_read_is_named),
+        cmocka_unit_test(a_trace_that_cannot_be_read_is_named),   cmocka_unit_test(verify_is_interrupted),
+        cmocka_unit_test(a_failing_allocation_is_told),           cmocka_unit_test(the_second_is_refused),
+        cmocka_unit_test(the_second_writer_of_a_file_is_refused),
     };
 #ifdef MB_EMULATED
     puts("skipped: LD_PRELOAD reaches the emulator, not the program");

@@ -32,7 +32,13 @@ enum mb_status mb_write_at(int fd, const char *path, uint64_t pos, const void *b
 enum mb_status mb_read_file(const char *path, uint64_t max_nbytes, char **bytes, size_t *nbytes,
                             struct mb_error *err);
 
-/* Writes PATH.tmp, fsyncs it, renames it to PATH and fsyncs the folder. */
+/*
+ * Creates the file that is renamed when it is complete, empty, and locks it until *fd is closed: rename it
+ * before, so that nobody else begins to write it first.  MB_IO: another process is writing it.
+ */
+enum mb_status mb_create_partial(const char *path, int *fd, struct mb_error *err);
+
+/* Writes PATH.tmp, fsyncs it, renames it to PATH and fsyncs the folder. MB_IO as mb_create_partial. */
 enum mb_status mb_write_file(const char *path, const void *bytes, size_t nbytes, struct mb_error *err);
 
 /* fsync of a folder, or of the folder that holds a path, so that renames in it survive a power cut. */
