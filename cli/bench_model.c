@@ -12,6 +12,7 @@
 #include "bench_routing.h"
 #include "cli.h"
 #include "expert_profile.h"
+#include "generation.h"
 #include "machine.h"
 #include "memory.h"
 #include "model_trace.h"
@@ -440,6 +441,14 @@ static size_t largest_context(const struct bench *bench)
     return n == 0 ? 1 : n;
 }
 
+/* As "run" feeds prompts, or whole ones where those are longer; batches are of one token each. */
+static size_t largest_step(const struct bench *bench)
+{
+    size_t n = CLI_N_STEP_TOKENS, n_prompt = largest(&bench->prompts), n_depth = largest(&bench->depths);
+    n = n_prompt > n ? n_prompt : n;
+    return n_depth > n ? n_depth : n;
+}
+
 /* Memory's rate, after the model has gone, within what may be used; 0: that is too little to tell. */
 static double read_rate(const struct bench *bench, int n_threads)
 {
@@ -468,6 +477,7 @@ static enum mb_status run_threads(struct bench *bench, int n_threads, struct mb_
                                              .memory_nbytes = bench->memory_nbytes,
                                              .n_sessions = largest(&bench->batches),
                                              .n_ctx = largest_context(bench),
+                                             .n_step_tokens = largest_step(bench),
                                              .cache_type = bench->cache_type,
                                              .expert_policy = args.policy,
                                              .expert_link = args.link == NULL ? NULL : &bench->link,

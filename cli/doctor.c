@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "base/number.h"
 #include "cli.h"
+#include "generation.h"
 #include "model_bytes.h"
 #include "report.h"
 #include "units.h"
@@ -130,7 +131,9 @@ static void choose_pass(struct doctor *d)
     uint64_t left = d->memory_nbytes > d->fixed_nbytes ? d->memory_nbytes - d->fixed_nbytes : 0;
     if (!mb_checkpoint_is_coded(d->ckpt))
         return;
-    size_t n_tokens = mb_pass_tokens_for(needs->passes_nbytes, left, d->bytes.experts_nbytes, d->wave_nbytes);
+    size_t n_step = needs->n_ctx < CLI_N_STEP_TOKENS ? needs->n_ctx : CLI_N_STEP_TOKENS;
+    size_t n_tokens =
+        mb_pass_tokens_for(needs->passes_nbytes, n_step, left, d->bytes.experts_nbytes, d->wave_nbytes);
     for (size_t i = 0; needs->n_pass_tokens > n_tokens; needs->n_pass_tokens /= 2)
         needs->work_nbytes = needs->passes_nbytes[++i];
 }

@@ -56,6 +56,7 @@ struct mb_model_options cli_model_options(const struct cli_generation *g, size_t
     struct mb_model_options options = {.size = sizeof options,
                                        .n_threads = g->n_threads,
                                        .n_ctx = expected_context(g, n_prompt),
+                                       .n_step_tokens = CLI_N_STEP_TOKENS,
                                        .cache_type = cli_cache_type(g),
                                        .timeline = cli_timeline_hook()};
     cli_activations(g->activations, &options.activations);

@@ -2,7 +2,6 @@
  * memory.c - the limit of memory, and words about streaming.
  */
 #include "memory.h"
-#include "generation.h"
 #include "report.h"
 #include "units.h"
 #include <stdio.h>
@@ -21,7 +20,7 @@ void cli_print_mode(const struct mb_model_info *info, bool is_asked)
     if (m->reads == MB_READS_NONE && !is_asked)
         return;
     cli_bytes(limit, info->memory_nbytes);
-    if (info->n_pass_tokens < CLI_N_STEP_TOKENS)
+    if (info->n_pass_tokens < info->n_step_tokens)
         snprintf(passes, sizeof passes, ", prompts in passes of %zu tokens", info->n_pass_tokens);
     if (m->reads == MB_READS_NONE) {
         cli_bytes(all, m->blob_nbytes + m->table_nbytes + m->exact_nbytes + m->mapped_nbytes);

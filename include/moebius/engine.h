@@ -64,6 +64,9 @@ struct mb_model_options {
      * more than MB_CTX_EXPECTED) and of that type.  With memory_nbytes, sessions cannot have more together.
      */
     size_t n_sessions, n_ctx;
+    /* Most tokens that will be given to mb_decode at once; 0: any number.  A pass then needs no more room,
+     * and leaves it to experts that are streamed.  Changes no result: more tokens take several passes. */
+    size_t n_step_tokens;
     enum mb_cache_type cache_type;
     enum mb_lookahead_mode lookahead; /* where experts are streamed; changes no result */
     const char *expert_policy;        /* which streamed expert leaves memory (offload.h); NULL: the default */
@@ -94,7 +97,9 @@ struct mb_model_info {
     size_t n_eos_ids;
     struct mb_store_memory memory;
     uint64_t work_nbytes;  /* anonymous: memory of a pass, touched as far as it is used */
-    size_t n_pass_tokens;  /* most tokens of a pass: 512, or what memory_nbytes leave room for */
+    size_t n_pass_tokens;  /* most tokens of a pass: n_step_tokens or more, or what memory_nbytes leave room
+                              for */
+    size_t n_step_tokens;  /* most that come together, up to 512, as the options let expect */
     uint64_t token_nbytes; /* weights read for one generated token, its experts of average size */
     uint64_t
         memory_nbytes; /* that the process may use: as it was asked for, or found; UINT64_MAX: no limit */
@@ -293,12 +298,12 @@ MB_API enum mb_status mb_model_look(const struct mb_checkpoint *ckpt,
                                     struct mb_error *err);
 
 /*
- * Most tokens of a pass where so many bytes are left for passes and experts: 512, or fewer where experts
- * would have less memory than the pass, or too little.  passes_nbytes are those of mb_model_needs,
- * experts_nbytes all routed experts, wave_nbytes those of one token in a layer.
+ * Most tokens of a pass where so many bytes are left for passes and experts: room for n_step_tokens, up to
+ * 512, or fewer where experts would have less memory than the pass, or too little.  passes_nbytes are those
+ * of mb_model_needs, experts_nbytes all routed experts, wave_nbytes those of one token in a layer.
  */
-MB_API size_t mb_pass_tokens_for(const uint64_t passes_nbytes[MB_PASS_SIZES], uint64_t left_nbytes,
-                                 uint64_t experts_nbytes, uint64_t wave_nbytes);
+MB_API size_t mb_pass_tokens_for(const uint64_t passes_nbytes[MB_PASS_SIZES], size_t n_step_tokens,
+                                 uint64_t left_nbytes, uint64_t experts_nbytes, uint64_t wave_nbytes);
 
 /*
  * Forgets all tokens after the first n_past, and returns how many the session then holds: n_past, or fewer

@@ -31,18 +31,35 @@ static uint64_t found_nbytes(uint64_t used_nbytes)
     return used_nbytes + (available > 2 * margin ? available - margin : available / 2);
 }
 
+/* What is expected: sessions, and the context of each. */
+static size_t n_sessions_of(const struct mb_model_options *options)
+{
+    return options->n_sessions == 0 ? 1 : options->n_sessions;
+}
+
+static size_t n_ctx_of(const struct mb_config *c, const struct mb_model_options *options)
+{
+    size_t n_ctx = options->n_ctx == 0 ? MB_CTX_EXPECTED : options->n_ctx;
+    return n_ctx < c->n_ctx ? n_ctx : c->n_ctx;
+}
+
 static uint64_t caches_nbytes(const struct mb_config *c, const struct mb_model_options *options)
 {
-    size_t n_sessions = options->n_sessions == 0 ? 1 : options->n_sessions, n_ctx = options->n_ctx;
     uint64_t nbytes;
-    if (n_ctx == 0)
-        n_ctx = c->n_ctx < MB_CTX_EXPECTED ? c->n_ctx : MB_CTX_EXPECTED;
-    n_ctx = n_ctx < c->n_ctx ? n_ctx : c->n_ctx;
     bool is_f32 = options->cache_type == MB_CACHE_F32;
-    if (!mb_cache_nbytes(c, n_ctx, is_f32 ? MB_F32 : MB_F16, NULL, &nbytes) ||
-        !mb_mul_u64(nbytes, n_sessions, &nbytes))
+    if (!mb_cache_nbytes(c, n_ctx_of(c, options), is_f32 ? MB_F32 : MB_F16, NULL, &nbytes) ||
+        !mb_mul_u64(nbytes, n_sessions_of(options), &nbytes))
         return UINT64_MAX;
     return nbytes;
+}
+
+/* Most tokens that come together: what is given at once, and what sessions can hold. */
+static size_t n_step_tokens_of(const struct mb_config *c, const struct mb_model_options *options)
+{
+    uint64_t n = options->n_step_tokens == 0 ? MB_PASS_TOKENS : options->n_step_tokens, n_held;
+    if (mb_mul_u64(n_ctx_of(c, options), n_sessions_of(options), &n_held) && n_held < n)
+        n = n_held;
+    return n < MB_PASS_TOKENS ? (size_t)n : MB_PASS_TOKENS;
 }
 
 /* Views and lists of matrices, which are made while the model is opened. */
@@ -106,15 +123,18 @@ static uint64_t rest_of(uint64_t nbytes, uint64_t taken)
  * first of all all experts fit; else a pass takes no more than they do, and leaves room for what a token uses
  * in a few layers.
  */
-size_t mb_pass_tokens_for(const uint64_t passes_nbytes[MB_PASS_SIZES], uint64_t left_nbytes,
-                          uint64_t experts_nbytes, uint64_t wave_nbytes)
+size_t mb_pass_tokens_for(const uint64_t passes_nbytes[MB_PASS_SIZES], size_t n_step_tokens,
+                          uint64_t left_nbytes, uint64_t experts_nbytes, uint64_t wave_nbytes)
 {
-    size_t i = 0;
+    size_t i = 0, first;
+    while (i + 1 < MB_PASS_SIZES && (size_t)MB_PASS_TOKENS >> (i + 1) >= n_step_tokens)
+        i++;
+    first = i;
     while (i < MB_PASS_SIZES && rest_of(left_nbytes, passes_nbytes[i]) < experts_nbytes)
         i++;
     if (i < MB_PASS_SIZES)
         return (size_t)MB_PASS_TOKENS >> i;
-    for (i = 0; i + 1 < MB_PASS_SIZES; i++) {
+    for (i = first; i + 1 < MB_PASS_SIZES; i++) {
         uint64_t rest = rest_of(left_nbytes, passes_nbytes[i]);
         if (rest >= passes_nbytes[i] && rest / N_WAVES_MIN >= wave_nbytes)
             break;
@@ -123,7 +143,8 @@ size_t mb_pass_tokens_for(const uint64_t passes_nbytes[MB_PASS_SIZES], uint64_t 
 }
 
 /* Returns what a pass takes. */
-static uint64_t choose_pass(struct mb_model *model, uint64_t other_nbytes)
+static uint64_t choose_pass(struct mb_model *model, const struct mb_model_options *options,
+                            uint64_t other_nbytes)
 {
     struct mb_config *c = &model->config;
     const int n_threads = mb_pool_n_threads(model->pool);
@@ -132,9 +153,10 @@ static uint64_t choose_pass(struct mb_model *model, uint64_t other_nbytes)
     if (!mb_mul_u64(n.expert_nbytes_max, n_used_max(c), &wave))
         wave = UINT64_MAX;
     mb_passes_nbytes(c, n_threads, passes);
+    model->info.n_step_tokens = n_step_tokens_of(c, options);
     if (mb_checkpoint_is_coded(model->ckpt))
-        c->n_pass_tokens =
-            mb_pass_tokens_for(passes, rest_of(model->memory_nbytes, fixed), n.experts_nbytes, wave);
+        c->n_pass_tokens = mb_pass_tokens_for(passes, model->info.n_step_tokens,
+                                              rest_of(model->memory_nbytes, fixed), n.experts_nbytes, wave);
     return mb_workspace_nbytes(c, n_threads);
 }
 
@@ -148,7 +170,7 @@ enum mb_status mb_budget_make(struct mb_model *model, const struct mb_model_opti
     uint64_t other_nbytes = add_capped(used_nbytes + lists_nbytes(c), caches);
     bool is_given = options->memory_nbytes > 0;
     model->memory_nbytes = is_given ? options->memory_nbytes : found_nbytes(used_nbytes);
-    other_nbytes = add_capped(other_nbytes, choose_pass(model, other_nbytes));
+    other_nbytes = add_capped(other_nbytes, choose_pass(model, options, other_nbytes));
     model->cache_nbytes_max = is_given ? caches : UINT64_MAX;
     store->memory_nbytes = model->memory_nbytes;
     store->other_nbytes = other_nbytes;

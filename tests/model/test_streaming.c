@@ -152,11 +152,12 @@ static void logits_are_the_same_however_small_passes_are(void **state)
     size_t nbytes, n_before = 0, n_sizes = 0;
     float *expected = run_in_memory(&nbytes);
     uint64_t limit = lowest_limit(test_path("coded"), 2);
-    while (n_before < MB_PASS_TOKENS) {
+    for (bool is_whole = false; !is_whole;) {
         struct mb_model *model;
         struct mb_error err;
         must(open_with(test_path("coded"), 2, limit, &model, &err), &err);
         size_t n_tokens = mb_model_info(model)->n_pass_tokens;
+        is_whole = n_tokens >= mb_model_info(model)->n_step_tokens;
         if (n_tokens != n_before) {
             float *logits = run(model);
             assert_memory_equal(logits, expected, nbytes);
@@ -177,14 +178,21 @@ static void a_pass_has_what_experts_leave_it(void **state)
 {
     (void)state;
     static const uint64_t passes[MB_PASS_SIZES] = {320, 160, 80, 40, 20, 10};
-    assert_int_equal(mb_pass_tokens_for(passes, 5000, 4000, 10), 512);
-    assert_int_equal(mb_pass_tokens_for(passes, 4100, 4000, 10), 128);
-    assert_int_equal(mb_pass_tokens_for(passes, 4010, 4000, 10), 16);
-    assert_int_equal(mb_pass_tokens_for(passes, 4009, 4000, 10), 512);
-    assert_int_equal(mb_pass_tokens_for(passes, 639, 4000, 10), 256);
-    assert_int_equal(mb_pass_tokens_for(passes, 639, 4000, 200), 16); /* 4 times 200 are more than are left */
-    assert_int_equal(mb_pass_tokens_for(passes, 0, 4000, 10), 16);
-    assert_int_equal(mb_pass_tokens_for(passes, UINT64_MAX, UINT64_MAX, UINT64_MAX), 16);
+    assert_int_equal(mb_pass_tokens_for(passes, 512, 5000, 4000, 10), 512);
+    assert_int_equal(mb_pass_tokens_for(passes, 512, 4100, 4000, 10), 128);
+    assert_int_equal(mb_pass_tokens_for(passes, 512, 4010, 4000, 10), 16);
+    assert_int_equal(mb_pass_tokens_for(passes, 512, 4009, 4000, 10), 512);
+    assert_int_equal(mb_pass_tokens_for(passes, 512, 639, 4000, 10), 256);
+    assert_int_equal(mb_pass_tokens_for(passes, 512, 639, 4000, 200),
+                     16); /* 4 times 200 are more than are left */
+    assert_int_equal(mb_pass_tokens_for(passes, 512, 0, 4000, 10), 16);
+    assert_int_equal(mb_pass_tokens_for(passes, 512, UINT64_MAX, UINT64_MAX, UINT64_MAX), 16);
+    /* No more than come together. */
+    assert_int_equal(mb_pass_tokens_for(passes, 256, 5000, 4000, 10), 256);
+    assert_int_equal(mb_pass_tokens_for(passes, 129, 5000, 4000, 10), 256);
+    assert_int_equal(mb_pass_tokens_for(passes, 128, 4009, 4000, 10), 128);
+    assert_int_equal(mb_pass_tokens_for(passes, 1, 5000, 4000, 10), 16);
+    assert_int_equal(mb_pass_tokens_for(passes, SIZE_MAX, 5000, 4000, 10), 512);
 }
 
 static void looking_ahead_reads_what_is_used_and_changes_no_bit(void **state)
