@@ -379,6 +379,7 @@ static int chat_with(const char *path)
         cli_chat_model_close(&chat.model);
         return cli_timeline_end(cli_fail(&err));
     }
+    chat.traffic = mb_model_traffic(chat.model.model); /* a profile's experts are there already */
     cli_keep_interrupts(); /* only now: while the model loads nothing looks at the flag */
     if (args.generation.system != NULL)
         cli_conversation_set_system(&chat.conversation, args.generation.system);

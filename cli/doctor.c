@@ -10,6 +10,7 @@
 #include "base/number.h"
 #include "cli.h"
 #include "generation.h"
+#include "memory.h"
 #include "model_bytes.h"
 #include "report.h"
 #include "units.h"
@@ -200,7 +201,7 @@ static enum mb_status look(struct doctor *d, struct mb_error *err)
                        d->needs.n_experts, d->bytes.n_experts);
     if (args.memory == NULL)
         d->memory_nbytes = memory_found();
-    else if (!cli_unit_bytes(args.memory, strlen(args.memory), &d->memory_nbytes))
+    else if (!cli_memory(args.memory, &d->memory_nbytes))
         return mb_fail(err, MB_USAGE, "--memory '%.60s': a size such as 6GiB", args.memory);
     d->program_nbytes = program_nbytes(d->path);
     judge(d);

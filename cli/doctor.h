@@ -17,7 +17,8 @@ struct doctor_disk {
     bool is_direct;       /* else through the page cache, which was asked to forget */
 };
 
-/* Reads experts by chance for about half a second. What cannot be read this way is left at 0. */
+/* Reads experts by chance for about half a second. Where experts do not lie in files as they are used, all is
+ * left at 0. */
 enum mb_status doctor_measure_disk(const struct mb_checkpoint *ckpt, struct doctor_disk *result,
                                    struct mb_error *err);
 

@@ -7,7 +7,9 @@
 #include "base/memory.h"
 #include "cli.h"
 #include "doctor.h"
+#include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <moebius/offload.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -31,11 +33,22 @@ struct disk {
     atomic_ullong cpu_ns; /* of threads that read */
     atomic_ullong next, nbytes;
     atomic_bool has_failed;
+    const struct extent *bad; /* that could not be read first; NULL: there was no memory or thread for it */
+    int error;                /* why, as errno; 0: the file ends before */
 };
 
 static int open_file(const struct disk *disk, const char *path)
 {
     return open(path, O_RDONLY | O_CLOEXEC | (disk->is_direct ? O_DIRECT : 0));
+}
+
+/* What failed first is kept. */
+static void fail(struct disk *disk, const struct extent *bad, int error)
+{
+    if (atomic_exchange(&disk->has_failed, true))
+        return;
+    disk->bad = bad;
+    disk->error = error;
 }
 
 /* Spreads numbers over the extents. */
@@ -49,10 +62,13 @@ static bool read_extent(const struct disk *disk, const struct extent *extent, ui
     int fd = open_file(disk, extent->path);
     if (fd < 0)
         return false;
+    errno = 0; /* and stays 0 at the end of a file */
     if (!disk->is_direct)
         (void)posix_fadvise(fd, (off_t)extent->pos, (off_t)nbytes, POSIX_FADV_DONTNEED);
     ssize_t n = pread(fd, to, nbytes, (off_t)extent->pos);
+    int error = errno;
     close(fd);
+    errno = error;
     return n > 0; /* the last page of a file is short */
 }
 
@@ -68,7 +84,7 @@ static void *read_some(void *ctx)
     struct disk *disk = ctx;
     void *to = NULL;
     if (posix_memalign(&to, PAGE, disk->nbytes_max) != 0) {
-        disk->has_failed = true;
+        fail(disk, NULL, ENOMEM);
         return NULL;
     }
     uint64_t begun_ns = thread_ns();
@@ -77,7 +93,7 @@ static void *read_some(void *ctx)
         if (read_extent(disk, extent, extent->nbytes, to))
             disk->nbytes += extent->nbytes;
         else
-            disk->has_failed = true;
+            fail(disk, extent, errno);
     }
     disk->cpu_ns += thread_ns() - begun_ns;
     free(to);
@@ -99,7 +115,9 @@ static double rate_of(struct disk *disk, int depth)
         n++;
     for (int i = 0; i < n; i++)
         pthread_join(threads[i], NULL);
-    return disk->has_failed || n < depth ? 0 : (double)disk->nbytes / cli_seconds_since(begun_ns);
+    if (n < depth)
+        fail(disk, NULL, ENOMEM);
+    return disk->has_failed ? 0 : (double)disk->nbytes / cli_seconds_since(begun_ns);
 }
 
 /* What one read at a time takes longer than its bytes do when several are in flight. */
@@ -132,11 +150,22 @@ static void find_extents(const struct mb_checkpoint *ckpt, struct disk *disk)
     }
 }
 
+static enum mb_status fail_to_read(const struct disk *disk, struct mb_error *err)
+{
+    if (disk->bad == NULL)
+        return mb_fail_memory(err, "a measurement of the disk");
+    if (disk->error == 0)
+        return mb_fail(err, MB_BAD_DATA, "%s: byte %" PRIu64 ": truncated since it was opened",
+                       disk->bad->path, disk->bad->pos);
+    errno = disk->error;
+    return mb_fail_errno(err, disk->bad->path, "read");
+}
+
 enum mb_status doctor_measure_disk(const struct mb_checkpoint *ckpt, struct doctor_disk *result,
                                    struct mb_error *err)
 {
     struct disk disk = {.is_direct = true};
-    (void)err;
+    enum mb_status status = MB_OK;
     *result = (struct doctor_disk){.depth = DEPTH};
     find_extents(ckpt, &disk);
     if (disk.n > 0) {
@@ -151,8 +180,10 @@ enum mb_status doctor_measure_disk(const struct mb_checkpoint *ckpt, struct doct
         result->read_nbytes = disk.next > 0 ? disk.nbytes / disk.next : 0;
         if (result->bytes_per_s > 0)
             find_latency(result, rate_of(&disk, 1));
+        if (disk.has_failed)
+            status = fail_to_read(&disk, err);
         result->is_direct = disk.is_direct;
     }
     free(disk.extents);
-    return MB_OK;
+    return status;
 }

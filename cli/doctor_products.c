@@ -38,15 +38,20 @@ static enum mb_status read_blob(const struct mb_checkpoint *ckpt, const struct m
     uint8_t *bytes = mb_alloc(tensor->nbytes + MB_SLACK_NBYTES, 1);
     if (bytes == NULL)
         return mb_fail_memory(err, "a measurement");
-    sample->bytes[sample->n] = bytes;
     enum mb_status status = mb_checkpoint_read(ckpt, tensor, 0, bytes, tensor->nbytes, err);
+    if (status != MB_OK) {
+        free(bytes);
+        return status;
+    }
     uint64_t begun_ns = mb_now_ns();
-    if (status == MB_OK)
-        status = mb_blob_open(bytes, tensor->nbytes, &sample->blobs[sample->n], err);
+    sample->bytes[sample->n] = bytes;
+    status = mb_blob_open(bytes, tensor->nbytes, &sample->blobs[sample->n], err);
     sample->opened_ns += mb_now_ns() - begun_ns;
     sample->n++;
     sample->nbytes += tensor->nbytes;
-    return status == MB_OK ? MB_OK : mb_fail_in(err, status, "%s", tensor->name);
+    return status == MB_OK
+               ? MB_OK
+               : mb_fail_in(err, status, "%s: tensor %s", mb_tensor_path(ckpt, tensor), tensor->name);
 }
 
 static enum mb_status read_sample(const struct mb_checkpoint *ckpt, struct sample *sample,

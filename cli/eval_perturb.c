@@ -3,6 +3,7 @@
  */
 #include "eval_perturb.h"
 #include "base/error.h"
+#include "output_file.h"
 #include "report.h"
 #include <math.h>
 #include <moebius/measure.h>
@@ -46,6 +47,7 @@ static enum mb_status open_parts(struct eval *eval, struct eval_perturb *p, stru
     if (args->profile != NULL)
         MB_TRY(mb_profile_load(args->profile, p->model_hash, &p->profile, err));
     if (args->profile_out != NULL) {
+        MB_TRY(cli_output_check(args->profile_out, eval->model_path, err));
         MB_TRY(mb_profile_open(eval->model, &p->counted, err));
         mb_model_watch_routes(eval->model, mb_profile_count, p->counted);
     }

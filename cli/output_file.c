@@ -14,6 +14,27 @@ static bool is_same_file(const struct stat *a, const char *path)
     return stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
 }
 
+static bool folder_of(const char *path, char folder[MB_PATH_MAX])
+{
+    const char *slash = strrchr(path, '/');
+    int n = slash == NULL ? snprintf(folder, MB_PATH_MAX, ".")
+                          : snprintf(folder, MB_PATH_MAX, "%.*s", (int)(slash - path + 1), path);
+    return n > 0 && n < MB_PATH_MAX;
+}
+
+enum mb_status cli_output_check(const char *path, const char *input, struct mb_error *err)
+{
+    struct stat there, folder;
+    char name[MB_PATH_MAX];
+    if (stat(path, &there) != 0)
+        return MB_OK;
+    if (is_same_file(&there, input))
+        return mb_fail(err, MB_USAGE, "%s: is the input; name another file for the output", path);
+    if (folder_of(path, name) && stat(name, &folder) == 0 && is_same_file(&folder, input))
+        return mb_fail(err, MB_USAGE, "%s: is a file of the model; name another one for the output", path);
+    return MB_OK;
+}
+
 static enum mb_status open_direct(struct cli_output_file *output, const char *path, struct mb_error *err)
 {
     output->file = fopen(path, "wb");
@@ -36,8 +57,7 @@ enum mb_status cli_output_open(struct cli_output_file *output, const char *path,
 {
     struct stat there;
     bool is_there = stat(path, &there) == 0;
-    if (is_there && is_same_file(&there, input))
-        return mb_fail(err, MB_USAGE, "%s: is the input; name another file for the output", path);
+    MB_TRY(cli_output_check(path, input, err));
     if (is_there && S_ISDIR(there.st_mode))
         return mb_fail(err, MB_BAD_DATA, "%s: Is a directory", path);
     output->path = path;

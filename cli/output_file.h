@@ -16,8 +16,14 @@ struct cli_output_file {
 };
 
 /*
- * 'input' is read for what is written: it must not be replaced.  MB_IO where another process is writing the
- * file.
+ * Fails where a file is there that must not be replaced: 'input' itself, or, where that is the folder of a
+ * model, what lies in it.
+ */
+enum mb_status cli_output_check(const char *path, const char *input, struct mb_error *err);
+
+/*
+ * 'input' is read for what is written: cli_output_check is called with it.  MB_IO where another process is
+ * writing the file.
  */
 enum mb_status cli_output_open(struct cli_output_file *output, const char *path, const char *input,
                                struct mb_error *err);

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "calibration.h"
 #include "cli.h"
+#include "output_file.h"
 #include "plan_check.h"
 #include "report.h"
 #include "units.h"
@@ -205,6 +206,7 @@ static enum mb_status run(const char *model, struct mb_plan_report *report, stru
                                               .no_column_factors = args.no_column_factors,
                                               .n_threads = args.n_threads};
     MB_TRY(parse_options(&to, err));
+    MB_TRY(cli_output_check(args.out, model, err));
     cli_catch_interrupts();
     enum mb_status status = MB_OK;
     if (args.moments != NULL)

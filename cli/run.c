@@ -84,8 +84,8 @@ struct generation {
     uint64_t begun_ns; /* reading the prompt, then the reply */
     enum finish finish;
     double load_seconds, prompt_seconds, reply_seconds;
-    struct mb_store_traffic prompt_traffic; /* since the model was opened, up to the prompt's end */
-    enum mb_status status;                  /* of what failed in an event, and how */
+    struct mb_store_traffic begun_traffic, prompt_traffic; /* before the prompt, and up to its end */
+    enum mb_status status;                                 /* of what failed in an event, and how */
     struct mb_error err;
 };
 
@@ -210,6 +210,7 @@ static enum mb_status open_all(struct generation *g, const char *path, struct mb
     MB_TRY(encode_prompt(g, err));
     model_options = cli_model_options(&args.generation, g->n_prompt);
     MB_TRY(cli_open_model(path, args.generation.expert_profile, &model_options, &g->model, err));
+    g->begun_traffic = mb_model_traffic(g->model); /* a profile's experts are there already */
     g->info = mb_model_info(g->model);
     cli_print_notes(g->info->notes);
     cli_print_mode(g->info, args.generation.memory != NULL);
@@ -356,9 +357,10 @@ static struct mb_store_traffic reply_traffic(const struct generation *g)
 static void print_traffic(const struct generation *g)
 {
     struct mb_store_traffic reply = reply_traffic(g);
+    struct mb_store_traffic prompt = cli_traffic_since(&g->prompt_traffic, &g->begun_traffic);
     char prompt_text[CLI_TRAFFIC_NBYTES], reply_text[CLI_TRAFFIC_NBYTES];
     fprintf(stderr, "\nstreaming:  prompt: %s\n            generation: %s",
-            cli_traffic(prompt_text, &g->prompt_traffic, g->n_prompt, g->prompt_seconds),
+            cli_traffic(prompt_text, &prompt, g->n_prompt, g->prompt_seconds),
             cli_traffic(reply_text, &reply, g->n_reply, g->reply_seconds));
 }
 

@@ -362,7 +362,7 @@ static int print_all_json(const struct work *w, const struct mb_trace_statistics
         cli_json_real(s->overlap_8), "experts_in_128_tokens", cli_json_real(s->in_128), "rows", rows));
 }
 
-static enum mb_status print(const struct work *w, int *exit_status, struct mb_error *err)
+static enum mb_status print(const struct work *w, const char *path, int *exit_status, struct mb_error *err)
 {
     *exit_status = 0;
     struct mb_trace_statistics s;
@@ -370,7 +370,7 @@ static enum mb_status print(const struct work *w, int *exit_status, struct mb_er
     MB_TRY(mb_trace_statistics(w->trace, &s, err));
     title_of(w, &s, title, sizeof title);
     if (args.chart != NULL)
-        MB_TRY(simulate_chart(w->rows, w->n_rows, title, args.chart, err));
+        MB_TRY(simulate_chart(w->rows, w->n_rows, title, args.chart, path != NULL ? path : "", err));
     if (args.format == CLI_JSON)
         *exit_status = print_all_json(w, &s);
     else if (args.format == CLI_CSV)
@@ -390,7 +390,7 @@ static enum mb_status simulate(struct work *w, const char *path, int *exit_statu
     MB_TRY(read_memory(w, err));
     MB_TRY(read_policies(w, err));
     MB_TRY(run_all(w, err));
-    return print(w, exit_status, err);
+    return print(w, path, exit_status, err);
 }
 
 static const char *wrong_usage(size_t n_args)

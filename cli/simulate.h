@@ -14,8 +14,9 @@ struct simulate_row {
     struct mb_simulation result;
 };
 
-/* A line for each policy: hit rate over memory, of the rows with the first link. */
+/* A line for each policy: hit rate over memory, of the rows with the first link. trace_path is not replaced.
+ */
 enum mb_status simulate_chart(const struct simulate_row *rows, size_t n_rows, const char *title,
-                              const char *path, struct mb_error *err);
+                              const char *path, const char *trace_path, struct mb_error *err);
 
 #endif

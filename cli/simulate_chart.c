@@ -128,12 +128,12 @@ static bool is_first_of_policy(const struct simulate_row *rows, size_t i)
 }
 
 enum mb_status simulate_chart(const struct simulate_row *rows, size_t n_rows, const char *title,
-                              const char *path, struct mb_error *err)
+                              const char *path, const char *trace_path, struct mb_error *err)
 {
     struct cli_output_file output = {0};
     struct line lines[N_LINES_MAX];
     size_t n = 0;
-    enum mb_status status = cli_output_open(&output, path, "", err);
+    enum mb_status status = cli_output_open(&output, path, trace_path, err);
     if (status != MB_OK)
         return status;
     fprintf(output.file,

@@ -6,6 +6,7 @@
 #include "generation.h"
 #include "memory.h"
 #include "model_trace.h"
+#include "output_file.h"
 #include "report.h"
 #include <moebius/lab.h>
 #include <moebius/offload.h>
@@ -202,6 +203,7 @@ static enum mb_status open_all(struct tracer *t, const char *path, struct mb_err
     struct mb_model_options model_options = {.size = sizeof model_options, .n_threads = args.n_threads};
     cli_activations(args.activations, &model_options.activations);
     MB_TRY(mb_checkpoint_look(path, err));
+    MB_TRY(cli_output_check(args.output, path, err));
     MB_TRY(mb_tokenizer_open(path, &t->tokenizer, err));
     MB_TRY(mb_model_open(path, &model_options, &t->model, err));
     t->info = mb_model_info(t->model);

@@ -4,8 +4,10 @@
 #include "checkpoint/folder.h"
 #include "cmocka_all.h"
 #include "program.h"
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define REFERENCE MB_REPO "/models/reference"
 #define TRACE "trace " REFERENCE " --chat -p 'Ali has 92 pears.' "
@@ -110,6 +112,8 @@ static void what_cannot_be_traced_or_replayed_is_refused(void **state)
     assert_fails(run("simulate " RANDOM "--policy profile"), 2, "usage profile");
     assert_fails(run("simulate " RANDOM "--compute x"), 2, "--compute");
     assert_fails(run("simulate " RANDOM "--lookahead 2"), 2, "--lookahead");
+    assert_fails(run("simulate t.csv --expert-bytes 1MB --chart t.csv"), 2, "t.csv: is the input");
+    run_well("simulate t.csv --expert-bytes 1MB");
     assert_false(test_exists(test_path("x.csv")));
 }
 
@@ -191,9 +195,64 @@ static void doctor_refuses_what_cannot_be(void **state)
     assert_non_null(strstr(ran->out, "only coded ones are streamed"));
     assert_fails(run("doctor " REFERENCE " -c 257"), 2, "more than the model's 256");
     assert_fails(run("doctor " REFERENCE " --memory lots"), 2, "--memory");
+    assert_fails(run("doctor " REFERENCE " --memory 0"), 2, "--memory");
     assert_fails(run("doctor nowhere"), 3, "nowhere");
     run_well(TRACE "-n 1 -o t.csv");
     assert_fails(run("doctor coded --memory %d --trace bad.csv --dry-run", 100 << 20), 3, "bad.csv");
+}
+
+/* A bit of every expert, which headers do not tell. */
+static void damage_experts(void)
+{
+    struct mb_checkpoint *ckpt;
+    struct mb_error err;
+    if (mb_checkpoint_open(test_path("coded"), &ckpt, &err) != MB_OK)
+        fail_msg("%s", err.msg);
+    for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
+        const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
+        uint8_t byte;
+        if (mb_role_of(tensor->name).role != MB_ROLE_EXPERT)
+            continue;
+        int fd = open(mb_tensor_path(ckpt, tensor), O_RDWR | O_CLOEXEC);
+        off_t pos = (off_t)(tensor->file_pos + tensor->nbytes / 2);
+        assert_int_equal(pread(fd, &byte, 1, pos), 1);
+        byte ^= 4;
+        assert_int_equal(pwrite(fd, &byte, 1, pos), 1);
+        close(fd);
+    }
+    mb_checkpoint_close(ckpt);
+}
+
+static void damaged_experts_are_named(void **state)
+{
+    (void)state;
+    static const char words[] = ".safetensors: tensor model.layers.1.mlp.experts.";
+    damage_experts();
+    assert_fails(run("doctor coded --memory 1GiB"), 3, words);
+    assert_fails(run("trace coded -p x -n 1 -o x.csv"), 3, words);
+    const struct ran *ran = run("doctor coded --memory 10MiB");
+    unsigned lowest_mib = 0;
+    const char *at = strstr(ran->out, "to run at all: --memory ");
+    assert_true(at != NULL && sscanf(at, "to run at all: --memory %uMiB", &lowest_mib) == 1);
+    ran = run("run coded -p x -n 4 --memory %uMiB", lowest_mib + 2);
+    assert_int_equal(ran->exit_status, 3);
+    assert_non_null(strstr(ran->err, words));
+    assert_non_null(strstr(ran->err, "checksum does not match"));
+    assert_string_equal(ran->out, "");
+    assert_false(test_exists(test_path("x.csv")));
+}
+
+static void files_of_the_model_are_not_replaced(void **state)
+{
+    (void)state;
+    static const char *const commands[] = {
+        "run own -p x -n 1 --timeline own/config.json", "bench own -p 0 -n 1 -r 1 --trace own/config.json",
+        "trace own -p x -n 1 -o own/config.json", "plan own --target-bpw 4 -o own/config.json",
+        "eval own --task own/eval.jsonl --limit 1 -n 2 --profile-out own/config.json"};
+    run_after("cp -r " REFERENCE " own;", "--version");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        assert_fails(run("%s", commands[i]), 2, "own/config.json: is a file of the model");
+    run_well("run own -p x -n 1 --timeline own/time.json"); /* a new one */
 }
 
 int main(void)
@@ -208,6 +267,8 @@ int main(void)
         cmocka_unit_test(doctor_says_what_fits_and_how_fast_it_would_be),
         cmocka_unit_test(a_slow_link_gives_what_was_predicted),
         cmocka_unit_test(doctor_refuses_what_cannot_be),
+        cmocka_unit_test(damaged_experts_are_named),
+        cmocka_unit_test(files_of_the_model_are_not_replaced),
     };
     return cmocka_run_group_tests(tests, test_folder_begin, test_folder_end);
 }

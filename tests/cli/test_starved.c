@@ -109,6 +109,123 @@ static void a_failing_allocation_is_told(void **state)
 #endif
 }
 
+/* ---------------------------------------------------------------- models, streamed and not */
+
+enum { N_SAMPLES = 24 };
+
+/* A command with a model has too many calls to let each fail. */
+struct sampled {
+    const char *command;
+    const char *out;       /* a file that it writes; NULL: none */
+    bool has_measurements; /* it prints what differs from run to run */
+};
+
+static unsigned limit_mib; /* of the commands that have one: few experts are in memory */
+
+#define REFERENCE MB_REPO "/models/reference"
+static const struct sampled sampled[] = {
+    {"run model -p x -n 3 -t 1 -c 16 --memory %uMiB", NULL, false},
+    {"bench model -p 0 -n 3 -r 1 -t 1 --no-warmup --memory %uMiB", NULL, true},
+    {"doctor model --dry-run -c 16 --memory %uMiB", NULL, true},
+    {"trace " REFERENCE " -p x -n 1 -t 1 -o s.csv", "s.csv", false},
+    {"plan plain --target-bpw 4 -t 1 -o s.json", "s.json", false},
+};
+
+static char *read_if_there(const char *name)
+{
+    size_t nbytes;
+    return name != NULL && scene_exists(name) ? (char *)test_read(test_path(name), &nbytes) : strdup("");
+}
+
+/*
+ * A reply comes token by token: a run that fails has printed a part of it.  A file is there if what failed is
+ * the folder's fsync.
+ */
+static void check_sampled(const struct sampled *s, const struct ran *ran, int at, const char *whole,
+                          const char *whole_file, const char *words)
+{
+    char *file = read_if_there(s->out);
+    bool is_said = ran->exit_status == 4, is_right = is_said || ran->exit_status == 0;
+    if (is_said) {
+        assert_said_last(ran, words);
+        is_right = (file[0] == '\0' || strcmp(file, whole_file) == 0) &&
+                   (s->has_measurements || strncmp(ran->out, whole, strlen(ran->out)) == 0);
+    } else if (is_right && !s->has_measurements) {
+        is_right = strcmp(ran->out, whole) == 0 && strcmp(file, whole_file) == 0;
+    }
+    if (!is_right)
+        fail_msg("%s: call %d: exit status %d: %s\n%s", s->command, at, ran->exit_status, ran->err, ran->out);
+    free(file);
+}
+
+static void starve_sampled(const struct sampled *s, const char *how, const char *words)
+{
+    char command[300], tell[160];
+    const struct scene scene = {.command = command};
+    snprintf(command, sizeof command, s->command, limit_mib); /* NOLINT: a format of ours */
+    snprintf(tell, sizeof tell, "%s CRASH_TELL=calls.txt", how);
+    long n = scene_count_calls(&scene, tell), n_failed = 0, n_tried = n < N_SAMPLES ? n : N_SAMPLES;
+    char *whole = strdup(run_well("%s", command)), *whole_file = read_if_there(s->out);
+    for (long i = 0; i < n_tried; i++) {
+        int at = (int)(1 + (n - 1) * i / (n_tried - 1));
+        if (s->out != NULL)
+            test_remove(test_path(s->out));
+        const struct ran *ran = scene_run(&scene, how, at);
+        check_sampled(s, ran, at, whole, whole_file, words);
+        n_failed += ran->exit_status == 4;
+    }
+    if (n_tried < 8 || n_failed < n_tried / 4)
+        fail_msg("%s: %ld calls, of %ld tried %ld failed", s->command, n, n_tried, n_failed);
+    free(whole);
+    free(whole_file);
+}
+
+static void begin_sampled(void)
+{
+    run_well("compress " REFERENCE " model --force");
+    const char *words = strstr(run("run model -p x -n 3 -t 1 -c 16 --memory 3MiB")->err, "at least ");
+    assert_true(words != NULL && sscanf(words, "at least %u MiB", &limit_mib) == 1);
+    limit_mib += 2;
+}
+
+static void models_whose_reads_fail_are_told(void **state)
+{
+    (void)state;
+    char how[64];
+    begin_sampled();
+    snprintf(how, sizeof how, "CRASH_NO_URING=1 CRASH_CALLS=reads CRASH_ERRNO=%d", EIO);
+    for (size_t i = 0; i < sizeof sampled / sizeof *sampled; i++)
+        starve_sampled(&sampled[i], how, "Input/output error");
+}
+
+static void models_without_memory_are_told(void **state)
+{
+    (void)state;
+#ifdef MB_CRASH_MEMORY
+    char how[64];
+    begin_sampled();
+    snprintf(how, sizeof how, "CRASH_CALLS=memory CRASH_ERRNO=%d", ENOMEM);
+    for (size_t i = 0; i < sizeof sampled / sizeof *sampled; i++)
+        starve_sampled(&sampled[i], how, "memory");
+#else
+    skip(); /* as above */
+#endif
+}
+
+/* Its experts are there when it opens the model, and cannot be read when it measures the disk. */
+static void a_disk_that_fails_while_it_is_measured_is_named(void **state)
+{
+    (void)state;
+    enum { N_EXPERTS = 128 };
+    char how[100];
+    const struct scene dry = {.command = "doctor model --dry-run"}, whole = {.command = "doctor model -t 1"};
+    begin_sampled();
+    long n = scene_count_calls(&dry, "CRASH_CALLS=reads CRASH_TELL=calls.txt");
+    snprintf(how, sizeof how, "CRASH_CALLS=reads CRASH_LASTS=1 CRASH_ERRNO=%d", EIO);
+    const struct ran *ran = scene_run(&whole, how, (int)n + N_EXPERTS + 20);
+    assert_fails(ran, 4, ".safetensors: read: Input/output error");
+}
+
 /* ---------------------------------------------------------------- two at once */
 
 /* Starts a command that stops itself (SIGSTOP) before a call that changes files, and waits until it has. */
@@ -182,14 +299,14 @@ static void assert_second_waits(const char *const *argv, int at, const char *sec
 static void the_second_writer_of_a_file_is_refused(void **state)
 {
     (void)state;
-    static const char reference[] = MB_REPO "/models/reference";
+    static const char reference[] = REFERENCE;
     static const char *const trace[] = {"moebius", "trace", reference, "-p", "x",       "-n",
                                         "2",       "-t",    "1",       "-o", "two.csv", NULL},
                              *const plan[] = {"moebius", "plan", "plain",    "--target-bpw",
                                               "4",       "-o",   "two.json", NULL};
     for (int at = 2; at <= 4; at++)
-        assert_second_waits(trace, at, "trace " MB_REPO "/models/reference -p yes -n 9 -t 1 -o two.csv",
-                            "two.csv", "two.csv.tmp: another process is writing there");
+        assert_second_waits(trace, at, "trace " REFERENCE " -p yes -n 9 -t 1 -o two.csv", "two.csv",
+                            "two.csv.tmp: another process is writing there");
     for (int at = 3; at <= 9; at += 3)
         assert_second_waits(plan, at, "plan plain --target-bpw 8 -o two.json", "two.json",
                             "two.json.partial: another process is writing there");
@@ -198,10 +315,16 @@ static void the_second_writer_of_a_file_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_unwritable_folder_is_named),          cmocka_unit_test(a_failing_read_is_named),
-        cmocka_unit_test(a_trace_that_cannot_be_read_is_named),   cmocka_unit_test(verify_is_interrupted),
-        cmocka_unit_test(a_failing_allocation_is_told),           cmocka_unit_test(the_second_is_refused),
+        cmocka_unit_test(an_unwritable_folder_is_named),
+        cmocka_unit_test(a_failing_read_is_named),
+        cmocka_unit_test(a_trace_that_cannot_be_read_is_named),
+        cmocka_unit_test(verify_is_interrupted),
+        cmocka_unit_test(a_failing_allocation_is_told),
+        cmocka_unit_test(the_second_is_refused),
         cmocka_unit_test(the_second_writer_of_a_file_is_refused),
+        cmocka_unit_test(models_whose_reads_fail_are_told),
+        cmocka_unit_test(models_without_memory_are_told),
+        cmocka_unit_test(a_disk_that_fails_while_it_is_measured_is_named),
     };
 #ifdef MB_EMULATED
     puts("skipped: LD_PRELOAD reaches the emulator, not the program");

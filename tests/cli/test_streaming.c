@@ -173,6 +173,9 @@ static void bench_and_eval_take_a_limit_too(void **state)
     assert_fails(run("bench coded --link 3GB,soon"), 2, "--link '3GB,soon'");
     assert_non_null(
         strstr(run("bench coded -p 0 -n 1 -r 1 --link 3GB,80us,8")->err, "no expert is streamed"));
+    assert_fails(run("bench coded -p 0 -n 1 -r 1 --expert-policy fifo"), 2, "--expert-policy 'fifo'");
+    assert_fails(run("bench coded -p 0 -n 1 -r 1 --expert-policy belady"), 2, "no policy of a store");
+    assert_fails(run("bench coded -p 0 -n 1 -r 1 --right-guesses 0.5"), 2, "--routing");
     assert_int_equal(run("eval coded --tokens x --logits y --memory nothing")->exit_status, 2);
 }
 
@@ -370,6 +373,14 @@ static void a_profile_fills_memory_and_changes_no_text(void **state)
              "/models/reference/eval.jsonl --limit 4 --profile-out profile.json");
     snprintf(text, sizeof text, "%s", run_well(RUN));
     assert_string_equal(run_well(RUN WITH_PROFILE " --memory %uMiB", lowest_mib(RUN WITH_PROFILE) + 2), text);
+    /* What is read for it before the prompt is not the prompt's, of which each token uses 24 of 45 kB. */
+    const struct ran *ran = run("run coded -p x -n 1 -t 1 --memory %uMiB" WITH_PROFILE,
+                                lowest_mib("run coded -p x -n 1 -t 1" WITH_PROFILE) + 4);
+    double hits, read = 0;
+    char unit = '\0';
+    const char *at = strstr(ran->err, "prompt: hits ");
+    assert_true(at != NULL && sscanf(at, "prompt: hits %lf %%, %lf %c", &hits, &read, &unit) == 3);
+    assert_true(unit == 'k' || read < 1.2);
     json_int_t n_with = missed(WITH_PROFILE), n_without = missed("");
     assert_true(IS_SANITIZED || n_with < n_without);
     test_write_text(test_path("."), "bad.json", "{}");
