@@ -26,6 +26,8 @@ enum mb_status cli_output_check(const char *path, const char *input, struct mb_e
 {
     struct stat there, folder;
     char name[MB_PATH_MAX];
+    if (path[0] == '\0')
+        return mb_fail(err, MB_USAGE, "the name of a file to write is empty");
     if (stat(path, &there) != 0)
         return MB_OK;
     if (is_same_file(&there, input))

@@ -16,8 +16,8 @@ struct cli_output_file {
 };
 
 /*
- * Fails where a file is there that must not be replaced: 'input' itself, or, where that is the folder of a
- * model, what lies in it.
+ * Fails where the path is empty, or a file is there that must not be replaced: 'input' itself, or, where that
+ * is the folder of a model, what lies in it.
  */
 enum mb_status cli_output_check(const char *path, const char *input, struct mb_error *err);
 

@@ -253,6 +253,8 @@ static void files_of_the_model_are_not_replaced(void **state)
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         assert_fails(run("%s", commands[i]), 2, "own/config.json: is a file of the model");
     run_well("run own -p x -n 1 --timeline own/time.json"); /* a new one */
+    assert_fails(run("run own -p x -n 1 --timeline ''"), 2, "is empty");
+    assert_fails(run("trace own -p x -n 1 -o ''"), 2, "is empty");
 }
 
 int main(void)
