@@ -39,7 +39,7 @@ static struct {
     const char *prompts, *predicts, *depths, *threads, *batches, *cache, *memory_form, *activations, *memory,
         *policy, *profile, *link, *routing, *timeline, *trace;
     double right_guesses;
-    int n_repeats;
+    int n_repeats, n_warm;
     bool no_warmup, no_lookahead;
     enum cli_format format;
 } args;
@@ -74,6 +74,9 @@ static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "trace", "FILE", args.trace,
                  "write which experts generated tokens used, with those of the warm-up, for 'moebius\n"
                  "simulate' and 'moebius doctor' (.csv is CSV, else JSON lines); needs -p 0 and one test"),
+    CLI_ROW_INT(0, "warmup-tokens", "N", args.n_warm, 0, 1 << 20,
+                "generated tokens before those that are measured, so that memory is full (default: at "
+                "most\n8, as many as are measured)"),
     CLI_ROW_FLAG(0, "no-warmup", args.no_warmup, "do not run every test once before it is measured"),
     CLI_ROW_FORMAT("md|csv|json|jsonl", args.format, CLI_MD | CLI_CSV | CLI_JSON | CLI_JSONL,
                    "table (default), or the same for programs"),
@@ -380,6 +383,20 @@ static enum mb_status run_once(struct running *r, struct result *result, int n_t
     return MB_OK;
 }
 
+/* Runs of no more tokens than the session has room for. */
+static enum mb_status warm_up(struct running *r, struct result *result, struct mb_error *err)
+{
+    const int n_usual = result->n_tokens < WARM_UP_TOKENS ? result->n_tokens : WARM_UP_TOKENS;
+    int n_left = result->is_prompt ? 1 : args.n_warm > 0 ? args.n_warm : n_usual;
+    double seconds;
+    while (n_left > 0 && !args.no_warmup) {
+        const int n = result->is_prompt || n_left > result->n_tokens ? result->n_tokens : n_left;
+        MB_TRY(run_once(r, result, n, &seconds, err));
+        n_left -= n;
+    }
+    return MB_OK;
+}
+
 static void finish_result(struct result *result)
 {
     double sum = 0, squares = 0;
@@ -396,11 +413,9 @@ static enum mb_status run_all(struct running *r, struct result *result, struct m
 {
     size_t n_seqs = (size_t)result->n_seqs, n = (size_t)result->n_tokens, n_depth = (size_t)result->n_depth;
     size_t n_fed = result->is_prompt && n > n_depth ? n : n_depth; /* at once, at most */
-    bool is_long = !result->is_prompt && result->n_tokens > WARM_UP_TOKENS;
     double seconds;
     MB_TRY(open_running(r, n_seqs, n_depth + n, n_fed > n_seqs ? n_fed : n_seqs, err));
-    if (!args.no_warmup)
-        MB_TRY(run_once(r, result, is_long ? WARM_UP_TOKENS : result->n_tokens, &seconds, err));
+    MB_TRY(warm_up(r, result, err));
     result->timing = (struct mb_model_timing){0};
     r->sampling_ns = 0;
     struct mb_store_traffic before = mb_model_traffic(r->model);

@@ -5,7 +5,6 @@
 #include "doctor.h"
 #include "base/cpus.h"
 #include "base/error.h"
-#include "base/file.h"
 #include "base/memory.h"
 #include "base/number.h"
 #include "cli.h"
@@ -17,13 +16,13 @@
 #include <inttypes.h>
 #include <moebius/engine.h>
 #include <moebius/offload.h>
+#include <moebius/tokenizer.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static struct {
-    const char *memory, *cache, *trace, *link;
+    const char *memory, *experts, *cache, *trace, *link;
     double lookahead;
     int n_ctx, n_threads, n_warm;
     bool is_dry, no_lookahead;
@@ -33,6 +32,8 @@ static struct {
 static const struct cli_option options[] = {
     CLI_ROW_TEXT(0, "memory", "SIZE", args.memory,
                  "memory that may be used, all in all, such as 6GiB (default: what is available now)"),
+    CLI_ROW_TEXT(0, "experts", "SIZE", args.experts,
+                 "so much is left for experts, whatever else takes (default: what --memory leaves)"),
     CLI_ROW_INT('c', "ctx-size", "N", args.n_ctx, 0, 1e9,
                 "tokens of context (default: the model's, at most 8192)"),
     CLI_ROW_TEXT(0, "cache-type", "TYPE", args.cache, "f16 (default) or f32: what the attention cache holds"),
@@ -68,11 +69,12 @@ static const struct cli_command command = {
     .n_args_max = 1,
 };
 
-enum { MARGIN_MIB = 4 };      /* for what else a program takes, in advice */
-enum { TOKENIZER_SHARE = 4 }; /* a tokenizer takes so many times the bytes of its file */
+enum { MARGIN_MIB = 4 }; /* for what else a program takes, in advice */
 /* Stages of a layer beside those of its experts: attention, router, norms; and of a token. */
 enum { N_LAYER_STAGES = 9, N_TOKEN_STAGES = 3, N_WAVE_STAGES = 2 };
 static const double LOOKAHEAD = 0.7; /* right guesses, as measured with trained models (docs/streaming.md) */
+static const double FAST_SIZE =
+    1.35; /* of the form with the fewest operations, at most: src/store/form_choice.c */
 enum { N_TRACED = 600, N_WARM = 200, TOP_PERMILLE = 445, OVERLAP_PERMILLE = 380 };
 
 enum verdict { FITS, STREAMS, CANNOT };
@@ -92,7 +94,8 @@ struct doctor {
     struct doctor_disk disk;
     struct mb_link_options link; /* that experts come over: --link, or the disk. bytes_per_s 0: not known */
     struct doctor_products products;
-    uint64_t token_ns; /* of a token, beside coded weights */
+    bool is_fast;      /* memory has room for the form of weights with the fewest operations */
+    uint64_t token_ns; /* of a token, before layers' experts */
     int n_threads;
     const char *routing; /* in words */
     struct mb_simulation simulation;
@@ -125,6 +128,13 @@ static uint64_t dense_nbytes(const struct doctor *d)
     return d->bytes.always_nbytes - d->bytes.embedding_nbytes;
 }
 
+/* Of that, what is multiplied beside a layer's experts and after the last layer, if it is coded. */
+static uint64_t later_nbytes(const struct doctor *d)
+{
+    const uint64_t nbytes = d->bytes.shared_nbytes + d->bytes.head_nbytes;
+    return nbytes < d->bytes.coded_nbytes ? nbytes : d->bytes.coded_nbytes;
+}
+
 /* As the engine does. Plain models are mapped, and have the largest. */
 static void choose_pass(struct doctor *d)
 {
@@ -152,21 +162,21 @@ static void judge(struct doctor *d)
     d->fixed_nbytes = b->always_nbytes + d->needs.cache_nbytes + d->program_nbytes;
     choose_pass(d);
     d->fixed_nbytes += d->needs.work_nbytes;
-    d->expert_nbytes = d->memory_nbytes > d->fixed_nbytes ? d->memory_nbytes - d->fixed_nbytes : 0;
+    if (args.experts == NULL)
+        d->expert_nbytes = d->memory_nbytes > d->fixed_nbytes ? d->memory_nbytes - d->fixed_nbytes : 0;
     d->verdict = d->expert_nbytes >= b->experts_nbytes                                   ? FITS
                  : d->expert_nbytes < d->wave_nbytes || !mb_checkpoint_is_coded(d->ckpt) ? CANNOT
                                                                                          : STREAMS;
 }
 
-/* What this program takes with the model's headers, and what its tokenizer will. */
+/* What this program takes with the model's headers and tokenizer. Without one the model runs on numbers. */
 static uint64_t program_nbytes(const char *path)
 {
-    char name[MB_PATH_MAX];
-    struct stat info;
+    struct mb_tokenizer *tokenizer = NULL;
+    (void)mb_tokenizer_open(path, &tokenizer, NULL);
     uint64_t nbytes = mb_memory_used();
-    if (mb_join_path(name, path, "tokenizer.json", NULL) != MB_OK)
-        return nbytes;
-    return stat(name, &info) == 0 ? nbytes + TOKENIZER_SHARE * (uint64_t)info.st_size : nbytes;
+    mb_tokenizer_close(tokenizer);
+    return nbytes;
 }
 
 /* As the engine without --memory: what is available, less a margin for what others will need. */
@@ -203,6 +213,8 @@ static enum mb_status look(struct doctor *d, struct mb_error *err)
         d->memory_nbytes = memory_found();
     else if (!cli_memory(args.memory, &d->memory_nbytes))
         return mb_fail(err, MB_USAGE, "--memory '%.60s': a size such as 6GiB", args.memory);
+    if (args.experts != NULL && !cli_unit_bytes(args.experts, strlen(args.experts), &d->expert_nbytes))
+        return mb_fail(err, MB_USAGE, "--experts '%.60s': a size such as 4GiB", args.experts);
     d->program_nbytes = program_nbytes(d->path);
     judge(d);
     return args.link != NULL ? cli_link(args.link, &d->link, err) : MB_OK;
@@ -263,17 +275,23 @@ static enum mb_status simulate(struct doctor *d, struct mb_error *err)
         .memory_nbytes = d->expert_nbytes,
         .nbytes = d->bytes.experts,
         .link = d->link,
-        .dense_nbytes = d->bytes.coded_nbytes,
+        .dense_nbytes = later_nbytes(d),
         .shared_nbytes = d->bytes.shared_nbytes,
         .head_nbytes = d->bytes.head_nbytes,
         .token_ns = d->token_ns,
         .wave_ns = N_WAVE_STAGES * d->products.stage_ns,
         .check_bytes_per_s = (uint64_t)d->products.check_bytes_per_s,
-        .compute_bytes_per_s = (uint64_t)d->products.bytes_per_s,
+        .compute_bytes_per_s = (uint64_t)d->products.experts.stored_bytes_per_s,
         .lookahead = args.no_lookahead ? 0 : args.lookahead,
         .n_threads = args.is_dry ? 0 : (size_t)d->n_threads,
         .request_ns = d->disk.request_ns,
-        .wake_ns = d->products.wake_ns,
+        .ask_ns = d->disk.ask_ns,
+        .arrive_ns = d->disk.arrive_ns + (args.link != NULL ? d->disk.timer_ns : 0),
+        .wake_ns = d->disk.wake_ns + d->products.asleep_ns,
+        .reap_ns = d->disk.reap_ns,
+        .call_ns = d->disk.call_ns,
+        .n_pass_tokens =
+            d->needs.n_pass_tokens < CLI_N_STEP_TOKENS ? d->needs.n_pass_tokens : CLI_N_STEP_TOKENS,
         .n_warm = args.trace != NULL ? (size_t)args.n_warm : N_WARM,
     };
     enum mb_status status = mb_simulate(trace, &o, &d->simulation, err);
@@ -283,28 +301,47 @@ static enum mb_status simulate(struct doctor *d, struct mb_error *err)
     return status;
 }
 
-static double rate_of_experts(const struct doctor *d)
+/* Of coded weights in the form that the engine will choose; exact ones come as fast as memory gives them. */
+static double rate_of(const struct doctor *d, const struct doctor_rates *rates)
 {
-    return d->products.bytes_per_s > 0 ? d->products.bytes_per_s : d->products.memory_bytes_per_s;
+    double rate =
+        d->is_fast && rates->fast_bytes_per_s > 0 ? rates->fast_bytes_per_s : rates->stored_bytes_per_s;
+    return rate > 0 ? rate : d->products.memory_bytes_per_s;
 }
 
-/* Of a token, beside coded weights. Exact ones are multiplied as fast as they come from memory. */
+static double rate_of_experts(const struct doctor *d)
+{
+    return rate_of(d, &d->products.experts);
+}
+
+/* Of a token, before layers' experts. Exact weights are multiplied as fast as they come from memory. */
 static uint64_t token_ns(const struct doctor *d)
 {
     const struct doctor_products *p = &d->products;
-    double n_stages = N_TOKEN_STAGES + (double)N_LAYER_STAGES * (double)d->needs.n_layers;
+    const double n_stages = N_TOKEN_STAGES + (double)N_LAYER_STAGES * (double)d->needs.n_layers;
+    const double coded_nbytes = (double)(d->bytes.coded_nbytes - later_nbytes(d));
     if (p->memory_bytes_per_s <= 0)
         return 0;
     return (uint64_t)(1e9 * (double)(dense_nbytes(d) - d->bytes.coded_nbytes) / p->memory_bytes_per_s +
-                      n_stages * (double)p->stage_ns);
+                      1e9 * coded_nbytes / rate_of(d, &p->dense) + n_stages * (double)p->stage_ns);
 }
 
-/* Of a token whose experts are in memory, those and other coded weights. */
-static double coded_ns(const struct doctor *d)
+/* Of a token whose experts are in memory: those, shared ones and the head. */
+static double later_ns(const struct doctor *d)
 {
-    double n_stages = N_WAVE_STAGES * (double)d->bytes.n_layers;
-    return 1e9 * (double)(d->active_nbytes - dense_nbytes(d) + d->bytes.coded_nbytes) / rate_of_experts(d) +
-           n_stages * (double)d->products.stage_ns;
+    const double n_stages = N_WAVE_STAGES * (double)d->bytes.n_layers;
+    const double nbytes = (double)(d->active_nbytes - dense_nbytes(d) + later_nbytes(d));
+    return 1e9 * nbytes / rate_of_experts(d) + n_stages * (double)d->products.stage_ns;
+}
+
+/* As the engine does, but that it measures nothing of a small model and takes the form with fewer operations.
+ */
+static void choose_form(struct doctor *d)
+{
+    const struct doctor_rates *rates = &d->products.experts;
+    const double nbytes = FAST_SIZE * (double)(d->bytes.coded_nbytes + d->bytes.experts_nbytes);
+    const double left = (double)d->expert_nbytes + (double)d->bytes.coded_nbytes;
+    d->is_fast = d->verdict == FITS && nbytes <= left && rates->fast_bytes_per_s > rates->stored_bytes_per_s;
 }
 
 static enum mb_status measure(struct doctor *d, struct mb_error *err)
@@ -312,8 +349,10 @@ static enum mb_status measure(struct doctor *d, struct mb_error *err)
     struct mb_cpu_share share = mb_cpu_share();
     d->n_threads = args.n_threads > 0 ? args.n_threads : mb_cpu_share_threads(&share);
     if (!args.is_dry && d->verdict != CANNOT) {
-        MB_TRY(doctor_measure_products(d->ckpt, d->n_threads, d->needs.n_experts_used, &d->products, err));
-        MB_TRY(doctor_measure_disk(d->ckpt, &d->disk, err));
+        MB_TRY(doctor_measure_products(d->ckpt, d->n_threads, d->needs.n_experts_used, d->verdict == FITS,
+                                       &d->products, err));
+        MB_TRY(doctor_measure_disk(d->ckpt, d->n_threads, d->expert_nbytes, &d->disk, err));
+        choose_form(d);
         d->token_ns = token_ns(d);
     }
     if (args.link == NULL)
@@ -326,7 +365,7 @@ static enum mb_status measure(struct doctor *d, struct mb_error *err)
     if (args.trace != NULL)
         MB_TRY(check_trace(d, err));
     if (d->verdict == FITS && d->token_ns > 0)
-        d->tokens_per_s = 1e9 / ((double)d->token_ns + coded_ns(d));
+        d->tokens_per_s = 1e9 / ((double)d->token_ns + later_ns(d));
     return MB_OK;
 }
 
@@ -416,13 +455,13 @@ static void print_measured(const struct doctor *d)
     else if (!args.is_dry && d->verdict != CANNOT)
         printf("\ndisk: not measured: experts do not lie in the files as they are used\n");
     if (d->products.memory_bytes_per_s > 0)
-        printf("%s: %s/s on %d threads, which take %.1f us to meet\n",
-               d->products.bytes_per_s > 0 ? "products with coded experts" : "reads from memory",
-               cli_bytes(rate, (uint64_t)rate_of_experts(d)), d->n_threads,
-               1e-3 * (double)d->products.stage_ns);
+        printf(
+            "%s: %s/s on %d threads, which take %.1f us to meet\n",
+            d->products.experts.stored_bytes_per_s > 0 ? "products with coded experts" : "reads from memory",
+            cli_bytes(rate, (uint64_t)rate_of_experts(d)), d->n_threads, 1e-3 * (double)d->products.stage_ns);
     if (d->products.check_bytes_per_s > 0)
         printf("checks of experts: %s/s by one thread, which wakes up in %.0f us\n",
-               cli_bytes(rate, (uint64_t)d->products.check_bytes_per_s), 1e-3 * (double)d->products.wake_ns);
+               cli_bytes(rate, (uint64_t)d->products.check_bytes_per_s), 1e-3 * (double)d->disk.wake_ns);
 }
 
 static void print_verdict(struct doctor *d)
@@ -463,9 +502,27 @@ static json_t *disk_json(const struct doctor *d)
 {
     if (d->disk.bytes_per_s <= 0)
         return json_null();
-    return json_pack("{s:f, s:I, s:I, s:i, s:b}", "bytes_per_s", d->disk.bytes_per_s, "latency_ns",
-                     (json_int_t)d->disk.latency_ns, "read_nbytes", (json_int_t)d->disk.read_nbytes, "depth",
-                     (int)d->disk.depth, "direct", (int)d->disk.is_direct);
+    return json_pack("{s:f, s:I, s:I, s:i, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "bytes_per_s",
+                     d->disk.bytes_per_s, "latency_ns", (json_int_t)d->disk.latency_ns, "read_nbytes",
+                     (json_int_t)d->disk.read_nbytes, "depth", (int)d->disk.depth, "direct",
+                     (int)d->disk.is_direct, "io_uring", (int)d->disk.has_io_uring, "ask_ns",
+                     (json_int_t)d->disk.ask_ns, "request_ns", (json_int_t)d->disk.request_ns, "arrive_ns",
+                     (json_int_t)d->disk.arrive_ns, "wake_ns", (json_int_t)d->disk.wake_ns, "call_ns",
+                     (json_int_t)d->disk.call_ns, "reap_ns", (json_int_t)d->disk.reap_ns, "timer_ns",
+                     (json_int_t)d->disk.timer_ns);
+}
+
+static json_t *products_json(const struct doctor *d)
+{
+    const struct doctor_products *p = &d->products;
+    if (p->memory_bytes_per_s <= 0)
+        return json_null();
+    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:I, s:I}", "experts_bytes_per_s",
+                     p->experts.stored_bytes_per_s, "experts_fast_bytes_per_s", p->experts.fast_bytes_per_s,
+                     "dense_bytes_per_s", p->dense.stored_bytes_per_s, "dense_fast_bytes_per_s",
+                     p->dense.fast_bytes_per_s, "check_bytes_per_s", p->check_bytes_per_s,
+                     "memory_bytes_per_s", p->memory_bytes_per_s, "stage_ns", (json_int_t)p->stage_ns,
+                     "asleep_ns", (json_int_t)p->asleep_ns);
 }
 
 static json_t *expected_json(const struct doctor *d)
@@ -486,7 +543,8 @@ static int print_as_json(struct doctor *d)
     uint64_t helps_nbytes = d->fixed_nbytes + wanted;
     size_t n_ctx = d->verdict == FITS ? d->needs.n_ctx : context_for(d, wanted);
     return cli_print_json(json_pack(
-        "{s:o, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:I, "
+        "{s:o, s:s, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o, "
+        "s:I, "
         "s:I}",
         "path", cli_json_path(d->path), "mode", modes[d->verdict], "needs", "always_nbytes",
         (json_int_t)d->bytes.always_nbytes, "cache_nbytes", (json_int_t)d->needs.cache_nbytes, "work_nbytes",
@@ -495,7 +553,7 @@ static int print_as_json(struct doctor *d)
         "token_layer_nbytes", (json_int_t)d->wave_nbytes, "n_ctx", (json_int_t)d->needs.n_ctx,
         "memory_nbytes", (json_int_t)d->memory_nbytes, "experts_memory_nbytes", (json_int_t)d->expert_nbytes,
         "token_nbytes", (json_int_t)d->active_nbytes, "n_threads", (json_int_t)d->n_threads, "disk",
-        disk_json(d), "compute_bytes_per_s",
+        disk_json(d), "products", products_json(d), "compute_bytes_per_s",
         d->products.memory_bytes_per_s > 0 ? json_real(rate_of_experts(d)) : json_null(), "expected",
         expected_json(d), "tokens_per_s", d->tokens_per_s > 0 ? json_real(d->tokens_per_s) : json_null(),
         "memory_that_helps_nbytes", (json_int_t)helps_nbytes, "context_that_helps", (json_int_t)n_ctx));

@@ -17,16 +17,42 @@
 
 enum {
     N_BLOBS_MAX = 256,
+    PAGE = 4096,
     SEED = 12345,
     READ_NBYTES = 128 << 20,
     N_STAGES = 2000,
     N_WAKES = 60,
-    PAUSE_NS = 300000
+    N_AWAKE = 3,
+    N_FEW = 4,
+    FEW_NBYTES = 1 << 20,
+    PAUSE_NS = 400000,
+    PIECE_WEIGHTS = 1 << 17 /* as the engine's: rows that a thread multiplies at a time */
 };
 static const uint64_t nbytes_max = UINT64_C(192) << 20, time_ns = 250000000;
 
+/* Large ones, as the engine's: memory that things are put into one after another. */
+struct pages {
+    uint8_t *bytes;
+    uint64_t nbytes, n_taken;
+};
+
+static bool pages_open(struct pages *pages, uint64_t nbytes)
+{
+    *pages = (struct pages){.bytes = mb_pages_alloc(nbytes), .nbytes = nbytes};
+    return pages->bytes != NULL;
+}
+
+/* There is room. */
+static uint8_t *pages_take(struct pages *pages, uint64_t nbytes)
+{
+    uint8_t *bytes = pages->bytes + pages->n_taken;
+    pages->n_taken += (nbytes + MB_SLACK_NBYTES + PAGE - 1) / PAGE * PAGE;
+    return bytes;
+}
+
 struct sample {
-    uint8_t *bytes[N_BLOBS_MAX]; /* each with slack after it */
+    const struct mb_tensor *tensors[N_BLOBS_MAX];
+    struct pages stored, fast; /* blobs, and matrices in the fast form, each with slack after it */
     struct mb_blob blobs[N_BLOBS_MAX];
     size_t n;
     uint64_t nbytes, opened_ns; /* of all; in which they were checked */
@@ -35,32 +61,39 @@ struct sample {
 static enum mb_status read_blob(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor,
                                 struct sample *sample, struct mb_error *err)
 {
-    uint8_t *bytes = mb_alloc(tensor->nbytes + MB_SLACK_NBYTES, 1);
-    if (bytes == NULL)
-        return mb_fail_memory(err, "a measurement");
-    enum mb_status status = mb_checkpoint_read(ckpt, tensor, 0, bytes, tensor->nbytes, err);
-    if (status != MB_OK) {
-        free(bytes);
-        return status;
-    }
+    uint8_t *bytes = pages_take(&sample->stored, tensor->nbytes);
+    MB_TRY(mb_checkpoint_read(ckpt, tensor, 0, bytes, tensor->nbytes, err));
     uint64_t begun_ns = mb_now_ns();
-    sample->bytes[sample->n] = bytes;
-    status = mb_blob_open(bytes, tensor->nbytes, &sample->blobs[sample->n], err);
+    enum mb_status status = mb_blob_open(bytes, tensor->nbytes, &sample->blobs[sample->n], err);
     sample->opened_ns += mb_now_ns() - begun_ns;
-    sample->n++;
+    sample->tensors[sample->n++] = tensor;
     sample->nbytes += tensor->nbytes;
     return status == MB_OK
                ? MB_OK
                : mb_fail_in(err, status, "%s: tensor %s", mb_tensor_path(ckpt, tensor), tensor->name);
 }
 
-static enum mb_status read_sample(const struct mb_checkpoint *ckpt, struct sample *sample,
+/* Experts, or what every token is multiplied with before a layer's experts. */
+static bool is_wanted(const struct mb_checkpoint *ckpt, const struct mb_tensor *tensor, bool of_experts)
+{
+    const enum mb_role role = mb_role_of(tensor->name).role;
+    if (!mb_tensor_is_blob(ckpt, tensor))
+        return false;
+    if (of_experts || role == MB_ROLE_EXPERT)
+        return of_experts && role == MB_ROLE_EXPERT;
+    return role != MB_ROLE_EMBEDDING && role != MB_ROLE_SHARED_EXPERT &&
+           mb_tensor_is_text(ckpt, tensor->name) && strstr(tensor->name, "lm_head.") == NULL;
+}
+
+static enum mb_status read_sample(const struct mb_checkpoint *ckpt, bool of_experts, struct sample *sample,
                                   struct mb_error *err)
 {
+    if (!pages_open(&sample->stored, nbytes_max + (uint64_t)N_BLOBS_MAX * (MB_SLACK_NBYTES + PAGE)))
+        return mb_fail_memory(err, "a measurement");
     for (size_t i = 0; i < mb_checkpoint_n_tensors(ckpt); i++) {
         const struct mb_tensor *tensor = mb_checkpoint_tensor(ckpt, i);
         bool is_full = sample->n == N_BLOBS_MAX || sample->nbytes + tensor->nbytes > nbytes_max;
-        if (!is_full && mb_tensor_is_blob(ckpt, tensor) && mb_role_of(tensor->name).role == MB_ROLE_EXPERT)
+        if (!is_full && is_wanted(ckpt, tensor, of_experts))
             MB_TRY(read_blob(ckpt, tensor, sample, err));
     }
     return MB_OK;
@@ -68,95 +101,193 @@ static enum mb_status read_sample(const struct mb_checkpoint *ckpt, struct sampl
 
 static void sample_close(struct sample *sample)
 {
-    for (size_t i = 0; i < sample->n; i++) {
+    for (size_t i = 0; i < sample->n; i++)
         mb_blob_close(&sample->blobs[i]);
-        free(sample->bytes[i]);
-    }
+    mb_pages_free(sample->stored.bytes, sample->stored.nbytes);
+    mb_pages_free(sample->fast.bytes, sample->fast.nbytes);
 }
 
 /* ---------------------------------------------------------------- products */
 
-struct vectors {
-    float *x, *y;
-    int8_t *hi, *lo;
-    void *wide;
+struct piece {
+    const struct mb_coded_matrix *w;
+    uint64_t row, n_rows;
 };
 
-static bool vectors_open(struct vectors *v, const struct sample *sample)
+/* Products of one stage, as the engine splits them. */
+struct stage {
+    struct mb_pool *pool;
+    const struct mb_kernels *kernels;
+    struct piece *pieces;
+    size_t n_pieces, n_pieces_max;
+    float *x, *y; /* y: [threads][n_rows_max] */
+    int8_t *hi, *lo;
+    void *wide;
+    struct mb_activation activation;
+    size_t n_rows_max; /* of a piece */
+};
+
+static size_t piece_rows(const struct mb_coded_matrix *w)
 {
-    size_t n = 0, n_rows = 0;
+    const size_t rows = PIECE_WEIGHTS / w->n_cols, tile_rows = mb_tile_rows(w->n_cols);
+    return rows < tile_rows ? tile_rows : rows / tile_rows * tile_rows;
+}
+
+/* Room for all matrices of a sample together. */
+static bool stage_open(struct stage *stage, struct mb_pool *pool, const struct sample *sample)
+{
+    size_t n = 1;
+    *stage = (struct stage){.pool = pool, .kernels = mb_kernels(), .n_rows_max = 1};
     for (size_t i = 0; i < sample->n; i++)
         for (size_t k = 0; k < sample->blobs[i].n_matrices; k++) {
             const struct mb_coded_matrix *w = &sample->blobs[i].matrix[k];
+            const size_t rows = piece_rows(w);
             n = w->n_cols > n ? w->n_cols : n;
-            n_rows = w->n_rows > n_rows ? (size_t)w->n_rows : n_rows;
+            stage->n_rows_max = rows > stage->n_rows_max ? rows : stage->n_rows_max;
+            stage->n_pieces_max += (size_t)((w->n_rows + rows - 1) / rows);
         }
-    *v = (struct vectors){.x = mb_alloc(n, sizeof *v->x),
-                          .y = mb_alloc(n_rows, sizeof *v->y),
-                          .hi = mb_alloc(mb_activation_plane_nbytes(n), 1),
-                          .lo = mb_alloc(mb_activation_plane_nbytes(n), 1),
-                          .wide = mb_alloc(mb_activation_wide_nbytes(n), 1)};
+    stage->pieces = mb_alloc(stage->n_pieces_max, sizeof *stage->pieces);
+    stage->x = mb_alloc(n, sizeof *stage->x);
+    stage->y = mb_alloc(stage->n_rows_max * (size_t)mb_pool_n_threads(pool), sizeof *stage->y);
+    stage->hi = mb_alloc(mb_activation_plane_nbytes(n), 1);
+    stage->lo = mb_alloc(mb_activation_plane_nbytes(n), 1);
+    stage->wide = mb_alloc(mb_activation_wide_nbytes(n), 1);
     uint32_t random = SEED;
-    for (size_t i = 0; v->x != NULL && i < n; i++) {
+    for (size_t i = 0; stage->x != NULL && i < n; i++) {
         random = random * 1664525 + 1013904223;
-        v->x[i] = (float)(random >> 8) * 0x1p-23F - 1;
+        stage->x[i] = (float)(random >> 8) * 0x1p-23F - 1;
     }
-    return v->x != NULL && v->y != NULL && v->hi != NULL && v->lo != NULL && v->wide != NULL;
+    return stage->pieces != NULL && stage->x != NULL && stage->y != NULL && stage->hi != NULL &&
+           stage->lo != NULL && stage->wide != NULL;
 }
 
-static void vectors_close(struct vectors *v)
+static void stage_close(struct stage *stage)
 {
-    free(v->x);
-    free(v->y);
-    free(v->hi);
-    free(v->lo);
-    free(v->wide);
+    free(stage->pieces);
+    free(stage->x);
+    free(stage->y);
+    free(stage->hi);
+    free(stage->lo);
+    free(stage->wide);
 }
 
-/* A stage: products of 'n' blobs from 'first' on with their matrices [from, end). */
-struct stage {
-    const struct sample *sample;
-    struct vectors *vectors; /* [threads] */
-    size_t first, n, from, end;
-};
+static void add(struct stage *stage, const struct mb_coded_matrix *w)
+{
+    const uint64_t rows = piece_rows(w);
+    for (uint64_t row = 0; stage->pieces != NULL && row < w->n_rows; row += rows)
+        stage->pieces[stage->n_pieces++] =
+            (struct piece){w, row, w->n_rows - row < rows ? w->n_rows - row : rows};
+}
 
 static void multiply(void *ctx, size_t task, int thread)
 {
     const struct stage *stage = ctx;
-    const struct mb_kernels *kernels = mb_kernels();
-    const struct vectors *v = &stage->vectors[thread];
-    const struct mb_blob *blob = &stage->sample->blobs[(stage->first + task % stage->n) % stage->sample->n];
-    size_t k = stage->from + task / stage->n;
-    if (k >= blob->n_matrices)
-        return;
-    struct mb_activation a;
-    kernels->activation(v->x, blob->matrix[k].n_cols, v->hi, v->lo, v->wide, &a);
-    kernels->matvec(&blob->matrix[k], 0, blob->matrix[k].n_rows, &a, v->y);
+    const struct piece *piece = &stage->pieces[task];
+    mb_prefetch_rows(piece->w, piece->row);
+    stage->kernels->matvec(piece->w, piece->row, piece->n_rows, &stage->activation,
+                           stage->y + (size_t)thread * stage->n_rows_max);
 }
 
-static void run_stage(struct mb_pool *pool, struct stage *stage, size_t from, size_t end)
+/* With a vector that so many products have each their own of. */
+static void run(struct stage *stage, size_t n_vectors)
 {
-    stage->from = from;
-    stage->end = end;
-    mb_pool_run(pool, stage->n * (end - from), multiply, stage);
+    for (size_t i = 0; i < n_vectors && stage->pieces != NULL; i++)
+        stage->kernels->activation(stage->x, stage->pieces[0].w->n_cols, stage->hi, stage->lo, stage->wide,
+                                   &stage->activation);
+    mb_pool_run(stage->pool, stage->n_pieces, multiply, stage);
+    stage->n_pieces = 0;
 }
 
-/* Whole waves for a while: gate and up together, then down. */
-static double measure_rate(struct mb_pool *pool, struct stage *stage)
+/* Whole waves of 'n' experts for a while: gate and up together, then down. Returns their bytes a second. */
+static double rate_of_experts(struct stage *stage, const struct sample *sample, size_t n)
 {
-    uint64_t begun_ns = mb_now_ns(), nbytes = 0;
-    const struct sample *sample = stage->sample;
-    size_t n_matrices = sample->blobs[0].n_matrices;
-    while (mb_now_ns() - begun_ns < time_ns) {
-        if (n_matrices > 1)
-            run_stage(pool, stage, 0, n_matrices - 1);
-        run_stage(pool, stage, n_matrices - 1, n_matrices);
-        for (size_t i = 0; i < stage->n; i++)
-            nbytes += sample->blobs[(stage->first + i) % sample->n].nbytes;
-        stage->first = (stage->first + stage->n) % sample->n;
+    const uint64_t begun_ns = mb_now_ns();
+    uint64_t nbytes = 0;
+    for (size_t first = 0; mb_now_ns() - begun_ns < time_ns; first = (first + n) % sample->n) {
+        for (size_t i = 0; i < n; i++) {
+            const size_t at = (first + i) % sample->n;
+            for (size_t k = 0; k + 1 < sample->blobs[at].n_matrices; k++)
+                add(stage, &sample->blobs[at].matrix[k]);
+            nbytes += sample->tensors[at]->nbytes;
+        }
+        run(stage, 1);
+        for (size_t i = 0; i < n; i++) {
+            const struct mb_blob *blob = &sample->blobs[(first + i) % sample->n];
+            add(stage, &blob->matrix[blob->n_matrices - 1]);
+        }
+        run(stage, n);
     }
     return (double)nbytes / cli_seconds_since(begun_ns);
 }
+
+/* One matrix after another. */
+static double rate_of_dense(struct stage *stage, const struct sample *sample)
+{
+    const uint64_t begun_ns = mb_now_ns();
+    uint64_t nbytes = 0;
+    for (size_t i = 0; mb_now_ns() - begun_ns < time_ns; i = (i + 1) % sample->n) {
+        for (size_t k = 0; k < sample->blobs[i].n_matrices; k++) {
+            add(stage, &sample->blobs[i].matrix[k]);
+            run(stage, 1);
+        }
+        nbytes += sample->tensors[i]->nbytes;
+    }
+    return (double)nbytes / cli_seconds_since(begun_ns);
+}
+
+/* The next few small matrices, one after another. */
+static uint64_t time_few(struct stage *stage, const struct sample *sample, size_t *next)
+{
+    const uint64_t begun_ns = mb_now_ns();
+    uint64_t nbytes = 0;
+    for (size_t i = 0; i < N_FEW && (i == 0 || nbytes < FEW_NBYTES); i++, *next = (*next + 1) % sample->n) {
+        const struct mb_blob *blob = &sample->blobs[*next];
+        for (size_t k = 0; k < blob->n_matrices; k++) {
+            add(stage, &blob->matrix[k]);
+            run(stage, 1);
+        }
+        nbytes += sample->tensors[*next]->nbytes;
+    }
+    return mb_now_ns() - begun_ns;
+}
+
+/* What they take longer after all threads have slept, as while an expert is read. */
+static uint64_t measure_asleep(struct stage *stage, const struct sample *sample)
+{
+    const struct timespec pause = {.tv_nsec = PAUSE_NS};
+    uint64_t asleep_ns = 0, awake_ns = 0;
+    size_t next = 0;
+    for (int i = 0; i < N_WAKES; i++) {
+        nanosleep(&pause, NULL);
+        asleep_ns += time_few(stage, sample, &next);
+        for (int k = 0; k < N_AWAKE; k++)
+            awake_ns += time_few(stage, sample, &next);
+    }
+    awake_ns /= N_AWAKE;
+    return asleep_ns > awake_ns ? (asleep_ns - awake_ns) / N_WAKES : 0;
+}
+
+/* In the form with the fewest operations, if there is one. */
+static bool make_fast(struct sample *sample)
+{
+    const struct mb_resident_form *form = mb_kernels()->resident;
+    uint64_t nbytes = 0;
+    for (size_t i = 0; form != NULL && i < sample->n; i++)
+        for (size_t k = 0; k < sample->blobs[i].n_matrices; k++)
+            nbytes += form->nbytes_max(&sample->blobs[i].matrix[k]) + MB_SLACK_NBYTES + PAGE;
+    if (form == NULL || !pages_open(&sample->fast, nbytes))
+        return false;
+    for (size_t i = 0; i < sample->n; i++)
+        for (size_t k = 0; k < sample->blobs[i].n_matrices; k++) {
+            struct mb_coded_matrix *w = &sample->blobs[i].matrix[k];
+            uint8_t *memory = sample->fast.bytes + sample->fast.n_taken;
+            const uint64_t taken = form->make(w, 1, memory);
+            *w = form->view(w, pages_take(&sample->fast, taken), taken);
+        }
+    return true;
+}
+
+/* ---------------------------------------------------------------- threads */
 
 static void do_nothing(void *ctx, size_t task, int thread)
 {
@@ -171,97 +302,43 @@ static uint64_t measure_stage(struct mb_pool *pool)
     return (mb_now_ns() - begun_ns) / N_STAGES;
 }
 
-/* A thread that waits to be woken. */
-struct waking {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool is_called, is_over;
-    uint64_t woken_ns;
-};
-
-static void *wait_to_be_woken(void *ctx)
-{
-    struct waking *w = ctx;
-    pthread_mutex_lock(&w->lock);
-    while (!w->is_over) {
-        if (w->is_called) {
-            w->woken_ns = mb_now_ns();
-            w->is_called = false;
-            pthread_cond_broadcast(&w->changed);
-        }
-        pthread_cond_wait(&w->changed, &w->lock);
-    }
-    pthread_mutex_unlock(&w->lock);
-    return NULL;
-}
-
-/* Processors are asleep then, as while experts are read. */
-static uint64_t wake(struct waking *w)
-{
-    const struct timespec pause = {.tv_nsec = PAUSE_NS};
-    nanosleep(&pause, NULL);
-    pthread_mutex_lock(&w->lock);
-    uint64_t begun_ns = mb_now_ns();
-    w->is_called = true;
-    pthread_cond_broadcast(&w->changed);
-    while (w->is_called)
-        pthread_cond_wait(&w->changed, &w->lock);
-    uint64_t ns = w->woken_ns - begun_ns;
-    pthread_mutex_unlock(&w->lock);
-    return ns;
-}
-
-static uint64_t measure_wake(void)
-{
-    struct waking w = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
-    pthread_t thread;
-    uint64_t sum_ns = 0;
-    if (pthread_create(&thread, NULL, wait_to_be_woken, &w) != 0)
-        return 0;
-    for (int i = 0; i < N_WAKES; i++)
-        sum_ns += wake(&w);
-    pthread_mutex_lock(&w.lock);
-    w.is_over = true;
-    pthread_cond_broadcast(&w.changed);
-    pthread_mutex_unlock(&w.lock);
-    pthread_join(thread, NULL);
-    return sum_ns / N_WAKES;
-}
-
-static enum mb_status measure(const struct sample *sample, struct mb_pool *pool, size_t n_used,
+/* What experts, or others, are multiplied with: as they are stored, then in the fast form. */
+static enum mb_status measure(const struct mb_checkpoint *ckpt, struct mb_pool *pool, bool of_experts,
+                              size_t n_used, bool wants_fast, struct doctor_rates *rates,
                               struct doctor_products *result, struct mb_error *err)
 {
-    size_t n_threads = (size_t)mb_pool_n_threads(pool);
-    struct vectors *vectors = cli_check_memory(calloc(n_threads, sizeof *vectors));
-    struct stage stage = {.sample = sample, .vectors = vectors, .n = n_used < sample->n ? n_used : sample->n};
-    bool has_memory = true;
-    for (size_t i = 0; i < n_threads && has_memory; i++)
-        has_memory = vectors_open(&vectors[i], sample);
-    result->stage_ns = measure_stage(pool);
-    result->wake_ns = measure_wake();
-    if (has_memory && sample->n > 0)
-        result->bytes_per_s = measure_rate(pool, &stage);
-    for (size_t i = 0; i < n_threads; i++)
-        vectors_close(&vectors[i]);
-    free(vectors);
-    return has_memory ? MB_OK : mb_fail_memory(err, "a measurement");
+    struct sample *sample = cli_check_memory(calloc(1, sizeof *sample));
+    struct stage stage = {0};
+    enum mb_status status = read_sample(ckpt, of_experts, sample, err);
+    if (status == MB_OK && sample->n > 0 && !stage_open(&stage, pool, sample))
+        status = mb_fail_memory(err, "a measurement");
+    for (int i = 0; status == MB_OK && sample->n > 0 && i < 2; i++) {
+        const size_t n = n_used < sample->n ? n_used : sample->n;
+        if (i > 0 && (!wants_fast || !make_fast(sample)))
+            break;
+        if (i == 0 && !of_experts)
+            result->asleep_ns = measure_asleep(&stage, sample);
+        double rate = of_experts ? rate_of_experts(&stage, sample, n) : rate_of_dense(&stage, sample);
+        *(i == 0 ? &rates->stored_bytes_per_s : &rates->fast_bytes_per_s) = rate;
+    }
+    if (of_experts && sample->opened_ns > 0)
+        result->check_bytes_per_s = (double)sample->nbytes * 1e9 / (double)sample->opened_ns;
+    stage_close(&stage);
+    sample_close(sample);
+    free(sample);
+    return status;
 }
 
 enum mb_status doctor_measure_products(const struct mb_checkpoint *ckpt, int n_threads, size_t n_used,
-                                       struct doctor_products *result, struct mb_error *err)
+                                       bool wants_fast, struct doctor_products *result, struct mb_error *err)
 {
-    struct sample *sample = cli_check_memory(calloc(1, sizeof *sample));
-    struct mb_pool *pool = NULL;
+    struct mb_pool *pool;
     *result = (struct doctor_products){.memory_bytes_per_s = cli_memory_rate(READ_NBYTES, n_threads)};
-    enum mb_status status = mb_pool_create(n_threads, &pool, err);
+    MB_TRY(mb_pool_create(n_threads, &pool, err));
+    enum mb_status status = measure(ckpt, pool, true, n_used, wants_fast, &result->experts, result, err);
     if (status == MB_OK)
-        status = read_sample(ckpt, sample, err);
-    if (status == MB_OK)
-        status = measure(sample, pool, n_used, result, err);
-    if (sample->opened_ns > 0)
-        result->check_bytes_per_s = (double)sample->nbytes * 1e9 / (double)sample->opened_ns;
+        status = measure(ckpt, pool, false, 1, wants_fast, &result->dense, result, err);
+    result->stage_ns = measure_stage(pool);
     mb_pool_destroy(pool);
-    sample_close(sample);
-    free(sample);
     return status;
 }

@@ -15,9 +15,10 @@
 #include <string.h>
 
 static struct {
-    const char *random, *sizes, *expert_bytes, *memory, *policies, *compute, *dense_bytes, *profile, *chart;
+    const char *random, *sizes, *expert_bytes, *memory, *policies, *compute, *check, *dense_bytes, *profile,
+        *chart;
     struct cli_strings links;
-    int half_life, n_warm;
+    int half_life, n_warm, n_pass_tokens, n_threads;
     double lookahead;
     bool all_tokens;
     enum cli_format format;
@@ -44,12 +45,19 @@ static const struct cli_option options[] = {
                   "as 3GB,80us,8; may be given several times (default: reads take no time)"),
     CLI_ROW_TEXT(0, "compute", "RATE", args.compute,
                  "bytes of weights that are multiplied a second (default: products take no time)"),
+    CLI_ROW_TEXT(0, "check", "RATE", args.check,
+                 "bytes of experts that a thread checks a second (default: checks take no time)"),
+    CLI_ROW_INT('t', "threads", "N", args.n_threads, 0, 64,
+                "threads that multiply and check: checks take time from products (default: they do not)"),
     CLI_ROW_TEXT(0, "dense-bytes", "SIZE", args.dense_bytes,
                  "weights beside those of experts that a token is multiplied with (default: from --sizes)"),
     CLI_ROW_DOUBLE(0, "lookahead", "SHARE", args.lookahead, 0, 1,
                    "guess the next layer's experts, and be right for that share of them (default 0: no\n"
                    "guesses)"),
     CLI_ROW_INT(0, "warm", "N", args.n_warm, 0, 1e9, "leave the first N generated tokens out of the figures"),
+    CLI_ROW_INT(0, "pass-tokens", "N", args.n_pass_tokens, 1, 512,
+                "tokens of a prompt that go through the layers together at most, as the line about the mode\n"
+                "says (default 512)"),
     CLI_ROW_FLAG(0, "all-tokens", args.all_tokens, "feed prompts token by token, too, and count them"),
     CLI_ROW_TEXT(0, "chart", "FILE.svg", args.chart, "draw the hit rates"),
     CLI_ROW_FORMAT("md|json|csv", args.format, CLI_MD | CLI_JSON | CLI_CSV, "table (default), JSON or CSV"),
@@ -82,7 +90,7 @@ struct work {
     struct mb_trace *trace;
     const struct mb_trace_shape *shape;
     uint64_t *nbytes; /* [n_layers * n_experts] */
-    uint64_t all_nbytes, dense_nbytes, shared_nbytes, head_nbytes, compute_bytes_per_s;
+    uint64_t all_nbytes, dense_nbytes, shared_nbytes, head_nbytes, compute_bytes_per_s, check_bytes_per_s;
     double *usage; /* NULL: none */
     uint64_t memory[LIST_MAX];
     size_t n_memory;
@@ -207,6 +215,7 @@ static enum mb_status find_sizes(struct work *w, struct mb_error *err)
     for (size_t e = 0; e < n; e++)
         w->all_nbytes += w->nbytes[e];
     MB_TRY(read_size("dense-bytes", args.dense_bytes, &w->dense_nbytes, err));
+    MB_TRY(read_size("check", args.check, &w->check_bytes_per_s, err));
     return read_size("compute", args.compute, &w->compute_bytes_per_s, err);
 }
 
@@ -237,10 +246,13 @@ static enum mb_status run_one(struct work *w, const struct link *link, const cha
                                       .shared_nbytes = args.dense_bytes == NULL ? w->shared_nbytes : 0,
                                       .head_nbytes = args.dense_bytes == NULL ? w->head_nbytes : 0,
                                       .compute_bytes_per_s = w->compute_bytes_per_s,
+                                      .check_bytes_per_s = w->check_bytes_per_s,
+                                      .n_threads = (size_t)args.n_threads,
                                       .half_life = (unsigned)args.half_life,
                                       .usage = w->usage,
                                       .are_all_generated = args.all_tokens,
                                       .n_warm = (size_t)args.n_warm,
+                                      .n_pass_tokens = (size_t)args.n_pass_tokens,
                                       .lookahead = args.lookahead};
     struct simulate_row *row = &w->rows[w->n_rows++];
     *row = (struct simulate_row){.policy = policy,

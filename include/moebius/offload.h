@@ -271,9 +271,15 @@ struct mb_simulation_options {
      * each. */
     uint64_t shared_nbytes, head_nbytes;
     size_t n_threads; /* that multiply and check: checks take time from products; 0: they do not */
-    /* What it takes to ask the system for a range of at most 1 MiB, and for a thread to wake up: one wakes
-     * after an expert has been read, to check it, and one after that, if it waits for the expert. */
-    uint64_t request_ns, wake_ns;
+    /* What it takes to ask the system for a range of at most 1 MiB; from the end of the last read of an
+     * expert until its check begins; and from the end of the check until who waits for the expert goes on. */
+    uint64_t request_ns, arrive_ns, wake_ns;
+    uint64_t ask_ns; /* to ask for a layer's missing experts, beside request_ns for each range */
+    /* Of a thread, for each range that has been read.  Threads that ask for ranges meanwhile take ask_ns and
+     * request_ns, too.  Both take time from products, as checks do. */
+    uint64_t reap_ns;
+    uint64_t call_ns;     /* to look for experts that are there while others are read: it wakes threads */
+    size_t n_pass_tokens; /* of a prompt, that go through the layers together at most; 0: 512 */
 };
 
 struct mb_simulation {

@@ -31,8 +31,9 @@ struct mb_sim_flight {
 };
 
 struct mb_sim_check {
-    size_t expert;
+    size_t expert, thread;
     uint64_t begun_ns, ends_ns;
+    bool is_last; /* with it the expert is checked */
 };
 
 /* The expert has been read and checked. */
@@ -41,9 +42,10 @@ typedef void (*mb_sim_done_fn)(void *ctx, size_t expert);
 struct mb_sim_reads {
     struct mb_link *link; /* NULL: reads take no time */
     uint64_t check_bytes_per_s;
-    size_t n_threads;    /* that check; 0: as many as there are checks */
-    uint64_t wake_ns;    /* between the end of a read and its check */
-    uint64_t n_requests; /* ranges that have begun */
+    size_t n_threads;                     /* that check; 0: as many as there are checks */
+    uint64_t arrive_ns;                   /* between the end of a read and its check */
+    uint64_t ask_ns, request_ns, reap_ns; /* as in mb_simulation_options */
+    uint64_t n_requests;                  /* ranges that have begun */
     mb_sim_done_fn done;
     void *ctx;
     uint64_t now_ns;
@@ -54,7 +56,7 @@ struct mb_sim_reads {
     struct mb_sim_check checks[MB_SIM_LINE_MAX + MB_READ_FLIGHTS_MAX];
     size_t n_checks;
     uint64_t thread_free_ns[MB_SIM_THREADS_MAX];
-    uint64_t checked_ns;    /* of checks that have ended */
+    uint64_t worked_ns;     /* of threads: for checks that have ended, and for ranges */
     const uint64_t *nbytes; /* of each expert */
 };
 
@@ -69,10 +71,16 @@ void mb_sim_reads_advance(struct mb_sim_reads *reads, uint64_t until_ns);
 /* When something happens next; UINT64_MAX: nothing will. */
 uint64_t mb_sim_reads_next(const struct mb_sim_reads *reads);
 
+/* Nothing is in line, read or checked. */
+bool mb_sim_reads_is_over(const struct mb_sim_reads *reads);
+
 /* A range of the expert is under way. */
 bool mb_sim_reads_is_flying(const struct mb_sim_reads *reads, size_t expert);
 
-/* Of all checks together until now: each takes a thread. */
-uint64_t mb_sim_reads_checked_ns(const struct mb_sim_reads *reads);
+/* What asking for the ranges took that have begun since n_requests was n_before. */
+uint64_t mb_sim_reads_asking_ns(const struct mb_sim_reads *reads, uint64_t n_before);
+
+/* That threads have worked until now, all together: for checks, for ranges that are done and for asking. */
+uint64_t mb_sim_reads_worked_ns(const struct mb_sim_reads *reads);
 
 #endif

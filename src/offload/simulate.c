@@ -264,15 +264,20 @@ static void settle_guesses(struct simulator *s)
 
 /* ---------------------------------------------------------------- generated tokens */
 
-/* Products, on all threads: checks that run meanwhile take theirs. */
+/*
+ * Products, on all threads.  What is done for reads meanwhile takes one of them: the others do its part, but
+ * for a piece that it has begun, which they wait for.
+ */
 static void pass_time(struct simulator *s, uint64_t ns)
 {
-    uint64_t before_ns = mb_sim_reads_checked_ns(&s->reads), until_ns = s->reads.now_ns + ns;
+    uint64_t before_ns = mb_sim_reads_worked_ns(&s->reads), until_ns = s->reads.now_ns + ns;
     mb_sim_reads_advance(&s->reads, until_ns);
     if (s->options->n_threads == 0)
         return;
-    uint64_t checked_ns = mb_sim_reads_checked_ns(&s->reads) - before_ns;
-    mb_sim_reads_advance(&s->reads, until_ns + checked_ns / s->options->n_threads);
+    const uint64_t worked_ns = mb_sim_reads_worked_ns(&s->reads) - before_ns;
+    const uint64_t part_ns = worked_ns / s->options->n_threads,
+                   piece_ns = worked_ns > ns ? worked_ns - ns : 0;
+    mb_sim_reads_advance(&s->reads, until_ns + (part_ns > piece_ns ? part_ns : piece_ns));
 }
 
 /* Multiplies what is there and not done, after 'nbytes' of others. Returns how many there were. */
@@ -334,6 +339,7 @@ static void multiply(struct simulator *s, const struct wanted *w)
     for (size_t n_done = 0; n_done < w->n; shared_nbytes = 0) {
         if (shared_nbytes == 0 && !is_there_some(s, w, is_done))
             wait_for_some(s, w, is_done);
+        pass_time(s, mb_sim_reads_is_over(&s->reads) ? 0 : s->options->call_ns);
         n_done += multiply_present(s, w, is_done, shared_nbytes);
         ask_missing(s, w, is_done);
     }
@@ -364,11 +370,12 @@ static void run_layer(struct simulator *s, size_t layer)
         end_once(s, w.experts[k]);
     }
     settle_guesses(s);
-    const uint64_t n_requests = s->reads.n_requests;
+    const uint64_t n_before = s->reads.n_requests;
     ask_missing(s, &w, none);
+    const uint64_t ns = mb_sim_reads_asking_ns(&s->reads, n_before), n_missing = s->reads.n_requests;
     guess(s, layer + 1);
     mb_sim_reads_begin(&s->reads);
-    pass_time(s, (s->reads.n_requests - n_requests) * s->options->request_ns);
+    pass_time(s, ns + mb_sim_reads_asking_ns(&s->reads, n_missing));
     multiply(s, &w);
     s->result->n_uses += s->is_counted ? w.n : 0;
 }
@@ -379,8 +386,10 @@ static void run_token(struct simulator *s, size_t token, bool is_counted)
     s->n_passes++;
     s->token = token;
     s->is_counted = is_counted;
+    const uint64_t n_before = s->reads.n_requests;
     guess(s, 0);
     mb_sim_reads_begin(&s->reads);
+    pass_time(s, mb_sim_reads_asking_ns(&s->reads, n_before));
     for (size_t l = 0; l < s->n_layers; l++)
         run_layer(s, l);
     pass_time(s, compute_ns(s, s->options->head_nbytes));
@@ -437,7 +446,8 @@ static size_t pass_at(const struct simulator *s, size_t first)
 {
     uint32_t sequence = mb_trace_token(s->trace, first).sequence;
     size_t n = 1;
-    while (n < N_PASS_TOKENS && first + n < mb_trace_n_tokens(s->trace) && is_prompt(s, first + n) &&
+    const size_t n_max = s->options->n_pass_tokens > 0 ? s->options->n_pass_tokens : N_PASS_TOKENS;
+    while (n < n_max && first + n < mb_trace_n_tokens(s->trace) && is_prompt(s, first + n) &&
            mb_trace_token(s->trace, first + n).sequence == sequence)
         n++;
     return n;
@@ -541,7 +551,10 @@ static enum mb_status simulate(struct simulator *s, struct mb_error *err)
     s->reads = (struct mb_sim_reads){.link = s->has_link ? &s->link : NULL,
                                      .check_bytes_per_s = s->options->check_bytes_per_s,
                                      .n_threads = s->options->n_threads,
-                                     .wake_ns = s->options->wake_ns,
+                                     .ask_ns = s->options->ask_ns,
+                                     .request_ns = s->options->request_ns,
+                                     .reap_ns = s->options->reap_ns,
+                                     .arrive_ns = s->options->arrive_ns,
                                      .done = end_expert,
                                      .ctx = s,
                                      .nbytes = s->options->nbytes};

@@ -114,6 +114,7 @@ static void what_cannot_be_traced_or_replayed_is_refused(void **state)
     assert_fails(run("simulate " RANDOM "--lookahead 2"), 2, "--lookahead");
     assert_fails(run("simulate t.csv --expert-bytes 1MB --chart t.csv"), 2, "t.csv: is the input");
     run_well("simulate t.csv --expert-bytes 1MB");
+    assert_fails(run("simulate " RANDOM "--pass-tokens 0"), 2, "--pass-tokens");
     assert_false(test_exists(test_path("x.csv")));
 }
 
@@ -185,6 +186,9 @@ static void a_slow_link_gives_what_was_predicted(void **state)
     assert_fails(run("bench coded -p 8 -n 8 --trace used.csv"), 2, "--trace is of one test");
     assert_fails(run("doctor coded --link soon"), 2, "--link 'soon'");
     assert_fails(run("doctor coded --lookahead 2"), 2, "--lookahead");
+    assert_fails(run("doctor coded --experts some"), 2, "--experts");
+    assert_non_null(
+        strstr(run_well("doctor coded --experts 2MB --dry-run"), "mode: streaming, 2.0 MB of 5.8 MB"));
 }
 
 static void doctor_refuses_what_cannot_be(void **state)

@@ -94,6 +94,11 @@ static void a_prompt_reads_each_expert_once_and_throws_out_what_it_read(void **s
     r = run(trace, &options);
     assert_int_equal(r.prompt_nbytes, 20);
     assert_int_equal(r.n_hits, 1);
+    options.n_pass_tokens = 1; /* 2, 3, 2 again and 0 come one after another, each in another's place */
+    assert_int_equal(run(trace, &options).prompt_nbytes, 40);
+    options.n_pass_tokens = 2; /* 2 and 3, then 0 and 2 */
+    assert_int_equal(run(trace, &options).prompt_nbytes, 40);
+    options.n_pass_tokens = 0;
     options.are_all_generated = true;
     r = run(trace, &options);
     assert_int_equal(r.n_tokens, 8);
@@ -145,7 +150,7 @@ static void looking_ahead_hides_reads_where_guesses_are_right(void **state)
     options.check_bytes_per_s = 20000000; /* 500 ns each; the first one's is hidden, too */
     assert_int_equal(run(trace, &options).total_ns, 1000 + 1000 + 500 + 200);
     options.check_bytes_per_s = 0;
-    options.wake_ns = 30; /* to check, and to go on */
+    options.arrive_ns = options.wake_ns = 30; /* to check, and to go on */
     options.request_ns = 5;
     assert_int_equal(run(trace, &options).total_ns, 1000 + 1000 + 2 * 30 + 200);
     options.lookahead = 2;
@@ -153,7 +158,7 @@ static void looking_ahead_hides_reads_where_guesses_are_right(void **state)
     mb_trace_close(trace);
 }
 
-/* An expert of 3 MiB is read in three ranges, and checked whole. */
+/* An expert of 3 MiB is read in three ranges; the first two are checked while the next ones are read. */
 static void an_expert_is_read_in_ranges(void **state)
 {
     (void)state;
@@ -171,7 +176,18 @@ static void an_expert_is_read_in_ranges(void **state)
     options.link.depth = 8;
     options.n_threads = 1;
     options.check_bytes_per_s = 1000000000;
-    assert_int_equal(run(trace, &options).total_ns, 2 * (100 + 100 + 6 * mib));
+    assert_int_equal(run(trace, &options).total_ns, 2 * (100 + 100 + 3 * mib + mib));
+    options.check_bytes_per_s = 500000000; /* slower than reads: one after another */
+    assert_int_equal(run(trace, &options).total_ns, 2 * (100 + 100 + mib + 6 * mib));
+    options.ask_ns =
+        70; /* three requests are under way at once, which the second layer's product waits for */
+    options.request_ns = 10;
+    assert_int_equal(run(trace, &options).total_ns, 2 * (100 + 100 + mib + 6 * mib));
+    options.token_ns = 40 * mib; /* all is read while something is multiplied, and takes time from that */
+    options.lookahead = 1;
+    r = run(trace, &options);
+    options.reap_ns = 1000;
+    assert_int_equal(run(trace, &options).total_ns - r.total_ns, 2 * 3 * 1000);
     mb_trace_close(trace);
 }
 
