@@ -113,9 +113,10 @@ static enum mb_status lock_partial(int fd, const char *path, struct mb_error *er
 {
     struct stat ours, there;
     bool is_free = flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK;
-    if (fstat(fd, &ours) != 0)
+    bool is_there = stat(path, &there) == 0;
+    if ((!is_there && errno != ENOENT) || fstat(fd, &ours) != 0)
         return mb_fail_errno(err, path, "stat");
-    if (!is_free || stat(path, &there) != 0 || there.st_dev != ours.st_dev || there.st_ino != ours.st_ino)
+    if (!is_free || !is_there || there.st_dev != ours.st_dev || there.st_ino != ours.st_ino)
         return mb_fail(err, MB_IO, "%s: another process is writing there", path);
     if (ours.st_size > 0 && ftruncate(fd, 0) != 0) /* what a kill has left */
         return mb_fail_errno(err, path, "truncate");
